@@ -1,1 +1,53 @@
-//! Placeholder.
+//! Real servers, kills and seeds for tests.
+//!
+//! A promise about money is worth what its test survived. So the tests of this workspace talk to real `postgres` and
+//! real `redis-server` processes, cut them off with `kill -9`, freeze them with `SIGSTOP`, and run our own binaries
+//! the same way. This crate makes that one line each, and makes sure that nothing outlives the test.
+//!
+//! ```no_run
+//! let database = testkit::Postgres::shared().database(); // one server per test process, one database per test
+//! let url = database.url(); // hand it to sqlx; the database is dropped with `database`
+//!
+//! let mut own = testkit::Postgres::start(); // a server of our own, because this test breaks it
+//! own.kill9(); // no goodbye: what was not on disk is gone
+//! own.restart(); // same port, same data, crash recovery first
+//! # let _ = url;
+//! ```
+//!
+//! # What it promises
+//!
+//! * **Nothing is skipped.** A missing server is a failing test whose message is the command that installs it.
+//! * **Nothing is left behind**, even when the test process itself dies by `kill -9`: every child is on a leash. A
+//!   small shell, the watchdog, holds the other end of a pipe that the kernel closes when the test process ends,
+//!   however it ends; then it ends every process on the leash and removes the session's folder.
+//! * **Faults need exclusive ownership.** [`Postgres::shared`] gives `&'static`, and the methods that break a server
+//!   take `&mut self`: a test cannot kill the server under another test's feet, because that does not compile.
+//! * **Durability is on.** `fsync` is as in production; a test that does not care may start a server with
+//!   [`Postgres::start_with`]`(&["fsync=off"])`.
+//!
+//! `PROBITY_TEST_DATABASE_URL` and `PROBITY_TEST_REDIS_URL` make the `shared` servers be the given ones.
+//! `PROBITY_TEST_SEED` replays the random choices of a failed test ([`seed`]).
+//!
+//! Everything here is synchronous and knows none of our crates: it serves any runtime, and a test of any crate can use
+//! it without compiling that crate twice. Start reading at `leash.rs`.
+
+#![forbid(unsafe_code)]
+
+mod account;
+mod leash;
+mod locate;
+mod patience;
+mod port;
+mod postgres;
+mod process;
+mod program;
+mod random;
+mod session;
+
+pub use locate::{Missing, postgres_tools, redis_server};
+pub use port::free_port;
+pub use postgres::{Postgres, TestDatabase};
+pub use program::Program;
+pub use random::{Rng, seed};
+pub use session::temp_dir;
+pub use tempfile::TempDir;
