@@ -42,6 +42,7 @@ mod postgres;
 mod process;
 mod program;
 mod random;
+mod redis;
 mod session;
 
 pub use locate::{Missing, postgres_tools, redis_server};
@@ -49,5 +50,6 @@ pub use port::free_port;
 pub use postgres::{Postgres, TestDatabase};
 pub use program::Program;
 pub use random::{Rng, seed};
+pub use redis::{Redis, RedisCluster};
 pub use session::temp_dir;
 pub use tempfile::TempDir;

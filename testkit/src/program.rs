@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::leash::{Farewell, Leash, Leashed};
 use crate::patience::{LIMIT, deadline, time_left, wait_for};
+use crate::process;
 
 /// A running program. It is killed when the value is dropped, and when the test process ends, however that ends.
 ///
@@ -121,17 +122,19 @@ impl Program {
         status
     }
 
-    /// Asks it to end (`SIGTERM`) and waits until it did.
+    /// Asks it to end (`SIGTERM`, to the process alone, as supervisors do) and waits until it did.
     ///
     /// # Panics
     ///
     /// If it does not end within a minute.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.leashed.signal(Signal::TERM);
+        if self.is_running() {
+            process::send(self.leashed.pid(), Signal::TERM);
+        }
         self.wait()
     }
 
-    /// Interrupts it as Ctrl-C at the terminal does (`SIGINT`) and waits until it ended.
+    /// Interrupts it as Ctrl-C at the terminal does (`SIGINT`, to all it started) and waits until it ended.
     ///
     /// # Panics
     ///

@@ -1,0 +1,123 @@
+//! The life of one `redis-server` process and its data folder.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::wire;
+use crate::leash::{Farewell, Leash, Leashed};
+use crate::locate::redis_server;
+use crate::patience::{LIMIT, wait_for};
+use crate::{free_port, temp_dir};
+
+/// Later options win, so a test can override these.
+const OPTIONS: [&str; 8] =
+    ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+
+#[derive(Debug)]
+pub(super) struct Server {
+    program: PathBuf,
+    options: Vec<String>,
+    port: u16,
+    running: Option<Leashed>,
+    // Last, so that the server is gone before its data is.
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server on a free port.
+    pub(super) fn start(options: &[&str]) -> Server {
+        let program = match redis_server() {
+            Ok(program) => program,
+            Err(missing) => panic!("{missing}"),
+        };
+        let options = OPTIONS.iter().chain(options).map(|&option| String::from(option)).collect();
+        let mut server = Server { program, options, port: 0, running: None, folder: temp_dir() };
+        for _ in 0..5 {
+            server.port = free_port();
+            match server.launch() {
+                Ok(()) => return server,
+                Err(log) if log.contains("in use") => {} // somebody was faster: another port
+                Err(log) => panic!("Redis did not start; its log:\n{log}"),
+            }
+        }
+        panic!("Redis found none of five free ports free; look who takes them: ss -tlnp");
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn stop(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        running.signal(Signal::TERM);
+        let stopped = running.wait(LIMIT);
+        assert!(stopped.is_some(), "Redis did not stop; was it paused? Its log:\n{}", self.log());
+    }
+
+    pub(super) fn kill9(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill9();
+        }
+    }
+
+    pub(super) fn pause(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.signal(Signal::STOP);
+        }
+    }
+
+    pub(super) fn resume(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.signal(Signal::CONT);
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.resume();
+        self.stop();
+        if let Err(log) = self.launch() {
+            panic!("Redis did not start again on port {}; its log:\n{log}", self.port);
+        }
+    }
+
+    /// Starts the process and waits until it serves; otherwise gives its log.
+    fn launch(&mut self) -> Result<(), String> {
+        let mut command = Command::new(&self.program);
+        command.args(["--port", &self.port.to_string(), "--dir"]).arg(self.folder.path()).args(&self.options);
+        let start = || -> io::Result<Leashed> {
+            let log = File::create(self.folder.path().join("log"))?;
+            let mut leash = Leash::around(&command, Farewell::Kill, None)?;
+            leash.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+            leash.spawn()
+        };
+        let mut running =
+            start().map_err(|error| format!("failed to run {}: {error}", self.program.display()))?;
+        // Somebody else's Redis could listen on our port, so look who answers.
+        let ours = format!("process_id:{}\r\n", running.pid().as_raw_pid());
+        let ready = wait_for(LIMIT, || {
+            if running.try_wait().is_some() {
+                return Some(false);
+            }
+            let about = wire::ask(self.port, &["INFO"]).ok()?;
+            (about.contains(&ours) && about.contains("loading:0")).then_some(true)
+        });
+        if ready == Some(true) {
+            self.running = Some(running);
+            return Ok(());
+        }
+        Err(self.log())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
