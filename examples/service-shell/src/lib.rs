@@ -1,1 +1,55 @@
-//! Placeholder.
+//! What every example service wears, so that a service's own four files hold nothing but its business.
+//!
+//! Reading order: [`run`] is the life of a process; [`Settings`] is everything the environment may say;
+//! [`database`] decides, in one type alias, which database a build serves; [`Shell`] is what stands between
+//! the network and a handler (body limit, panics, problems, metrics, health).
+//!
+//! Invariant: whatever leaves a service as a 4xx or 5xx is `application/problem+json` with a `detail` that
+//! says what to fix (see [`Problem`]).
+
+#![forbid(unsafe_code)]
+
+mod boundary;
+pub mod database;
+mod drain;
+mod health;
+mod http_client;
+mod id;
+mod json_body;
+mod logging;
+mod merchant_header;
+mod metrics;
+mod money;
+mod openapi;
+mod problem;
+mod process;
+mod public_number;
+mod routes;
+mod schema;
+mod server;
+mod service_token;
+mod settings;
+pub mod signature;
+mod sql_words;
+mod start_error;
+
+pub use boundary::{BODY_LIMIT, Shell};
+pub use database::{Database, POSTGRES, Pool};
+pub use drain::Drain;
+pub use health::Health;
+pub use http_client::{HttpTimeouts, http_client};
+pub use id::Id;
+pub use json_body::JsonBody;
+pub use logging::init_logging;
+pub use merchant_header::{MERCHANT_HEADER, MerchantId};
+pub use money::{Currency, Money, MoneyError};
+pub use openapi::operations;
+pub use problem::{PROBLEM_JSON, Problem};
+pub use process::run;
+pub use public_number::{public_number, random_text};
+pub use routes::Routes;
+pub use schema::Schema;
+pub use server::{bind, serve, shutdown_signal};
+pub use service_token::ServiceToken;
+pub use settings::{DatabaseChoice, Peers, Settings};
+pub use start_error::StartError;

@@ -1,0 +1,176 @@
+//! What stands between the network and a handler.
+//!
+//! From the outside in: a request is counted and timed; a panic becomes a 500; whatever else leaves as an
+//! error becomes a [`Problem`]; the body is read whole, up to [`BODY_LIMIT`].
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, StreamExt};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::{Instant, timeout};
+
+use crate::json_body::too_large;
+use crate::problem::PROBLEM_JSON;
+use crate::{Health, Problem, StartError, metrics};
+
+/// The largest request body, in bytes. No route needs more than a few kilobytes.
+pub const BODY_LIMIT: usize = 1024 * 1024;
+
+/// How much of a body that is too large is read and thrown away, so that the sender gets to read the 413
+/// instead of a broken connection.
+const DISCARD_LIMIT: usize = 32 * 1024 * 1024;
+
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The routes every service has, and the layers around all of them.
+#[derive(Clone, Debug)]
+pub struct Shell {
+    service: &'static str,
+    health: Health,
+    openapi: &'static str,
+}
+
+impl Shell {
+    /// Checks that the OpenAPI document is JSON.
+    ///
+    /// # Errors
+    /// [`StartError::Other`] when it is not.
+    pub fn new(service: &'static str, health: Health, openapi: &'static str) -> Result<Shell, StartError> {
+        serde_json::from_str::<serde::de::IgnoredAny>(openapi)
+            .map_err(|error| StartError::other("openapi.json", error))?;
+        Ok(Shell { service, health, openapi })
+    }
+
+    /// `GET /health`, `/health/live`, `/health/ready`, `/metrics`, `/openapi.json` beside the service's own
+    /// routes, and the boundary around everything, axum's own 404 and 405 included.
+    pub fn wrap(self, routes: Router) -> Router {
+        metrics::install();
+        let Shell { service, health, openapi } = self;
+        let (all, live, ready) = (health.clone(), health.clone(), health);
+        let json = (header::CONTENT_TYPE, "application/json");
+        let text = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+        routes
+            .route("/health", get(move || async move { all.report(false).await }))
+            .route("/health/live", get(move || async move { live.live() as Json<_> }))
+            .route("/health/ready", get(move || async move { ready.report(true).await }))
+            .route("/metrics", get(move || async move { ([text], metrics::render()) }))
+            .route("/openapi.json", get(move || async move { ([json], openapi) }))
+            .fallback(no_such_route)
+            .layer(from_fn(whole_body))
+            .layer(from_fn(errors_are_problems))
+            .layer(from_fn(panics_are_problems))
+            .layer(from_fn(move |request: Request, next: Next| counted(service, request, next)))
+    }
+}
+
+async fn no_such_route() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-route",
+        "there is no such route; GET /openapi.json lists them",
+    )
+}
+
+async fn counted(service: &'static str, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let took = started.elapsed();
+    tracing::debug!(service, %method, route, status = response.status().as_u16(), ?took, "answered");
+    metrics::request(service, &method, route, response.status().as_u16(), took);
+    response
+}
+
+/// The panic hook has logged where; the connection and the process live on.
+async fn panics_are_problems(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => Problem::internal(&"a handler panicked").into_response(),
+    }
+}
+
+/// Errors that are not JSON come from axum itself (405, 415, a bad query): their text becomes the detail.
+async fn errors_are_problems(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || carries_json(response.headers()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
+    let said = std::str::from_utf8(&said).unwrap_or_default().trim();
+    let detail = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "this route does not answer this method; see the Allow header",
+        _ if said.is_empty() => "the request was refused",
+        _ => said,
+    };
+    let mut problem = if status.is_server_error() {
+        Problem::internal(&format_args!("{status}: {said}"))
+    } else {
+        Problem::new(status, "refused", detail)
+    }
+    .into_response();
+    *problem.status_mut() = status;
+    for (name, value) in &parts.headers {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
+            problem.headers_mut().insert(name, value.clone());
+        }
+    }
+    problem
+}
+
+fn carries_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.starts_with(b"application/json") || kind.starts_with(PROBLEM_JSON.as_bytes())
+}
+
+async fn whole_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if expects_continue(&parts.headers) && announced(&parts.headers) > BODY_LIMIT {
+        return too_large().into_response();
+    }
+    match timeout(BODY_TIMEOUT, read(body)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Err(problem)) => problem.into_response(),
+        Err(_) => Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-timeout",
+            "the body did not arrive within 30 s: send it again",
+        )
+        .into_response(),
+    }
+}
+
+/// A caller who waits for `100 Continue` has sent nothing yet, so nothing has to be thrown away.
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+fn announced(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    length.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    let (mut kept, mut seen) = (BytesMut::new(), 0_usize);
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Problem::bad_request("the body broke off: send it again"))?;
+        seen = seen.saturating_add(chunk.len());
+        if seen <= BODY_LIMIT {
+            kept.extend_from_slice(&chunk);
+        } else if seen > DISCARD_LIMIT {
+            break;
+        }
+    }
+    if seen > BODY_LIMIT { Err(too_large()) } else { Ok(kept.freeze()) }
+}

@@ -1,0 +1,221 @@
+//! The one place that decides which database the services run on.
+//!
+//! A default build serves an embedded SQLite file; a build with `--features postgres` serves PostgreSQL. The
+//! choice is the type alias [`Database`], so service code uses sqlx's native types and a transaction can be
+//! handed to `complete_in`, `start_in` and plain queries alike. SQL is written once with `$1` placeholders,
+//! which both drivers understand; where the words differ see `sql_now!` and `sql_ago!`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::settings::redacted;
+use crate::{DatabaseChoice, Settings, StartError};
+
+/// The database of this build.
+#[cfg(not(feature = "postgres"))]
+pub type Database = sqlx::Sqlite;
+/// The database of this build.
+#[cfg(feature = "postgres")]
+pub type Database = sqlx::Postgres;
+
+/// A pool of connections to the database of this build.
+pub type Pool = sqlx::Pool<Database>;
+
+/// True in a build with `--features postgres`.
+pub const POSTGRES: bool = cfg!(feature = "postgres");
+
+const CONNECTIONS_MAX: u32 = 16;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the database the settings name; an embedded file and its folder are created.
+///
+/// # Cancel safety
+/// Safe: dropping the future closes what was opened; a created file stays, empty.
+///
+/// # Errors
+/// [`StartError::Unwritable`] when the embedded file cannot be written, [`StartError::Database`] when the
+/// server cannot be reached.
+pub async fn open(settings: &Settings) -> Result<Pool, StartError> {
+    let failed = |source: sqlx::Error| StartError::Database { service: settings.name.to_owned(), source };
+    let pool = sqlx::pool::PoolOptions::<Database>::new()
+        .max_connections(CONNECTIONS_MAX)
+        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = backend::connect(pool, settings).await?;
+    sqlx::query("SELECT 1").execute(&pool).await.map_err(failed)?;
+    Ok(pool)
+}
+
+/// Reads the choice from the environment and refuses what this build cannot serve.
+pub(crate) fn parse_choice(
+    service: &'static str,
+    variables: &BTreeMap<String, String>,
+) -> Result<DatabaseChoice, StartError> {
+    let (name, url) = match (variables.get("DATABASE_URL"), variables.get("DB_HOST")) {
+        (Some(url), _) => ("DATABASE_URL", url.clone()),
+        (None, Some(host)) => ("DB_HOST", assemble(host, variables)?),
+        (None, None) if POSTGRES => {
+            return Err(StartError::setting(
+                "DATABASE_URL",
+                format!(
+                    "is not set, and this build serves PostgreSQL: set it to postgres://user@host/database, \
+                     or run on the embedded SQLite with: cargo run -p {service}"
+                ),
+            ));
+        }
+        (None, None) => return Ok(DatabaseChoice::Default),
+    };
+    match (url.split_once(':').map_or("", |(scheme, _)| scheme), POSTGRES) {
+        ("sqlite", false) => refuse_memory(&url).map(|()| DatabaseChoice::Url(url)),
+        ("postgres" | "postgresql", true) => Ok(DatabaseChoice::Url(url)),
+        ("postgres" | "postgresql", false) => Err(StartError::setting(
+            name,
+            format!(
+                "asks for PostgreSQL, but this build serves SQLite; run: cargo run -p {service} --features postgres"
+            ),
+        )),
+        ("sqlite", true) => Err(StartError::setting(
+            name,
+            format!("asks for SQLite, but this build serves PostgreSQL; run: cargo run -p {service}"),
+        )),
+        (_, _) => Err(StartError::setting(
+            name,
+            format!("must start with sqlite: or postgres://, not `{}`", redacted(&url)),
+        )),
+    }
+}
+
+fn refuse_memory(url: &str) -> Result<(), StartError> {
+    if url.contains(":memory:") || url.contains("mode=memory") {
+        return Err(StartError::setting(
+            "DATABASE_URL",
+            "names a database in memory, which would forget payments at the next restart; name a file",
+        ));
+    }
+    Ok(())
+}
+
+/// `DB_HOST` and its companions as one URL; the URL type escapes what must be escaped.
+fn assemble(host: &str, variables: &BTreeMap<String, String>) -> Result<String, StartError> {
+    let value = |name: &str, default: &str| variables.get(name).map_or(default, String::as_str).to_owned();
+    let bad = |name: &'static str| StartError::setting(name, "cannot be part of a database URL");
+    let mut url = reqwest::Url::parse("postgres://localhost").map_err(|_| bad("DB_HOST"))?;
+    url.set_host(Some(host)).map_err(|_| bad("DB_HOST"))?;
+    let port = value("DB_PORT", "5432").parse().map_err(|_| bad("DB_PORT"))?;
+    url.set_port(Some(port)).map_err(|()| bad("DB_PORT"))?;
+    url.set_username(&value("DB_USER", "postgres")).map_err(|()| bad("DB_USER"))?;
+    let password = variables.get("DB_PASSWORD").map(String::as_str);
+    url.set_password(password).map_err(|()| bad("DB_PASSWORD"))?;
+    url.set_path(&value("DB_NAME", "probity"));
+    Ok(url.into())
+}
+
+#[cfg(not(feature = "postgres"))]
+mod backend {
+    use std::path::{Path, PathBuf};
+    use std::str::FromStr;
+    use std::time::Duration;
+
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+    use super::Database;
+    use crate::{DatabaseChoice, Pool, Settings, StartError};
+
+    /// WAL lets readers and the writer work side by side; FULL means that `COMMIT` is on disk when it returns.
+    pub(super) async fn connect(
+        pool: sqlx::pool::PoolOptions<Database>,
+        settings: &Settings,
+    ) -> Result<Pool, StartError> {
+        let (options, path) = locate(settings)?;
+        let unwritable = |reason: String| StartError::Unwritable { path: path.clone(), reason };
+        if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+            std::fs::create_dir_all(folder).map_err(|error| StartError::Unwritable {
+                path: folder.to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        // SQLite falls back to read-only in silence when it may not write; asking first gives the clear message.
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| unwritable(error.to_string()))?;
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        pool.connect_with(options).await.map_err(|error| unwritable(error.to_string()))
+    }
+
+    fn locate(settings: &Settings) -> Result<(SqliteConnectOptions, PathBuf), StartError> {
+        let options = match &settings.database {
+            DatabaseChoice::Default => SqliteConnectOptions::new().filename(settings.default_file()),
+            DatabaseChoice::Url(url) => SqliteConnectOptions::from_str(url)
+                .map_err(|error| StartError::setting("DATABASE_URL", format!("cannot be read: {error}")))?,
+        };
+        let path = options.get_filename().to_owned();
+        Ok((options, path))
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod backend {
+    use std::str::FromStr;
+
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::Database;
+    use crate::{DatabaseChoice, Pool, Settings, StartError};
+
+    pub(super) async fn connect(
+        pool: sqlx::pool::PoolOptions<Database>,
+        settings: &Settings,
+    ) -> Result<Pool, StartError> {
+        let DatabaseChoice::Url(url) = &settings.database else {
+            return Err(StartError::setting("DATABASE_URL", "is not set, and this build serves PostgreSQL"));
+        };
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| {
+                StartError::setting("DATABASE_URL", "cannot be read; use postgres://user@host/database")
+            })?
+            .application_name(settings.name);
+        pool.connect_with(options)
+            .await
+            .map_err(|source| StartError::Database { service: settings.name.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice<const N: usize>(vars: [(&str, &str); N]) -> Result<DatabaseChoice, StartError> {
+        let vars = vars.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        parse_choice("order-service", &vars)
+    }
+
+    #[test]
+    fn a_url_this_build_cannot_serve_is_refused_with_the_command_that_can() {
+        let (url, command) = if POSTGRES {
+            ("sqlite:data/x.sqlite3", "cargo run -p order-service")
+        } else {
+            ("postgres://u:secret@db/pay", "cargo run -p order-service --features postgres")
+        };
+        let refused = choice([("DATABASE_URL", url)]).expect_err("refused").to_string();
+        assert!(refused.ends_with(command) && !refused.contains("secret"), "{refused}");
+    }
+
+    #[test]
+    fn another_scheme_and_a_database_in_memory_are_refused() {
+        let refused = choice([("DATABASE_URL", "mysql://u:secret@db/pay")]).expect_err("refused").to_string();
+        assert!(refused.contains("sqlite: or postgres://") && !refused.contains("secret"), "{refused}");
+        assert!(choice([("DATABASE_URL", "sqlite::memory:")]).is_err());
+    }
+
+    #[test]
+    fn the_parts_of_a_url_are_escaped() {
+        let vars = BTreeMap::from([("DB_PASSWORD".to_owned(), "p@ss/word".to_owned())]);
+        assert_eq!(assemble("db", &vars).unwrap(), "postgres://postgres:p%40ss%2Fword@db:5432/probity");
+    }
+}

@@ -1,0 +1,49 @@
+//! The few words of SQL that the two databases spell differently, as literals for `concat!`.
+
+/// The database's own clock, as it is stored in a timestamp column. Always UTC.
+///
+/// # Examples
+/// ```
+/// let sql = concat!("UPDATE orders SET paid_at = ", service_shell::sql_now!(), " WHERE id = $1");
+/// assert!(sql.ends_with("WHERE id = $1"));
+/// ```
+#[cfg(not(feature = "postgres"))]
+#[macro_export]
+macro_rules! sql_now {
+    () => {
+        "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    };
+}
+
+/// The database's own clock, as it is stored in a timestamp column. Always UTC.
+///
+/// # Examples
+/// ```
+/// let sql = concat!("UPDATE orders SET paid_at = ", service_shell::sql_now!(), " WHERE id = $1");
+/// assert!(sql.ends_with("WHERE id = $1"));
+/// ```
+#[cfg(feature = "postgres")]
+#[macro_export]
+macro_rules! sql_now {
+    () => {
+        "clock_timestamp()"
+    };
+}
+
+/// So many seconds before the database's own clock, comparable with a timestamp column.
+#[cfg(not(feature = "postgres"))]
+#[macro_export]
+macro_rules! sql_ago {
+    ($seconds:literal) => {
+        concat!("strftime('%Y-%m-%d %H:%M:%f', 'now', '-", $seconds, " seconds')")
+    };
+}
+
+/// So many seconds before the database's own clock, comparable with a timestamp column.
+#[cfg(feature = "postgres")]
+#[macro_export]
+macro_rules! sql_ago {
+    ($seconds:literal) => {
+        concat!("(clock_timestamp() - interval '", $seconds, " seconds')")
+    };
+}
