@@ -1,0 +1,106 @@
+//! The seam between the runner and a database: one file per database below this one.
+//!
+//! Invariant: everything the runner knows about SQL dialects, error codes and drivers comes through
+//! [`Driver`]; a further database is one more file.
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use sqlx::{Either, Execute, SqlStr};
+
+use crate::classify::Class;
+use crate::settings::{Isolation, Settings};
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+/// A database this crate can run transactions on: `sqlx::Sqlite` or `sqlx::Postgres`.
+///
+/// The trait is sealed; its methods are the crate's own business.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a database that probity-txn was built for",
+    note = "enable the feature `sqlite` for sqlx::Sqlite, or `postgres` for sqlx::Postgres"
+)]
+pub trait Backend: Driver {}
+
+/// What a query stream of `DB` yields.
+pub(crate) type Step<DB> =
+    Result<Either<<DB as sqlx::Database>::QueryResult, <DB as sqlx::Database>::Row>, sqlx::Error>;
+
+/// Where a transaction can be looked up after its COMMIT got no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub(crate) xid: String,
+    pub(crate) server: String,
+    pub(crate) stats_epoch: String,
+}
+
+/// What another connection says about a transaction whose COMMIT got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is durable.
+    Committed,
+    /// It never will be.
+    Aborted,
+    /// The server still works on it; ask again.
+    InProgress,
+    /// This server cannot tell.
+    Unknown,
+}
+
+/// The driver behind a [`Backend`].
+pub trait Driver: sqlx::Database {
+    /// Ends the transaction durably, and fails when the transaction was already aborted: a bare
+    /// COMMIT would be answered by a silent ROLLBACK there.
+    const COMMIT: &'static str;
+    /// Brings the session to a state without a transaction, from any state.
+    const ROLLBACK: &'static str;
+
+    /// Runs one statement on the connection.
+    fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut Self::Connection, query: E) -> BoxStream<'e, Step<Self>>
+    where
+        E: Execute<'q, Self> + 'q;
+
+    /// Runs one statement and keeps the first row.
+    fn fetch_optional<'e, 'q: 'e, E>(
+        connection: &'e mut Self::Connection,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<Self::Row>, sqlx::Error>>
+    where
+        E: Execute<'q, Self> + 'q;
+
+    /// Prepares a statement.
+    fn prepare_with<'e>(
+        connection: &'e mut Self::Connection,
+        sql: SqlStr,
+        parameters: &'e [Self::TypeInfo],
+    ) -> BoxFuture<'e, Result<Self::Statement, sqlx::Error>>;
+
+    /// Describes a statement; sqlx's query macros ask for it at build time.
+    fn describe<'e>(
+        connection: &'e mut Self::Connection,
+        sql: SqlStr,
+    ) -> BoxFuture<'e, Result<sqlx::Describe<Self>, sqlx::Error>>;
+
+    /// Whether the database has this isolation level.
+    fn supports(isolation: Isolation) -> bool;
+
+    /// Opens the transaction in one round trip, with its isolation and timeouts.
+    fn begin<'e>(
+        connection: &'e mut Self::Connection,
+        settings: &'e Settings,
+    ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>>;
+
+    /// The meaning of an error code of this database.
+    fn classify(code: &str) -> Class;
+
+    /// Whether an error that carries this code, given as the answer to COMMIT, leaves the outcome open.
+    fn commit_left_open(code: &str) -> bool;
+
+    /// Asks, on another connection, what became of the transaction behind `mark`.
+    fn fate<'e>(
+        connection: &'e mut Self::Connection,
+        mark: &'e Mark,
+    ) -> BoxFuture<'e, Result<Fate, sqlx::Error>>;
+}

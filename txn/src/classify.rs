@@ -1,0 +1,164 @@
+//! What an error of the database means for the transaction: tables, and how they are read.
+//!
+//! Invariant: no I/O, no clock. The runner decides with [`Class`] alone; a new code is a new row.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+mod tables;
+#[cfg(test)]
+mod tests;
+
+/// The meaning of a database error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// The transaction could not be placed in a serial order (PostgreSQL 40001).
+    Serialization,
+    /// The database ended a deadlock at our expense (PostgreSQL 40P01).
+    Deadlock,
+    /// Another connection writes, or our snapshot is stale (SQLite BUSY, LOCKED, BUSY_SNAPSHOT).
+    Busy,
+    /// A lock was not granted in time, or not at once (PostgreSQL 55P03).
+    LockTimeout,
+    /// The connection is gone or the server is going.
+    ConnectionLost,
+    /// A statement ran into its timeout or was cancelled.
+    Timeout,
+    /// A constraint refused the data.
+    Constraint,
+    /// The transaction was already aborted by an earlier error.
+    Aborted,
+    /// The server is out of something: connections, memory, disk.
+    Overloaded,
+    /// The storage failed or is damaged.
+    Storage,
+    /// A cached plan no longer fits the schema (PostgreSQL 0A000 after a migration).
+    StalePlan,
+    /// Anything else: the statement itself is at fault.
+    Other,
+}
+
+impl Class {
+    /// Reads a PostgreSQL SQLSTATE: the longest prefix in the table wins.
+    #[must_use]
+    pub fn of_sqlstate(sqlstate: &str) -> Self {
+        tables::SQLSTATES
+            .iter()
+            .filter(|(prefix, _)| sqlstate.starts_with(prefix))
+            .max_by_key(|(prefix, _)| prefix.len())
+            .map_or(Self::Other, |&(_, class)| class)
+    }
+
+    /// Reads a SQLite result code, extended or primary: the extended row wins.
+    #[must_use]
+    pub fn of_sqlite_code(code: &str) -> Self {
+        let Ok(code) = code.parse::<u32>() else {
+            return Self::Other;
+        };
+        let find = |wanted: u32| {
+            tables::SQLITE_CODES.iter().find(|&&(code, _)| code == wanted).map(|&(_, class)| class)
+        };
+        // The primary code is the low byte of an extended one.
+        find(code).or_else(|| find(code & 0xff)).unwrap_or(Self::Other)
+    }
+
+    /// A short name for metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Serialization => "serialization",
+            Self::Deadlock => "deadlock",
+            Self::Busy => "busy",
+            Self::LockTimeout => "lock_timeout",
+            Self::ConnectionLost => "connection_lost",
+            Self::Timeout => "timeout",
+            Self::Constraint => "constraint",
+            Self::Aborted => "aborted",
+            Self::Overloaded => "overloaded",
+            Self::Storage => "storage",
+            Self::StalePlan => "stale_plan",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A database error as the runner saw it pass: its meaning, its code and its message.
+///
+/// A copy rather than the error itself, because the error belongs to the closure that received it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Failure {
+    class: Class,
+    code: Option<Box<str>>,
+    message: Box<str>,
+}
+
+impl Failure {
+    /// Reads a driver error with the code table of its database.
+    pub(crate) fn read(error: &sqlx::Error, table: fn(&str) -> Class) -> Self {
+        let (class, code) = match error {
+            sqlx::Error::Database(database) => {
+                let code = database.code();
+                let class = code.as_deref().map_or(Class::Other, table);
+                (class, code.map(|code| code.as_ref().into()))
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => (Class::ConnectionLost, None),
+            _ => (Class::Other, None),
+        };
+        Self { class, code, message: error.to_string().into() }
+    }
+
+    /// A failure that no database reported.
+    pub(crate) fn local(class: Class, message: &str) -> Self {
+        Self { class, code: None, message: message.into() }
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The database's own code: SQLSTATE on PostgreSQL, the extended result code on SQLite.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Without the message: it may quote data.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("class", &self.class)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for Failure {}
+
+/// Finds the first driver error in the chain of sources of `error`.
+///
+/// The runner does not need it, because it sees every statement error itself; it serves code that
+/// classifies errors of its own pools.
+#[must_use]
+pub fn driver_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e sqlx::Error> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(found) = current.downcast_ref::<sqlx::Error>() {
+            return Some(found);
+        }
+        next = current.source();
+    }
+    None
+}

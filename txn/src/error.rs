@@ -1,0 +1,210 @@
+//! How a run fails, and what each failure says about the money.
+
+use std::time::Duration;
+
+use crate::classify::Failure;
+use crate::settings::Isolation;
+
+/// Why a run did not return the closure's value.
+///
+/// Ask [`effect`](Error::effect) before anything else: it says whether the writes may have happened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error<E> {
+    /// The closure returned this error; its transaction was rolled back.
+    #[error("{0}")]
+    App(#[source] E),
+    /// The closure returned `Ok`, and the transaction could not be committed as it was.
+    #[error("the transaction was rolled back: {0}")]
+    RolledBack(#[source] Reason),
+    /// Each attempt met a conflict with other transactions; nothing was written. Try again later.
+    #[error("gave up after {attempts} attempts, each in conflict with other transactions: {last}")]
+    Conflict {
+        /// How many attempts were made.
+        attempts: u32,
+        /// The conflict of the last one.
+        #[source]
+        last: Failure,
+    },
+    /// The deadline passed before COMMIT was sent; nothing was written.
+    #[error("the deadline of {deadline:?} passed in attempt {attempts}, before the commit")]
+    Deadline {
+        /// The attempt that was running or being waited for.
+        attempts: u32,
+        /// The deadline of the policy.
+        deadline: Duration,
+        /// The conflict that led to the last retry, if there was one.
+        #[source]
+        last: Option<Failure>,
+    },
+    /// COMMIT got no answer, and the outcome could not be found out: the writes may or may not be
+    /// there. Ask the database about the business key before doing anything again.
+    #[error("the commit got no answer and its outcome is unknown; look the business key up: {cause}")]
+    Unknown {
+        /// What came instead of an answer.
+        #[source]
+        cause: Failure,
+    },
+    /// No connection, or none on which a transaction could be opened; nothing was written.
+    #[error("no transaction could be opened: {0}")]
+    Pool(#[source] sqlx::Error),
+    /// The run was not possible as written; nothing was sent to the database.
+    #[error("{0}")]
+    Misuse(#[source] Misuse),
+}
+
+/// Why a closure's `Ok` was not committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A statement failed and the closure went on as if it had not. Return the error, or put the
+    /// statement in a scope of its own.
+    #[error("a statement failed and its error was swallowed: {0}")]
+    StatementFailed(#[source] Failure),
+    /// A statement's future was dropped before it was answered, so nobody knows what it did.
+    #[error("a statement was dropped before its answer; await it, or put it in a scope")]
+    StatementAbandoned,
+    /// The database refused the commit, for instance because of a deferred constraint.
+    #[error("the database refused the commit: {0}")]
+    CommitRefused(#[source] Failure),
+    /// Too much time passed between the statements: an external call inside the transaction?
+    #[error(
+        "{spent:?} passed between the statements, more than {limit:?}; call others outside the transaction"
+    )]
+    BetweenStatements {
+        /// The time spent.
+        spent: Duration,
+        /// The limit of the policy.
+        limit: Duration,
+    },
+    /// The closure asked for it with [`Tx::set_rollback_only`](crate::Tx::set_rollback_only).
+    #[error("the closure asked for a rollback")]
+    Requested,
+}
+
+/// A run that is wrong as written. The message carries the remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The label cannot be a metrics label.
+    #[error("the label {label:?} must have 1 to 64 characters out of letters, digits and _-.:/")]
+    Label {
+        /// The label.
+        label: &'static str,
+    },
+    /// The policy allows no attempt at all.
+    #[error("the policy allows zero attempts; allow at least one")]
+    NoAttempts,
+    /// The database does not have this isolation level.
+    #[error("{database} has no isolation level {level:?}; leave it out or choose Serializable")]
+    Isolation {
+        /// The level asked for.
+        level: Isolation,
+        /// The database.
+        database: &'static str,
+    },
+    /// A run was started inside the closure of another one.
+    #[error("the run {inner:?} was started inside the transaction {outer:?}; pass its `tx` on instead")]
+    Nested {
+        /// The label of the transaction that is open.
+        outer: &'static str,
+        /// The label of the run that was refused.
+        inner: &'static str,
+    },
+}
+
+/// An [`Error`] without its payload, for `match` and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`Error::App`].
+    App,
+    /// [`Error::RolledBack`].
+    RolledBack,
+    /// [`Error::Conflict`].
+    Conflict,
+    /// [`Error::Deadline`].
+    Deadline,
+    /// [`Error::Unknown`].
+    Unknown,
+    /// [`Error::Pool`].
+    Pool,
+    /// [`Error::Misuse`].
+    Misuse,
+}
+
+/// What a failure says about the writes. Exhaustive on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "the effect decides whether the operation may be done again"]
+pub enum Effect {
+    /// Nothing was written, and nothing will be.
+    NotApplied,
+    /// It may have been written. Never treat this as a failure.
+    Unknown,
+}
+
+impl<E> Error<E> {
+    /// Which failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::App(_) => ErrorKind::App,
+            Self::RolledBack(_) => ErrorKind::RolledBack,
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Deadline { .. } => ErrorKind::Deadline,
+            Self::Unknown { .. } => ErrorKind::Unknown,
+            Self::Pool(_) => ErrorKind::Pool,
+            Self::Misuse(_) => ErrorKind::Misuse,
+        }
+    }
+
+    /// Whether the writes of the closure may have happened.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Unknown { .. } => Effect::Unknown,
+            Self::App(_)
+            | Self::RolledBack(_)
+            | Self::Conflict { .. }
+            | Self::Deadline { .. }
+            | Self::Pool(_)
+            | Self::Misuse(_) => Effect::NotApplied,
+        }
+    }
+
+    /// The closure's own error, if that is what ended the run.
+    pub fn app(&self) -> Option<&E> {
+        match self {
+            Self::App(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Converts the closure's own error and keeps everything else.
+    pub fn map_app<F>(self, convert: impl FnOnce(E) -> F) -> Error<F> {
+        match self {
+            Self::App(error) => Error::App(convert(error)),
+            Self::RolledBack(reason) => Error::RolledBack(reason),
+            Self::Conflict { attempts, last } => Error::Conflict { attempts, last },
+            Self::Deadline { attempts, deadline, last } => Error::Deadline { attempts, deadline, last },
+            Self::Unknown { cause } => Error::Unknown { cause },
+            Self::Pool(error) => Error::Pool(error),
+            Self::Misuse(misuse) => Error::Misuse(misuse),
+        }
+    }
+}
+
+impl ErrorKind {
+    /// A short name for metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::RolledBack => "rolled_back",
+            Self::Conflict => "conflict",
+            Self::Deadline => "deadline",
+            Self::Unknown => "unknown",
+            Self::Pool => "pool",
+            Self::Misuse => "misuse",
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `&mut Tx` as a [`sqlx::Executor`], with each statement watched.
+//!
+//! Invariant: an error of the driver passes through here once, and is recorded before the caller
+//! sees it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::future::{self, BoxFuture};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
+use sqlx::{Describe, Either, Execute, Executor, SqlStr};
+
+use crate::aborted::Aborted;
+use crate::backend::{Backend, Step};
+use crate::classify::Failure;
+use crate::error::Reason;
+use crate::statement::Inspected;
+use crate::tx::Tx;
+use crate::watch::{Running, Watch};
+
+impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
+    type Database = DB;
+
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<DB::QueryResult, sqlx::Error>>
+    where
+        'c: 'e,
+        E: Execute<'q, DB> + 'q,
+    {
+        Box::pin(async move {
+            let (mut rows, watch) = self.start(query)?;
+            let mut running = watch.start();
+            let mut total = DB::QueryResult::default();
+            while let Some(step) = next::<DB>(&mut rows, &mut running).await? {
+                if let Either::Left(result) = step {
+                    total.extend(Some(result));
+                }
+            }
+            Ok(total)
+        })
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<DB::Row>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: Execute<'q, DB> + 'q,
+    {
+        Box::pin(async move {
+            let (mut rows, watch) = self.start(query)?;
+            let mut running = watch.start();
+            let mut all = Vec::new();
+            while let Some(step) = next::<DB>(&mut rows, &mut running).await? {
+                if let Either::Right(row) = step {
+                    all.push(row);
+                }
+            }
+            Ok(all)
+        })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<DB::Row>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: Execute<'q, DB> + 'q,
+    {
+        Box::pin(async move { self.first_row(query).await })
+    }
+
+    fn fetch_one<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<DB::Row, sqlx::Error>>
+    where
+        'c: 'e,
+        E: Execute<'q, DB> + 'q,
+    {
+        Box::pin(async move { self.first_row(query).await?.ok_or(sqlx::Error::RowNotFound) })
+    }
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Step<DB>>
+    where
+        'c: 'e,
+        E: Execute<'q, DB> + 'q,
+    {
+        match self.start(query) {
+            Ok((rows, watch)) => Box::pin(Watched::<DB> { rows, unstarted: Some(watch), running: None }),
+            Err(error) => futures_util::stream::once(future::ready(Err(error))).boxed(),
+        }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [DB::TypeInfo],
+    ) -> BoxFuture<'e, Result<DB::Statement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let Tx { session, watch, .. } = self;
+            refuse_spoiled(watch)?;
+            let mut running = watch.start();
+            let answer = DB::prepare_with(session.connection(), sql, parameters).await;
+            settle::<DB, _>(&mut running, answer)
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let Tx { session, watch, .. } = self;
+            refuse_spoiled(watch)?;
+            let mut running = watch.start();
+            let answer = DB::describe(session.connection(), sql).await;
+            settle::<DB, _>(&mut running, answer)
+        })
+    }
+}
+
+impl<DB: Backend> Tx<'_, DB> {
+    /// Everything before the first row: `None` of it runs in a transaction that is spoiled.
+    fn start<'e, 'q: 'e, E>(
+        &'e mut self,
+        query: E,
+    ) -> Result<(BoxStream<'e, Step<DB>>, &'e mut Watch), sqlx::Error>
+    where
+        E: Execute<'q, DB> + 'q,
+    {
+        let Tx { session, watch, .. } = self;
+        let statement = admit::<DB, _>(watch, query)?;
+        Ok((DB::fetch_many(session.connection(), statement), watch))
+    }
+
+    async fn first_row<'q, E>(&mut self, query: E) -> Result<Option<DB::Row>, sqlx::Error>
+    where
+        E: Execute<'q, DB> + 'q,
+    {
+        let Tx { session, watch, .. } = self;
+        let statement = admit::<DB, _>(watch, query)?;
+        let mut running = watch.start();
+        let answer = DB::fetch_optional(session.connection(), statement).await;
+        settle::<DB, _>(&mut running, answer)
+    }
+}
+
+/// Lets a statement into the transaction, unless the transaction or the statement forbids it.
+fn admit<'q, DB, E>(watch: &mut Watch, query: E) -> Result<Inspected<DB>, sqlx::Error>
+where
+    DB: Backend,
+    E: Execute<'q, DB>,
+{
+    refuse_spoiled(watch)?;
+    Inspected::new(query).inspect_err(|error| {
+        let failure = Failure::read(error, DB::classify);
+        watch.spoil(Reason::StatementFailed(failure));
+    })
+}
+
+fn refuse_spoiled(watch: &Watch) -> Result<(), sqlx::Error> {
+    match watch.spoiled() {
+        Some(reason) => Err(sqlx::Error::Database(Box::new(Aborted(reason.clone())))),
+        None => Ok(()),
+    }
+}
+
+/// Records a whole answer.
+fn settle<DB: Backend, T>(
+    running: &mut Running<'_>,
+    answer: Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    match &answer {
+        Ok(_) => running.answered(),
+        Err(error) => running.failed(Failure::read(error, DB::classify)),
+    }
+    answer
+}
+
+/// The next part of an answer, recorded.
+async fn next<DB: Backend>(
+    rows: &mut BoxStream<'_, Step<DB>>,
+    running: &mut Running<'_>,
+) -> Result<Option<Either<DB::QueryResult, DB::Row>>, sqlx::Error> {
+    match rows.next().await {
+        Some(step) => step.inspect_err(|error| running.failed(Failure::read(error, DB::classify))).map(Some),
+        None => {
+            running.answered();
+            Ok(None)
+        }
+    }
+}
+
+/// A stream of rows that records how it ends.
+///
+/// A reader may stop after the first row: it has seen the statement succeed. Stopping before that
+/// leaves the statement unanswered.
+struct Watched<'e, DB: Backend> {
+    rows: BoxStream<'e, Step<DB>>,
+    unstarted: Option<&'e mut Watch>,
+    running: Option<Running<'e>>,
+}
+
+impl<DB: Backend> Stream for Watched<'_, DB> {
+    type Item = Step<DB>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(watch) = self.unstarted.take() {
+            self.running = Some(watch.start());
+        }
+        let step = std::task::ready!(self.rows.poll_next_unpin(context));
+        if let Some(running) = self.running.as_mut() {
+            match &step {
+                Some(Err(error)) => running.failed(Failure::read(error, DB::classify)),
+                Some(Ok(_)) | None => running.answered(),
+            }
+        }
+        if step.is_none() {
+            self.running = None;
+        }
+        Poll::Ready(step)
+    }
+}

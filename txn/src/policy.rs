@@ -1,0 +1,128 @@
+//! How long and how often to try: plain data, no clock, no randomness.
+
+use std::time::Duration;
+
+use crate::classify::Class;
+
+/// The limits of one run. Plain data: copy the default and change what differs.
+///
+/// ```
+/// use std::time::Duration;
+/// use probity_txn::Policy;
+///
+/// let patient = Policy { attempts: 10, deadline: Duration::from_secs(60), ..Policy::payments() };
+/// assert_eq!(patient.lock_timeout, Policy::payments().lock_timeout);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Attempts in all, the first included. Zero is refused when the run starts.
+    pub attempts: u32,
+    /// The first pause is drawn from zero to this; the bound doubles with each conflict.
+    pub backoff_base: Duration,
+    /// No pause is longer than this.
+    pub backoff_max: Duration,
+    /// Everything before COMMIT must be done by then, all attempts and pauses included.
+    pub deadline: Duration,
+    /// How long to wait for the answer to COMMIT before its outcome counts as unknown.
+    pub commit_timeout: Duration,
+    /// PostgreSQL `lock_timeout`; `None` leaves the session's own.
+    pub lock_timeout: Option<Duration>,
+    /// PostgreSQL `statement_timeout`; `None` leaves the session's own.
+    pub statement_timeout: Option<Duration>,
+    /// PostgreSQL `idle_in_transaction_session_timeout`; `None` leaves the session's own.
+    pub idle_timeout: Option<Duration>,
+    /// Whether a lock that was not granted in time is a conflict to retry.
+    pub retry_lock_timeout: bool,
+    /// Whether a cached plan that a migration made stale is a conflict to retry.
+    pub retry_stale_plan: bool,
+    /// More time than this between the statements of one attempt is reported as a warning: it is
+    /// the mark of an external call inside a transaction.
+    pub between_statements_warn: Duration,
+    /// More time than this between the statements rolls back. `None`, the default, never does;
+    /// tests set it.
+    pub between_statements_max: Option<Duration>,
+}
+
+impl Policy {
+    /// The defaults, chosen for requests that move money.
+    #[must_use]
+    pub const fn payments() -> Self {
+        Self {
+            attempts: 5,
+            backoff_base: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(200),
+            deadline: Duration::from_secs(10),
+            commit_timeout: Duration::from_secs(30),
+            lock_timeout: Some(Duration::from_secs(2)),
+            statement_timeout: Some(Duration::from_secs(5)),
+            idle_timeout: Some(Duration::from_secs(5)),
+            retry_lock_timeout: false,
+            retry_stale_plan: false,
+            between_statements_warn: Duration::from_millis(50),
+            between_statements_max: None,
+        }
+    }
+
+    /// Whether a failure of this class, before COMMIT was sent or as its answer, is worth a fresh
+    /// transaction.
+    pub(crate) fn retries(&self, class: Class) -> bool {
+        match class {
+            Class::Serialization | Class::Deadlock | Class::Busy | Class::ConnectionLost => true,
+            Class::LockTimeout => self.retry_lock_timeout,
+            Class::StalePlan => self.retry_stale_plan,
+            Class::Timeout
+            | Class::Constraint
+            | Class::Aborted
+            | Class::Overloaded
+            | Class::Storage
+            | Class::Other => false,
+        }
+    }
+
+    /// The pause after `conflicts` conflicts: full jitter, so `random` spreads it evenly between
+    /// zero and the bound.
+    pub(crate) fn pause(&self, conflicts: u32, random: u32) -> Duration {
+        let doublings = conflicts.saturating_sub(1).min(31);
+        let bound = self.backoff_base.saturating_mul(1 << doublings).min(self.backoff_max);
+        let nanos = bound.as_nanos() * u128::from(random) / u128::from(u32::MAX);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// [`Policy::payments`].
+impl Default for Policy {
+    fn default() -> Self {
+        Self::payments()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_of_the_pause_doubles_up_to_its_limit() {
+        let policy = Policy::payments();
+        let bounds: Vec<_> = (1..=8).map(|n| policy.pause(n, u32::MAX).as_millis()).collect();
+        assert_eq!(bounds, [5, 10, 20, 40, 80, 160, 200, 200]);
+        assert_eq!(policy.pause(40, u32::MAX).as_millis(), 200);
+    }
+
+    #[test]
+    fn the_pause_covers_the_whole_range_down_to_zero() {
+        let policy = Policy::payments();
+        assert_eq!(policy.pause(3, 0), Duration::ZERO);
+        let half = policy.pause(3, u32::MAX / 2);
+        assert!(half > Duration::from_millis(9) && half < Duration::from_millis(11));
+    }
+
+    #[test]
+    fn what_is_deterministic_is_never_retried() {
+        let policy = Policy::payments();
+        for class in [Class::Constraint, Class::Other, Class::Overloaded, Class::Aborted] {
+            assert!(!policy.retries(class), "{class:?}");
+        }
+        assert!(policy.retries(Class::Serialization));
+        assert!(!policy.retries(Class::LockTimeout));
+    }
+}

@@ -1,0 +1,61 @@
+//! A statement on its way through the handle: inspected, otherwise unchanged.
+
+use sqlx::error::BoxDynError;
+use sqlx::{Database, Execute, SqlStr};
+
+use control::{Control, transaction_control};
+
+mod control;
+
+/// The parts of a statement, so that its text can be looked at before it runs.
+pub(crate) struct Inspected<DB: Database> {
+    sql: SqlStr,
+    statement: Option<DB::Statement>,
+    arguments: Option<Result<Option<DB::Arguments>, BoxDynError>>,
+    persistent: bool,
+}
+
+impl<DB: Database> Inspected<DB> {
+    /// Takes the statement apart; refuses text that would end or nest the transaction behind the
+    /// runner's back.
+    pub(crate) fn new<'q, E: Execute<'q, DB>>(mut query: E) -> Result<Self, sqlx::Error> {
+        let arguments = query.take_arguments();
+        let persistent = query.persistent();
+        let statement = query.statement().cloned();
+        let sql = query.sql();
+        if let Some(control) = transaction_control(sql.as_str()) {
+            return Err(refusal(control));
+        }
+        Ok(Self { sql, statement, arguments: Some(arguments), persistent })
+    }
+}
+
+fn refusal(control: Control) -> sqlx::Error {
+    sqlx::Error::InvalidArgument(
+        match control {
+            Control::Transaction => {
+                "the runner begins and ends the transaction; return Ok to commit, Err to roll back"
+            }
+            Control::Savepoint => "use Tx::scope instead of writing savepoints by hand",
+        }
+        .to_owned(),
+    )
+}
+
+impl<'q, DB: Database> Execute<'q, DB> for Inspected<DB> {
+    fn sql(self) -> SqlStr {
+        self.sql
+    }
+
+    fn statement(&self) -> Option<&DB::Statement> {
+        self.statement.as_ref()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<DB::Arguments>, BoxDynError> {
+        self.arguments.take().unwrap_or(Ok(None))
+    }
+
+    fn persistent(&self) -> bool {
+        self.persistent
+    }
+}

@@ -1,0 +1,100 @@
+//! The builder: what to run, where, under which limits.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::Pool;
+
+use crate::backend::Backend;
+use crate::callback::TxFnOnce;
+use crate::error::Error;
+use crate::policy::Policy;
+use crate::run;
+use crate::settings::{Isolation, Settings};
+use crate::tx::Tx;
+
+/// Starts to describe a transaction on `pool`.
+///
+/// `label` names the operation, not the request: it becomes a metrics label and appears in every
+/// warning (`"capture"`, `"payout.approve"`).
+pub fn on<'p, DB: Backend>(pool: &'p Pool<DB>, label: &'static str) -> Txn<'p, DB> {
+    Txn { pool, settings: Settings::new(label) }
+}
+
+/// A transaction that has not begun. Made by [`on`], started by [`run`](Txn::run).
+#[must_use = "nothing happens before `run`"]
+pub struct Txn<'p, DB: Backend> {
+    pool: &'p Pool<DB>,
+    settings: Settings,
+}
+
+impl<'p, DB: Backend> Txn<'p, DB> {
+    /// Chooses how much the transaction sees of others. The default is the database's own:
+    /// READ COMMITTED on PostgreSQL, and SQLite is always serializable.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.settings.isolation = Some(isolation);
+        self
+    }
+
+    /// Replaces all limits at once.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Sets how many attempts there may be, the first included.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.settings.policy.attempts = attempts;
+        self
+    }
+
+    /// Sets by when COMMIT must have been sent.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.policy.deadline = deadline;
+        self
+    }
+
+    /// Runs `body` in a transaction and commits it; `Ok` means that it is durable.
+    ///
+    /// `Err` from the closure rolls back and comes back as [`Error::App`]. A conflict with another
+    /// transaction, in a statement or in COMMIT, starts over: a fresh transaction and a fresh clone
+    /// of the closure, after a random pause. So the closure may run several times, and what it does
+    /// outside the transaction happens each time; what it captured is as it was at the first call.
+    ///
+    /// Captured references work, also inside axum handlers and [`tokio::spawn`]. A captured `&mut`
+    /// does not compile: a retry would meet what the last attempt left there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop at any point. Before COMMIT was sent the transaction is rolled back, by a task
+    /// that holds the connection until that is done. From then on the commit completes in a task of
+    /// its own; only its outcome is not reported.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; [`Error::effect`] says whether the writes may have happened.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime. A panic of the closure rolls back and continues.
+    pub fn run<'a, F, T, E>(self, body: F) -> impl Future<Output = Result<T, Error<E>>> + Send + 'a
+    where
+        'p: 'a,
+        for<'t, 'b> F: AsyncFnOnce(&'t mut Tx<'b, DB>) -> Result<T, E>
+            + TxFnOnce<&'t mut Tx<'b, DB>, Result<T, E>, Fut: Send>
+            + Clone
+            + Send
+            + 'a,
+        T: Send + 'a,
+        E: Send + 'a,
+    {
+        run::run(self.pool, self.settings, body)
+    }
+}
+
+impl<DB: Backend> fmt::Debug for Txn<'_, DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Txn").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

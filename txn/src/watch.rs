@@ -1,0 +1,108 @@
+//! What the handle remembers about its statements: the first failure, abandoned ones, and time.
+//!
+//! Invariant: a transaction whose [`Watch`] is not clean is never committed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::classify::Failure;
+use crate::error::Reason;
+
+/// The record of one attempt.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// The first failure that no scope has absorbed.
+    spoiled: Option<Reason>,
+    /// When the last statement ended; the transaction's own BEGIN counts as one.
+    idle_since: Instant,
+    between: Duration,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Self { spoiled: None, idle_since: Instant::now(), between: Duration::ZERO }
+    }
+
+    /// Why this transaction cannot be committed, if it cannot.
+    pub(crate) fn spoiled(&self) -> Option<&Reason> {
+        self.spoiled.as_ref()
+    }
+
+    /// The final word on this attempt.
+    pub(crate) fn into_spoiled(self) -> Option<Reason> {
+        self.spoiled
+    }
+
+    /// Makes the transaction uncommittable. The first reason stays: it explains the later ones.
+    pub(crate) fn spoil(&mut self, reason: Reason) {
+        self.spoiled.get_or_insert(reason);
+    }
+
+    /// Time spent between the statements so far.
+    pub(crate) fn between(&self) -> Duration {
+        self.between + self.idle_since.elapsed()
+    }
+
+    /// Marks the start of a statement.
+    pub(crate) fn start(&mut self) -> Running<'_> {
+        self.between += self.idle_since.elapsed();
+        Running { watch: self, answered: false }
+    }
+}
+
+/// A statement that was sent. Dropped without an answer it spoils the transaction: nobody knows
+/// what it did.
+#[derive(Debug)]
+pub(crate) struct Running<'w> {
+    watch: &'w mut Watch,
+    answered: bool,
+}
+
+impl Running<'_> {
+    /// The statement was answered, or its reader has seen all it wants of the answer.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// The statement failed.
+    pub(crate) fn failed(&mut self, failure: Failure) {
+        self.answered = true;
+        self.watch.spoil(Reason::StatementFailed(failure));
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.watch.idle_since = Instant::now();
+        if !self.answered {
+            self.watch.spoil(Reason::StatementAbandoned);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::Class;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_time_between_statements_is_counted() {
+        let mut watch = Watch::new();
+        tokio::time::advance(Duration::from_millis(30)).await;
+        let mut running = watch.start();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        running.answered();
+        drop(running);
+        tokio::time::advance(Duration::from_millis(12)).await;
+        assert_eq!(watch.between(), Duration::from_millis(42));
+    }
+
+    #[test]
+    fn the_first_reason_is_kept() {
+        let mut watch = Watch::new();
+        drop(watch.start());
+        watch.start().failed(Failure::local(Class::Other, "a later failure"));
+        assert_eq!(watch.spoiled(), Some(&Reason::StatementAbandoned));
+    }
+}

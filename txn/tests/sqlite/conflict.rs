@@ -1,0 +1,96 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use probity_txn::{Effect, Error, Policy, on};
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+use crate::{Bank, move_60};
+
+/// A connection of another process, so to speak: it holds the write lock until it is dropped.
+async fn foreign_writer(bank: &Bank) -> SqliteConnection {
+    let mut writer = connect(bank).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
+    writer
+}
+
+async fn connect(bank: &Bank) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(bank.folder.join("bank.db"));
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+/// The same file without patience for locks, so that a conflict shows at once.
+async fn impatient(bank: &Bank) -> sqlx::SqlitePool {
+    let options = probity_txn::sqlite::options(bank.folder.join("bank.db")).busy_timeout(Duration::ZERO);
+    sqlx::SqlitePool::connect_with(options).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_busy_database_is_tried_again_until_it_is_free() {
+    // proves: T-4
+    let bank = Bank::open(1).await;
+    let pool = impatient(&bank).await;
+    let writer = foreign_writer(&bank).await;
+    let policy = Policy { attempts: u32::MAX, ..Policy::payments() };
+    let run = on(&pool, "transfer").policy(policy).run(async |tx| move_60(tx).await);
+    let mut run = std::pin::pin!(run);
+    assert!(tokio::time::timeout(Duration::from_millis(50), run.as_mut()).await.is_err());
+    writer.close().await.unwrap();
+    run.await.unwrap();
+    assert_eq!(bank.balance("b").await, 60);
+}
+
+#[tokio::test]
+async fn the_last_conflict_is_reported_and_nothing_was_written() {
+    let bank = Bank::open(1).await;
+    let pool = impatient(&bank).await;
+    let _writer = foreign_writer(&bank).await;
+    let outcome = on(&pool, "transfer").attempts(3).run(async |tx| move_60(tx).await).await;
+    let error = outcome.unwrap_err();
+    assert_eq!(error.effect(), Effect::NotApplied);
+    let Error::Conflict { attempts, last } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((attempts, last.code()), (3, Some("5")));
+}
+
+#[tokio::test]
+async fn each_attempt_starts_from_a_fresh_copy_of_the_captures() {
+    // proves: T-4
+    let bank = Bank::open(2).await;
+    let calls = AtomicU32::new(0);
+    let seen_before = 0_u32;
+    let calls_seen = &calls;
+    let seen = on(&bank, "transfer")
+        .run(async move |tx| {
+            let mut seen = seen_before;
+            seen += 1;
+            move_60(tx).await?;
+            // A conflict that the closure swallows is a conflict all the same.
+            if calls_seen.fetch_add(1, Ordering::Relaxed) == 0 {
+                return Err(sqlx::Error::WorkerCrashed);
+            }
+            Ok::<_, sqlx::Error>(seen)
+        })
+        .await;
+    // An error that no statement raised is the closure's own: it is not retried.
+    assert!(matches!(seen, Err(Error::App(sqlx::Error::WorkerCrashed))));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    assert_eq!(bank.balance("b").await, 0);
+}
+
+#[tokio::test]
+async fn the_deadline_ends_a_closure_that_takes_too_long() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank, "transfer")
+        .deadline(Duration::from_millis(80))
+        .run(async |tx| {
+            move_60(tx).await?;
+            std::future::pending::<()>().await;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::Deadline { attempts: 1, .. })));
+    bank.assert_clean().await;
+    assert_eq!(bank.balance("b").await, 0);
+}

@@ -1,0 +1,50 @@
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+
+use probity_txn::on;
+
+use crate::{Bank, move_60};
+
+/// Polls `future` at most `polls` times, each time after it asked for it, then drops it.
+async fn poll_then_drop<F: Future>(future: F, polls: u32) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            // The last poll is not waited for: this is the moment of the drop.
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_run_dropped_at_any_await_leaves_all_or_nothing_and_a_clean_session() {
+    // proves: T-1
+    // proves: T-5
+    for polls in 1.. {
+        let bank = Bank::open(1).await;
+        let run = on(&bank, "transfer").run(async |tx| move_60(tx).await);
+        let outcome = poll_then_drop(run, polls).await;
+        bank.assert_clean().await;
+        let balances = (bank.balance("a").await, bank.balance("b").await);
+        match outcome {
+            Some(result) => {
+                result.unwrap();
+                assert_eq!(balances, (40, 60));
+                assert!(polls > 4, "the run must have been dropped at several points");
+                return;
+            }
+            None => {
+                assert!(balances == (100, 0) || balances == (40, 60), "after {polls} polls: {balances:?}")
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+use probity_txn::{Error, Isolation, Misuse, Policy, Reason, on};
+
+use crate::{Bank, move_60};
+
+#[tokio::test]
+async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
+    let bank = Bank::open(1).await;
+    let outcome =
+        on(&bank, "outer").run(async |_tx| on(&bank, "inner").run(async |tx| move_60(tx).await).await).await;
+    assert!(matches!(
+        outcome,
+        Err(Error::App(Error::Misuse(Misuse::Nested { outer: "outer", inner: "inner" })))
+    ));
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_before_anything_runs() {
+    let bank = Bank::open(1).await;
+    let refusals = [
+        on(&bank, "").run(async |tx| move_60(tx).await).await,
+        on(&bank, "payment of 12 €").run(async |tx| move_60(tx).await).await,
+        on(&bank, "transfer").attempts(0).run(async |tx| move_60(tx).await).await,
+        on(&bank, "transfer").isolation(Isolation::ReadCommitted).run(async |tx| move_60(tx).await).await,
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Err(Error::Misuse(_))), "{refusal:?}");
+    }
+    assert_eq!(bank.balance("a").await, 100);
+}
+
+#[tokio::test]
+async fn text_that_would_end_the_transaction_is_refused_and_nothing_is_committed() {
+    // proves: T-1
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank, "transfer")
+        .run(async |tx| {
+            move_60(tx).await?;
+            let _ = sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *tx).await;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::RolledBack(Reason::StatementFailed(_)))));
+    assert_eq!(bank.balance("a").await, 100);
+}
+
+#[tokio::test]
+async fn time_between_the_statements_can_be_limited() {
+    let bank = Bank::open(1).await;
+    let policy = Policy { between_statements_max: Some(Duration::from_millis(20)), ..Policy::payments() };
+    let outcome = on(&bank, "transfer")
+        .policy(policy)
+        .run(async |tx| {
+            move_60(tx).await?;
+            // Stands for the call of another service.
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::RolledBack(Reason::BetweenStatements { .. }))));
+    assert_eq!(bank.balance("a").await, 100);
+}
