@@ -12,6 +12,22 @@ pub struct Missing {
 }
 
 impl Missing {
+    /// PostgreSQL, as if it were missing.
+    #[must_use]
+    pub fn postgres() -> Missing {
+        Missing {
+            what: "PostgreSQL (postgres, initdb, psql)",
+            debian: "postgresql",
+            homebrew: "postgresql@17",
+        }
+    }
+
+    /// Redis, as if it were missing.
+    #[must_use]
+    pub fn redis() -> Missing {
+        Missing { what: "Redis (redis-server)", debian: "redis-server", homebrew: "redis" }
+    }
+
     /// What is missing, in words.
     #[must_use]
     pub fn what(&self) -> &'static str {
@@ -61,11 +77,7 @@ pub fn postgres_tools() -> Result<PathBuf, Missing> {
     let complete =
         |folder: &PathBuf| ["postgres", "initdb", "psql"].iter().all(|tool| is_program(&folder.join(tool)));
     let packaged = PLACES.iter().flat_map(|(parent, prefix, bin)| versions(Path::new(parent), prefix, bin));
-    path_folders().chain(packaged).find(complete).ok_or(Missing {
-        what: "PostgreSQL (postgres, initdb, psql)",
-        debian: "postgresql",
-        homebrew: "postgresql@17",
-    })
+    path_folders().chain(packaged).find(complete).ok_or_else(Missing::postgres)
 }
 
 /// The program `redis-server`.
@@ -79,7 +91,7 @@ pub fn redis_server() -> Result<PathBuf, Missing> {
         .chain(usual)
         .map(|folder| folder.join("redis-server"))
         .find(|file| is_program(file))
-        .ok_or(Missing { what: "Redis (redis-server)", debian: "redis-server", homebrew: "redis" })
+        .ok_or_else(Missing::redis)
 }
 
 fn path_folders() -> impl Iterator<Item = PathBuf> {
@@ -129,8 +141,7 @@ mod tests {
 
     #[test]
     fn a_missing_server_names_the_command_that_installs_it() {
-        let missing = Missing { what: "Redis (redis-server)", debian: "redis-server", homebrew: "redis" };
-        let message = missing.to_string();
+        let message = Missing::redis().to_string();
         assert!(message.contains("cargo xtask services install"), "{message}");
         assert!(message.contains("brew install redis"), "{message}");
     }

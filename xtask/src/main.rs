@@ -1,2 +1,61 @@
-//! Placeholder.
-fn main() {}
+//! The developer's commands, the same on a laptop and in CI.
+//!
+//! ```text
+//! cargo demo                     the whole platform, one kill -9 in the middle of a payment, and the books checked
+//! cargo xtask test               everything a change must pass, on SQLite, PostgreSQL and Redis
+//! cargo xtask ci                 the same, and the crates packaged, as on a fresh machine
+//! cargo xtask tidy               the cheap rules that no compiler checks
+//! cargo xtask services install   the servers the tests need
+//! ```
+//!
+//! A command is one file. What CI runs is `cargo xtask ci` and nothing else, so what fails there fails here, and a new
+//! job is a line in `ci.rs`. The crate depends on little on purpose: it is compiled before anything can be shown.
+//!
+//! Start reading at [`test`](mod@test), which is a list; then at [`tidy`], where each rule is a pure function from the
+//! text of the tree to what is wrong with it, with a test that shows it failing.
+
+#![forbid(unsafe_code)]
+
+mod ci;
+mod demo;
+mod say;
+mod services;
+mod step;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The developer's commands of Probity.
+
+  cargo demo [-- OPTIONS]        run the platform's story and check its books; -- --help says more
+  cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
+  cargo xtask ci                 test, and package the published crates, and tidy
+  cargo xtask tidy               sizes, dependency edges, promises, decisions, code in Markdown, leftovers
+  cargo xtask services install   install redis-server and PostgreSQL, if missing";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["demo", rest @ ..] => demo::run(rest),
+        ["test"] => test::run(),
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(),
+        ["services", "install"] => services::install(),
+        [] | ["help" | "--help" | "-h"] => {
+            say::line(HELP);
+            Ok(())
+        }
+        _ => Err(format!("no such command: cargo xtask {}\n\n{HELP}", words.join(" "))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            say::error(&message);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Steps: named commands that run one after the other, and stop at the first that fails.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::say;
+use crate::workspace;
+
+/// One `cargo` command of a job.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    name: &'static str,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Step {
+    /// `words` are the arguments of `cargo`, parted by spaces.
+    pub(crate) fn cargo(name: &'static str, words: &str) -> Step {
+        let arguments = words.split_whitespace().map(String::from).collect();
+        Step { name, arguments, environment: Vec::new() }
+    }
+
+    /// Chooses these packages.
+    pub(crate) fn packages<S: AsRef<str>>(mut self, names: &[S]) -> Step {
+        // Before `--`, after which the arguments are those of another program.
+        let at = self.arguments.iter().position(|word| word == "--").unwrap_or(self.arguments.len());
+        let chosen = names.iter().flat_map(|name| ["-p".to_owned(), name.as_ref().to_owned()]);
+        self.arguments.splice(at..at, chosen);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Step {
+        self.environment.push((name, value));
+        self
+    }
+
+    /// What to type to run only this.
+    fn as_typed(&self) -> String {
+        let environment =
+            self.environment.iter().map(|(name, value)| format!("{name}='{value}' ")).collect::<String>();
+        format!("{environment}cargo {}", self.arguments.join(" "))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = workspace::cargo();
+        command.args(&self.arguments).envs(self.environment.iter().copied()).stdin(Stdio::null());
+        command
+    }
+}
+
+/// Times of the steps done so far.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    started: Instant,
+    done: Vec<(String, Duration)>,
+}
+
+impl Progress {
+    pub(crate) fn start() -> Progress {
+        Progress { started: now(), done: Vec::new() }
+    }
+
+    /// Runs one step, with its output shown as it comes.
+    ///
+    /// The error of a failed step is the command that repeats it.
+    pub(crate) fn step(&mut self, step: &Step) -> Result<(), String> {
+        let typed = step.as_typed();
+        say::line(&format!("\n==> {}: {typed}", step.name));
+        self.time(step.name, || match step.command().status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{} failed ({status}). To repeat only this:\n\n  {typed}", step.name)),
+            Err(error) => Err(format!("failed to run cargo: {error}")),
+        })
+    }
+
+    /// Runs what is not a command of its own.
+    pub(crate) fn call(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        say::line(&format!("\n==> {name}"));
+        self.time(name, work)
+    }
+
+    /// Shows what took how long.
+    pub(crate) fn summary(&self) {
+        say::line("");
+        for (name, took) in &self.done {
+            say::line(&format!("{:>7}  {name}", seconds(*took)));
+        }
+        say::line(&format!("{:>7}  in all", seconds(now() - self.started)));
+    }
+
+    fn time(&mut self, name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let started = now();
+        let result = work();
+        let took = now() - started;
+        if result.is_ok() {
+            say::line(&format!("    {name}: ok, {}", seconds(took)));
+        }
+        self.done.push((name.to_owned(), took));
+        result
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100)
+}
+
+#[expect(clippy::disallowed_methods, reason = "times shown to a person; nothing is decided by them")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_chosen_before_the_arguments_of_the_other_program() {
+        let step = Step::cargo("clippy", "clippy --locked -- -D warnings").packages(&["one", "two"]);
+        assert_eq!(step.as_typed(), "cargo clippy --locked -p one -p two -- -D warnings");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_typed() {
+        let step = Step::cargo("rustdoc", "doc --no-deps").env("RUSTDOCFLAGS", "-D warnings");
+        assert_eq!(step.as_typed(), "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps");
+    }
+
+    #[test]
+    fn a_failing_step_stops_with_the_command_that_repeats_it() {
+        let error =
+            Progress::start().step(&Step::cargo("nonsense", "no-such-command")).expect_err("no such command");
+        assert!(error.ends_with("cargo no-such-command"), "{error}");
+    }
+
+    #[test]
+    fn times_are_shown_with_a_tenth() {
+        assert_eq!(seconds(Duration::from_millis(12_340)), "12.3 s");
+    }
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask test`: everything a change must pass.
+//!
+//! The order is from cheap to dear, and the features of the steps are chosen so that dependencies are compiled twice
+//! only: once to be checked, once to be run. The examples are tested twice, because their feature `postgres` moves them
+//! from SQLite to PostgreSQL.
+
+use crate::services;
+use crate::step::{Progress, Step};
+use crate::workspace::{self, PUBLISHED};
+
+/// Runs it.
+pub(crate) fn run() -> Result<(), String> {
+    let mut progress = Progress::start();
+    run_in(&mut progress)?;
+    progress.summary();
+    Ok(())
+}
+
+/// Runs it as the part of a longer job.
+pub(crate) fn run_in(progress: &mut Progress) -> Result<(), String> {
+    progress.call("the servers the tests need", services::install)?;
+    let examples = workspace::examples(&workspace::metadata()?);
+    for step in steps(&examples) {
+        progress.step(&step)?;
+    }
+    Ok(())
+}
+
+fn steps(examples: &[String]) -> Vec<Step> {
+    let everything = "--locked --workspace --all-features";
+    let mut steps = vec![
+        Step::cargo("formatting", "fmt --all --check"),
+        Step::cargo("clippy, all features", &format!("clippy {everything} --all-targets -- -D warnings")),
+        Step::cargo("clippy, examples on SQLite", "clippy --locked --all-targets -- -D warnings")
+            .packages(examples),
+    ];
+    for published in PUBLISHED {
+        let step = Step::cargo("clippy, default features", "clippy --locked --all-targets -- -D warnings");
+        steps.push(step.packages(&[published]));
+    }
+    steps.extend([
+        Step::cargo("rustdoc", &format!("doc {everything} --no-deps")).env("RUSTDOCFLAGS", "-D warnings"),
+        Step::cargo("tests, examples on PostgreSQL", &format!("test {everything} --lib --bins --tests")),
+        Step::cargo("doctests", &format!("test {everything} --doc")),
+        Step::cargo("tests, examples on SQLite", "test --locked --lib --bins --tests").packages(examples),
+    ]);
+    steps
+}

@@ -1,0 +1,114 @@
+//! Every promise we claim is proven by a test, and no test proves what we do not promise.
+//!
+//! `docs/GUARANTEES.md` has a table row `| T-1 | what | kept |` or `| T-1 | what | not yet |` for every promise; a test
+//! that proves one says so in a comment that starts with the word `proves` and a colon, followed by ids.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tree::{File, Tree};
+
+const GUARANTEES: &str = "docs/GUARANTEES.md";
+
+pub(crate) fn check(tree: &Tree) -> Vec<String> {
+    let Some(guarantees) = tree.get(GUARANTEES) else { return vec![format!("{GUARANTEES} is missing")] };
+    let mut findings = Vec::new();
+    let mut kept: BTreeMap<&str, bool> = BTreeMap::new();
+    for (id, state) in rows(&guarantees.text) {
+        if !matches!(state, "kept" | "not yet") {
+            findings.push(format!("{GUARANTEES}: {id} is {state:?}; it must be `kept` or `not yet`"));
+        }
+        if kept.insert(id, state == "kept").is_some() {
+            findings.push(format!("{GUARANTEES}: {id} stands there twice"));
+        }
+    }
+    if kept.is_empty() {
+        findings.push(format!("{GUARANTEES} promises nothing: no row `| T-1 | text | kept |`"));
+    }
+    let mut proven = BTreeSet::new();
+    for file in tree.rust() {
+        for id in proofs(file) {
+            if !kept.contains_key(id) {
+                findings
+                    .push(format!("{}: a test proves {id}, which {GUARANTEES} does not promise", file.path));
+            }
+            proven.insert(id);
+        }
+    }
+    let unproven = kept.iter().filter(|(id, kept)| **kept && !proven.contains(**id));
+    findings.extend(unproven.map(|(id, _)| format!("{id} is kept, but no test says `proves: {id}`")));
+    for readme in tree.markdown().filter(|file| file.path.ends_with("README.md")) {
+        let claims = ids(&readme.text).filter(|id| kept.get(id) == Some(&false));
+        findings.extend(claims.map(|id| format!("{} claims {id}, which is not kept yet", readme.path)));
+    }
+    findings
+}
+
+/// `(id, state)` of every row that starts with an id.
+fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let cells: Vec<&str> =
+            line.trim().strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+        let id = cells.first().filter(|cell| is_id(cell))?;
+        Some((*id, *cells.last()?))
+    })
+}
+
+fn proofs(file: &File) -> impl Iterator<Item = &str> {
+    let comments = file.text.lines().filter_map(|line| line.trim().strip_prefix("//"));
+    comments
+        .filter_map(|comment| comment.trim_start_matches('/').trim_start().strip_prefix("proves:"))
+        .flat_map(ids)
+}
+
+/// Every id that a text names.
+fn ids(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| is_id(word))
+}
+
+/// `T-1`, `I-10`, `S-3`
+fn is_id(word: &str) -> bool {
+    let number = word.strip_prefix(['T', 'I', 'S']).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(guarantees: &str, test: &str, readme: &str) -> Vec<String> {
+        check(&Tree::of(&[(GUARANTEES, guarantees), ("txn/tests/a.rs", test), ("README.md", readme)]))
+    }
+
+    const BOTH: &str =
+        "| id | promise | state |\n|---|---|---|\n| T-1 | together | kept |\n| T-6 | token | not yet |\n";
+
+    #[test]
+    fn a_kept_promise_with_a_test_is_fine() {
+        assert_eq!(findings(BOTH, "    // proves: T-1\n", "Keeps T-1."), [""; 0]);
+    }
+
+    #[test]
+    fn a_kept_promise_without_a_test_is_found() {
+        assert_eq!(findings(BOTH, "// T-1 in passing", ""), ["T-1 is kept, but no test says `proves: T-1`"]);
+    }
+
+    #[test]
+    fn a_test_that_proves_no_promise_is_found() {
+        let found = findings(BOTH, "// proves: T-1, T-99\n", "");
+        assert_eq!(found, ["txn/tests/a.rs: a test proves T-99, which docs/GUARANTEES.md does not promise"]);
+    }
+
+    #[test]
+    fn a_readme_must_not_claim_what_is_not_kept_yet() {
+        let found = findings(BOTH, "/// proves: T-1\n", "A lost reply is no problem (T-6).");
+        assert_eq!(found, ["README.md claims T-6, which is not kept yet"]);
+    }
+
+    #[test]
+    fn rows_say_kept_or_not_yet_once_for_each_id() {
+        let found = findings("| T-1 | a | soon |\n| T-1 | b | kept |\n", "// proves: T-1\n", "");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(findings("no table", "", "").len(), 1);
+        assert_eq!(check(&Tree::default()), ["docs/GUARANTEES.md is missing"]);
+    }
+}

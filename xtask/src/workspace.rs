@@ -1,0 +1,36 @@
+//! Where the workspace is, and which crates of it are published.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use cargo_metadata::{Metadata, MetadataCommand};
+
+/// The crates on crates.io, in the order in which they can be published.
+pub(crate) const PUBLISHED: [&str; 3] = ["probity-txn", "probity-idempotency", "probity-saga"];
+
+/// The workspace's root folder.
+pub(crate) fn root() -> PathBuf {
+    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().map(PathBuf::from).unwrap_or(xtask)
+}
+
+/// `cargo`, the one that runs us, in the workspace's root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The packages of the workspace, without what they depend on.
+pub(crate) fn metadata() -> Result<Metadata, String> {
+    let mut command = MetadataCommand::new();
+    command.current_dir(root()).no_deps();
+    command.exec().map_err(|error| format!("failed to ask cargo about the workspace: {error}"))
+}
+
+/// Names of the examples: the packages in the folder `examples`.
+pub(crate) fn examples(metadata: &Metadata) -> Vec<String> {
+    let folder = metadata.workspace_root.join("examples");
+    let packages = metadata.packages.iter().filter(|package| package.manifest_path.starts_with(&folder));
+    packages.map(|package| package.name.to_string()).collect()
+}
