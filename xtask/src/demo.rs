@@ -45,7 +45,7 @@ fn look_for_c_compiler(compiler: &str) -> Result<(), String> {
             }
             match child.wait_with_output() {
                 Ok(answer) if answer.status.success() => return Ok(()),
-                Ok(answer) => String::from_utf8_lossy(&answer.stderr).trim().to_owned(),
+                Ok(answer) => format!("{} {}", answer.status, String::from_utf8_lossy(&answer.stderr).trim()),
                 Err(error) => error.to_string(),
             }
         }
@@ -55,7 +55,7 @@ fn look_for_c_compiler(compiler: &str) -> Result<(), String> {
          Install one, then repeat:\n  \
          Debian, Ubuntu:  apt-get install gcc libc6-dev\n  \
          Fedora:          dnf install gcc\n  \
-         macOS:           xcode-select --install   (or: brew install gcc, and CC=gcc-15)\n\
+         macOS:           xcode-select --install   (or: brew install gcc)\n\
          If CC is set in the environment, it must name a compiler that works."
     ))
 }

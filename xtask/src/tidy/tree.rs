@@ -89,6 +89,7 @@ fn read_folder(root: &Path, folder: &str, files: &mut Vec<File>) -> io::Result<(
                 read_folder(root, &path, files)?;
             }
         } else if kind.is_file()
+            && name != ".git" // a file in a second worktree
             && let Ok(text) = String::from_utf8(fs::read(entry.path())?)
         {
             files.push(File { path, text });
