@@ -1,0 +1,316 @@
+//! The routes of the channel, and the behaviour of its test methods.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service_shell::{
+    Currency, Drain, Health, JsonBody, Money, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError,
+    database,
+};
+
+use crate::book::{Book, PAYMENTS, TRANSFERS};
+use crate::domain::{Answer, Behaviour, Cancelled, Demand, Entry, Known, Status};
+use crate::refund::{self, Refund, RefundAnswer, RefundDemand};
+use crate::settings::Delays;
+use crate::store;
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pool: Pool,
+    delays: Delays,
+}
+
+/// Opens the ledger and returns the routes, and what to do after serving.
+///
+/// # Cancel safety
+/// Safe: an opened database is closed again.
+///
+/// # Errors
+/// [`StartError`] when a setting or the database cannot be used.
+pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
+    let delays = Delays::from_settings(&settings)?;
+    let pool = database::open(&settings).await?;
+    store::SCHEMA.apply(&pool).await?;
+    let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
+    let drain = Drain::nothing().close(&pool);
+    let router = routes(&settings.service_token).into_router().with_state(App { pool, delays });
+    Ok((shell.wrap(router), drain))
+}
+
+/// All routes, behind the service token.
+pub(crate) fn routes(token: &ServiceToken) -> Routes<App> {
+    Routes::new()
+        .post("/channel/payments", pay)
+        .get("/channel/payments/{payment_no}", payment)
+        .post("/channel/payments/{payment_no}/cancel", cancel_payment)
+        .post("/channel/refunds", give_back)
+        .get("/channel/refunds/{refund_no}", refund_of)
+        .post("/channel/transfers", transfer)
+        .get("/channel/transfers/{transfer_no}", transfer_of)
+        .post("/channel/transfers/{transfer_no}/cancel", cancel_transfer)
+        .require(token)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PaymentBody {
+    payment_no: String,
+    amount: i64,
+    currency: String,
+    payment_method: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransferBody {
+    transfer_no: String,
+    amount: i64,
+    currency: String,
+    account: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefundBody {
+    refund_no: String,
+    payment_no: String,
+    amount: i64,
+    currency: String,
+}
+
+async fn pay(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<PaymentBody>,
+) -> Result<Response, Problem> {
+    let money = money(body.amount, &body.currency)?;
+    let behaviour = behaviour("payment_method", "card_", &body.payment_method)?;
+    let demand = demand(&headers, ("payment_no", body.payment_no), body.payment_method, money)?;
+    app.act(&PAYMENTS, behaviour, demand).await
+}
+
+async fn transfer(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<TransferBody>,
+) -> Result<Response, Problem> {
+    let money = money(body.amount, &body.currency)?;
+    let behaviour = behaviour("account", "acct_", &body.account)?;
+    let demand = demand(&headers, ("transfer_no", body.transfer_no), body.account, money)?;
+    app.act(&TRANSFERS, behaviour, demand).await
+}
+
+impl App {
+    async fn act(self, book: &'static Book, behaviour: Behaviour, demand: Demand) -> Result<Response, Problem> {
+        match behaviour {
+            Behaviour::Ok | Behaviour::Declined => answered(book, &self.record(book, &demand).await?),
+            Behaviour::Hangs => {
+                let answer = self.record(book, &demand).await?;
+                if matches!(&answer, Answer::Entry(entry) if entry.attempts == 1) {
+                    tokio::time::sleep(self.delays.hang).await;
+                }
+                answered(book, &answer)
+            }
+            Behaviour::Slow => {
+                // A task of its own: a caller who hangs up does not stop what a provider has accepted.
+                let late = tokio::spawn(async move {
+                    tokio::time::sleep(self.delays.slow).await;
+                    self.record(book, &demand).await
+                });
+                answered(book, &late.await.map_err(|error| Problem::internal(&error))??)
+            }
+            Behaviour::NeverArrives => {
+                tokio::time::sleep(self.delays.hang).await;
+                Err(Problem::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "never-arrived",
+                    "the demand was lost inside the channel; ask with GET, or cancel to make that final",
+                ))
+            }
+        }
+    }
+
+    async fn record(&self, book: &Book, demand: &Demand) -> Result<Answer, Problem> {
+        store::demand(&self.pool, book, demand).await.map_err(ledger_failed)
+    }
+}
+
+/// 201 when money moved, 402 when the channel said no: definitely no effect.
+fn answered(book: &Book, answer: &Answer) -> Result<Response, Problem> {
+    match answer {
+        Answer::KeyReused => Err(key_reused()),
+        Answer::Entry(entry) if entry.status == book.done => {
+            Ok((StatusCode::CREATED, Json(shown(book, entry))).into_response())
+        }
+        Answer::Entry(entry) => Err(refused(entry.reason.as_deref(), entry.status)),
+    }
+}
+
+async fn payment(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
+    known(&app, &PAYMENTS, &number).await
+}
+
+async fn transfer_of(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
+    known(&app, &TRANSFERS, &number).await
+}
+
+async fn known(app: &App, book: &Book, number: &str) -> Result<Json<Value>, Problem> {
+    match store::look_up(&app.pool, book, number).await? {
+        Known::Entry(entry) => Ok(Json(shown(book, &entry))),
+        Known::CancelledUnseen => Ok(Json(json!({book.number: number, "status": Status::Cancelled}))),
+        Known::NeverSeen => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "never-seen",
+            "no demand with this number arrived yet; one may still be on its way, and a cancel makes sure",
+        )
+        .with("final", false)),
+    }
+}
+
+async fn cancel_payment(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
+    cancel(&app, &PAYMENTS, &number).await
+}
+
+async fn cancel_transfer(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
+    cancel(&app, &TRANSFERS, &number).await
+}
+
+/// Needs no idempotency key: the number is one, and the second cancel changes nothing.
+async fn cancel(app: &App, book: &Book, number: &str) -> Result<Json<Value>, Problem> {
+    let number = valid_number(book.number, number.to_owned())?;
+    match store::cancel(&app.pool, book, &number).await.map_err(ledger_failed)? {
+        Cancelled::Done { voided } => {
+            Ok(Json(json!({book.number: number, "status": Status::Cancelled, "voided": voided})))
+        }
+        Cancelled::TooLate(status) => Err(Problem::conflict(
+            "too-late-to-cancel",
+            format!("the money was {} already and cannot be taken back by a cancel", status.as_str()),
+        )
+        .with("state", status.as_str())),
+    }
+}
+
+async fn give_back(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<RefundBody>,
+) -> Result<Response, Problem> {
+    let money = money(body.amount, &body.currency)?;
+    let demand = RefundDemand {
+        key: idempotency_key(&headers)?,
+        refund_no: valid_number("refund_no", body.refund_no)?,
+        payment_no: valid_number("payment_no", body.payment_no)?,
+        amount: money.amount(),
+        currency: money.currency().code().to_owned(),
+    };
+    match refund::give_back(&app.pool, &demand).await.map_err(ledger_failed)? {
+        RefundAnswer::KeyReused => Err(key_reused()),
+        RefundAnswer::Refund(refund) if refund.status == Status::Refunded => {
+            Ok((StatusCode::CREATED, Json(refund_shown(&refund))).into_response())
+        }
+        RefundAnswer::Refund(refund) => Err(refused(refund.reason.as_deref(), refund.status)),
+    }
+}
+
+async fn refund_of(State(app): State<App>, Path(refund_no): Path<String>) -> Result<Json<Value>, Problem> {
+    match refund::find(&app.pool, &refund_no).await? {
+        Some(refund) => Ok(Json(refund_shown(&refund))),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "never-seen",
+            "no refund with this number arrived yet; one may still be on its way",
+        )
+        .with("final", false)),
+    }
+}
+
+fn shown(book: &Book, entry: &Entry) -> Value {
+    json!({
+        book.number: entry.demand.number,
+        "status": entry.status,
+        "amount": entry.demand.amount,
+        "currency": entry.demand.currency,
+        "channel_order_no": entry.channel_order_no,
+        "reason": entry.reason,
+    })
+}
+
+fn refund_shown(refund: &Refund) -> Value {
+    json!({
+        "refund_no": refund.demand.refund_no,
+        "payment_no": refund.demand.payment_no,
+        "status": refund.status,
+        "amount": refund.demand.amount,
+        "currency": refund.demand.currency,
+        "reason": refund.reason,
+    })
+}
+
+fn demand(
+    headers: &HeaderMap,
+    (field, number): (&str, String),
+    method: String,
+    money: Money,
+) -> Result<Demand, Problem> {
+    Ok(Demand {
+        key: idempotency_key(headers)?,
+        number: valid_number(field, number)?,
+        method,
+        amount: money.amount(),
+        currency: money.currency().code().to_owned(),
+    })
+}
+
+fn money(amount: i64, currency: &str) -> Result<Money, Problem> {
+    let currency: Currency = currency.parse().map_err(|error| Problem::invalid("currency", error))?;
+    Money::new(amount, currency).map_err(|error| Problem::invalid("amount", error))
+}
+
+fn behaviour(field: &str, prefix: &str, method: &str) -> Result<Behaviour, Problem> {
+    Behaviour::of(method).filter(|_| method.starts_with(prefix)).ok_or_else(|| {
+        Problem::invalid(
+            field,
+            format!("must be {prefix}ok, {prefix}declined, {prefix}hangs, {prefix}slow or {prefix}never_arrives"),
+        )
+    })
+}
+
+fn valid_number(field: &str, number: String) -> Result<String, Problem> {
+    let fits = (1..=64).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(number) } else { Err(Problem::invalid(field, "must be 1 to 64 visible ASCII characters")) }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if (1..=255).contains(&key.len()) {
+        Ok(key.to_owned())
+    } else {
+        Err(Problem::bad_request("send an Idempotency-Key of 1 to 255 visible ASCII characters"))
+    }
+}
+
+fn refused(reason: Option<&str>, status: Status) -> Problem {
+    let reason = reason.unwrap_or(status.as_str());
+    Problem::new(
+        StatusCode::PAYMENT_REQUIRED,
+        "refused",
+        format!("the channel refused: {reason}; no money moved"),
+    )
+    .with("reason", reason)
+}
+
+fn key_reused() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency-key-reused",
+        "this Idempotency-Key came before with another request: use a new key for a new request",
+    )
+}
+
+fn ledger_failed(error: probity_txn::Error<sqlx::Error>) -> Problem {
+    Problem::unavailable("the ledger", &error)
+}

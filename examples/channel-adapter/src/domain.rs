@@ -1,0 +1,171 @@
+//! The rules of the channel, without a database: what each test method does, and what a caller may learn.
+
+use serde::{Deserialize, Serialize};
+
+/// What a test payment method or test account makes the channel do, like a provider's test cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Takes effect and answers at once.
+    Ok,
+    /// Refuses; no effect.
+    Declined,
+    /// Takes effect at once, but the first answer does not come in time. A repeat is answered at once.
+    Hangs,
+    /// Takes effect after a delay, whether or not the caller still waits.
+    Slow,
+    /// Neither takes effect nor answers in time.
+    NeverArrives,
+}
+
+impl Behaviour {
+    /// The behaviour a method stands for: `card_*` for payments, `acct_*` for transfers.
+    ///
+    /// # Examples
+    /// ```
+    /// use channel_adapter::Behaviour;
+    /// assert_eq!(Behaviour::of("card_declined"), Some(Behaviour::Declined));
+    /// assert_eq!(Behaviour::of("card_unheard_of"), None);
+    /// ```
+    #[must_use]
+    pub fn of(method: &str) -> Option<Behaviour> {
+        let behaviour = method.strip_prefix("card_").or_else(|| method.strip_prefix("acct_"))?;
+        Some(match behaviour {
+            "ok" => Behaviour::Ok,
+            "declined" => Behaviour::Declined,
+            "hangs" => Behaviour::Hangs,
+            "slow" => Behaviour::Slow,
+            "never_arrives" => Behaviour::NeverArrives,
+            _ => return None,
+        })
+    }
+}
+
+/// What a caller asks for: move this much under this number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The caller's idempotency key; the same key never moves money twice.
+    pub key: String,
+    /// The caller's payment or transfer number.
+    pub number: String,
+    /// The test method, see [`Behaviour::of`].
+    pub method: String,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// The state of one ledger row, or of a number that was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Money was taken.
+    Charged,
+    /// Money was sent.
+    Sent,
+    /// Money was given back.
+    Refunded,
+    /// Nothing was taken and nothing ever will be, or it was given back by a cancel.
+    Cancelled,
+    /// The channel said no. No effect.
+    Refused,
+}
+
+impl Status {
+    /// The word stored in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Charged => "charged",
+            Status::Sent => "sent",
+            Status::Refunded => "refunded",
+            Status::Cancelled => "cancelled",
+            Status::Refused => "refused",
+        }
+    }
+
+    /// Reads a stored word.
+    ///
+    /// # Errors
+    /// A decoding error when the ledger holds a word this build does not know.
+    pub fn parse(word: &str) -> Result<Status, sqlx::Error> {
+        [Status::Charged, Status::Sent, Status::Refunded, Status::Cancelled, Status::Refused]
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .ok_or_else(|| sqlx::Error::Decode(format!("unknown status `{word}` in the ledger").into()))
+    }
+}
+
+/// One row of the ledger, which is also the answer a caller gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What was asked.
+    pub demand: Demand,
+    /// What became of it.
+    pub status: Status,
+    /// Why it was refused.
+    pub reason: Option<String>,
+    /// The channel's own number.
+    pub channel_order_no: String,
+    /// How often this key arrived.
+    pub attempts: i64,
+}
+
+/// The answer to a demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a refusal or a reused key is not a charge"]
+pub enum Answer {
+    /// The row of this key, new or found. `entry.status` says whether money moved.
+    Entry(Entry),
+    /// The key came before with another demand.
+    KeyReused,
+}
+
+/// What the channel knows about a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "never seen is not the same as never will be"]
+pub enum Known {
+    /// The row that decides.
+    Entry(Entry),
+    /// Cancelled before any demand arrived: a demand that comes late is refused, so this is final.
+    CancelledUnseen,
+    /// No demand arrived *yet*. One may still be on its way, so this proves nothing.
+    NeverSeen,
+}
+
+/// The answer to a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a cancel may be refused"]
+pub enum Cancelled {
+    /// Nothing is charged now, and nothing will be. `voided` says whether money had been taken.
+    Done {
+        /// True when a charge existed and was given back.
+        voided: bool,
+    },
+    /// Money was sent or refunded already; this cannot be taken back.
+    TooLate(Status),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_method_is_known_for_both_directions() {
+        for name in ["ok", "declined", "hangs", "slow", "never_arrives"] {
+            let card = Behaviour::of(&format!("card_{name}"));
+            assert!(card.is_some(), "{name}");
+            assert_eq!(card, Behaviour::of(&format!("acct_{name}")));
+        }
+        assert_eq!(Behaviour::of("ok"), None);
+        assert_eq!(Behaviour::of("card_"), None);
+    }
+
+    #[test]
+    fn every_status_survives_its_word() {
+        for status in [Status::Charged, Status::Sent, Status::Refunded, Status::Cancelled, Status::Refused] {
+            assert_eq!(Status::parse(status.as_str()).unwrap(), status);
+        }
+        assert!(Status::parse("lost").is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! The channel as a process of its own.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    service_shell::run(channel_adapter::NAME, channel_adapter::PORT, channel_adapter::start).await
+}

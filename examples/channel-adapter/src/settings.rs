@@ -1,0 +1,36 @@
+//! How long the slow and the silent test methods take.
+
+use std::time::Duration;
+
+use service_shell::{Settings, StartError};
+
+/// The delays of the test methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// `CHANNEL_SLOW_MS`: how long after its arrival a `card_slow` demand takes effect; 1500 unless told.
+    pub slow: Duration,
+    /// `CHANNEL_HANG_MS`: how long `card_hangs` and `card_never_arrives` keep silent; 120000 unless told,
+    /// longer than the callers' own time limits.
+    pub hang: Duration,
+}
+
+impl Delays {
+    /// Reads the two variables.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] when one of them is not a number of milliseconds.
+    pub fn from_settings(settings: &Settings) -> Result<Delays, StartError> {
+        Ok(Delays {
+            slow: milliseconds(settings, "CHANNEL_SLOW_MS", 1_500)?,
+            hang: milliseconds(settings, "CHANNEL_HANG_MS", 120_000)?,
+        })
+    }
+}
+
+fn milliseconds(settings: &Settings, name: &'static str, default: u64) -> Result<Duration, StartError> {
+    let Some(text) = settings.variable(name) else { return Ok(Duration::from_millis(default)) };
+    text.parse().map(Duration::from_millis).map_err(|_| StartError::Setting {
+        name,
+        problem: format!("must be a number of milliseconds, not `{text}`"),
+    })
+}

@@ -1,0 +1,370 @@
+//! The SQL of orders. Every function runs on the caller's transaction, so that the idempotency record can
+//! commit together with what it records.
+//!
+//! Invariant: create and cancel first take the lock of the number's row in `order_numbers`. So a cancel that
+//! comes before its create is not forgotten, and the create that comes late is refused.
+
+use chrono::{DateTime, Utc};
+use probity_txn::Tx;
+use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_now};
+
+use crate::domain::{Change, Item, NewOrder, Order, Status, Verdict};
+
+/// The tables of orders.
+pub const SCHEMA: Schema = Schema {
+    service: "order-service",
+    sqlite: &[include_str!("../schema/sqlite.sql")],
+    postgres: &[include_str!("../schema/postgres.sql")],
+};
+
+/// The answer to a create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "an order may not have been created"]
+pub enum Created {
+    /// It is new.
+    New(Order),
+    /// This merchant used the number before.
+    NumberTaken,
+    /// It was cancelled before it arrived.
+    Cancelled,
+}
+
+/// The answer to a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a change may have been refused"]
+pub enum Changed {
+    /// The order as it is now; `changed` is false when it was so already.
+    Order {
+        /// The order.
+        order: Order,
+        /// Whether this call changed it.
+        changed: bool,
+    },
+    /// The order's state does not allow the change.
+    Refused(Order),
+    /// The payment differs from the order: another amount, currency or payment number.
+    OtherPayment(Order),
+    /// This merchant has no such order.
+    Missing,
+}
+
+/// A payment that pays an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Its number.
+    pub payment_no: String,
+    /// Minor units; must be the order's amount.
+    pub amount: i64,
+    /// Must be the order's currency.
+    pub currency: String,
+}
+
+type Row = (
+    Id,
+    String,
+    Option<String>,
+    i64,
+    String,
+    String,
+    String,
+    DateTime<Utc>,
+    DateTime<Utc>,
+);
+
+macro_rules! columns {
+    () => {
+        "id, order_no, payment_no, amount, currency, status, pay_status, created_at, updated_at"
+    };
+}
+
+fn order(row: Row) -> Result<(Id, Order), sqlx::Error> {
+    let (id, order_no, payment_no, amount, currency, status, pay_status, created_at, updated_at) = row;
+    let status = Status::parse(&status)?;
+    let items = Vec::new();
+    Ok((id, Order { order_no, payment_no, amount, currency, status, pay_status, items, created_at, updated_at }))
+}
+
+/// Takes the lock of a number; true if it was cancelled before its order arrived.
+async fn lock_number(
+    tx: &mut Tx<'_, Database>,
+    merchant: MerchantId,
+    order_no: &str,
+) -> Result<bool, sqlx::Error> {
+    // The update writes nothing new; it is there because it locks and returns the row on both databases.
+    sqlx::query_scalar(
+        "INSERT INTO order_numbers (merchant_id, order_no) VALUES ($1, $2)
+         ON CONFLICT (merchant_id, order_no) DO UPDATE SET order_no = excluded.order_no
+         RETURNING cancelled_at IS NOT NULL",
+    )
+    .bind(merchant.0)
+    .bind(order_no)
+    .fetch_one(&mut *tx)
+    .await
+}
+
+/// Order, items and log row, in the caller's transaction.
+///
+/// # Cancel safety
+/// The caller's transaction decides.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub async fn create(
+    tx: &mut Tx<'_, Database>,
+    merchant: MerchantId,
+    new: &NewOrder,
+) -> Result<Created, sqlx::Error> {
+    if lock_number(tx, merchant, &new.order_no).await? {
+        return Ok(Created::Cancelled);
+    }
+    let inserted: Option<Row> = sqlx::query_as(concat!(
+        "INSERT INTO orders (id, merchant_id, order_no, payment_no, amount, currency, status, pay_status)
+         VALUES ($1, $2, $3, $4, $5, $6, 'pending', 'unpaid')
+         ON CONFLICT (merchant_id, order_no) DO NOTHING RETURNING ",
+        columns!()
+    ))
+    .bind(Id::new())
+    .bind(merchant.0)
+    .bind(&new.order_no)
+    .bind(&new.payment_no)
+    .bind(new.money.amount())
+    .bind(new.money.currency().code())
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some((id, mut order)) = inserted.map(order).transpose()? else {
+        return Ok(Created::NumberTaken);
+    };
+    for (line, item) in (1_i64..).zip(&new.items) {
+        sqlx::query(
+            "INSERT INTO order_items (order_id, line, name, quantity, unit_price) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(id)
+        .bind(line)
+        .bind(&item.name)
+        .bind(item.quantity)
+        .bind(item.unit_price)
+        .execute(&mut *tx)
+        .await?;
+    }
+    log(tx, id, None, Status::Pending, "created").await?;
+    order.items.clone_from(&new.items);
+    Ok(Created::New(order))
+}
+
+/// One UPDATE guarded by the status and by the payment's own figures, plus the log.
+///
+/// # Cancel safety
+/// The caller's transaction decides.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub async fn pay(
+    tx: &mut Tx<'_, Database>,
+    merchant: MerchantId,
+    order_no: &str,
+    payment: &Payment,
+) -> Result<Changed, sqlx::Error> {
+    let paid: Option<Row> = sqlx::query_as(concat!(
+        "UPDATE orders SET status = 'paid', pay_status = 'paid', payment_no = $3, paid_at = ",
+        sql_now!(),
+        ", updated_at = ",
+        sql_now!(),
+        " WHERE merchant_id = $1 AND order_no = $2 AND status = 'pending'
+            AND (payment_no IS NULL OR payment_no = $3) AND amount = $4 AND currency = $5
+         RETURNING ",
+        columns!()
+    ))
+    .bind(merchant.0)
+    .bind(order_no)
+    .bind(&payment.payment_no)
+    .bind(payment.amount)
+    .bind(&payment.currency)
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some((id, order)) = paid.map(order).transpose()? {
+        log(tx, id, Some(Status::Pending), Status::Paid, &payment.payment_no).await?;
+        return Ok(Changed::Order { order, changed: true });
+    }
+    let Some(order) = find(&mut *tx, merchant, order_no).await?.map(|(_, order)| order) else {
+        return Ok(Changed::Missing);
+    };
+    let same = order.amount == payment.amount
+        && order.currency == payment.currency
+        && order.payment_no.as_ref().is_none_or(|number| *number == payment.payment_no);
+    Ok(match Change::Pay.verdict(order.status) {
+        _ if !same => Changed::OtherPayment(order),
+        Verdict::Already => Changed::Order { order, changed: false },
+        Verdict::Apply | Verdict::Refuse => Changed::Refused(order),
+    })
+}
+
+/// Cancels an order, or leaves a barrier against one that may still come: then `Missing`, and no order with
+/// this number will ever be created. With a payment number only an order made for that payment is cancelled.
+///
+/// # Cancel safety
+/// The caller's transaction decides.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub async fn cancel(
+    tx: &mut Tx<'_, Database>,
+    merchant: MerchantId,
+    order_no: &str,
+    payment_no: Option<&str>,
+    reason: &str,
+) -> Result<Changed, sqlx::Error> {
+    let _cancelled = lock_number(tx, merchant, order_no).await?;
+    if let (Some(payment), Some((_, order))) = (payment_no, find(&mut *tx, merchant, order_no).await?)
+        && order.payment_no.as_deref() != Some(payment)
+    {
+        return Ok(Changed::OtherPayment(order));
+    }
+    let answer = change(tx, merchant, order_no, Change::Cancel, reason).await?;
+    if answer == Changed::Missing {
+        sqlx::query(concat!(
+            "UPDATE order_numbers SET cancelled_at = COALESCE(cancelled_at, ",
+            sql_now!(),
+            ") WHERE merchant_id = $1 AND order_no = $2"
+        ))
+        .bind(merchant.0)
+        .bind(order_no)
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(answer)
+}
+
+/// Marks a paid order as given back.
+///
+/// # Cancel safety
+/// The caller's transaction decides.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub async fn refund(
+    tx: &mut Tx<'_, Database>,
+    merchant: MerchantId,
+    order_no: &str,
+    reason: &str,
+) -> Result<Changed, sqlx::Error> {
+    change(tx, merchant, order_no, Change::Refund, reason).await
+}
+
+async fn change(
+    tx: &mut Tx<'_, Database>,
+    merchant: MerchantId,
+    order_no: &str,
+    change: Change,
+    reason: &str,
+) -> Result<Changed, sqlx::Error> {
+    let sql = match change {
+        Change::Refund => concat!(
+            "UPDATE orders SET status = $3, pay_status = 'refunded', updated_at = ",
+            sql_now!(),
+            " WHERE merchant_id = $1 AND order_no = $2 AND status = $4 RETURNING ",
+            columns!()
+        ),
+        Change::Cancel | Change::Pay => concat!(
+            "UPDATE orders SET status = $3, cancelled_at = ",
+            sql_now!(),
+            ", updated_at = ",
+            sql_now!(),
+            " WHERE merchant_id = $1 AND order_no = $2 AND status = $4 RETURNING ",
+            columns!()
+        ),
+    };
+    let changed: Option<Row> = sqlx::query_as(sql)
+        .bind(merchant.0)
+        .bind(order_no)
+        .bind(change.to().as_str())
+        .bind(change.from().as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some((id, order)) = changed.map(order).transpose()? {
+        log(tx, id, Some(change.from()), change.to(), reason).await?;
+        return Ok(Changed::Order { order, changed: true });
+    }
+    Ok(match find(&mut *tx, merchant, order_no).await? {
+        None => Changed::Missing,
+        Some((_, order)) if change.verdict(order.status) == Verdict::Already => {
+            Changed::Order { order, changed: false }
+        }
+        Some((_, order)) => Changed::Refused(order),
+    })
+}
+
+async fn log(
+    tx: &mut Tx<'_, Database>,
+    order: Id,
+    from: Option<Status>,
+    to: Status,
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO order_logs (id, order_id, from_status, to_status, reason) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(Id::new())
+    .bind(order)
+    .bind(from.map(Status::as_str))
+    .bind(to.as_str())
+    .bind(reason)
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+async fn find<'e>(
+    executor: impl sqlx::Executor<'e, Database = Database>,
+    merchant: MerchantId,
+    order_no: &str,
+) -> Result<Option<(Id, Order)>, sqlx::Error> {
+    let row: Option<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM orders WHERE merchant_id = $1 AND order_no = $2"
+    ))
+    .bind(merchant.0)
+    .bind(order_no)
+    .fetch_optional(executor)
+    .await?;
+    row.map(order).transpose()
+}
+
+/// One order with its items.
+///
+/// # Cancel safety
+/// Safe: it only reads.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn get(pool: &Pool, merchant: MerchantId, order_no: &str) -> Result<Option<Order>, sqlx::Error> {
+    let Some((id, mut order)) = find(pool, merchant, order_no).await? else { return Ok(None) };
+    let items: Vec<(String, i64, i64)> =
+        sqlx::query_as("SELECT name, quantity, unit_price FROM order_items WHERE order_id = $1 ORDER BY line")
+            .bind(id)
+            .fetch_all(pool)
+            .await?;
+    order.items =
+        items.into_iter().map(|(name, quantity, unit_price)| Item { name, quantity, unit_price }).collect();
+    Ok(Some(order))
+}
+
+/// The newest orders of a merchant, without their items.
+///
+/// # Cancel safety
+/// Safe: it only reads.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(pool: &Pool, merchant: MerchantId, limit: i64) -> Result<Vec<Order>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM orders WHERE merchant_id = $1 ORDER BY id DESC LIMIT $2"
+    ))
+    .bind(merchant.0)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|row| order(row).map(|(_, order)| order)).collect()
+}

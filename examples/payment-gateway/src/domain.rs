@@ -1,0 +1,269 @@
+//! The rules of a payment, without a database: what a merchant may ask for, and what they are shown.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use service_shell::{Currency, Money, Problem};
+
+/// The state of a payment as merchants see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Known, not started.
+    Pending,
+    /// Its saga runs, or waits for an operator.
+    Processing,
+    /// The money was taken, once.
+    Success,
+    /// No money was taken, or it was given back by the undo.
+    Failed,
+    /// Cancelled by the merchant before it took effect.
+    Cancelled,
+    /// Not paid in time.
+    Expired,
+}
+
+impl Status {
+    const ALL: [Status; 6] = [
+        Status::Pending,
+        Status::Processing,
+        Status::Success,
+        Status::Failed,
+        Status::Cancelled,
+        Status::Expired,
+    ];
+
+    /// The stored word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::Processing => "processing",
+            Status::Success => "success",
+            Status::Failed => "failed",
+            Status::Cancelled => "cancelled",
+            Status::Expired => "expired",
+        }
+    }
+
+    /// Reads a stored word.
+    ///
+    /// # Errors
+    /// A decoding error when the database holds a word this build does not know.
+    pub fn parse(word: &str) -> Result<Status, sqlx::Error> {
+        Status::ALL
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .ok_or_else(|| sqlx::Error::Decode(format!("unknown payment status `{word}`").into()))
+    }
+
+    /// Whether a merchant need not ask again.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Status::Pending | Status::Processing)
+    }
+}
+
+/// One line of what is paid for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// What it is.
+    pub name: String,
+    /// How many.
+    pub quantity: i64,
+    /// Minor units for one of them.
+    pub unit_price: i64,
+}
+
+/// `POST /api/v1/payments`, as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentBody {
+    /// The merchant's own number, unique per merchant.
+    pub order_no: String,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// How the customer pays; the channel's word for it.
+    pub payment_method: String,
+    /// Which channel; `card` unless told.
+    pub channel: Option<String>,
+    /// For the customer's statement.
+    pub description: Option<String>,
+    /// What is paid for; one line over the whole amount unless told.
+    pub items: Option<Vec<Item>>,
+}
+
+/// A payment that may be made: every rule was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPayment {
+    /// The merchant's own number.
+    pub order_no: String,
+    /// What is to be paid.
+    pub money: Money,
+    /// How the customer pays.
+    pub payment_method: String,
+    /// Which channel.
+    pub channel: String,
+    /// For the customer's statement.
+    pub description: Option<String>,
+    /// At least one line; together they are the amount.
+    pub items: Vec<Item>,
+}
+
+impl TryFrom<PaymentBody> for NewPayment {
+    type Error = Problem;
+
+    fn try_from(body: PaymentBody) -> Result<NewPayment, Problem> {
+        let currency: Currency = body.currency.parse().map_err(|error| Problem::invalid("currency", error))?;
+        let money = Money::new(body.amount, currency).map_err(|error| Problem::invalid("amount", error))?;
+        let order_no = text("order_no", body.order_no, 64)?;
+        if !order_no.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Problem::invalid("order_no", "must be visible ASCII characters without spaces"));
+        }
+        let description = body.description.map(|given| text("description", given, 200)).transpose()?;
+        let items = match body.items {
+            Some(items) => checked(items, money)?,
+            None => vec![Item {
+                name: description.clone().unwrap_or_else(|| format!("Order {order_no}")),
+                quantity: 1,
+                unit_price: money.amount(),
+            }],
+        };
+        Ok(NewPayment {
+            money,
+            payment_method: word("payment_method", body.payment_method)?,
+            channel: word("channel", body.channel.unwrap_or_else(|| "card".to_owned()))?,
+            order_no,
+            description,
+            items,
+        })
+    }
+}
+
+fn text(field: &str, given: String, bytes_max: usize) -> Result<String, Problem> {
+    let fits = (1..=bytes_max).contains(&given.len()) && !given.chars().any(char::is_control);
+    if fits {
+        Ok(given)
+    } else {
+        Err(Problem::invalid(field, format!("must be 1 to {bytes_max} bytes without control characters")))
+    }
+}
+
+fn word(field: &str, given: String) -> Result<String, Problem> {
+    let fits = (1..=64).contains(&given.len())
+        && given.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if fits { Ok(given) } else { Err(Problem::invalid(field, "must be 1 to 64 of the characters a-z 0-9 _")) }
+}
+
+fn checked(items: Vec<Item>, money: Money) -> Result<Vec<Item>, Problem> {
+    if !(1..=200).contains(&items.len()) {
+        return Err(Problem::invalid("items", "must be a list of 1 to 200 items, or left out"));
+    }
+    let mut total = 0_i64;
+    for item in &items {
+        if !(1..=200).contains(&item.name.len()) || item.quantity < 1 || item.unit_price < 0 {
+            return Err(Problem::invalid(
+                "items",
+                "need a name of 1 to 200 bytes, a quantity of at least 1 and a unit_price of at least 0",
+            ));
+        }
+        let line = item.quantity.checked_mul(item.unit_price);
+        total = line
+            .and_then(|line| line.checked_add(total))
+            .ok_or_else(|| Problem::invalid("items", "add up to more than any amount can be"))?;
+    }
+    if total == money.amount() {
+        Ok(items)
+    } else {
+        Err(Problem::invalid("amount", format!("must be the sum of the items, which is {total} minor units")))
+    }
+}
+
+/// A payment as it is stored and shown to its merchant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    /// Our number for it: unique and unguessable.
+    pub payment_no: String,
+    /// The merchant's own number.
+    pub order_no: String,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Which channel.
+    pub channel: String,
+    /// How the customer pays.
+    pub payment_method: String,
+    /// `test` or `production`, from the API key.
+    pub mode: String,
+    /// For the customer's statement.
+    pub description: Option<String>,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+    /// The channel's own number.
+    pub channel_order_no: Option<String>,
+    /// By the database's clock.
+    pub created_at: DateTime<Utc>,
+    /// By the database's clock.
+    pub updated_at: DateTime<Utc>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body() -> PaymentBody {
+        PaymentBody {
+            order_no: "A-1".to_owned(),
+            amount: 1250,
+            currency: "USD".to_owned(),
+            payment_method: "card_ok".to_owned(),
+            channel: None,
+            description: None,
+            items: None,
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut PaymentBody)) -> String {
+        let mut body = body();
+        change(&mut body);
+        let problem = NewPayment::try_from(body).expect_err("refused");
+        assert_eq!(problem.status(), 422);
+        problem.detail().to_owned()
+    }
+
+    #[test]
+    fn a_payment_without_items_is_for_one_line_over_its_amount() {
+        let new = NewPayment::try_from(body()).unwrap();
+        assert_eq!(new.items, [Item { name: "Order A-1".to_owned(), quantity: 1, unit_price: 1250 }]);
+        assert_eq!(new.channel, "card");
+    }
+
+    #[test]
+    fn every_refusal_names_the_field_and_the_remedy() {
+        assert!(refused(|body| body.amount = -5).starts_with("amount must be greater than 0"));
+        assert!(refused(|body| body.amount = 0).starts_with("amount must be greater than 0"));
+        assert!(refused(|body| body.amount = i64::MAX).starts_with("amount must be at most"));
+        assert!(refused(|body| body.currency = "XXX".to_owned()).starts_with("currency must be one of"));
+        assert!(refused(|body| body.order_no = String::new()).starts_with("order_no must be"));
+        assert!(refused(|body| body.order_no = "a b".to_owned()).starts_with("order_no must be"));
+        assert!(refused(|body| body.payment_method = "Card!".to_owned()).starts_with("payment_method must be"));
+        assert!(refused(|body| body.description = Some("a\nb".to_owned())).starts_with("description must be"));
+        assert!(refused(|body| body.items = Some(Vec::new())).starts_with("items must be"));
+        let item = |quantity, unit_price| Item { name: "tea".to_owned(), quantity, unit_price };
+        assert!(refused(|body| body.items = Some(vec![item(1, 1)])).contains("the sum of the items, which is 1"));
+        assert!(refused(|body| body.items = Some(vec![item(i64::MAX, 3)])).starts_with("items add up"));
+        assert!(refused(|body| body.items = Some(vec![item(1, -1)])).starts_with("items need"));
+    }
+
+    #[test]
+    fn only_pending_and_processing_may_still_change_by_themselves() {
+        let open: Vec<_> = Status::ALL.into_iter().filter(|status| !status.is_final()).collect();
+        assert_eq!(open, [Status::Pending, Status::Processing]);
+        assert!(Status::ALL.into_iter().all(|status| Status::parse(status.as_str()).unwrap() == status));
+    }
+}

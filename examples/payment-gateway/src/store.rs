@@ -1,0 +1,226 @@
+//! The SQL of payments.
+//!
+//! Invariant: a payment becomes `success` only with the channel's number, and `failed` only with a reason;
+//! every change is one UPDATE guarded by the state it starts from.
+
+use chrono::{DateTime, Utc};
+use probity_txn::Tx;
+use service_shell::{Database, Id, Pool, Schema, sql_now};
+
+use crate::domain::{NewPayment, Payment, Status};
+
+/// The tables of the gateway. Sagas and idempotency records bring their own.
+pub const SCHEMA: Schema = Schema {
+    service: "payment-gateway",
+    sqlite: &[include_str!("../schema/sqlite.sql")],
+    postgres: &[include_str!("../schema/postgres.sql")],
+};
+
+type Row = (
+    Id,
+    String,
+    String,
+    i64,
+    String,
+    String,
+    String,
+    String,
+    Option<String>,
+    String,
+    Option<String>,
+    Option<String>,
+    DateTime<Utc>,
+    DateTime<Utc>,
+);
+
+macro_rules! columns {
+    () => {
+        "id, payment_no, order_no, amount, currency, channel, payment_method, mode, description, status,
+         failure_reason, channel_order_no, created_at, updated_at"
+    };
+}
+
+fn payment(row: Row) -> Result<(Id, Payment), sqlx::Error> {
+    let (id, payment_no, order_no, amount, currency, channel, payment_method, ..) = row;
+    let (.., mode, description, status, failure_reason, channel_order_no, created_at, updated_at) = row;
+    let status = Status::parse(&status)?;
+    let payment = Payment {
+        payment_no,
+        order_no,
+        amount,
+        currency,
+        channel,
+        payment_method,
+        mode,
+        description,
+        status,
+        failure_reason,
+        channel_order_no,
+        created_at,
+        updated_at,
+    };
+    Ok((id, payment))
+}
+
+/// Who asks, and under which idempotency record.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) merchant: Id,
+    pub(crate) mode: String,
+    pub(crate) record: String,
+}
+
+/// The answer to an insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "only an inserted payment may start its saga"]
+pub(crate) enum Inserted {
+    /// It is there now; start its saga in the same transaction.
+    New,
+    /// This merchant used the order number, or an earlier attempt of this request was here.
+    Exists,
+}
+
+/// Inserts a payment that is about to be processed: its saga starts in the same transaction, so nobody ever
+/// sees it pending.
+pub(crate) async fn insert(
+    tx: &mut Tx<'_, Database>,
+    payment_no: &str,
+    origin: &Origin,
+    new: &NewPayment,
+) -> Result<Inserted, sqlx::Error> {
+    let inserted = sqlx::query(
+        "INSERT INTO payments (id, payment_no, merchant_id, order_no, amount, currency, channel,
+                               payment_method, mode, description, status, idempotency_record)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'processing', $11) ON CONFLICT DO NOTHING",
+    )
+    .bind(Id::new())
+    .bind(payment_no)
+    .bind(origin.merchant)
+    .bind(&new.order_no)
+    .bind(new.money.amount())
+    .bind(new.money.currency().code())
+    .bind(&new.channel)
+    .bind(&new.payment_method)
+    .bind(&origin.mode)
+    .bind(&new.description)
+    .bind(&origin.record)
+    .execute(&mut *tx)
+    .await?;
+    Ok(if inserted.rows_affected() == 1 { Inserted::New } else { Inserted::Exists })
+}
+
+/// The payment an idempotency record made, if it made one.
+pub(crate) async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<Payment>, sqlx::Error> {
+    let row: Option<Row> =
+        sqlx::query_as(concat!("SELECT ", columns!(), " FROM payments WHERE idempotency_record = $1"))
+            .bind(record)
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(payment).transpose()?.map(|(_, payment)| payment))
+}
+
+/// A merchant's own payment.
+pub(crate) async fn find(pool: &Pool, merchant: Id, payment_no: &str) -> Result<Option<Payment>, sqlx::Error> {
+    let row: Option<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM payments WHERE merchant_id = $1 AND payment_no = $2"
+    ))
+    .bind(merchant)
+    .bind(payment_no)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(payment).transpose()?.map(|(_, payment)| payment))
+}
+
+/// Which of a merchant's payments to list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    pub(crate) order_no: Option<String>,
+    pub(crate) before: Option<Id>,
+    pub(crate) limit: i64,
+}
+
+/// A merchant's payments, newest first, each with the cursor that continues after it.
+pub(crate) async fn list(
+    pool: &Pool,
+    merchant: Id,
+    selection: &Selection,
+) -> Result<Vec<(Id, Payment)>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM payments
+          WHERE merchant_id = $1 AND ($2 IS NULL OR order_no = $2) AND ($3 IS NULL OR id < $3)
+          ORDER BY id DESC LIMIT $4"
+    ))
+    .bind(merchant)
+    .bind(&selection.order_no)
+    .bind(selection.before)
+    .bind(selection.limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(payment).collect()
+}
+
+/// The channel took the money.
+pub(crate) async fn mark_success(
+    pool: &Pool,
+    payment_no: &str,
+    channel_order_no: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(concat!(
+        "UPDATE payments SET status = 'success', channel_order_no = $2, failure_reason = NULL, updated_at = ",
+        sql_now!(),
+        " WHERE payment_no = $1 AND status IN ('pending', 'processing')"
+    ))
+    .bind(payment_no)
+    .bind(channel_order_no)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the first reason why a payment is going to fail; the undo that follows makes it fail.
+pub(crate) async fn note_reason(pool: &Pool, payment_no: &str, reason: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(concat!(
+        "UPDATE payments SET failure_reason = $2, updated_at = ",
+        sql_now!(),
+        " WHERE payment_no = $1 AND status IN ('pending', 'processing') AND failure_reason IS NULL"
+    ))
+    .bind(payment_no)
+    .bind(reason)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Everything is undone. A payment that was shown as a success fails too: the undo of its saga took the
+/// money back, which only an operator can order.
+pub(crate) async fn mark_failed(pool: &Pool, payment_no: &str, reason: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(concat!(
+        "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, $2), updated_at = ",
+        sql_now!(),
+        " WHERE payment_no = $1 AND status IN ('pending', 'processing', 'success')"
+    ))
+    .bind(payment_no)
+    .bind(reason)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Fails payments whose saga was undone although no step was left to say so: its very first step was refused.
+pub(crate) async fn close_undone(pool: &Pool) -> Result<u64, sqlx::Error> {
+    let closed = sqlx::query(concat!(
+        "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, 'undone'), updated_at = ",
+        sql_now!(),
+        " WHERE status IN ('pending', 'processing')
+            AND EXISTS (SELECT 1 FROM saga_instances
+                         WHERE business_type = 'payment' AND business_id = payments.payment_no
+                           AND saga_instances.status = 'compensated')"
+    ))
+    .execute(pool)
+    .await?;
+    Ok(closed.rows_affected())
+}
