@@ -4,18 +4,20 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use service_shell::{
-    Currency, Drain, Health, JsonBody, Money, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError,
-    database,
+    Drain, Health, JsonBody, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError, database,
 };
 
 use crate::book::{Book, PAYMENTS, TRANSFERS};
-use crate::domain::{Answer, Behaviour, Cancelled, Demand, Entry, Known, Status};
-use crate::refund::{self, Refund, RefundAnswer, RefundDemand};
+use crate::domain::{Answer, Behaviour, Cancelled, Demand, Known, Status};
+use crate::refund::{self, RefundAnswer, RefundDemand};
 use crate::settings::Delays;
 use crate::store;
+use crate::wire::{
+    PaymentBody, RefundBody, TransferBody, behaviour, demand, idempotency_key, key_reused, money,
+    refund_shown, refused, shown, valid_number,
+};
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -55,33 +57,6 @@ pub(crate) fn routes(token: &ServiceToken) -> Routes<App> {
         .require(token)
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PaymentBody {
-    payment_no: String,
-    amount: i64,
-    currency: String,
-    payment_method: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TransferBody {
-    transfer_no: String,
-    amount: i64,
-    currency: String,
-    account: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RefundBody {
-    refund_no: String,
-    payment_no: String,
-    amount: i64,
-    currency: String,
-}
-
 async fn pay(
     State(app): State<App>,
     headers: HeaderMap,
@@ -105,7 +80,12 @@ async fn transfer(
 }
 
 impl App {
-    async fn act(self, book: &'static Book, behaviour: Behaviour, demand: Demand) -> Result<Response, Problem> {
+    async fn act(
+        self,
+        book: &'static Book,
+        behaviour: Behaviour,
+        demand: Demand,
+    ) -> Result<Response, Problem> {
         match behaviour {
             Behaviour::Ok | Behaviour::Declined => answered(book, &self.record(book, &demand).await?),
             Behaviour::Hangs => {
@@ -228,89 +208,17 @@ async fn refund_of(State(app): State<App>, Path(refund_no): Path<String>) -> Res
     }
 }
 
-fn shown(book: &Book, entry: &Entry) -> Value {
-    json!({
-        book.number: entry.demand.number,
-        "status": entry.status,
-        "amount": entry.demand.amount,
-        "currency": entry.demand.currency,
-        "channel_order_no": entry.channel_order_no,
-        "reason": entry.reason,
-    })
-}
-
-fn refund_shown(refund: &Refund) -> Value {
-    json!({
-        "refund_no": refund.demand.refund_no,
-        "payment_no": refund.demand.payment_no,
-        "status": refund.status,
-        "amount": refund.demand.amount,
-        "currency": refund.demand.currency,
-        "reason": refund.reason,
-    })
-}
-
-fn demand(
-    headers: &HeaderMap,
-    (field, number): (&str, String),
-    method: String,
-    money: Money,
-) -> Result<Demand, Problem> {
-    Ok(Demand {
-        key: idempotency_key(headers)?,
-        number: valid_number(field, number)?,
-        method,
-        amount: money.amount(),
-        currency: money.currency().code().to_owned(),
-    })
-}
-
-fn money(amount: i64, currency: &str) -> Result<Money, Problem> {
-    let currency: Currency = currency.parse().map_err(|error| Problem::invalid("currency", error))?;
-    Money::new(amount, currency).map_err(|error| Problem::invalid("amount", error))
-}
-
-fn behaviour(field: &str, prefix: &str, method: &str) -> Result<Behaviour, Problem> {
-    Behaviour::of(method).filter(|_| method.starts_with(prefix)).ok_or_else(|| {
-        Problem::invalid(
-            field,
-            format!("must be {prefix}ok, {prefix}declined, {prefix}hangs, {prefix}slow or {prefix}never_arrives"),
-        )
-    })
-}
-
-fn valid_number(field: &str, number: String) -> Result<String, Problem> {
-    let fits = (1..=64).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(number) } else { Err(Problem::invalid(field, "must be 1 to 64 visible ASCII characters")) }
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
-    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if (1..=255).contains(&key.len()) {
-        Ok(key.to_owned())
-    } else {
-        Err(Problem::bad_request("send an Idempotency-Key of 1 to 255 visible ASCII characters"))
-    }
-}
-
-fn refused(reason: Option<&str>, status: Status) -> Problem {
-    let reason = reason.unwrap_or(status.as_str());
-    Problem::new(
-        StatusCode::PAYMENT_REQUIRED,
-        "refused",
-        format!("the channel refused: {reason}; no money moved"),
-    )
-    .with("reason", reason)
-}
-
-fn key_reused() -> Problem {
-    Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "idempotency-key-reused",
-        "this Idempotency-Key came before with another request: use a new key for a new request",
-    )
-}
-
 fn ledger_failed(error: probity_txn::Error<sqlx::Error>) -> Problem {
     Problem::unavailable("the ledger", &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_lists_exactly_the_routes() {
+        let routes = routes(&ServiceToken::for_this_machine());
+        assert_eq!(*routes.listed(), service_shell::operations(crate::OPENAPI));
+    }
 }

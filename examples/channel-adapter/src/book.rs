@@ -32,36 +32,71 @@ macro_rules! book {
             voidable: $voidable,
             // Takes the row's lock on both databases, and creates the row when it is the first to come.
             lock: concat!(
-                "INSERT INTO ", $numbers, " (", $number, ", status) VALUES ($1, 'open')
-                 ON CONFLICT (", $number, ") DO UPDATE SET updated_at = ", sql_now!(), " RETURNING status"
+                "INSERT INTO ",
+                $numbers,
+                " (",
+                $number,
+                ", status) VALUES ($1, 'open')
+                 ON CONFLICT (",
+                $number,
+                ") DO UPDATE SET updated_at = ",
+                sql_now!(),
+                " RETURNING status"
             ),
             find_number: concat!("SELECT status FROM ", $numbers, " WHERE ", $number, " = $1"),
             find_key: concat!(
-                "SELECT idempotency_key, ", $number, ", method, amount, currency, status, reason,
+                "SELECT idempotency_key, ",
+                $number,
+                ", method, amount, currency, status, reason,
                         channel_order_no, attempts
-                   FROM ", $entries, " WHERE idempotency_key = $1"
+                   FROM ",
+                $entries,
+                " WHERE idempotency_key = $1"
             ),
             find_rows: concat!(
-                "SELECT idempotency_key, ", $number, ", method, amount, currency, status, reason,
+                "SELECT idempotency_key, ",
+                $number,
+                ", method, amount, currency, status, reason,
                         channel_order_no, attempts
-                   FROM ", $entries, " WHERE ", $number, " = $1 ORDER BY created_at"
+                   FROM ",
+                $entries,
+                " WHERE ",
+                $number,
+                " = $1 ORDER BY created_at"
             ),
             insert: concat!(
-                "INSERT INTO ", $entries, " (idempotency_key, ", $number, ", method, amount, currency, status,
+                "INSERT INTO ",
+                $entries,
+                " (idempotency_key, ",
+                $number,
+                ", method, amount, currency, status,
                                              reason, channel_order_no)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (idempotency_key) DO NOTHING"
             ),
             count_attempt: concat!(
-                "UPDATE ", $entries, " SET attempts = attempts + 1, updated_at = ", sql_now!(),
+                "UPDATE ",
+                $entries,
+                " SET attempts = attempts + 1, updated_at = ",
+                sql_now!(),
                 " WHERE idempotency_key = $1"
             ),
             close_number: concat!(
-                "UPDATE ", $numbers, " SET status = 'cancelled', updated_at = ", sql_now!(),
-                " WHERE ", $number, " = $1"
+                "UPDATE ",
+                $numbers,
+                " SET status = 'cancelled', updated_at = ",
+                sql_now!(),
+                " WHERE ",
+                $number,
+                " = $1"
             ),
             void_rows: concat!(
-                "UPDATE ", $entries, " SET status = 'cancelled', updated_at = ", sql_now!(),
-                " WHERE ", $number, " = $1 AND status = 'charged'"
+                "UPDATE ",
+                $entries,
+                " SET status = 'cancelled', updated_at = ",
+                sql_now!(),
+                " WHERE ",
+                $number,
+                " = $1 AND status = 'charged'"
             ),
         }
     };

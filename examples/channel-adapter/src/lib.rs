@@ -14,6 +14,7 @@ mod domain;
 mod refund;
 mod settings;
 mod store;
+mod wire;
 
 pub use app::start;
 pub use book::{Book, PAYMENTS, TRANSFERS};

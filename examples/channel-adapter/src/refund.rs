@@ -78,7 +78,11 @@ async fn answer(tx: &mut Tx<'_, Database>, demand: &RefundDemand) -> Result<Refu
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(found) = found.map(refund).transpose()? {
-        return Ok(if found.demand == *demand { RefundAnswer::Refund(found) } else { RefundAnswer::KeyReused });
+        return Ok(if found.demand == *demand {
+            RefundAnswer::Refund(found)
+        } else {
+            RefundAnswer::KeyReused
+        });
     }
     let before = refunded(tx, &demand.payment_no).await?;
     let refusal = match charge {

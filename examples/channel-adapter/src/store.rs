@@ -76,11 +76,7 @@ async fn answer(tx: &mut Tx<'_, Database>, book: &Book, demand: &Demand) -> Resu
     Ok(if inserted.rows_affected() == 1 { Answer::Entry(new) } else { Answer::KeyReused })
 }
 
-async fn find_key(
-    tx: &mut Tx<'_, Database>,
-    book: &Book,
-    key: &str,
-) -> Result<Option<Entry>, sqlx::Error> {
+async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<Option<Entry>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(book.find_key).bind(key).fetch_optional(&mut *tx).await?;
     row.map(entry).transpose()
 }

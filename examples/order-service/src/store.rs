@@ -23,7 +23,9 @@ pub const SCHEMA: Schema = Schema {
 pub enum Created {
     /// It is new.
     New(Order),
-    /// This merchant used the number before.
+    /// It was created before, for the same payment.
+    Existing(Order),
+    /// This merchant used the number before, for something else.
     NumberTaken,
     /// It was cancelled before it arrived.
     Cancelled,
@@ -132,7 +134,13 @@ pub async fn create(
     .fetch_optional(&mut *tx)
     .await?;
     let Some((id, mut order)) = inserted.map(order).transpose()? else {
-        return Ok(Created::NumberTaken);
+        let found = find(&mut *tx, merchant, &new.order_no).await?.map(|(_, order)| order);
+        return Ok(match found {
+            Some(order) if new.payment_no.is_some() && order.payment_no == new.payment_no => {
+                Created::Existing(order)
+            }
+            _ => Created::NumberTaken,
+        });
     };
     for (line, item) in (1_i64..).zip(&new.items) {
         sqlx::query(

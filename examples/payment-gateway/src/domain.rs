@@ -119,8 +119,12 @@ impl TryFrom<PaymentBody> for NewPayment {
         let currency: Currency = body.currency.parse().map_err(|error| Problem::invalid("currency", error))?;
         let money = Money::new(body.amount, currency).map_err(|error| Problem::invalid("amount", error))?;
         let order_no = text("order_no", body.order_no, 64)?;
-        if !order_no.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Problem::invalid("order_no", "must be visible ASCII characters without spaces"));
+        let plain = order_no.bytes().all(|byte| byte.is_ascii_graphic());
+        if !plain || !order_no.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+            return Err(Problem::invalid(
+                "order_no",
+                "must be visible ASCII characters without spaces, and begin with a letter or digit",
+            ));
         }
         let description = body.description.map(|given| text("description", given, 200)).transpose()?;
         let items = match body.items {
@@ -251,6 +255,7 @@ mod tests {
         assert!(refused(|body| body.currency = "XXX".to_owned()).starts_with("currency must be one of"));
         assert!(refused(|body| body.order_no = String::new()).starts_with("order_no must be"));
         assert!(refused(|body| body.order_no = "a b".to_owned()).starts_with("order_no must be"));
+        assert!(refused(|body| body.order_no = "..".to_owned()).starts_with("order_no must be"));
         assert!(refused(|body| body.payment_method = "Card!".to_owned()).starts_with("payment_method must be"));
         assert!(refused(|body| body.description = Some("a\nb".to_owned())).starts_with("description must be"));
         assert!(refused(|body| body.items = Some(Vec::new())).starts_with("items must be"));
