@@ -16,6 +16,8 @@ pub(crate) fn run() -> Result<(), String> {
 
 /// Packs the published crates and builds each from its package alone, as a user's cargo will.
 fn package() -> Step {
-    // A tree with changes can be checked too; what is published comes from a clean one.
-    Step::cargo("package", "package --locked --allow-dirty").packages(&PUBLISHED)
+    // A tree with changes can be checked too; what is published comes from a clean one. A package is built without the
+    // workspace's profiles; with the same debug information, dependencies are shared with the tests.
+    let step = Step::cargo("package", "package --locked --allow-dirty").packages(&PUBLISHED);
+    step.env("CARGO_PROFILE_DEV_DEBUG", "0")
 }
