@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod components;
 mod demo;
 mod say;
 mod services;

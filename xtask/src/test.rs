@@ -4,6 +4,7 @@
 //! only: once to be checked, once to be run. The examples are tested twice, because their feature `postgres` moves them
 //! from SQLite to PostgreSQL.
 
+use crate::components;
 use crate::services;
 use crate::step::{Progress, Step};
 use crate::workspace::{self, PUBLISHED};
@@ -18,6 +19,7 @@ pub(crate) fn run() -> Result<(), String> {
 
 /// Runs it as the part of a longer job.
 pub(crate) fn run_in(progress: &mut Progress) -> Result<(), String> {
+    progress.call("rustfmt and clippy", components::install)?;
     progress.call("the servers the tests need", services::install)?;
     let examples = workspace::examples(&workspace::metadata()?);
     for step in steps(&examples) {

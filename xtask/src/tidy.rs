@@ -9,6 +9,7 @@ mod fences;
 mod leftovers;
 mod lengths;
 mod links;
+mod names;
 mod promises;
 mod roots;
 mod tree;
@@ -28,6 +29,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("decisions", decisions::check(&tree)),
         ("fences", fences::check(&tree)),
         ("links", links::check(&tree)),
+        ("names", names::check(&tree)),
         ("leftovers", leftovers::check(&tree)),
     ]
     .into_iter()
