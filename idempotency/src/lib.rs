@@ -1,1 +1,44 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod claim;
+mod error;
+mod execute;
+mod fingerprint;
+pub mod guide;
+#[cfg(feature = "tower")]
+pub mod http;
+mod identity;
+mod key;
+mod lease;
+mod machine;
+mod observe;
+mod policy;
+mod recording;
+mod recover;
+mod store;
+mod token;
+
+pub use claim::{Answer, Claim, Effects, Grant, Indeterminate, Renewed, Resolution, State, Terms, Written};
+pub use error::{Effect, ErrorKind, StoreError};
+pub use execute::{ExecuteError, Execution, execute};
+pub use fingerprint::Fingerprint;
+#[cfg(feature = "tower")]
+pub use http::{IdempotencyLayer, Refusal, Verdict};
+pub use identity::{HashKey, RecordId};
+pub use key::{IdempotencyKey, KEY_LENGTH_MAX, KeyError, SCOPE_LENGTH_MAX, Scope};
+pub use lease::Lease;
+pub use lease::guard::{LeaseGuard, Settlement, claim};
+pub use policy::Policy;
+pub use recording::{Recording, Tombstone, TombstoneReason};
+pub use recover::{Recover, RecoverContext, Recovered};
+pub use store::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use store::sql::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use store::sql::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::sql::{Dialect, SqlStore};
+pub use store::{IdempotencyManager, Snapshot};
+pub use token::{Fence, Holder, OwnerToken};

@@ -1,0 +1,128 @@
+//! Running a job or a message once, with a typed result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use crate::{
+    Answer, Claim, ErrorKind, Fingerprint, HashKey, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
+    OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone, Written, recover,
+};
+
+/// What became of a call to [`execute`].
+#[must_use = "only `Fresh` and `Replayed` carry a result"]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Execution<T> {
+    /// The work ran now.
+    Fresh(T),
+    /// It ran before; this is its result.
+    Replayed(T),
+    /// Another attempt is running it. Ask again after this long.
+    InFlight {
+        /// What is left of the running attempt's lease.
+        retry_after: Duration,
+    },
+    /// The key was used for something else.
+    Mismatch,
+    /// It ran before, but its result was not kept.
+    NotReplayable(Tombstone),
+    /// It may have run before; it is not run again without proof.
+    Indeterminate(Indeterminate),
+}
+
+/// Why [`execute`] has no execution to report.
+#[derive(Debug, Error)]
+pub enum ExecuteError<E> {
+    /// The work failed. Its key is free again if nothing can have happened; otherwise the record is indeterminate.
+    #[error("the work failed")]
+    Work(#[source] E),
+    /// The store failed before the work ran: it did not run.
+    #[error("the store failed before the work ran")]
+    NotRun(#[source] StoreError),
+    /// The work ran, but its result could not be recorded: the record is indeterminate, or another attempt has it.
+    #[error("the work ran, but its result could not be recorded")]
+    Unrecorded(#[source] StoreError),
+}
+
+/// Runs `work` unless `key` has run before in `scope`, and keeps its result for retries.
+///
+/// An error of the work is treated by the declared effects: if nothing can have happened the key is free again,
+/// otherwise the record is indeterminate. Return results that are final (a declined card) as `Ok`.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use probity_idempotency::*;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
+/// let (scope, key) = (Scope::new("queue:payouts")?, IdempotencyKey::new("message-17")?);
+/// let fingerprint = Fingerprint::of(&HashKey::default(), &[b"pay 100 to M-1"]);
+/// for expected in [Execution::Fresh(100), Execution::Replayed(100)] {
+///     let work = async |_lease: Lease| Ok::<i64, std::io::Error>(100);
+///     assert_eq!(execute(&manager, &scope, &key, fingerprint, &Policy::default(), work).await?, expected);
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # Cancel safety
+/// Dropping it while the work runs settles the record by the declared effects, in the background. Spawn it if the
+/// caller can be cancelled.
+///
+/// # Errors
+/// [`ExecuteError`] says whether the work ran.
+pub async fn execute<T, E, F>(
+    manager: &Arc<dyn IdempotencyManager>,
+    scope: &Scope,
+    key: &IdempotencyKey,
+    fingerprint: Fingerprint,
+    policy: &Policy,
+    work: F,
+) -> Result<Execution<T>, ExecuteError<E>>
+where
+    T: Serialize + DeserializeOwned,
+    F: AsyncFnOnce(Lease) -> Result<T, E>,
+{
+    let claim = Claim {
+        record: RecordId::derive(&HashKey::default(), scope, key),
+        token: OwnerToken::generate().map_err(ExecuteError::NotRun)?,
+        fingerprint,
+        effects: policy.effects,
+        terms: policy.terms,
+    };
+    let answer =
+        recover::claim(manager, &claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
+    let mut guard = match answer {
+        Answer::Acquired(guard) => guard,
+        Answer::Replay(recording) => return decode(&recording).map_err(ExecuteError::NotRun),
+        Answer::InFlight { retry_after } => return Ok(Execution::InFlight { retry_after }),
+        Answer::Mismatch => return Ok(Execution::Mismatch),
+        Answer::NotReplayable(tombstone) => return Ok(Execution::NotReplayable(tombstone)),
+        Answer::Indeterminate(lost) => return Ok(Execution::Indeterminate(lost)),
+    };
+    let result = match work(guard.lease()).await {
+        Ok(result) => result,
+        Err(error) => return Err(ExecuteError::Work(error)),
+    };
+    if guard.lease().0.recorded_in().is_some() {
+        guard.settled_in_transaction();
+        return Ok(Execution::Fresh(result));
+    }
+    let encoded = serde_json::to_vec(&result)
+        .map_err(|source| ExecuteError::Unrecorded(StoreError::not_applied(ErrorKind::Rejected, source)))?;
+    let settlement = Settlement::Record(Recording::payload(encoded));
+    match guard.settle_persistently(&settlement).await {
+        Ok(Written::Applied | Written::AlreadyApplied) => Ok(Execution::Fresh(result)),
+        Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
+            Err(ExecuteError::Unrecorded(StoreError::lease_lost()))
+        }
+        Err(error) => Err(ExecuteError::Unrecorded(error)),
+    }
+}
+
+fn decode<T: DeserializeOwned>(recording: &Recording) -> Result<Execution<T>, StoreError> {
+    serde_json::from_slice(recording.bytes())
+        .map(Execution::Replayed)
+        .map_err(|source| StoreError::not_applied(ErrorKind::Corrupt, source))
+}

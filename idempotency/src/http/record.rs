@@ -1,0 +1,245 @@
+//! Turning an answer into a recording or a tombstone, and a recording back into an answer.
+//!
+//! Invariant: an answer that cannot be kept whole is buried, never cut and never forgotten (I-10).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
+    CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK, LOCATION, RETRY_AFTER,
+};
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::ReplayBody;
+use super::config::Config;
+use super::problem::{REPLAYED_HEADER, STATUS_HEADER};
+use crate::{Effects, ErrorKind, Recording, StoreError, Tombstone, TombstoneReason};
+
+/// The headers that belong to the answer itself. Cookies, challenges, dates and framing belong to one delivery of it.
+const KEPT: [HeaderName; 9] = [
+    CONTENT_TYPE,
+    CONTENT_LANGUAGE,
+    CONTENT_DISPOSITION,
+    LOCATION,
+    CONTENT_LOCATION,
+    ETAG,
+    LAST_MODIFIED,
+    LINK,
+    RETRY_AFTER,
+];
+
+/// What a handler says about its own answer, in the response's extensions; it overrides the rules by status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Record it: every retry gets it again.
+    Final,
+    /// Nothing happened: release the key. After a mark this is not believed, and the answer is recorded.
+    Retryable,
+    /// Something may have happened, and this answer does not tell: leave the record indeterminate.
+    Unknown,
+    /// It happened, but do not store the answer: retries are refused.
+    NoStore,
+}
+
+/// What is to be done with an answer, by verdict, status and effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Record,
+    Bury,
+    Release,
+    Surrender,
+}
+
+/// Decides an answer's fate. `marked`: an external effect was announced, so the key cannot be released any more.
+pub(crate) fn fate(verdict: Option<Verdict>, status: StatusCode, effects: Effects, marked: bool) -> Fate {
+    match (verdict, status.as_u16()) {
+        (Some(Verdict::Final), _) => Fate::Record,
+        (Some(Verdict::Unknown), _) => Fate::Surrender,
+        (Some(Verdict::NoStore), _) => Fate::Bury,
+        (Some(Verdict::Retryable), _) if !marked => Fate::Release,
+        (None, 100..200) => Fate::Bury,
+        (None, 401 | 403 | 407 | 408 | 421 | 425 | 429) if !marked => Fate::Release,
+        (None, 500..) if !marked && effects != Effects::Opaque => Fate::Release,
+        _ => Fate::Record,
+    }
+}
+
+/// An answer, read as far as it could be, and what to keep of it.
+pub(crate) enum Kept<B> {
+    Recording(Recording, Response<ReplayBody<B>>),
+    Tombstone(Tombstone, Response<ReplayBody<B>>),
+}
+
+/// Reads the body up to the cap. Whatever happens, the first caller gets the whole answer.
+pub(crate) async fn keep<B>(config: &Config, response: Response<B>, bury: bool) -> Kept<B>
+where
+    B: Body<Data = Bytes>,
+{
+    let (parts, body) = response.into_parts();
+    let unreadable = if bury {
+        Some(TombstoneReason::NotStored)
+    } else if parts.status.is_informational() {
+        Some(TombstoneReason::Streaming)
+    } else if parts.headers.contains_key(CONTENT_ENCODING) {
+        Some(TombstoneReason::Encoded)
+    } else if body.size_hint().lower() > config.response_cap as u64 {
+        Some(TombstoneReason::TooLarge)
+    } else {
+        None
+    };
+    if let Some(reason) = unreadable {
+        let tombstone = tombstone(&parts, reason);
+        return Kept::Tombstone(tombstone, Response::from_parts(parts, ReplayBody::inner(body)));
+    }
+    match read(body, config.response_cap, config.response_patience).await {
+        Ok(bytes) => {
+            let recording = recording(config, &parts, bytes.clone());
+            Kept::Recording(recording, Response::from_parts(parts, ReplayBody::full(bytes)))
+        }
+        Err((reason, body)) => {
+            let tombstone = tombstone(&parts, reason);
+            Kept::Tombstone(tombstone, Response::from_parts(parts, body))
+        }
+    }
+}
+
+async fn read<B>(body: B, cap: usize, patience: Duration) -> Result<Bytes, (TombstoneReason, ReplayBody<B>)>
+where
+    B: Body<Data = Bytes>,
+{
+    let give_up_at = Instant::now() + patience;
+    let mut body = Box::pin(body);
+    let (mut frames, mut length) = (VecDeque::new(), 0);
+    let reason = loop {
+        match timeout_at(give_up_at, body.frame()).await {
+            Err(_) => break TombstoneReason::Streaming,
+            Ok(None) => return Ok(join(frames, length)),
+            Ok(Some(Err(_))) => break TombstoneReason::Broken,
+            Ok(Some(Ok(frame))) => {
+                let data = frame.data_ref().map(Bytes::len);
+                frames.push_back(frame);
+                match data {
+                    None => break TombstoneReason::Streaming,
+                    Some(more) => length += more,
+                }
+                if length > cap {
+                    break TombstoneReason::TooLarge;
+                }
+            }
+        }
+    };
+    Err((reason, ReplayBody::resumed(frames, body)))
+}
+
+fn join(mut frames: VecDeque<Frame<Bytes>>, length: usize) -> Bytes {
+    if frames.len() == 1 {
+        return frames.pop_front().and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    }
+    let mut joined = BytesMut::with_capacity(length);
+    for data in frames.into_iter().filter_map(|frame| frame.into_data().ok()) {
+        joined.extend_from_slice(&data);
+    }
+    joined.freeze()
+}
+
+fn recording(config: &Config, parts: &Parts, body: Bytes) -> Recording {
+    let kept = |name: &HeaderName| KEPT.contains(name) || config.extra_headers.contains(name);
+    let headers = parts.headers.iter().filter(|(name, _)| kept(name));
+    let headers = headers.map(|(name, value)| {
+        (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+    });
+    Recording::from_parts(parts.status.as_u16(), headers.collect(), body)
+}
+
+fn tombstone(parts: &Parts, reason: TombstoneReason) -> Tombstone {
+    let location = parts.headers.get(LOCATION).map(|value| Bytes::copy_from_slice(value.as_bytes()));
+    Tombstone { reason, status: parts.status.as_u16(), location }
+}
+
+/// The recorded answer again.
+pub(crate) fn replay(recording: &Recording) -> Result<Response<Bytes>, StoreError> {
+    let mut response = answer(recording)?;
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    headers.insert(STATUS_HEADER, HeaderValue::from_static("replayed"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// A recording as the answer it is, without the marks of a replay.
+pub(crate) fn answer(recording: &Recording) -> Result<Response<Bytes>, StoreError> {
+    let corrupt = |source| StoreError::not_applied(ErrorKind::Corrupt, source);
+    let mut response = Response::new(recording.bytes().clone());
+    *response.status_mut() =
+        StatusCode::from_u16(recording.status()).map_err(|error| corrupt(error.to_string()))?;
+    for (name, value) in recording.headers() {
+        let name = HeaderName::from_bytes(name).map_err(|error| corrupt(error.to_string()))?;
+        let value =
+            HeaderValue::from_maybe_shared(value.clone()).map_err(|error| corrupt(error.to_string()))?;
+        if name != CONTENT_LENGTH {
+            response.headers_mut().append(name, value);
+        }
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answers_fate_follows_verdict_then_status_then_effects() {
+        use Effects::{Local, Marked, Opaque};
+        for (verdict, status, effects, marked, expected) in [
+            (None, 200, Opaque, false, Fate::Record),
+            (None, 303, Opaque, false, Fate::Record),
+            (None, 402, Local, false, Fate::Record),
+            (None, 429, Opaque, false, Fate::Release),
+            (None, 429, Marked, true, Fate::Record),
+            (None, 500, Opaque, false, Fate::Record),
+            (None, 503, Opaque, false, Fate::Record),
+            (None, 500, Local, false, Fate::Release),
+            (None, 500, Marked, false, Fate::Release),
+            (None, 500, Marked, true, Fate::Record),
+            (None, 101, Opaque, false, Fate::Bury),
+            (Some(Verdict::Retryable), 503, Opaque, false, Fate::Release),
+            (Some(Verdict::Retryable), 503, Opaque, true, Fate::Record),
+            (Some(Verdict::Unknown), 504, Opaque, false, Fate::Surrender),
+            (Some(Verdict::NoStore), 200, Opaque, false, Fate::Bury),
+            (Some(Verdict::Final), 429, Opaque, false, Fate::Record),
+        ] {
+            let status = StatusCode::from_u16(status).expect("valid");
+            assert_eq!(
+                fate(verdict, status, effects, marked),
+                expected,
+                "{verdict:?} {status} {effects:?} {marked}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_replay_keeps_repeated_and_non_utf8_headers_in_order() {
+        let recording = Recording::new(201)
+            .header("link", "</a>; rel=next")
+            .header("x-raw", &b"\xff\xfe"[..])
+            .header("link", "</b>; rel=prev")
+            .body("x");
+        let response = replay(&recording).expect("valid headers");
+        let links: Vec<_> = response.headers().get_all(LINK).iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(links, [&b"</a>; rel=next"[..], b"</b>; rel=prev"]);
+        assert_eq!(response.headers()["x-raw"].as_bytes(), b"\xff\xfe");
+    }
+
+    #[test]
+    fn a_damaged_recording_is_an_error() {
+        assert!(replay(&Recording::new(42)).is_err());
+        assert!(replay(&Recording::new(200).header("bad name", "v")).is_err());
+        assert!(replay(&Recording::new(200).header("name", "bad\nvalue")).is_err());
+    }
+}

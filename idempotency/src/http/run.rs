@@ -1,0 +1,266 @@
+//! One guarded request: claim, run the handler in a task of its own, settle, answer.
+//!
+//! Invariant: from the claim on, nothing here is cancelled by the connection. The client may leave, an outer timeout
+//! may fire; the handler runs on, its answer is recorded, and shutdown waits for it (I-6).
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+use tracing::{Instrument, Span, debug_span, error, warn};
+
+use super::body::ReplayBody;
+use super::config::Config;
+use super::layer::Shared;
+use super::problem::{Problem, STATUS_HEADER};
+use super::record::{self, Fate, Kept, Verdict};
+use crate::{
+    Answer, Claim, Fingerprint, IdempotencyKey, LeaseGuard, OwnerToken, RecordId, Scope, Settlement, State,
+    StoreError, Tombstone, TombstoneReason, Written, observe, recover,
+};
+
+/// The handlers that are running, with or without a client waiting for them.
+#[derive(Clone, Default)]
+pub struct Tasks(TaskTracker);
+
+impl Tasks {
+    /// Waits until every running handler has finished and its answer is recorded. Stop accepting requests first.
+    ///
+    /// # Cancel safety
+    /// Only waits.
+    pub async fn drain(&self) {
+        self.0.close();
+        self.0.wait().await;
+        self.0.reopen();
+    }
+
+    /// How many are running.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").field("running", &self.running()).finish()
+    }
+}
+
+/// What the store is asked for one request.
+pub(crate) struct Run {
+    claim: Claim,
+    payload: Bytes,
+}
+
+impl Run {
+    pub(crate) fn new(
+        config: &Config,
+        scope: &Scope,
+        key: &IdempotencyKey,
+        fingerprint: Fingerprint,
+        payload: &Bytes,
+    ) -> Result<Self, Problem> {
+        let token = OwnerToken::generate().map_err(unavailable)?;
+        let (effects, terms) = (config.policy.effects, config.policy.terms);
+        let record = RecordId::derive(&config.hash, scope, key);
+        Ok(Self { claim: Claim { record, token, fingerprint, effects, terms }, payload: payload.clone() })
+    }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+/// What the task hands to the connection that waits for it, if it still does.
+enum Reply<B, E> {
+    Answer(Response<ReplayBody<B>>),
+    Error(E),
+    Panic(Panic),
+}
+
+/// Runs the request in a tracked task and waits for its reply.
+pub(crate) async fn tracked<S, ReqB, ResB>(
+    shared: Arc<Shared>,
+    inner: S,
+    request: Request<ReqB>,
+    run: Run,
+) -> Result<Response<ReplayBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    ReqB: Send + 'static,
+    ResB: Body<Data = Bytes> + Send + 'static,
+    ResB::Error: Send,
+{
+    let (reply, waiting) = oneshot::channel();
+    let span = debug_span!(parent: Span::current(), "idempotency", record = ?run.claim.record);
+    let tasks = shared.config.tasks.clone();
+    tasks.0.spawn(attempt(shared, inner, request, run, reply).instrument(span));
+    match waiting.await {
+        Ok(Reply::Answer(response)) => Ok(response),
+        Ok(Reply::Error(error)) => Err(error),
+        Ok(Reply::Panic(panic)) => resume_unwind(panic),
+        // The runtime is going down and took the task with it.
+        Err(_) => Ok(refuse(Problem::OutcomeUnknown)),
+    }
+}
+
+async fn attempt<S, ReqB, ResB>(
+    shared: Arc<Shared>,
+    mut inner: S,
+    mut request: Request<ReqB>,
+    run: Run,
+    reply: oneshot::Sender<Reply<ResB, S::Error>>,
+) where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+    S::Future: Send + 'static,
+    ResB: Body<Data = Bytes> + Send + 'static,
+    ResB::Error: Send,
+{
+    let config = &shared.config;
+    let guard = match recover::claim(&config.manager, &run.claim, &config.policy, &run.payload).await {
+        Ok(Answer::Acquired(guard)) => guard,
+        answer => {
+            // Nobody may be waiting any more; there is nobody else to tell.
+            let _ = reply.send(Reply::Answer(without_running(answer)));
+            return;
+        }
+    };
+    request.extensions_mut().insert(guard.lease());
+    match caught(AssertUnwindSafe(|| inner.call(request))).await {
+        Ok(Ok(response)) => finish(config, guard, response, reply).await,
+        Ok(Err(error)) => {
+            give_up(guard).await;
+            let _ = reply.send(Reply::Error(error));
+        }
+        Err(panic) => {
+            error!("the handler panicked");
+            give_up(guard).await;
+            let _ = reply.send(Reply::Panic(panic));
+        }
+    }
+}
+
+/// The answers that need no handler.
+fn without_running<B>(answer: Result<Answer<LeaseGuard>, StoreError>) -> Response<ReplayBody<B>> {
+    let problem = match answer {
+        Ok(Answer::Replay(recording)) => match record::replay(&recording) {
+            Ok(response) => return response.map(ReplayBody::full),
+            Err(error) => {
+                error!(%error, "a recording cannot be replayed");
+                let status = recording.status();
+                Problem::NotReplayable(Tombstone { reason: TombstoneReason::Broken, status, location: None })
+            }
+        },
+        Ok(Answer::InFlight { retry_after }) => Problem::InFlight(retry_after),
+        Ok(Answer::Mismatch) => Problem::Mismatch,
+        Ok(Answer::NotReplayable(tombstone)) => Problem::NotReplayable(tombstone),
+        // A guard in this place would be a bug of the caller; dropping it settles the record by its effects.
+        Ok(Answer::Indeterminate(_) | Answer::Acquired(_)) => Problem::OutcomeUnknown,
+        Err(error) => unavailable(error),
+    };
+    refuse(problem)
+}
+
+/// Calls the service and awaits it, turning a panic at either point into a value.
+async fn caught<Fut: Future>(call: AssertUnwindSafe<impl FnOnce() -> Fut>) -> Result<Fut::Output, Panic> {
+    let mut future = Box::pin(catch_unwind(call)?);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+async fn give_up(mut guard: LeaseGuard) {
+    if let Err(error) = guard.give_up().await {
+        warn!(%error, "a lease could not be settled; it will lapse");
+    }
+}
+
+/// Settles by what the handler answered, then answers. If the store is down the client is not kept waiting: it gets
+/// the answer, marked as unrecorded, and recording is tried again for as long as the lease would have lasted.
+async fn finish<B, E>(
+    config: &Config,
+    mut guard: LeaseGuard,
+    response: Response<B>,
+    reply: oneshot::Sender<Reply<B, E>>,
+) where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Send,
+{
+    let lease = guard.lease();
+    if lease.0.recorded_in() == Some(response.status().as_u16()) {
+        guard.settled_in_transaction();
+        let _ = reply.send(Reply::Answer(marked(response.map(ReplayBody::inner), "created")));
+        return;
+    }
+    let verdict = response.extensions().get::<Verdict>().copied();
+    let (settlement, mut response) =
+        match record::fate(verdict, response.status(), lease.0.effects, lease.0.is_marked()) {
+            Fate::Surrender => {
+                if let Err(error) = guard.surrender().await {
+                    warn!(%error, "a lease could not be surrendered; it will lapse");
+                }
+                let _ = reply.send(Reply::Answer(marked(response.map(ReplayBody::inner), "indeterminate")));
+                return;
+            }
+            Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
+            fate => match record::keep(config, response, fate == Fate::Bury).await {
+                Kept::Recording(recording, response) => (Settlement::Record(recording), response),
+                Kept::Tombstone(tombstone, response) => (Settlement::Bury(tombstone), response),
+            },
+        };
+    let written = guard.settle(&settlement).await;
+    let status = match (&written, &settlement) {
+        (Ok(Written::Refused(State::Completed) | Written::AlreadyApplied), _) => {
+            // `complete_in` was committed after all: what it recorded is the answer every retry gets, so give it now.
+            if let Some(recorded) = recorded(&lease).await {
+                response = recorded.map(ReplayBody::full);
+            }
+            "created"
+        }
+        (Ok(Written::Applied), Settlement::Record(_) | Settlement::Bury(_)) => "created",
+        (Ok(Written::Applied | Written::Missing), Settlement::Release) => "released",
+        _ => {
+            observe::unrecorded();
+            warn!(?written, "an answer is sent that is not recorded");
+            "unrecorded"
+        }
+    };
+    let _ = reply.send(Reply::Answer(marked(response, status)));
+    if written.is_err()
+        && let Err(error) = guard.settle_persistently(&settlement).await
+    {
+        error!(%error, "an answer could not be recorded; the record is indeterminate");
+    }
+}
+
+async fn recorded(lease: &crate::Lease) -> Option<Response<Bytes>> {
+    let snapshot = lease.0.manager.get(lease.record()).await.ok().flatten()?;
+    record::answer(&snapshot.recording?).ok()
+}
+
+fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
+    response.headers_mut().insert(STATUS_HEADER, HeaderValue::from_static(status));
+    response
+}
+
+fn refuse<B>(problem: Problem) -> Response<ReplayBody<B>> {
+    problem.into_response().map(ReplayBody::full)
+}
+
+fn unavailable(error: StoreError) -> Problem {
+    error!(%error, source = ?std::error::Error::source(&error), "the idempotency store failed; nothing was run");
+    Problem::StoreUnavailable
+}

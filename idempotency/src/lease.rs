@@ -1,0 +1,226 @@
+//! What the running work holds: proof that it may run, and the means to say what happened.
+//!
+//! [`Lease`] is the handle the work sees; it can be cloned and passed down. [`LeaseGuard`] is its one owner: it renews,
+//! settles, and knows what dropping means.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::{Effects, Fence, Grant, Holder, IdempotencyManager, RecordId, StoreError, Terms, Written};
+
+pub(crate) mod guard;
+
+/// How often a mark is sent before it counts as failed.
+const MARK_TRIES: u32 = 3;
+
+/// A handle on the claim that lets this work run.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use probity_idempotency::*;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
+/// # let key = IdempotencyKey::new("k")?;
+/// # let print = Fingerprint::of(&HashKey::default(), &[b"job"]);
+/// # let policy = Policy::default().effects(Effects::Marked);
+/// let charged = execute(&manager, &Scope::single_tenant(), &key, print, &policy, async |lease| {
+///     let channel_key = lease.downstream_key("channel"); // the same for every attempt
+///     lease.effect_starting().await?; // refuses if another attempt took over
+///     Ok::<_, StoreError>(channel_key.len()) // call the channel here, with its key
+/// })
+/// .await?;
+/// assert_eq!(charged, Execution::Fresh(40));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Lease(pub(crate) Arc<Held>);
+
+/// What handle and guard share.
+pub(crate) struct Held {
+    pub(crate) manager: Arc<dyn IdempotencyManager>,
+    pub(crate) holder: Holder,
+    pub(crate) grant: Grant,
+    pub(crate) effects: Effects,
+    pub(crate) terms: Terms,
+    /// Set before the mark is sent: from then on it may be in the store.
+    marked: AtomicBool,
+    /// The status of the recording that `complete_in` wrote, 0 for a job's; `NOT_RECORDED` if none.
+    recorded: AtomicU16,
+    /// Until when this process may believe in its lease; measured from before the claim was sent.
+    believed_until: watch::Sender<Instant>,
+}
+
+const NOT_RECORDED: u16 = u16::MAX;
+
+impl Held {
+    pub(crate) fn new(
+        manager: Arc<dyn IdempotencyManager>,
+        claim: &crate::Claim,
+        grant: Grant,
+        asked_at: Instant,
+    ) -> Self {
+        Self {
+            manager,
+            holder: claim.holder(),
+            grant,
+            effects: claim.effects,
+            terms: claim.terms,
+            marked: AtomicBool::new(false),
+            recorded: AtomicU16::new(NOT_RECORDED),
+            believed_until: watch::Sender::new(asked_at + grant.lease),
+        }
+    }
+
+    /// Whether the work may have touched the world in a way its own transaction does not cover.
+    pub(crate) fn may_have_had_effect(&self) -> bool {
+        self.effects == Effects::Opaque || self.is_marked()
+    }
+
+    /// Whether an external effect was announced.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked.load(Ordering::SeqCst)
+    }
+
+    /// The status `complete_in` recorded, if it was used.
+    pub(crate) fn recorded_in(&self) -> Option<u16> {
+        Some(self.recorded.load(Ordering::SeqCst)).filter(|status| *status != NOT_RECORDED)
+    }
+
+    pub(crate) fn believe_until(&self, until: Instant) {
+        self.believed_until.send_replace(until);
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.believed_until.borrow() <= Instant::now()
+    }
+}
+
+impl Lease {
+    /// The record, as 64 hexadecimal digits: stable across attempts, safe to log, useless as a key.
+    #[must_use]
+    pub fn record_id(&self) -> String {
+        self.0.holder.record.to_hex()
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn record(&self) -> RecordId {
+        self.0.holder.record
+    }
+
+    /// Higher than the fence of every earlier attempt.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.0.grant.fence
+    }
+
+    /// 1 for the first execution, more after a takeover or a release.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.grant.attempt
+    }
+
+    /// The idempotency key to send downstream for `step`; the same for every attempt, so the other side can tell a
+    /// retry from a second order.
+    #[must_use]
+    pub fn downstream_key(&self, step: &str) -> String {
+        self.0.holder.record.downstream_key(step)
+    }
+
+    /// Call it just before an external effect. When it returns `Ok`, this attempt still holds the record and no other
+    /// will ever run without proof that the effect did not happen (I-5). When it returns an error, do not start.
+    ///
+    /// # Cancel safety
+    /// The mark may have been set; the record then counts as marked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if another attempt took over; other kinds if the store
+    /// cannot say.
+    pub async fn effect_starting(&self) -> Result<(), StoreError> {
+        if self.0.is_lost() {
+            return Err(StoreError::lease_lost());
+        }
+        self.0.marked.store(true, Ordering::SeqCst);
+        let mut tries = 1;
+        loop {
+            match self.0.manager.mark_effect(&self.0.holder).await {
+                Ok(Written::Applied | Written::AlreadyApplied) => return Ok(()),
+                Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
+                    return Err(StoreError::lease_lost());
+                }
+                Err(error) if tries == MARK_TRIES => return Err(error),
+                Err(_) => tries += 1,
+            }
+        }
+    }
+
+    /// Records the answer in the caller's transaction: it commits with the business write, or neither does. If another
+    /// attempt took over, this is an error, and `?` rolls the business write back (I-4).
+    ///
+    /// `on` is anything that executes SQL in the database that holds the records: `&mut *tx` of a `sqlx` transaction,
+    /// or a wrapper around one. It is one statement.
+    ///
+    /// # Cancel safety
+    /// Nothing is recorded unless the transaction commits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if the record is not held by this attempt in this
+    /// database; other kinds if the database failed. Roll back in either case.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub async fn complete_in<'c, E>(&self, on: E, recording: &crate::Recording) -> Result<(), StoreError>
+    where
+        E: sqlx::Executor<'c>,
+        E::Database: crate::store::sql::Dialect,
+    {
+        let held = &self.0;
+        crate::store::sql::complete_in(on, &held.holder, recording, held.terms.retention).await?;
+        held.recorded.store(recording.status().min(NOT_RECORDED - 1), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether this attempt must assume that another may run: a renewal was refused, or none succeeded in time.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Returns when the lease is lost; never, if the work settles first.
+    ///
+    /// # Cancel safety
+    /// Only waits.
+    pub async fn lost(&self) {
+        let mut believed = self.0.believed_until.subscribe();
+        loop {
+            let until = *believed.borrow_and_update();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {
+                    if self.0.is_lost() { return }
+                }
+                changed = believed.changed() => {
+                    if changed.is_err() { std::future::pending::<()>().await }
+                }
+            }
+        }
+    }
+
+    /// What was asked for when the record was claimed.
+    #[must_use]
+    pub fn lease_length(&self) -> Duration {
+        self.0.terms.lease
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("record", &self.0.holder.record)
+            .field("fence", &self.0.grant.fence.0)
+            .field("attempt", &self.0.grant.attempt)
+            .finish()
+    }
+}

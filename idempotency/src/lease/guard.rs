@@ -1,0 +1,279 @@
+//! The owner of a lease: renews it while the work runs, and settles it exactly once.
+//!
+//! Invariant: a guard that is dropped unsettled gives the key back only if nothing can have happened. Otherwise it
+//! ends the lease, and the record is indeterminate: never a blind delete (I-5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::{Held, Lease};
+use crate::{
+    Answer, Claim, IdempotencyManager, Recording, Renewed, State, StoreError, Tombstone, Written, observe,
+};
+
+/// Sends `claim`, and turns a grant into a guard that renews itself.
+///
+/// A claim whose reply was lost is sent once more with the same token before this gives up; if it still may have been
+/// granted, it is given back in the background, since nothing ran.
+///
+/// # Cancel safety
+/// A claim in flight may have been granted; it then lapses with its lease. Run this in a task of its own if the caller
+/// can be cancelled.
+///
+/// # Errors
+/// If the store cannot answer. Do not run the work (I-9).
+pub async fn claim(
+    manager: &Arc<dyn IdempotencyManager>,
+    claim: &Claim,
+) -> Result<Answer<LeaseGuard>, StoreError> {
+    let mut asked_at = Instant::now();
+    let mut answer = manager.begin(claim).await;
+    if answer.as_ref().is_err_and(|error| error.effect() == crate::Effect::Unknown) {
+        asked_at = Instant::now();
+        answer = manager.begin(claim).await;
+    }
+    match answer {
+        Ok(answer) => Ok(guarded(manager, claim, answer, asked_at)),
+        Err(error) => {
+            if error.effect() == crate::Effect::Unknown {
+                let (manager, holder) = (Arc::clone(manager), claim.holder());
+                tokio::spawn(async move { manager.abandon(&holder).await });
+            }
+            Err(error)
+        }
+    }
+}
+
+fn guarded(
+    manager: &Arc<dyn IdempotencyManager>,
+    claim: &Claim,
+    answer: Answer,
+    asked_at: Instant,
+) -> Answer<LeaseGuard> {
+    match answer {
+        Answer::Acquired(grant) => {
+            let held = Held::new(Arc::clone(manager), claim, grant, asked_at);
+            Answer::Acquired(LeaseGuard::new(Lease(Arc::new(held))))
+        }
+        Answer::Replay(recording) => Answer::Replay(recording),
+        Answer::InFlight { retry_after } => Answer::InFlight { retry_after },
+        Answer::Mismatch => Answer::Mismatch,
+        Answer::NotReplayable(tombstone) => Answer::NotReplayable(tombstone),
+        Answer::Indeterminate(indeterminate) => Answer::Indeterminate(indeterminate),
+    }
+}
+
+/// How a finished run is settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// Keep the answer for retries.
+    Record(Recording),
+    /// Keep that it ran.
+    Bury(Tombstone),
+    /// Nothing happened: the key is free again.
+    Release,
+}
+
+/// The one owner of a claim. Settle it with [`complete`](Self::complete), [`tombstone`](Self::tombstone),
+/// [`abandon`](Self::abandon) or [`surrender`](Self::surrender); dropping it settles by the declared effects.
+#[must_use = "dropping a guard gives the key back or makes the record indeterminate"]
+#[derive(Debug)]
+pub struct LeaseGuard {
+    lease: Lease,
+    renewal: AbortHandle,
+    settled: bool,
+}
+
+impl LeaseGuard {
+    fn new(lease: Lease) -> Self {
+        let renewal = tokio::spawn(renew_while_held(Arc::clone(&lease.0))).abort_handle();
+        Self { lease, renewal, settled: false }
+    }
+
+    /// The handle to pass to the work.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// Records the answer. The guard counts as settled only when the store has said so.
+    ///
+    /// # Cancel safety
+    /// The answer may have been recorded. Calling again is harmless.
+    ///
+    /// # Errors
+    /// If the store cannot answer; call again, with the same recording.
+    pub async fn complete(&mut self, recording: &Recording) -> Result<Written, StoreError> {
+        let held = &self.lease.0;
+        let written = held.manager.complete(&held.holder, recording, held.terms.retention).await?;
+        observe::completed(recording.size(), held.is_lost(), &written);
+        self.seal();
+        Ok(written)
+    }
+
+    /// Records that the work ran and cannot be replayed.
+    ///
+    /// # Cancel safety
+    /// The tombstone may have been recorded. Calling again is harmless.
+    ///
+    /// # Errors
+    /// If the store cannot answer; call again.
+    pub async fn tombstone(&mut self, tombstone: &Tombstone) -> Result<Written, StoreError> {
+        let held = &self.lease.0;
+        let written = held.manager.tombstone(&held.holder, tombstone, held.terms.retention).await?;
+        self.seal();
+        Ok(written)
+    }
+
+    /// Gives the key back: nothing happened. Answers `Refused` after a mark, or if `complete_in` was committed after
+    /// all; nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// The key may have been given back. Calling again is harmless.
+    ///
+    /// # Errors
+    /// If the store cannot answer; call again.
+    pub async fn abandon(&mut self) -> Result<Written, StoreError> {
+        let held = &self.lease.0;
+        let written = held.manager.abandon(&held.holder).await?;
+        if written != Written::Refused(State::InFlight) {
+            self.seal();
+        }
+        Ok(written)
+    }
+
+    /// Ends the lease now, without an answer: if anything may have happened the record is indeterminate.
+    ///
+    /// # Cancel safety
+    /// The lease may have ended. Calling again is harmless.
+    ///
+    /// # Errors
+    /// If the store cannot answer; the lease then ends by itself.
+    pub async fn surrender(&mut self) -> Result<(), StoreError> {
+        self.renewal.abort();
+        self.settled = true;
+        surrender(&self.lease.0).await
+    }
+
+    /// Settles once.
+    ///
+    /// # Cancel safety
+    /// It may be settled. Calling again is harmless.
+    ///
+    /// # Errors
+    /// If the store cannot answer; call again, with the same settlement.
+    pub async fn settle(&mut self, settlement: &Settlement) -> Result<Written, StoreError> {
+        match settlement {
+            Settlement::Record(recording) => self.complete(recording).await,
+            Settlement::Bury(tombstone) => self.tombstone(tombstone).await,
+            Settlement::Release => self.abandon().await,
+        }
+    }
+
+    /// Settles, and keeps trying for the length of a lease: after the work ran, only the record can prevent a second
+    /// run.
+    ///
+    /// # Cancel safety
+    /// It may be settled. Calling again is harmless.
+    ///
+    /// # Errors
+    /// The last failure, if none of the tries reached the store.
+    pub async fn settle_persistently(&mut self, settlement: &Settlement) -> Result<Written, StoreError> {
+        let give_up_at = Instant::now() + self.lease.0.terms.lease;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match self.settle(settlement).await {
+                Err(_) if Instant::now() + pause < give_up_at => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+                verdict => return verdict,
+            }
+        }
+    }
+
+    /// Ends without an answer, by the declared effects, as dropping does.
+    ///
+    /// # Cancel safety
+    /// It may have ended. Calling again is harmless.
+    ///
+    /// # Errors
+    /// If the store cannot answer; the lease then ends by itself.
+    pub async fn give_up(&mut self) -> Result<(), StoreError> {
+        self.renewal.abort();
+        give_up(&self.lease.0).await?;
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Declares that `complete_in` has settled the record inside a committed transaction.
+    pub(crate) fn settled_in_transaction(&mut self) {
+        self.seal();
+    }
+
+    fn seal(&mut self) {
+        self.settled = true;
+        self.renewal.abort();
+        // A settled lease is never "lost": let those who wait for that wait for ever.
+        self.lease.0.believe_until(Instant::now() + Duration::from_secs(86_400 * 365));
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        if self.settled {
+            return;
+        }
+        let held = Arc::clone(&self.lease.0);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = give_up(&held).await {
+                    warn!(record = ?held.holder.record, %error, "a dropped lease could not be settled; it will lapse");
+                }
+            });
+        }
+    }
+}
+
+/// What an end without an answer means: the key is free if nothing can have happened, else the record is
+/// indeterminate.
+pub(crate) async fn give_up(held: &Held) -> Result<(), StoreError> {
+    if held.may_have_had_effect() {
+        return surrender(held).await;
+    }
+    held.manager.abandon(&held.holder).await.map(|_| ())
+}
+
+async fn surrender(held: &Held) -> Result<(), StoreError> {
+    if held.may_have_had_effect() {
+        observe::indeterminate();
+        warn!(record = ?held.holder.record, fence = held.grant.fence.0, "outcome unknown; it will not run again without proof");
+    }
+    held.manager.renew(&held.holder, Duration::ZERO).await.map(|_| ())
+}
+
+/// Renews every third of the lease. Belief in the lease is measured from before a renewal was sent, so a slow store or
+/// a paused process can only make us give up sooner.
+async fn renew_while_held(held: Arc<Held>) {
+    let pause = held.terms.lease / 3;
+    loop {
+        sleep(pause).await;
+        let asked_at = Instant::now();
+        match held.manager.renew(&held.holder, held.terms.lease).await {
+            Ok(Renewed::Held(left)) if !left.is_zero() => held.believe_until(asked_at + left),
+            Ok(Renewed::Settled(_)) => return,
+            Ok(Renewed::Held(_) | Renewed::LostTo(_) | Renewed::Missing) => {
+                held.believe_until(asked_at);
+                observe::lease_lost();
+                warn!(record = ?held.holder.record, marked = held.may_have_had_effect(), "the lease is lost");
+                return;
+            }
+            Err(error) => warn!(record = ?held.holder.record, %error, "a renewal failed; it is tried again"),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What an operator sees: counters through the `metrics` facade. Never a key, a scope or a body.
+
+use std::time::Duration;
+
+use crate::{Answer, Written};
+
+const CLAIMS: &str = "idempotency_claims_total";
+const STORED_BYTES: &str = "idempotency_stored_bytes";
+const LATE: &str = "idempotency_late_completions_total";
+const LOST: &str = "idempotency_lost_leases_total";
+const INDETERMINATE: &str = "idempotency_indeterminate_total";
+#[cfg(feature = "tower")]
+const UNRECORDED: &str = "idempotency_unrecorded_total";
+const STORE_ERRORS: &str = "idempotency_store_errors_total";
+const BEGIN_SECONDS: &str = "idempotency_begin_seconds";
+
+/// Counts an answer under its name.
+pub(crate) fn answered<G>(answer: &Answer<G>, took: Duration) {
+    let outcome = match answer {
+        Answer::Acquired(_) => "acquired",
+        Answer::Replay(_) => "replay",
+        Answer::InFlight { .. } => "in_flight",
+        Answer::Mismatch => "mismatch",
+        Answer::NotReplayable(_) => "not_replayable",
+        Answer::Indeterminate(_) => "indeterminate",
+    };
+    metrics::counter!(CLAIMS, "outcome" => outcome).increment(1);
+    metrics::histogram!(BEGIN_SECONDS).record(took);
+}
+
+/// Counts a completion; a late one came after the lease and is worth an alert.
+#[expect(clippy::cast_precision_loss, reason = "a histogram of sizes needs no exact large numbers")]
+pub(crate) fn completed(bytes: usize, late: bool, written: &Written) {
+    if matches!(written, Written::Applied) {
+        metrics::histogram!(STORED_BYTES).record(bytes as f64);
+        if late {
+            metrics::counter!(LATE).increment(1);
+        }
+    }
+    if matches!(written, Written::LostTo(_)) {
+        lease_lost();
+    }
+}
+
+/// A lease ended under running work.
+pub(crate) fn lease_lost() {
+    metrics::counter!(LOST).increment(1);
+}
+
+/// A record became indeterminate.
+pub(crate) fn indeterminate() {
+    metrics::counter!(INDETERMINATE).increment(1);
+}
+
+#[cfg(feature = "tower")]
+/// An answer was sent that could not be recorded.
+pub(crate) fn unrecorded() {
+    metrics::counter!(UNRECORDED).increment(1);
+}
+
+/// The store failed, and a call was refused for it.
+pub(crate) fn store_failed() {
+    metrics::counter!(STORE_ERRORS).increment(1);
+}

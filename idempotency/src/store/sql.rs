@@ -1,0 +1,346 @@
+//! The SQL stores: one implementation, one table, and a dialect per database.
+//!
+//! Invariant: every decision is one guarded statement of the database, by the database's clock. When a statement
+//! touched nothing, the record is read and the pure state machine says why; if it says "you may", somebody was faster
+//! and the statement is tried again.
+
+mod dialect;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod row;
+mod schema;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statements;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Pool;
+use sqlx::pool::PoolConnection;
+
+pub use dialect::Dialect;
+use dialect::{Value, driver::Driver};
+
+use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
+use crate::{
+    Answer, Claim, ErrorKind, Fence, Grant, Holder, IdempotencyManager, RecordId, Recording, Renewed,
+    Resolution, Snapshot, StoreError, Tombstone, Written,
+};
+
+/// How often a statement that lost a race is tried again before the call fails. Each round means somebody else made
+/// progress on this very record.
+const ROUNDS: u32 = 8;
+
+/// Records in the table `idempotency_records` of an SQL database.
+///
+/// It is the store to choose for money: with [`Lease::complete_in`](crate::Lease::complete_in) the answer commits in
+/// the same transaction as the business write.
+pub struct SqlStore<DB: Dialect> {
+    pool: Pool<DB>,
+}
+
+/// Records in SQLite; see [`SqlStore`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use probity_idempotency::SqliteStore;
+/// let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await?;
+/// let store = SqliteStore::new(pool).await?; // creates its table, once, under a lock
+/// # Ok(()) }
+/// ```
+#[cfg(feature = "sqlite")]
+pub type SqliteStore = SqlStore<sqlx::Sqlite>;
+
+/// Records in PostgreSQL; see [`SqlStore`].
+#[cfg(feature = "postgres")]
+pub type PostgresStore = SqlStore<sqlx::Postgres>;
+
+impl<DB: Dialect> SqlStore<DB> {
+    /// A store in `pool`'s database. Creates or upgrades its table; concurrent starts wait for each other.
+    ///
+    /// # Cancel safety
+    /// The table is upgraded or not, never half.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, or holds a schema newer than this crate knows.
+    pub async fn new(pool: Pool<DB>) -> Result<Self, StoreError> {
+        DB::migrate(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// Claims inside the caller's transaction: the claim is only real when it commits.
+    ///
+    /// For inboxes: claim, work and [`complete_in`](Self::complete_in) in one transaction. A concurrent duplicate
+    /// waits for that transaction inside the database.
+    ///
+    /// # Cancel safety
+    /// Nothing is claimed unless the transaction commits.
+    ///
+    /// # Errors
+    /// If the database failed, or kept changing the record under this statement.
+    pub async fn begin_in(connection: &mut DB::Connection, claim: &Claim) -> Result<Answer, StoreError> {
+        begin_on::<DB>(connection, claim).await
+    }
+
+    /// Records the answer in the caller's transaction; see [`Lease::complete_in`](crate::Lease::complete_in).
+    ///
+    /// # Cancel safety
+    /// Nothing is recorded unless the transaction commits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here: roll back. Other kinds if the database
+    /// failed.
+    pub async fn complete_in<'c, E>(
+        on: E,
+        holder: &Holder,
+        recording: &Recording,
+        retention: Duration,
+    ) -> Result<(), StoreError>
+    where
+        E: sqlx::Executor<'c, Database = DB>,
+    {
+        complete_in(on, holder, recording, retention).await
+    }
+
+    /// Gives the key back in the caller's transaction.
+    ///
+    /// # Cancel safety
+    /// Nothing is given back unless the transaction commits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here, or has marked it. Other kinds if the
+    /// database failed.
+    pub async fn abandon_in<'c, E>(on: E, holder: &Holder) -> Result<(), StoreError>
+    where
+        E: sqlx::Executor<'c, Database = DB>,
+    {
+        let values = [
+            Value::Bytes(holder.record.as_bytes()),
+            Value::Bytes(holder.token.as_bytes()),
+            Value::Int(machine::micros(RELEASED_FOR)),
+        ];
+        held(DB::execute(on, DB::statements().abandon, &values).await?)
+    }
+
+    /// Runs a guarded write by a holder, or says why it must not be.
+    async fn write(
+        &self,
+        holder: &Holder,
+        sql: &'static str,
+        rest: &[Value<'_>],
+        write: &Write<'_>,
+    ) -> Result<Written, StoreError> {
+        let mut values = vec![Value::Bytes(holder.record.as_bytes()), Value::Bytes(holder.token.as_bytes())];
+        values.extend_from_slice(rest);
+        self.guarded(holder.record, sql, &values, |entry, _| write.verdict(entry, holder.token)).await
+    }
+
+    /// Runs `sql`; when it touched nothing, `verdict` says why. No verdict means the record changed in between.
+    async fn guarded(
+        &self,
+        record: RecordId,
+        sql: &'static str,
+        values: &[Value<'_>],
+        verdict: impl Fn(&Entry, u64) -> Option<Written> + Send,
+    ) -> Result<Written, StoreError> {
+        let mut connection = self.connection().await?;
+        for _ in 0..ROUNDS {
+            if DB::touch(&mut connection, sql, values).await? > 0 {
+                return Ok(Written::Applied);
+            }
+            let Some((entry, now)) =
+                DB::read(&mut connection, DB::statements().read, record.as_bytes()).await?
+            else {
+                return Ok(Written::Missing);
+            };
+            if entry.is_gone(now) {
+                return Ok(Written::Missing);
+            }
+            if let Some(written) = verdict(&entry, now) {
+                return Ok(written);
+            }
+        }
+        Err(contended())
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<DB>, StoreError> {
+        self.pool.acquire().await.map_err(DB::classify)
+    }
+}
+
+pub(crate) async fn complete_in<'c, E>(
+    on: E,
+    holder: &Holder,
+    recording: &Recording,
+    retention: Duration,
+) -> Result<(), StoreError>
+where
+    E: sqlx::Executor<'c>,
+    E::Database: Dialect,
+{
+    let headers = recording.encode_headers();
+    let values = [
+        Value::Bytes(holder.record.as_bytes()),
+        Value::Bytes(holder.token.as_bytes()),
+        Value::Int(machine::micros(retention)),
+        Value::Int(u64::from(recording.status())),
+        Value::Bytes(&headers),
+        Value::Bytes(recording.bytes()),
+    ];
+    held(E::Database::execute(on, E::Database::statements().complete, &values).await?)
+}
+
+#[async_trait]
+impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
+    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        begin_on::<DB>(&mut *self.connection().await?, claim).await
+    }
+
+    async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
+        let (record, token) = (holder.record.as_bytes(), holder.token.as_bytes());
+        let values = [Value::Bytes(record), Value::Bytes(token), Value::Int(machine::micros(lease))];
+        let mut connection = self.connection().await?;
+        for _ in 0..ROUNDS {
+            if let Some([left]) = DB::integers(&mut connection, DB::statements().renew, &values).await? {
+                return Ok(Renewed::Held(Duration::from_micros(left)));
+            }
+            let Some((mut entry, now)) = DB::read(&mut connection, DB::statements().read, record).await?
+            else {
+                return Ok(Renewed::Missing);
+            };
+            match machine::renew(Some(&mut entry), holder.token, lease, now) {
+                Renewed::Held(_) => {}
+                refused => return Ok(refused),
+            }
+        }
+        Err(contended())
+    }
+
+    async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.write(holder, DB::statements().mark, &[], &Write::Mark).await
+    }
+
+    async fn complete(
+        &self,
+        holder: &Holder,
+        recording: &Recording,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        let headers = recording.encode_headers();
+        let values = [
+            Value::Int(machine::micros(retention)),
+            Value::Int(u64::from(recording.status())),
+            Value::Bytes(&headers),
+            Value::Bytes(recording.bytes()),
+        ];
+        let write = Write::Complete(recording, retention);
+        self.write(holder, DB::statements().complete, &values, &write).await
+    }
+
+    async fn tombstone(
+        &self,
+        holder: &Holder,
+        tombstone: &Tombstone,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        let values = [
+            Value::Int(machine::micros(retention)),
+            Value::Int(u64::from(tombstone.status)),
+            Value::MaybeBytes(tombstone.location.as_deref()),
+            Value::Text(tombstone.reason.as_str()),
+        ];
+        let write = Write::Tombstone(tombstone, retention);
+        self.write(holder, DB::statements().tombstone, &values, &write).await
+    }
+
+    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
+        let values = [Value::Int(machine::micros(RELEASED_FOR))];
+        self.write(holder, DB::statements().abandon, &values, &Write::Abandon).await
+    }
+
+    async fn resolve(
+        &self,
+        record: RecordId,
+        fence: Fence,
+        resolution: &Resolution,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        let (sql, keep, recording) = match resolution {
+            Resolution::Done(recording) => (DB::statements().resolve_done, retention, recording.clone()),
+            Resolution::Absent => (DB::statements().resolve_absent, RELEASED_FOR, Recording::default()),
+        };
+        let headers = recording.encode_headers();
+        let mut values =
+            vec![Value::Bytes(record.as_bytes()), Value::Int(fence.0), Value::Int(machine::micros(keep))];
+        if matches!(resolution, Resolution::Done(_)) {
+            values.extend([
+                Value::Int(u64::from(recording.status())),
+                Value::Bytes(&headers),
+                Value::Bytes(recording.bytes()),
+            ]);
+        }
+        self.guarded(record, sql, &values, |entry, now| {
+            machine::resolve_verdict(entry, fence, resolution, now)
+        })
+        .await
+    }
+
+    async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = DB::read(&mut connection, DB::statements().read, record.as_bytes()).await?;
+        Ok(found.filter(|(entry, now)| !entry.is_gone(*now)).map(|(entry, now)| Snapshot::of(&entry, now)))
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        DB::touch(&mut *self.connection().await?, DB::statements().purge, &[Value::Int(u64::from(limit))])
+            .await
+    }
+}
+
+impl<DB: Dialect> fmt::Debug for SqlStore<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SqlStore<{}>", DB::NAME)
+    }
+}
+
+fn begin_values(claim: &Claim) -> [Value<'_>; 7] {
+    [
+        Value::Bytes(claim.record.as_bytes()),
+        Value::Bytes(claim.token.as_bytes()),
+        Value::Bytes(claim.fingerprint.as_bytes()),
+        Value::Text(claim.effects.as_str()),
+        Value::Int(machine::micros(claim.terms.lease)),
+        Value::Int(machine::micros(claim.terms.lease_cap.max(claim.terms.lease))),
+        Value::Int(machine::micros(claim.terms.retention)),
+    ]
+}
+
+async fn begin_on<DB: Dialect>(on: &mut DB::Connection, claim: &Claim) -> Result<Answer, StoreError> {
+    let sql = DB::statements();
+    for _ in 0..ROUNDS {
+        if let Some([fence, attempt, left]) = DB::integers(&mut *on, sql.begin, &begin_values(claim)).await? {
+            let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+            return Ok(Answer::Acquired(Grant {
+                fence: Fence(fence),
+                attempt,
+                lease: Duration::from_micros(left),
+            }));
+        }
+        let found = DB::read(&mut *on, sql.read, claim.record.as_bytes()).await?;
+        let Some((entry, now)) = found else { continue };
+        if let Begin::Answer(answer) = machine::begin(Some(&entry), claim, now, 0) {
+            return Ok(answer);
+        }
+    }
+    Err(contended())
+}
+
+fn held(rows: u64) -> Result<(), StoreError> {
+    if rows > 0 { Ok(()) } else { Err(StoreError::lease_lost()) }
+}
+
+fn contended() -> StoreError {
+    StoreError::not_applied(ErrorKind::Unavailable, "the record kept changing under the statement")
+}

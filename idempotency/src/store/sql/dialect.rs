@@ -1,0 +1,164 @@
+//! What differs between databases: the statements, the migration lock, and how errors are read.
+
+/// A database this crate knows: `sqlx::Sqlite` and `sqlx::Postgres`. Sealed.
+pub trait Dialect: driver::Driver {}
+
+impl<DB: driver::Driver> Dialect for DB {}
+
+/// The part of a dialect that is nobody's business outside.
+pub(crate) mod driver {
+    use std::future::Future;
+
+    use sqlx::{Database, Executor, Pool};
+
+    use super::Value;
+    use crate::StoreError;
+    use crate::machine::Entry;
+    use crate::store::sql::statements::Statements;
+
+    pub trait Driver: Database {
+        fn statements() -> &'static Statements;
+
+        /// What a failure of the driver left behind.
+        fn classify(error: sqlx::Error) -> StoreError;
+
+        /// Creates or upgrades the schema under a lock.
+        fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+        /// Runs a guarded write and says how many rows it touched.
+        fn execute<'c, E: Executor<'c, Database = Self>>(
+            on: E,
+            sql: &'static str,
+            values: &[Value<'_>],
+        ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+        /// The same on a connection of the store's own.
+        fn touch(
+            on: &mut Self::Connection,
+            sql: &'static str,
+            values: &[Value<'_>],
+        ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+        /// Runs a guarded write that returns integers from the row it touched.
+        fn integers<const N: usize>(
+            on: &mut Self::Connection,
+            sql: &'static str,
+            values: &[Value<'_>],
+        ) -> impl Future<Output = Result<Option<[u64; N]>, StoreError>> + Send;
+
+        /// Reads a record, and the database's time.
+        fn read(
+            on: &mut Self::Connection,
+            sql: &'static str,
+            record: &[u8],
+        ) -> impl Future<Output = Result<Option<(Entry, u64)>, StoreError>> + Send;
+    }
+}
+
+/// A bound value. The same few types serve every database.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'a> {
+    Int(u64),
+    Bytes(&'a [u8]),
+    Text(&'static str),
+    MaybeBytes(Option<&'a [u8]>),
+}
+
+/// Implements [`Dialect`]'s statements for one database: generic code over two drivers would need a page of bounds,
+/// and none of it could be read.
+macro_rules! impl_dialect {
+    ($database:ty, $statements:expr, $migrate:path) => {
+        impl $crate::store::sql::dialect::driver::Driver for $database {
+            fn statements() -> &'static $crate::store::sql::statements::Statements {
+                &$statements
+            }
+
+            fn classify(error: sqlx::Error) -> StoreError {
+                classify(error)
+            }
+
+            async fn migrate(pool: &sqlx::Pool<Self>) -> Result<(), StoreError> {
+                $migrate(pool).await
+            }
+
+            async fn execute<'c, E: sqlx::Executor<'c, Database = Self>>(
+                on: E,
+                sql: &'static str,
+                values: &[Value<'_>],
+            ) -> Result<u64, StoreError> {
+                Ok(bind(sql, values).execute(on).await.map_err(classify)?.rows_affected())
+            }
+
+            async fn touch(
+                on: &mut Self::Connection,
+                sql: &'static str,
+                values: &[Value<'_>],
+            ) -> Result<u64, StoreError> {
+                Self::execute(on, sql, values).await
+            }
+
+            async fn integers<const N: usize>(
+                on: &mut Self::Connection,
+                sql: &'static str,
+                values: &[Value<'_>],
+            ) -> Result<Option<[u64; N]>, StoreError> {
+                let Some(row) = bind(sql, values).fetch_optional(on).await.map_err(classify)? else {
+                    return Ok(None);
+                };
+                let mut integers = [0; N];
+                for (index, integer) in integers.iter_mut().enumerate() {
+                    let value: i64 = sqlx::Row::try_get(&row, index).map_err(classify)?;
+                    *integer = u64::try_from(value).unwrap_or(0);
+                }
+                Ok(Some(integers))
+            }
+
+            async fn read(
+                on: &mut Self::Connection,
+                sql: &'static str,
+                record: &[u8],
+            ) -> Result<Option<(Entry, u64)>, StoreError> {
+                let row = bind(sql, &[Value::Bytes(record)]).fetch_optional(on).await.map_err(classify)?;
+                row.map(|row| decode(&row)?.into_entry()).transpose()
+            }
+        }
+
+        fn bind<'q>(
+            sql: &'static str,
+            values: &[Value<'_>],
+        ) -> sqlx::query::Query<'q, $database, <$database as sqlx::Database>::Arguments> {
+            values.iter().fold(sqlx::query(sql), |query, value| match *value {
+                Value::Int(integer) => query.bind(i64::try_from(integer).unwrap_or(i64::MAX)),
+                Value::Bytes(bytes) => query.bind(bytes),
+                Value::Text(text) => query.bind(text),
+                Value::MaybeBytes(bytes) => query.bind(bytes),
+            })
+        }
+
+        fn decode(row: &<$database as sqlx::Database>::Row) -> Result<StoredRow, StoreError> {
+            use sqlx::Row;
+            let read = || -> Result<StoredRow, sqlx::Error> {
+                Ok(StoredRow {
+                    fingerprint: row.try_get("fingerprint")?,
+                    effects: row.try_get("effects")?,
+                    state: row.try_get("state")?,
+                    token: row.try_get("token")?,
+                    fence: row.try_get("fence")?,
+                    attempt: row.try_get("attempt")?,
+                    effect_at: row.try_get("effect_at")?,
+                    lease_until: row.try_get("lease_until")?,
+                    cap_until: row.try_get("cap_until")?,
+                    expires_at: row.try_get("expires_at")?,
+                    status: row.try_get("status")?,
+                    headers: row.try_get("headers")?,
+                    body: row.try_get("body")?,
+                    location: row.try_get("location")?,
+                    reason: row.try_get("reason")?,
+                    now: row.try_get("now")?,
+                })
+            };
+            read().map_err(classify)
+        }
+    };
+}
+pub(crate) use impl_dialect;

@@ -1,0 +1,56 @@
+//! PostgreSQL: an advisory lock guards the migration; after a broken connection nothing is known.
+
+use sqlx::PgPool;
+
+use super::dialect::{Value, impl_dialect};
+use super::row::StoredRow;
+use super::schema;
+use super::statements::POSTGRES;
+use crate::machine::Entry;
+use crate::{ErrorKind, StoreError};
+
+/// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
+const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
+
+impl_dialect!(sqlx::Postgres, POSTGRES, migrate);
+
+async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
+    let mut tx = pool.begin().await.map_err(classify)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *tx)
+        .await
+        .map_err(classify)?;
+    sqlx::query(schema::VERSION_TABLE).execute(&mut *tx).await.map_err(classify)?;
+    let found: i64 = sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?;
+    schema::check(found)?;
+    if found < 1 {
+        sqlx::raw_sql(include_str!("postgres.sql")).execute(&mut *tx).await.map_err(classify)?;
+        sqlx::query(schema::WRITE_VERSION).bind(1i64).execute(&mut *tx).await.map_err(classify)?;
+    }
+    tx.commit().await.map_err(classify)
+}
+
+/// What a failure of the driver left behind.
+fn classify(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(inner) => match inner.code().as_deref().unwrap_or_default() {
+            // Conflicts of serializable transactions, deadlocks, lock timeouts: rolled back, try again.
+            "40001" | "40P01" | "55P03" => StoreError::not_applied(ErrorKind::Unavailable, error),
+            "57014" => StoreError::not_applied(ErrorKind::Timeout, error),
+            "53100" | "53200" => StoreError::not_applied(ErrorKind::Full, error),
+            "57P03" | "53300" => StoreError::not_applied(ErrorKind::Unavailable, error),
+            code if code.starts_with("08") || code.starts_with("57P") || code == "40003" => {
+                StoreError::unknown(ErrorKind::Unavailable, error)
+            }
+            _ => StoreError::not_applied(ErrorKind::Rejected, error),
+        },
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            StoreError::not_applied(ErrorKind::Unavailable, error)
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+            StoreError::not_applied(ErrorKind::Corrupt, error)
+        }
+        _ => StoreError::unknown(ErrorKind::Unavailable, error),
+    }
+}

@@ -1,0 +1,110 @@
+//! The guarded statements. Times are microseconds of the database's own clock; `$1` is the record, `$2` the token.
+
+/// Every statement of a store, for one database.
+#[derive(Debug)]
+pub struct Statements {
+    pub(crate) begin: &'static str,
+    pub(crate) read: &'static str,
+    pub(crate) renew: &'static str,
+    pub(crate) mark: &'static str,
+    pub(crate) complete: &'static str,
+    pub(crate) tombstone: &'static str,
+    pub(crate) abandon: &'static str,
+    pub(crate) resolve_done: &'static str,
+    pub(crate) resolve_absent: &'static str,
+    pub(crate) purge: &'static str,
+}
+
+/// The statements with `$now` as the clock and `$skip` as the suffix that skips locked rows.
+///
+/// `begin` inserts, or takes the row over if the state machine permits it: the key is free (released, or its retention
+/// is over), the same token asks again, or the lease is over and nothing can have happened. It never waits for
+/// anything but the row itself.
+macro_rules! statements {
+    ($now:literal, $skip:literal) => {
+        Statements {
+            begin: concat!(
+                "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, fence, attempt, ",
+                "created_at, lease_until, cap_until, expires_at) ",
+                "VALUES ($1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
+                $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7) ",
+                "ON CONFLICT (id) DO UPDATE SET ",
+                "fence = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.fence ",
+                "  WHEN r.fence >= excluded.fence THEN r.fence + 1 ELSE excluded.fence END, ",
+                "attempt = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.attempt ",
+                "  WHEN r.state IN ('in_flight', 'released') THEN r.attempt + 1 ELSE 1 END, ",
+                "lease_until = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+                "  AND r.cap_until < excluded.lease_until THEN r.cap_until ELSE excluded.lease_until END, ",
+                "cap_until = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+                "  THEN r.cap_until ELSE excluded.cap_until END, ",
+                "expires_at = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+                "  THEN r.expires_at ELSE excluded.expires_at END, ",
+                "effect_at = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+                "  THEN r.effect_at ELSE NULL END, ",
+                "created_at = CASE WHEN r.state = 'in_flight' THEN r.created_at ELSE excluded.created_at END, ",
+                "token = excluded.token, fingerprint = excluded.fingerprint, effects = excluded.effects, ",
+                "state = 'in_flight', status = NULL, headers = NULL, body = NULL, location = NULL, reason = NULL, ",
+                "finished_at = NULL ",
+                "WHERE r.state = 'released' ",
+                "OR (r.state IN ('completed', 'tombstoned') AND r.expires_at <= ", $now, ") ",
+                "OR (r.state = 'in_flight' AND r.fingerprint = excluded.fingerprint AND (r.token = excluded.token ",
+                "  OR (r.lease_until <= ", $now, " AND r.effects <> 'opaque' AND r.effect_at IS NULL))) ",
+                "RETURNING fence, attempt, lease_until - ", $now
+            ),
+            read: concat!(
+                "SELECT fingerprint, effects, state, token, fence, attempt, effect_at, lease_until, cap_until, ",
+                "expires_at, status, headers, body, location, reason, ", $now, " AS now ",
+                "FROM idempotency_records WHERE id = $1"
+            ),
+            renew: concat!(
+                "UPDATE idempotency_records SET lease_until = ",
+                "CASE WHEN cap_until < ", $now, " + $3 THEN cap_until ELSE ", $now, " + $3 END ",
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight' RETURNING lease_until - ", $now
+            ),
+            mark: concat!(
+                "UPDATE idempotency_records SET effect_at = ", $now, " ",
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL"
+            ),
+            complete: concat!(
+                "UPDATE idempotency_records SET state = 'completed', finished_at = ", $now, ", ",
+                "expires_at = ", $now, " + $3, status = $4, headers = $5, body = $6 ",
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight'"
+            ),
+            tombstone: concat!(
+                "UPDATE idempotency_records SET state = 'tombstoned', finished_at = ", $now, ", ",
+                "expires_at = ", $now, " + $3, status = $4, location = $5, reason = $6 ",
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight'"
+            ),
+            abandon: concat!(
+                "UPDATE idempotency_records SET state = 'released', finished_at = ", $now, ", ",
+                "expires_at = ", $now, " + $3 ",
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL"
+            ),
+            resolve_done: concat!(
+                "UPDATE idempotency_records SET state = 'completed', finished_at = ", $now, ", ",
+                "expires_at = ", $now, " + $3, status = $4, headers = $5, body = $6 ",
+                "WHERE id = $1 AND fence = $2 AND state = 'in_flight' AND lease_until <= ", $now
+            ),
+            resolve_absent: concat!(
+                "UPDATE idempotency_records SET state = 'released', finished_at = ", $now, ", ",
+                "expires_at = ", $now, " + $3 ",
+                "WHERE id = $1 AND fence = $2 AND state = 'in_flight' AND lease_until <= ", $now
+            ),
+            purge: concat!(
+                "DELETE FROM idempotency_records WHERE id IN (SELECT id FROM idempotency_records ",
+                "WHERE expires_at <= ", $now, " AND (state <> 'in_flight' ",
+                "OR (effects <> 'opaque' AND effect_at IS NULL)) LIMIT $1", $skip, ")"
+            ),
+        }
+    };
+}
+
+/// SQLite: its clock has milliseconds, and stands still within one statement.
+#[cfg(feature = "sqlite")]
+pub(crate) static SQLITE: Statements =
+    statements!("(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)", "");
+
+/// PostgreSQL: the start of the statement, so time spent waiting for a row never makes a lease look older.
+#[cfg(feature = "postgres")]
+pub(crate) static POSTGRES: Statements =
+    statements!("((extract(epoch FROM statement_timestamp()) * 1000000)::bigint)", " FOR UPDATE SKIP LOCKED");

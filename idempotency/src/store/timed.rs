@@ -1,0 +1,86 @@
+//! Any store, with a limit on how long a call may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+use crate::{
+    Answer, Claim, ErrorKind, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
+    Snapshot, StoreError, Tombstone, Written,
+};
+
+/// A call that takes longer fails, with an unknown effect: the store may still apply it.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    pub(crate) inner: Arc<dyn IdempotencyManager>,
+    pub(crate) limit: Duration,
+}
+
+impl Timed {
+    async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        match timeout(self.limit, call).await {
+            Ok(answer) => answer,
+            Err(elapsed) => Err(StoreError::unknown(ErrorKind::Timeout, elapsed)),
+        }
+    }
+}
+
+#[async_trait]
+impl IdempotencyManager for Timed {
+    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        self.within(self.inner.begin(claim)).await
+    }
+
+    async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
+        self.within(self.inner.renew(holder, lease)).await
+    }
+
+    async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.within(self.inner.mark_effect(holder)).await
+    }
+
+    async fn complete(
+        &self,
+        holder: &Holder,
+        recording: &Recording,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        self.within(self.inner.complete(holder, recording, retention)).await
+    }
+
+    async fn tombstone(
+        &self,
+        holder: &Holder,
+        tombstone: &Tombstone,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        self.within(self.inner.tombstone(holder, tombstone, retention)).await
+    }
+
+    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.within(self.inner.abandon(holder)).await
+    }
+
+    async fn resolve(
+        &self,
+        record: RecordId,
+        fence: Fence,
+        resolution: &Resolution,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        self.within(self.inner.resolve(record, fence, resolution, retention)).await
+    }
+
+    async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
+        self.within(self.inner.get(record)).await
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        self.inner.purge(limit).await
+    }
+}

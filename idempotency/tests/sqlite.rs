@@ -1,0 +1,125 @@
+//! SQLite: what only a store inside the business database can promise.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![cfg(feature = "sqlite")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use probity_idempotency::*;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{Row, SqlitePool};
+
+struct Database {
+    pool: SqlitePool,
+    _folder: tempfile::TempDir,
+}
+
+async fn database() -> Database {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new()
+        .filename(folder.path().join("test.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
+    sqlx::query("CREATE TABLE payments (amount INTEGER NOT NULL)").execute(&pool).await.unwrap();
+    Database { pool, _folder: folder }
+}
+
+async fn payments(pool: &SqlitePool) -> i64 {
+    sqlx::query("SELECT count(*) FROM payments").fetch_one(pool).await.unwrap().get(0)
+}
+
+fn a_claim(effects: Effects, lease: Duration) -> Claim {
+    Claim {
+        record: RecordId::from_bytes([7; 32]),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects,
+        terms: Terms { lease, ..Terms::default() },
+    }
+}
+
+fn granted(answer: Answer<LeaseGuard>) -> LeaseGuard {
+    match answer {
+        Answer::Acquired(guard) => guard,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+async fn pay(pool: &SqlitePool, lease: &Lease, commit: bool) -> Result<(), StoreError> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("INSERT INTO payments (amount) VALUES (100)").execute(&mut *tx).await.unwrap();
+    lease.complete_in(&mut *tx, &Recording::new(201).body("paid")).await?;
+    if commit {
+        tx.commit().await.unwrap();
+    } else {
+        tx.rollback().await.unwrap();
+    }
+    Ok(())
+}
+
+// proves: I-4
+#[tokio::test]
+async fn the_answer_commits_with_the_payment_and_rolls_back_with_it() {
+    let database = database().await;
+    let manager: Arc<dyn IdempotencyManager> =
+        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
+    let first = a_claim(Effects::Local, Duration::from_secs(30));
+    let guard = granted(claim(&manager, &first).await.unwrap());
+    pay(&database.pool, &guard.lease(), false).await.unwrap();
+    assert_eq!(manager.get(first.record).await.unwrap().unwrap().state, State::InFlight);
+    assert_eq!(payments(&database.pool).await, 0);
+    pay(&database.pool, &guard.lease(), true).await.unwrap();
+    assert_eq!(payments(&database.pool).await, 1);
+    let retry = a_claim(Effects::Local, Duration::from_secs(30));
+    assert_eq!(manager.begin(&retry).await.unwrap(), Answer::Replay(Recording::new(201).body("paid")));
+}
+
+// proves: I-4
+#[tokio::test]
+async fn a_zombie_can_commit_neither_its_answer_nor_its_payment() {
+    let database = database().await;
+    let manager: Arc<dyn IdempotencyManager> =
+        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
+    let zombie = granted(claim(&manager, &a_claim(Effects::Local, Duration::ZERO)).await.unwrap());
+    let heir = granted(claim(&manager, &a_claim(Effects::Local, Duration::from_secs(30))).await.unwrap());
+    assert_eq!((heir.lease().attempt(), heir.lease().fence() > zombie.lease().fence()), (2, true));
+    let lost = pay(&database.pool, &zombie.lease(), true).await.unwrap_err();
+    assert_eq!((lost.kind(), lost.effect()), (ErrorKind::LeaseLost, Effect::NotApplied));
+    assert_eq!(payments(&database.pool).await, 0);
+    pay(&database.pool, &heir.lease(), true).await.unwrap();
+    assert_eq!(payments(&database.pool).await, 1);
+}
+
+#[tokio::test]
+async fn many_starts_at_once_create_one_table() {
+    let database = database().await;
+    let starts: Vec<_> = (0..8).map(|_| tokio::spawn(SqliteStore::new(database.pool.clone()))).collect();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+    let versions: i64 = sqlx::query("SELECT count(*) FROM idempotency_schema")
+        .fetch_one(&database.pool)
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(versions, 1);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_release_is_refused_at_start() {
+    let database = database().await;
+    let _ = SqliteStore::new(database.pool.clone()).await.unwrap();
+    sqlx::query("INSERT INTO idempotency_schema VALUES (99)").execute(&database.pool).await.unwrap();
+    assert_eq!(SqliteStore::new(database.pool.clone()).await.unwrap_err().kind(), ErrorKind::Rejected);
+}
+
+// proves: I-9
+#[tokio::test]
+async fn a_dropped_table_is_an_error_and_never_a_grant() {
+    let database = database().await;
+    let store = SqliteStore::new(database.pool.clone()).await.unwrap();
+    sqlx::query("DROP TABLE idempotency_records").execute(&database.pool).await.unwrap();
+    let error = store.begin(&a_claim(Effects::Local, Duration::from_secs(1))).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied));
+}
