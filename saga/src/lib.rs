@@ -1,1 +1,32 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod context;
+mod engine;
+mod error;
+mod machine;
+mod orchestrator;
+mod plan;
+mod policy;
+mod record;
+mod step;
+mod store;
+
+pub use context::StepContext;
+pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
+pub use machine::{
+    Illegal, Resolution, Status, StepStatus, TRANSITIONS, Target, Transition, Trigger, UnknownStatus, transition,
+};
+pub use orchestrator::{Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView, Started};
+pub use plan::{AfterPivot, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
+pub use policy::{Backoff, StepPolicy, WhenUnknown};
+pub use record::{
+    Beat, Change, ClaimRequest, Definition, Document, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
+};
+pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::StartIn;
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
+pub use store::{MemoryStore, SagaStore};

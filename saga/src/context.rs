@@ -1,0 +1,123 @@
+//! What a step may see: its input, the outputs before it, its key. No access to the store.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::record::{Document, SagaId};
+use crate::step::{ForwardStep, Payload, SagaStep, StepError};
+
+/// The view of one attempt of one step.
+pub struct StepContext<I> {
+    pub(crate) input: Arc<I>,
+    pub(crate) frame: Frame,
+}
+
+/// The untyped part of a [`StepContext`], built by the engine for each attempt.
+#[derive(Clone)]
+pub(crate) struct Frame {
+    pub(crate) saga_id: SagaId,
+    pub(crate) saga_type: Arc<str>,
+    pub(crate) business_id: Arc<str>,
+    pub(crate) step: &'static str,
+    pub(crate) attempt: u32,
+    pub(crate) key: String,
+    pub(crate) outputs: Arc<BTreeMap<&'static str, Document>>,
+}
+
+/// Which side of a step a key belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Execute,
+    Compensate,
+}
+
+/// The key of one operation of one step: the same for every attempt, on every worker, for ever.
+pub(crate) fn key(saga: SagaId, step: &str, operation: Operation) -> String {
+    let side = match operation {
+        Operation::Execute => "do",
+        Operation::Compensate => "undo",
+    };
+    format!("{saga}:{step}:{side}")
+}
+
+impl<I> StepContext<I> {
+    /// What the saga was started with.
+    #[must_use]
+    pub fn input(&self) -> &I {
+        &self.input
+    }
+
+    /// The key to pass on to whoever has the effect. Stable over attempts, crashes and workers;
+    /// `execute` (with its `probe`) and `compensate` have different keys.
+    #[must_use]
+    pub fn idempotency_key(&self) -> &str {
+        &self.frame.key
+    }
+
+    /// The key that `execute` of this step used: `compensate` names with it what is to be undone.
+    #[must_use]
+    pub fn execute_key(&self) -> String {
+        key(self.frame.saga_id, self.frame.step, Operation::Execute)
+    }
+
+    /// The number of this attempt, from 1. After a crash the count may start again.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.frame.attempt
+    }
+
+    /// The business id the saga was started under, for example the payment number.
+    #[must_use]
+    pub fn business_id(&self) -> &str {
+        &self.frame.business_id
+    }
+
+    /// The id of this saga.
+    #[must_use]
+    pub fn saga_id(&self) -> SagaId {
+        self.frame.saga_id
+    }
+
+    /// The type of this saga, as given to `Saga::named`.
+    #[must_use]
+    pub fn saga_type(&self) -> &str {
+        &self.frame.saga_type
+    }
+
+    /// The output of an earlier step.
+    ///
+    /// # Errors
+    /// [`StepError::Fatal`] if that step is not part of this saga, stands later, or its stored
+    /// output cannot be read: the saga is paused for a person, nothing is undone.
+    pub fn output<S: SagaStep>(&self) -> Result<S::Output, StepError> {
+        self.output_named(S::NAME)
+    }
+
+    /// The output of an earlier step that has no undo; otherwise as [`output`](Self::output).
+    ///
+    /// # Errors
+    /// As [`output`](Self::output).
+    pub fn forward_output<S: ForwardStep>(&self) -> Result<S::Output, StepError> {
+        self.output_named(S::NAME)
+    }
+
+    fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {
+        let stored = self.frame.outputs.get(name).ok_or_else(|| {
+            StepError::fatal(format!("step {} asked for the output of {name}, which has none yet", self.frame.step))
+        })?;
+        stored
+            .decode()
+            .map_err(|error| StepError::fatal(format!("the stored output of {name} cannot be read: {error}")))
+    }
+}
+
+impl<I> fmt::Debug for StepContext<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepContext")
+            .field("saga", &self.frame.saga_id)
+            .field("step", &self.frame.step)
+            .field("attempt", &self.frame.attempt)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,196 @@
+//! The shell: takes what the machine says is next, does it, writes the result, waits for the
+//! acknowledgement, and only then goes on.
+//!
+//! Invariant: no effect starts before the write that precedes it was acknowledged, nor while the
+//! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step,
+//! `writer.rs` batches writes, `worker.rs` keeps the lease and finds lost sagas.
+
+mod attempt;
+mod drive;
+mod lease;
+mod waiters;
+mod worker;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+pub(crate) use waiters::{News, Waiters};
+pub(crate) use worker::work;
+pub(crate) use writer::Unanswered;
+
+use crate::plan::Saga;
+use crate::record::{Journal, SagaId, WorkerId};
+use crate::store::SagaStore;
+use lease::Lease;
+use writer::Writer;
+
+/// What can be set on an orchestrator.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) lease: Duration,
+    pub(crate) poll: Duration,
+    pub(crate) in_flight: usize,
+    pub(crate) grace: Duration,
+    pub(crate) park_after: Duration,
+    pub(crate) stalled_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+            in_flight: 1024,
+            grace: Duration::from_secs(10),
+            park_after: Duration::from_secs(10),
+            stalled_max: 5,
+        }
+    }
+}
+
+/// Everything one worker shares between its tasks.
+pub(crate) struct Engine {
+    pub(crate) store: Arc<dyn SagaStore>,
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Settings,
+    /// By name, then fingerprint: old and new definitions side by side.
+    pub(crate) plans: BTreeMap<String, BTreeMap<String, Arc<Saga>>>,
+    /// The fingerprint that new sagas of a name start with.
+    pub(crate) newest: BTreeMap<String, String>,
+    pub(crate) waiters: Waiters,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) lease: Lease,
+    pub(crate) writer: Writer,
+    active: Mutex<BTreeSet<SagaId>>,
+    stop: watch::Sender<Stop>,
+}
+
+/// How far this worker is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    Running,
+    /// Start nothing new; leave at the next safe point.
+    Draining,
+    /// All background work ends.
+    Stopped,
+}
+
+/// The right of one task to drive one saga in this process.
+pub(crate) struct Reservation {
+    engine: Arc<Engine>,
+    id: SagaId,
+}
+
+impl Reservation {
+    fn id(&self) -> SagaId {
+        self.id
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.engine.active().remove(&self.id);
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(store: Arc<dyn SagaStore>, worker: WorkerId, settings: Settings, sagas: Vec<Saga>) -> Arc<Self> {
+        let (mut plans, mut newest) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
+        let mut versions = BTreeMap::new();
+        for saga in sagas {
+            let (name, print) = (saga.name().to_owned(), saga.fingerprint().to_owned());
+            if versions.get(&name).is_none_or(|version| *version < saga.version) {
+                versions.insert(name.clone(), saga.version);
+                newest.insert(name.clone(), print.clone());
+            }
+            plans.entry(name).or_default().insert(print, Arc::new(saga));
+        }
+        let lease = Lease::new(settings.lease);
+        Arc::new(Self {
+            writer: Writer::start(Arc::clone(&store), lease.clone()),
+            lease,
+            permits: Arc::new(Semaphore::new(settings.in_flight)),
+            store,
+            worker,
+            settings,
+            plans,
+            newest,
+            waiters: Waiters::default(),
+            active: Mutex::default(),
+            stop: watch::Sender::new(Stop::Running),
+        })
+    }
+
+    pub(crate) fn plan(&self, saga_type: &str, fingerprint: &str) -> Option<Arc<Saga>> {
+        self.plans.get(saga_type)?.get(fingerprint).cloned()
+    }
+
+    pub(crate) fn newest(&self, saga_type: &str) -> Option<Arc<Saga>> {
+        self.plan(saga_type, self.newest.get(saga_type)?)
+    }
+
+    /// At most one task of this process drives a saga.
+    pub(crate) fn reserve(self: &Arc<Self>, id: SagaId) -> Option<Reservation> {
+        let fresh = self.active().insert(id);
+        fresh.then(|| Reservation { engine: Arc::clone(self), id })
+    }
+
+    pub(crate) fn is_active(&self, id: SagaId) -> bool {
+        self.active().contains(&id)
+    }
+
+    pub(crate) fn active_count(&self) -> usize {
+        self.active().len()
+    }
+
+    pub(crate) fn stop(&self, stop: Stop) {
+        if stop == Stop::Stopped {
+            self.lease.revoke();
+        }
+        self.stop.send_if_modified(|now| {
+            let further = *now < stop;
+            *now = (*now).max(stop);
+            further
+        });
+    }
+
+    pub(crate) fn stopping(&self) -> Stop {
+        *self.stop.borrow()
+    }
+
+    pub(crate) fn stop_signal(&self) -> watch::Receiver<Stop> {
+        self.stop.subscribe()
+    }
+
+    /// Drives a saga to its next resting place, in a task of its own (the caller may go away).
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        reservation: Reservation,
+        permit: Option<OwnedSemaphorePermit>,
+        journal: Journal,
+        clean: bool,
+    ) {
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let id = journal.instance.id;
+            let _permit = match permit {
+                Some(permit) => Some(permit),
+                // Nothing closes this semaphore.
+                None => Arc::clone(&engine.permits).acquire_owned().await.ok(),
+            };
+            let news = drive::drive(&engine, journal, clean).await;
+            drop(reservation);
+            if let Some(news) = news {
+                engine.waiters.tell(id, &news);
+            }
+        });
+    }
+
+    fn active(&self) -> MutexGuard<'_, BTreeSet<SagaId>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

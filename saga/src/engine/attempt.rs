@@ -1,0 +1,203 @@
+//! One step: attempts, questions, waits. Turns whatever happens into what is *known*.
+//!
+//! Invariant: an outcome that is not known is asked about before the step runs again, and a step
+//! that must not run twice does not.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::Instrument as _;
+
+use super::lease::{Era, Lost};
+use super::{Engine, Stop};
+use crate::context::{Frame, Operation, key};
+use crate::machine::{Finding, Undoing};
+use crate::plan::{AnyInput, AnyStep, Saga};
+use crate::policy::StepPolicy;
+use crate::record::Document;
+use crate::step::{Evidence, Probe, StepError};
+
+/// Everything an attempt needs, borrowed from the driver for one step.
+pub(super) struct Attempts<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) saga: &'a Saga,
+    pub(super) step: &'a dyn AnyStep,
+    pub(super) input: &'a AnyInput,
+    pub(super) frame: Frame,
+    pub(super) era: Era,
+}
+
+/// How a wait ended.
+#[derive(PartialEq, Eq)]
+enum Waited {
+    Over,
+    Leaving,
+}
+
+impl Attempts<'_> {
+    /// Runs the step until something is known, or its policy is exhausted.
+    pub(super) async fn execute(&self, mut maybe: bool, mut failures: u32) -> Result<(Finding, u32), Lost> {
+        let policy = self.step.policy();
+        let mut error: Option<String> = None;
+        loop {
+            self.engine.lease.allows(self.era).await?;
+            let mut may_run = true;
+            if maybe {
+                match self.ask(&policy).await {
+                    Probe::Applied(output) => return Ok((Finding::Succeeded(output), failures)),
+                    Probe::NotApplied => maybe = false,
+                    Probe::NotSeenYet => may_run = policy.idempotent,
+                    Probe::Unknown if policy.idempotent => {}
+                    Probe::Unknown => {
+                        let reason = error.unwrap_or_else(|| "may have been started before".into());
+                        return Ok((Finding::Unknown(reason, policy.when_unknown), failures));
+                    }
+                }
+                self.engine.lease.allows(self.era).await?;
+            }
+            if may_run {
+                match self.run_once(&policy, failures).await {
+                    Ok(output) => return Ok((Finding::Succeeded(output), failures)),
+                    Err(StepError::Rejected(reason)) => return Ok((Finding::NotApplied(reason), failures)),
+                    Err(StepError::Fatal(reason)) => return Ok((Finding::Fatal { reason, ran: true }, failures)),
+                    Err(StepError::Retryable(reason)) => error = Some(reason),
+                    Err(StepError::Unknown(source)) => (maybe, error) = (true, Some(source.to_string())),
+                }
+            }
+            failures += 1;
+            let Some(wait) = policy.retries.wait_after(failures) else {
+                let reason = error.unwrap_or_else(|| "not seen on the other side".into());
+                return Ok((self.exhausted(&policy, maybe, reason).await, failures));
+            };
+            if self.wait(wait).await == Waited::Leaving {
+                return Ok((Finding::Interrupted { maybe, failures, error }, failures));
+            }
+        }
+    }
+
+    /// The last word when no try is left.
+    async fn exhausted(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
+        if !maybe {
+            return Finding::NotApplied(reason);
+        }
+        match self.ask(policy).await {
+            Probe::Applied(output) => Finding::Succeeded(output),
+            Probe::NotApplied => Finding::NotApplied(reason),
+            Probe::NotSeenYet | Probe::Unknown => Finding::Unknown(reason, policy.when_unknown),
+        }
+    }
+
+    /// Undoes the step until it is done, refused, or its schedule says to come back later.
+    pub(super) async fn undo(&self, mut failures: u32, done: Option<Document>) -> Result<Undoing, Lost> {
+        let policy = self.step.policy();
+        loop {
+            self.engine.lease.allows(self.era).await?;
+            let error = match self.undo_once(&policy, failures, done.clone()).await {
+                Ok(evidence) => return Ok(Undoing::Done(evidence.as_str().into())),
+                Err(StepError::Rejected(reason)) => return Ok(Undoing::GivenUp(reason)),
+                Err(StepError::Fatal(reason)) => return Ok(Undoing::Fatal(reason)),
+                Err(StepError::Retryable(reason)) => reason,
+                Err(StepError::Unknown(source)) => source.to_string(),
+            };
+            failures += 1;
+            let Some(wait) = policy.undo_retries.wait_after(failures) else {
+                return Ok(Undoing::GivenUp(error));
+            };
+            let later = Undoing::Later { failures, error: Some(error), retry_in: wait };
+            if wait > self.engine.settings.park_after || self.wait(wait).await == Waited::Leaving {
+                return Ok(later);
+            }
+        }
+    }
+
+    /// What the world says about the execute key. An error of the question is no answer.
+    pub(super) async fn ask(&self, policy: &StepPolicy) -> Probe<Document> {
+        let frame = self.frame(Operation::Execute, 1);
+        let asked = self.guarded("probe", policy.timeout, || self.step.probe(Arc::clone(self.input), frame));
+        let answer = asked.await.unwrap_or(Probe::Unknown);
+        let label = match answer {
+            Probe::Applied(_) => "applied",
+            Probe::NotApplied => "not_applied",
+            Probe::NotSeenYet => "not_seen_yet",
+            Probe::Unknown => "unknown",
+        };
+        metrics::counter!("probity_saga_probes_total", "type" => self.label(), "step" => self.step.name(), "result" => label)
+            .increment(1);
+        answer
+    }
+
+    async fn run_once(&self, policy: &StepPolicy, failures: u32) -> Result<Document, StepError> {
+        let frame = self.frame(Operation::Execute, failures + 1);
+        let ran = self.guarded("execute", policy.timeout, || self.step.execute(Arc::clone(self.input), frame)).await;
+        let label = outcome(ran.as_ref().err());
+        metrics::counter!("probity_saga_step_attempts_total", "type" => self.label(), "step" => self.step.name(), "outcome" => label)
+            .increment(1);
+        ran
+    }
+
+    async fn undo_once(&self, policy: &StepPolicy, failures: u32, done: Option<Document>) -> Result<Evidence, StepError> {
+        let frame = self.frame(Operation::Compensate, failures + 1);
+        let call = || self.step.compensate(Arc::clone(self.input), frame, done);
+        let undone = self.guarded("compensate", policy.timeout, call).await;
+        let label = outcome(undone.as_ref().err());
+        metrics::counter!("probity_saga_compensations_total", "type" => self.label(), "step" => self.step.name(), "outcome" => label)
+            .increment(1);
+        undone
+    }
+
+    /// Runs one call of a step. It may hang or panic: both leave the outcome unknown.
+    async fn guarded<'s, T, F>(&self, what: &'static str, limit: Duration, call: impl FnOnce() -> F) -> Result<T, StepError>
+    where
+        F: Future<Output = Result<T, StepError>> + Send + 's,
+    {
+        let span = tracing::info_span!(
+            "saga_step",
+            saga.id = %self.frame.saga_id,
+            saga.r#type = %self.frame.saga_type,
+            step = self.step.name(),
+            operation = what,
+        );
+        let caught = AssertUnwindSafe(async { call().await }).catch_unwind();
+        let result = match timeout(limit, caught.instrument(span.clone())).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => Err(StepError::unknown(format!("{what} panicked"))),
+            Err(_elapsed) => Err(StepError::unknown(format!("{what} gave no answer within {limit:?}"))),
+        };
+        if let Err(error) = &result {
+            tracing::warn!(parent: &span, %error, "a saga step did not succeed");
+        }
+        result
+    }
+
+    async fn wait(&self, wait: Duration) -> Waited {
+        let mut stop: watch::Receiver<Stop> = self.engine.stop_signal();
+        tokio::select! {
+            () = sleep(wait) => Waited::Over,
+            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => Waited::Leaving,
+        }
+    }
+
+    fn frame(&self, operation: Operation, attempt: u32) -> Frame {
+        let key = key(self.frame.saga_id, self.step.name(), operation);
+        Frame { attempt, key, ..self.frame.clone() }
+    }
+
+    fn label(&self) -> String {
+        self.saga.name().to_owned()
+    }
+}
+
+fn outcome(error: Option<&StepError>) -> &'static str {
+    match error {
+        None => "succeeded",
+        Some(StepError::Rejected(_)) => "rejected",
+        Some(StepError::Retryable(_)) => "retryable",
+        Some(StepError::Unknown(_)) => "unknown",
+        Some(StepError::Fatal(_)) => "fatal",
+    }
+}

@@ -1,0 +1,290 @@
+//! One saga, from where its journal stands to where it comes to rest.
+//!
+//! Invariant: the loop is machine → effect → write → acknowledgement, in that order; a refused
+//! write ends it without another effect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attempt::Attempts;
+use super::lease::{Era, Lost};
+use super::writer::Unanswered;
+use super::{Engine, News, Stop};
+use crate::context::Frame;
+use crate::machine::{Finding, Illegal, Next, State, Status, Undoing};
+use crate::plan::{AnyInput, Saga};
+use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
+use crate::step::Probe;
+
+/// Why a drive ends without the saga being at rest.
+enum Gone {
+    /// Somebody else owns it, or will.
+    Lost,
+    /// It was given up on purpose, to be claimed later.
+    Released,
+}
+
+impl From<Lost> for Gone {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+struct Driver<'a> {
+    engine: &'a Engine,
+    saga: Arc<Saga>,
+    journal: Journal,
+    state: State,
+    input: AnyInput,
+    requests: Requests,
+    write_no: i64,
+    era: Era,
+}
+
+/// Drives a saga; the news is for its waiters. `None`: others will go on with it.
+pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool) -> Option<News> {
+    let era = engine.lease.era();
+    let instance = &journal.instance;
+    let saga = engine.plan(&instance.saga_type, &instance.definition)?;
+    let id = instance.id;
+    let read = State::load(&saga.shape, &journal, clean).map_err(|corrupt| corrupt.to_string()).and_then(|state| {
+        let input = (saga.input.decode)(&instance.input);
+        input.map(|input| (state, input)).map_err(|error| format!("the stored input cannot be read: {error}"))
+    });
+    let (state, input) = match read {
+        Ok(read) => read,
+        Err(reason) => return park(engine, &journal, era, reason).await,
+    };
+    let requests = Requests { cancel: instance.cancel_requested.clone(), pause: instance.pause_requested };
+    let write_no = instance.write_no;
+    let mut driver = Driver { engine, saga, journal, state, input, requests, write_no, era };
+    match driver.run().await {
+        Ok(news) => Some(news),
+        Err(Gone::Released) => (engine.stopping() >= Stop::Draining).then_some(News::Draining),
+        Err(Gone::Lost) => {
+            tracing::info!(saga.id = %id, "another worker goes on with this saga");
+            (engine.stopping() >= Stop::Draining).then_some(News::Draining)
+        }
+    }
+}
+
+/// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
+async fn park(engine: &Engine, journal: &Journal, era: Era, reason: String) -> Option<News> {
+    let instance = &journal.instance;
+    tracing::error!(saga.id = %instance.id, reason, "a saga cannot be read and is paused");
+    let change = Change {
+        status: Status::Paused,
+        resume_status: Some(instance.status),
+        reason: Some(reason.clone()),
+        current_step: instance.current_step,
+        unresolved: instance.unresolved,
+        steps: Vec::new(),
+    };
+    let record = Record {
+        saga: instance.id,
+        epoch: instance.epoch,
+        write_no: instance.write_no + 1,
+        from: instance.status,
+        change,
+        release: None,
+    };
+    match engine.writer.apply(record, era).await {
+        Ok(Verdict::Applied(_)) => {
+            Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
+        }
+        Ok(Verdict::Fenced | Verdict::Refused(_)) | Err(_) => None,
+    }
+}
+
+impl Driver<'_> {
+    async fn run(&mut self) -> Result<News, Gone> {
+        loop {
+            if let Some(news) = self.rest() {
+                return Ok(news);
+            }
+            if self.engine.stopping() >= Stop::Draining {
+                // Retiring the worker releases all its sagas in one write.
+                return Err(Gone::Released);
+            }
+            let from = self.state.status;
+            if let Some(asked) = self.asked_for() {
+                self.write_or_park(from, asked, None).await?;
+                continue;
+            }
+            match self.state.next(&self.saga.shape) {
+                Next::Execute { at, maybe, failures } => self.execute(at, maybe, failures).await?,
+                Next::Undo { at, failures } => self.undo(at, failures).await?,
+                Next::Ask { at } => self.ask(at).await?,
+                Next::TurnBack => {
+                    let reason = self.state.reason.clone().unwrap_or_else(|| "a step did not happen".into());
+                    let change = self.state.turned(&self.saga.shape, reason);
+                    self.write_or_park(from, change, None).await?;
+                }
+                Next::Settle(trigger) => {
+                    let change = self.state.settled(&self.saga.shape, trigger);
+                    self.write_or_park(from, change, None).await?;
+                }
+                Next::Stop => return Err(Gone::Released),
+            }
+        }
+    }
+
+    fn rest(&self) -> Option<News> {
+        let status = self.state.status;
+        if status.is_active() {
+            return None;
+        }
+        let step = self.state.rows.iter().take_while(|row| row.is_some()).count();
+        Some(News::Rested {
+            status,
+            step: u32::try_from(step).unwrap_or(u32::MAX),
+            reason: self.state.reason.clone(),
+        })
+    }
+
+    /// What an operator asked for, if the state still allows it.
+    fn asked_for(&mut self) -> Option<Result<Change, Illegal>> {
+        if std::mem::take(&mut self.requests.pause) {
+            return Some(self.state.paused(&self.saga.shape, "paused by an operator".into()));
+        }
+        let reason = self.requests.cancel.take()?;
+        let may_turn = self.state.status == Status::InProgress;
+        may_turn.then(|| self.state.turned(&self.saga.shape, reason))
+    }
+
+    async fn execute(&mut self, at: usize, maybe: bool, failures: u32) -> Result<(), Gone> {
+        let from = self.state.status;
+        let (finding, failures) = self.attempts(at).execute(maybe, failures).await?;
+        let release = matches!(finding, Finding::Interrupted { .. }).then_some(Duration::ZERO);
+        if let Finding::Unknown(..) = finding {
+            metrics::counter!("probity_saga_unknown_outcomes_total", "type" => self.saga.name().to_owned()).increment(1);
+        }
+        let change = self.state.executed(&self.saga.shape, at, failures, finding);
+        self.write_or_park(from, change, release).await
+    }
+
+    async fn undo(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
+        let from = self.state.status;
+        let done = self.state.rows[at].as_ref().and_then(|row| row.output.clone());
+        let undoing = self.attempts(at).undo(failures, done).await?;
+        let release = match &undoing {
+            Undoing::Later { retry_in, .. } => Some(*retry_in),
+            _ => None,
+        };
+        let change = self.state.undone(&self.saga.shape, at, undoing);
+        self.write_or_park(from, change, release).await
+    }
+
+    async fn ask(&mut self, at: usize) -> Result<(), Gone> {
+        let from = self.state.status;
+        self.engine.lease.allows(self.era).await?;
+        let attempts = self.attempts(at);
+        let applied = match attempts.ask(&attempts.step.policy()).await {
+            Probe::Applied(output) => Some(Some(output)),
+            Probe::NotApplied => Some(None),
+            Probe::NotSeenYet | Probe::Unknown => None,
+        };
+        match self.state.asked(&self.saga.shape, at, applied) {
+            Some(change) => self.write_or_park(from, Ok(change), None).await,
+            None => Ok(()),
+        }
+    }
+
+    fn attempts(&self, at: usize) -> Attempts<'_> {
+        let instance = &self.journal.instance;
+        let done = |row: &crate::record::StepRow| row.output.clone();
+        let outputs: BTreeMap<&'static str, Document> = self
+            .saga
+            .shape
+            .steps
+            .iter()
+            .zip(&self.state.rows)
+            .take(at)
+            .filter_map(|(step, row)| Some((step.name, row.as_ref().and_then(done)?)))
+            .collect();
+        Attempts {
+            engine: self.engine,
+            saga: &self.saga,
+            step: &*self.saga.steps[at],
+            input: &self.input,
+            frame: Frame {
+                saga_id: instance.id,
+                saga_type: Arc::clone(&self.saga.name),
+                business_id: instance.business_id.as_str().into(),
+                step: self.saga.shape.steps[at].name,
+                attempt: 1,
+                key: String::new(),
+                outputs: Arc::new(outputs),
+            },
+            era: self.era,
+        }
+    }
+
+    async fn write_or_park(
+        &mut self,
+        from: Status,
+        change: Result<Change, Illegal>,
+        release: Option<Duration>,
+    ) -> Result<(), Gone> {
+        match change {
+            Ok(change) => self.write(from, change, release).await,
+            Err(illegal) => self.refuse(from, illegal.to_string()).await,
+        }
+    }
+
+    async fn write(&mut self, from: Status, change: Change, release: Option<Duration>) -> Result<(), Gone> {
+        match self.submit(from, change, release).await? {
+            Verdict::Applied(requests) => {
+                self.requests = requests;
+                if release.is_some() { Err(Gone::Released) } else { Ok(()) }
+            }
+            Verdict::Refused(reason) => self.refuse(from, reason).await,
+            Verdict::Fenced => Err(Gone::Lost),
+        }
+    }
+
+    /// A write that cannot be: park this saga with the evidence, go on with the others.
+    async fn refuse(&mut self, from: Status, reason: String) -> Result<(), Gone> {
+        tracing::error!(saga.id = %self.journal.instance.id, reason, "a saga's result cannot be stored; it is paused");
+        let instance = &self.journal.instance;
+        let change = Change {
+            status: Status::Paused,
+            resume_status: Some(from),
+            reason: Some(format!("a result cannot be stored: {}", printable(&reason))),
+            current_step: instance.current_step,
+            unresolved: self.state.unresolved(&self.saga.shape),
+            steps: Vec::new(),
+        };
+        (self.state.status, self.state.resume) = (Status::Paused, Some(from));
+        self.state.reason.clone_from(&change.reason);
+        match self.submit(from, change, None).await? {
+            Verdict::Applied(_) => Ok(()),
+            Verdict::Refused(_) | Verdict::Fenced => Err(Gone::Lost),
+        }
+    }
+
+    async fn submit(&mut self, from: Status, change: Change, release: Option<Duration>) -> Result<Verdict, Gone> {
+        self.write_no += 1;
+        let instance = &self.journal.instance;
+        let status = change.status;
+        let record =
+            Record { saga: instance.id, epoch: instance.epoch, write_no: self.write_no, from, change, release };
+        let verdict = match self.engine.writer.apply(record, self.era).await {
+            Ok(verdict) => verdict,
+            Err(Unanswered::Lost | Unanswered::Store(_)) => return Err(Gone::Lost),
+        };
+        if verdict == Verdict::Fenced {
+            metrics::counter!("probity_saga_fenced_writes_total").increment(1);
+        } else if status != from {
+            let name = self.saga.name().to_owned();
+            metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => status.as_str()).increment(1);
+        }
+        Ok(verdict)
+    }
+}
+
+/// A reason may quote what could not be stored; it must be storable itself.
+fn printable(text: &str) -> String {
+    text.chars().filter(|char| !char.is_control()).take(500).collect()
+}

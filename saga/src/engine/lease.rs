@@ -1,0 +1,84 @@
+//! What this process may believe about its own lease. Local time only ever makes it give up
+//! sooner: the store's clock decides.
+//!
+//! Invariant: [`Lease::allows`] is false from two thirds of the lease after the *sending* of the
+//! last good beat, and for everything that was begun before a lapse.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Shared by all tasks of one worker.
+#[derive(Clone)]
+pub(crate) struct Lease {
+    ttl: Duration,
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    last_beat: Option<Instant>,
+    /// Raised when the lease lapsed: whatever was owned before may have other owners now.
+    era: u64,
+}
+
+/// The era in which a drive began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Era(u64);
+
+/// A lapse: stop, forget the saga, write nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost;
+
+impl Lease {
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self { ttl, state: Arc::new(watch::Sender::new(State { last_beat: None, era: 0 })) }
+    }
+
+    pub(crate) fn era(&self) -> Era {
+        Era(self.state.borrow().era)
+    }
+
+    pub(crate) fn held(&self, sent: Instant) {
+        self.state.send_modify(|state| state.last_beat = Some(sent));
+    }
+
+    pub(crate) fn lapsed(&self, sent: Instant) {
+        self.state.send_modify(|state| {
+            state.last_beat = Some(sent);
+            state.era += 1;
+        });
+    }
+
+    /// This worker ends: nothing it drives may go on.
+    pub(crate) fn revoke(&self) {
+        self.state.send_modify(|state| {
+            state.last_beat = None;
+            state.era += 1;
+        });
+    }
+
+    /// Waits until an effect may start. During an outage of the store that is until the next beat.
+    pub(crate) async fn allows(&self, era: Era) -> Result<(), Lost> {
+        let mut changes = self.state.subscribe();
+        loop {
+            let State { last_beat, era: now } = *changes.borrow_and_update();
+            if now != era.0 {
+                return Err(Lost);
+            }
+            if last_beat.is_some_and(|beat| beat.elapsed() < self.ttl * 2 / 3) {
+                return Ok(());
+            }
+            if changes.changed().await.is_err() {
+                return Err(Lost);
+            }
+        }
+    }
+
+    /// Whether writes of that era are pointless.
+    pub(crate) fn is_lost(&self, era: Era) -> bool {
+        self.state.borrow().era != era.0
+    }
+}

@@ -1,0 +1,189 @@
+//! Failures. Every error says what is known of its effect, because for money the question is not
+//! "may I retry?" but "may it have happened?".
+
+use crate::record::SagaId;
+
+/// Whether the call may have changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing was written.
+    NotApplied,
+    /// It may have been written.
+    Unknown,
+}
+
+/// What went wrong between engine and database.
+#[derive(Debug, thiserror::Error)]
+#[error("the saga store failed to {operation}: {source}")]
+pub struct StoreError {
+    operation: &'static str,
+    effect: Effect,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// An error of a call that certainly wrote nothing.
+    pub fn not_applied(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, effect: Effect::NotApplied, source: source.into() }
+    }
+
+    /// An error of a call that may have been applied: the answer was lost.
+    pub fn ambiguous(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, effect: Effect::Unknown, source: source.into() }
+    }
+
+    /// Whether the call may have been applied. Every store call may be repeated either way.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+}
+
+/// What the caller of an [`Orchestrator`](crate::Orchestrator) can get wrong or run into.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SagaError {
+    /// No saga of this name was registered in this process.
+    #[error("no saga named {0:?} is registered: call `register` on the orchestrator before `start`")]
+    UnknownSaga(String),
+    /// The input is not of the type the saga was built for.
+    #[error("the input does not fit saga {saga:?}: it expects {expected}")]
+    WrongInput {
+        /// The saga.
+        saga: String,
+        /// The type of its input.
+        expected: &'static str,
+    },
+    /// The input cannot be stored.
+    #[error("the input of saga {saga:?} cannot be stored: {reason}")]
+    Unstorable {
+        /// The saga.
+        saga: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The same business id was used before, with another input.
+    #[error("saga {saga:?} was already started for {business_id:?} with another input (id {existing}); use a new business id")]
+    InputConflict {
+        /// The saga.
+        saga: String,
+        /// The business id.
+        business_id: String,
+        /// The saga that exists.
+        existing: SagaId,
+    },
+    /// `start_in` was given a transaction of another kind of database than the orchestrator's store.
+    #[error("the transaction is on {transaction}, but the orchestrator's store is {store}: both must be the same database")]
+    OtherDatabase {
+        /// The database of the transaction.
+        transaction: &'static str,
+        /// The store's kind.
+        store: &'static str,
+    },
+    /// The saga is not there: its transaction was rolled back, or has not committed yet.
+    #[error("saga {0} does not exist: the transaction that starts it must commit before `wait`")]
+    NotFound(SagaId),
+    /// No saga of that type and business id.
+    #[error("there is no saga {saga:?} for {business_id:?}")]
+    NoSuchSaga {
+        /// The type.
+        saga: String,
+        /// The business id.
+        business_id: String,
+    },
+    /// The verb does not apply in this state.
+    #[error("{verb} is not possible: {why}")]
+    Refused {
+        /// The verb.
+        verb: &'static str,
+        /// Why, and what is possible instead.
+        why: String,
+    },
+    /// The saga changed while the operator looked at it.
+    #[error("the saga changed meanwhile: look at it again, then decide")]
+    Stale,
+    /// This process is shutting down; another worker, or its next start, goes on.
+    #[error("this worker is draining: the saga goes on with the next worker")]
+    Draining,
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SagaError {
+    /// Whether the call may have changed anything.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Store(error) => error.effect(),
+            Self::Draining => Effect::Unknown,
+            _ => Effect::NotApplied,
+        }
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(_) | Self::Draining => ErrorKind::Unavailable,
+            Self::InputConflict { .. } | Self::Stale => ErrorKind::Conflict,
+            Self::NotFound(_) | Self::NoSuchSaga { .. } => ErrorKind::NotFound,
+            Self::Refused { .. } => ErrorKind::Refused,
+            _ => ErrorKind::Misuse,
+        }
+    }
+}
+
+/// The kinds of [`SagaError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The store or this worker is not available now.
+    Unavailable,
+    /// Another caller was first, with something else.
+    Conflict,
+    /// There is no such saga.
+    NotFound,
+    /// The state of the saga does not allow it.
+    Refused,
+    /// The calling code is wrong.
+    Misuse,
+}
+
+/// What `build` or `start` of an orchestrator refuses.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A saga without steps.
+    #[error("saga {0:?} has no steps")]
+    Empty(String),
+    /// Two steps of one name: the stored journal could not tell them apart.
+    #[error("saga {saga:?} has two steps named {step:?}: names identify stored steps")]
+    DuplicateStep {
+        /// The saga.
+        saga: String,
+        /// The name.
+        step: String,
+    },
+    /// A name that would not survive as part of a key or a header.
+    #[error("{0:?} is not a usable name: 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
+    BadName(String),
+    /// A reason that says nothing.
+    #[error("step {0:?} has no compensation and no reason: say why it need not be undone")]
+    NoReason(String),
+    /// Two registered sagas with one name and one version.
+    #[error("saga {0:?} is registered twice with the same version")]
+    DuplicateSaga(String),
+    /// A duration that cannot work.
+    #[error("{0}")]
+    BadSetting(&'static str),
+    /// The store could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

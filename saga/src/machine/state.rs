@@ -1,0 +1,393 @@
+//! What a journal means: from rows to the next thing to do, and from its outcome to the next write.
+//!
+//! Invariant: [`State::next`] depends on rows alone, plus one bit: `clean`, whether this driver
+//! knows that nobody started the step after the last row. Whoever takes a saga over does not know
+//! it, so that step counts as maybe started, and is asked about before it is run.
+
+use std::collections::BTreeSet;
+
+use super::{Illegal, Status, StepStatus, Trigger, transition};
+use crate::policy::WhenUnknown;
+use crate::context::{self, Operation};
+use crate::record::{Change, Document, Instance, Journal, SagaId, StepRow};
+
+/// The structure of a saga, as far as the machine cares.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) steps: Vec<StepShape>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct StepShape {
+    pub(crate) name: &'static str,
+    /// False for steps declared without compensation, for the pivot, and for everything after it.
+    pub(crate) undo: bool,
+    pub(crate) pivot: bool,
+    pub(crate) retries_max: u32,
+}
+
+/// The next thing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Run this step; `maybe` if it may have been started before: then ask first.
+    Execute { at: usize, maybe: bool, failures: u32 },
+    /// Turn back now: a step is known to have failed.
+    TurnBack,
+    /// Ask what became of this step before undoing it, or because it has no undo.
+    Ask { at: usize },
+    /// Undo this step.
+    Undo { at: usize, failures: u32 },
+    /// Nothing is left to do but to write this down.
+    Settle(Trigger),
+    /// Nothing to do for a driver.
+    Stop,
+}
+
+/// What became of running a step.
+#[derive(Debug, Clone)]
+pub(crate) enum Finding {
+    Succeeded(Document),
+    /// Definitely no effect, and no further try.
+    NotApplied(String),
+    /// Nobody knows, and no further try.
+    Unknown(String, WhenUnknown),
+    /// A bug; `ran` if the step was running when it showed.
+    Fatal { reason: String, ran: bool },
+    /// The worker leaves in the middle.
+    Interrupted { maybe: bool, failures: u32, error: Option<String> },
+}
+
+/// What became of undoing a step.
+#[derive(Debug, Clone)]
+pub(crate) enum Undoing {
+    Done(String),
+    GivenUp(String),
+    Later { failures: u32, error: Option<String>, retry_in: std::time::Duration },
+    Fatal(String),
+}
+
+/// A journal that no sequence of legal writes could have left behind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal is not readable as a {saga:?} saga: {what}")]
+pub(crate) struct Corrupt {
+    saga: String,
+    what: String,
+}
+
+/// A saga in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    saga: SagaId,
+    pub(crate) status: Status,
+    pub(crate) resume: Option<Status>,
+    pub(crate) reason: Option<String>,
+    pub(crate) rows: Vec<Option<StepRow>>,
+    /// Nobody can have started the step after the last row.
+    pub(crate) clean: bool,
+    asked: BTreeSet<usize>,
+}
+
+impl State {
+    /// Reads a journal; `clean` only if this driver inserted the saga itself and nobody drove it.
+    pub(crate) fn load(shape: &Shape, journal: &Journal, clean: bool) -> Result<Self, Corrupt> {
+        let Instance { saga_type, current_step, status, .. } = &journal.instance;
+        let corrupt = |what: String| Corrupt { saga: saga_type.clone(), what };
+        let mut rows: Vec<Option<StepRow>> = vec![None; shape.steps.len()];
+        for row in &journal.steps {
+            let at = (row.order as usize).checked_sub(1).filter(|at| *at < rows.len());
+            let Some(at) = at else {
+                return Err(corrupt(format!("step {} ({}) is beyond the definition", row.order, row.name)));
+            };
+            if shape.steps[at].name != row.name {
+                let expected = shape.steps[at].name;
+                return Err(corrupt(format!("step {} is {:?}, expected {expected:?}", row.order, row.name)));
+            }
+            let mut row = row.clone();
+            if row.status == StepStatus::Executing {
+                row.status = StepStatus::Unknown;
+            }
+            rows[at] = Some(row);
+        }
+        let filled = rows.iter().take_while(|row| row.is_some()).count();
+        if rows[filled..].iter().any(Option::is_some) {
+            return Err(corrupt(format!("the row of step {} is missing", filled + 1)));
+        }
+        if *current_step as usize > filled {
+            return Err(corrupt(format!("it is at step {current_step}, but only {filled} step rows are there")));
+        }
+        let open = |row: &StepRow| !matches!(row.status, StepStatus::Succeeded | StepStatus::Skipped);
+        if *status == Status::Completed && (filled < rows.len() || rows.iter().flatten().any(open)) {
+            return Err(corrupt("it is completed, but not every step is".into()));
+        }
+        Ok(Self {
+            saga: journal.instance.id,
+            status: *status,
+            resume: journal.instance.resume_status,
+            reason: journal.instance.reason.clone(),
+            rows,
+            clean: clean && filled == 0,
+            asked: BTreeSet::new(),
+        })
+    }
+
+    /// What to do now.
+    pub(crate) fn next(&self, shape: &Shape) -> Next {
+        match self.status {
+            Status::InProgress | Status::Committing => self.next_forward(),
+            Status::Compensating => self.next_undo(shape),
+            _ => Next::Stop,
+        }
+    }
+
+    fn next_forward(&self) -> Next {
+        for (at, row) in self.rows.iter().enumerate() {
+            let Some(row) = row else {
+                return Next::Execute { at, maybe: !self.clean, failures: 0 };
+            };
+            match row.status {
+                StepStatus::Succeeded | StepStatus::Skipped => {}
+                StepStatus::Failed if self.status == Status::Committing => {
+                    return Next::Execute { at, maybe: false, failures: row.retries };
+                }
+                StepStatus::Executing | StepStatus::Unknown => {
+                    return Next::Execute { at, maybe: true, failures: row.retries };
+                }
+                _ => return Next::TurnBack,
+            }
+        }
+        Next::Settle(Trigger::AllDone)
+    }
+
+    fn next_undo(&self, shape: &Shape) -> Next {
+        let undoable = |at: usize, row: &StepRow| match row.status {
+            StepStatus::Succeeded | StepStatus::Compensating => shape.steps[at].undo,
+            StepStatus::Unknown | StepStatus::Executing => shape.steps[at].undo || !self.asked.contains(&at),
+            _ => false,
+        };
+        let last = self
+            .rows
+            .iter()
+            .enumerate()
+            .filter_map(|(at, row)| row.as_ref().map(|row| (at, row)))
+            .filter(|(at, row)| undoable(*at, row))
+            .max_by_key(|(_, row)| row.completion);
+        match last {
+            None if self.unresolved(shape) == 0 => Next::Settle(Trigger::AllUndone),
+            None => Next::Settle(Trigger::Halted),
+            Some((at, row)) if row.status == StepStatus::Unknown && !self.asked.contains(&at) => Next::Ask { at },
+            Some((at, row)) => Next::Undo { at, failures: row.undo_retries },
+        }
+    }
+
+    /// The outcome of running a step, turned into one write.
+    pub(crate) fn executed(&mut self, shape: &Shape, at: usize, failures: u32, finding: Finding) -> Result<Change, Illegal> {
+        let name = shape.steps[at].name;
+        match finding {
+            Finding::Succeeded(output) => {
+                let row = self.row(shape, at, StepStatus::Succeeded, failures);
+                (row.output, row.error) = (Some(output), None);
+                self.clean = true;
+                if shape.steps[at].pivot && self.status == Status::InProgress {
+                    self.apply(Trigger::PivotPassed)?;
+                }
+                if at + 1 == shape.steps.len() {
+                    self.apply(Trigger::AllDone)?;
+                }
+            }
+            Finding::NotApplied(reason) => {
+                self.row(shape, at, StepStatus::Failed, failures).error = Some(reason.clone());
+                let reason = format!("{name}: {reason}");
+                if self.status == Status::Committing {
+                    self.halt(reason)?;
+                } else {
+                    self.turn(shape, reason)?;
+                }
+            }
+            Finding::Unknown(reason, choice) => {
+                self.row(shape, at, StepStatus::Unknown, failures).error = Some(reason.clone());
+                let reason = format!("{name}: {reason}");
+                let may_turn = self.status == Status::InProgress && shape.steps[at].undo;
+                if may_turn && choice == WhenUnknown::Compensate {
+                    self.turn(shape, reason)?;
+                } else {
+                    self.halt(reason)?;
+                }
+            }
+            Finding::Fatal { reason, ran } => {
+                if ran {
+                    self.row(shape, at, StepStatus::Unknown, failures).error = Some(reason.clone());
+                }
+                self.pause(format!("{name}: {reason}"))?;
+            }
+            Finding::Interrupted { maybe, failures, error } => {
+                let status = if maybe { StepStatus::Unknown } else { StepStatus::Executing };
+                self.row(shape, at, status, failures).error = error;
+            }
+        }
+        Ok(self.change(shape, &[at]))
+    }
+
+    /// What asking told about an unknown step of a saga that turned back. `None` if nothing is new.
+    pub(crate) fn asked(&mut self, shape: &Shape, at: usize, applied: Option<Option<Document>>) -> Option<Change> {
+        self.asked.insert(at);
+        let answer = applied?;
+        let row = self.rows[at].as_mut()?;
+        row.status = if answer.is_some() { StepStatus::Succeeded } else { StepStatus::Failed };
+        row.output = answer;
+        Some(self.change(shape, &[at]))
+    }
+
+    /// The outcome of an undo, turned into one write.
+    pub(crate) fn undone(&mut self, shape: &Shape, at: usize, undoing: Undoing) -> Result<Change, Illegal> {
+        let name = shape.steps[at].name;
+        let retry_in = match &undoing {
+            Undoing::Later { retry_in, .. } => Some(*retry_in),
+            _ => None,
+        };
+        if let Some(row) = self.rows[at].as_mut() {
+            row.retry_in = retry_in;
+            match &undoing {
+                Undoing::Done(evidence) => {
+                    row.status = StepStatus::Compensated;
+                    row.evidence = Some(evidence.clone());
+                }
+                Undoing::GivenUp(reason) => {
+                    row.status = StepStatus::CompensationFailed;
+                    row.error = Some(reason.clone());
+                }
+                Undoing::Later { failures, error, .. } => {
+                    // The stored output still tells an applied effect from an unknown one.
+                    row.status = StepStatus::Compensating;
+                    row.undo_retries = *failures;
+                    row.error = error.clone();
+                }
+                Undoing::Fatal(reason) => row.error = Some(reason.clone()),
+            }
+        }
+        match undoing {
+            Undoing::GivenUp(reason) => self.add_reason(format!("undo of {name}: {reason}")),
+            Undoing::Fatal(reason) => self.pause(format!("undo of {name}: {reason}"))?,
+            Undoing::Done(_) | Undoing::Later { .. } => {}
+        }
+        if let (Status::Compensating, Next::Settle(trigger)) = (self.status, self.next(shape)) {
+            self.settle(trigger)?;
+        }
+        Ok(self.change(shape, &[at]))
+    }
+
+    /// Writes down a decision that needs no step.
+    pub(crate) fn settled(&mut self, shape: &Shape, trigger: Trigger) -> Result<Change, Illegal> {
+        self.settle(trigger)?;
+        Ok(self.change(shape, &[]))
+    }
+
+    /// Turns back on request, or because a failed step is on record.
+    pub(crate) fn turned(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
+        let mut written = Vec::new();
+        let frontier = self.rows.iter().position(Option::is_none);
+        if let Some(at) = frontier.filter(|_| !self.clean) {
+            self.row(shape, at, StepStatus::Unknown, 0).error = Some("may have been started before".into());
+            written.push(at);
+        }
+        self.turn(shape, reason)?;
+        Ok(self.change(shape, &written))
+    }
+
+    /// Stops on request or because of a fault outside the steps.
+    pub(crate) fn paused(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
+        self.pause(reason)?;
+        Ok(self.change(shape, &[]))
+    }
+
+    /// How many effects are open.
+    pub(crate) fn unresolved(&self, shape: &Shape) -> u32 {
+        let turned = [self.resume.unwrap_or(self.status), self.status].contains(&Status::Compensating);
+        let open = |(at, row): (usize, &Option<StepRow>)| match row.as_ref().map(|row| row.status) {
+            Some(StepStatus::Succeeded) => turned && shape.steps[at].undo,
+            Some(StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated) | None => false,
+            Some(_) => true,
+        };
+        let count = self.rows.iter().enumerate().filter(|(at, row)| open((*at, row))).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn change(&self, shape: &Shape, written: &[usize]) -> Change {
+        let current = self.rows.iter().take_while(|row| row.is_some()).count();
+        Change {
+            status: self.status,
+            resume_status: self.resume,
+            reason: self.reason.clone(),
+            current_step: u32::try_from(current).unwrap_or(u32::MAX),
+            unresolved: self.unresolved(shape),
+            steps: written.iter().filter_map(|at| self.rows[*at].clone()).collect(),
+        }
+    }
+
+    fn row(&mut self, shape: &Shape, at: usize, status: StepStatus, failures: u32) -> &mut StepRow {
+        let completions = self.rows.iter().flatten().map(|row| row.completion).max().unwrap_or(0);
+        let (saga, name) = (self.saga, shape.steps[at].name);
+        let row = self.rows[at].get_or_insert_with(|| StepRow {
+            order: u32::try_from(at + 1).unwrap_or(u32::MAX),
+            name: name.into(),
+            status,
+            output: None,
+            evidence: None,
+            error: None,
+            retries: 0,
+            retries_max: shape.steps[at].retries_max,
+            undo_retries: 0,
+            completion: completions + 1,
+            key: context::key(saga, name, Operation::Execute),
+            retry_in: None,
+            resolved_by: None,
+        });
+        (row.status, row.retries) = (status, failures);
+        row
+    }
+
+    pub(super) fn apply(&mut self, trigger: Trigger) -> Result<(), Illegal> {
+        let from = self.status;
+        self.status = transition(from, self.resume, trigger)?;
+        self.resume = match self.status {
+            Status::Stuck | Status::Paused => Some(from),
+            _ => None,
+        };
+        Ok(())
+    }
+
+    fn turn(&mut self, shape: &Shape, reason: String) -> Result<(), Illegal> {
+        self.reason = Some(reason);
+        let harmless = |at: usize, row: &StepRow| match row.status {
+            StepStatus::Succeeded => !shape.steps[at].undo,
+            StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => true,
+            _ => false,
+        };
+        let nothing = self.rows.iter().enumerate().all(|(at, row)| row.as_ref().is_none_or(|row| harmless(at, row)));
+        self.apply(if nothing { Trigger::NothingToUndo } else { Trigger::TurnedBack })
+    }
+
+    fn settle(&mut self, trigger: Trigger) -> Result<(), Illegal> {
+        if trigger == Trigger::Halted && self.rows.iter().flatten().any(|row| row.status == StepStatus::Unknown) {
+            self.add_reason("a step without undo may have happened".into());
+        }
+        self.apply(trigger)
+    }
+
+    fn halt(&mut self, reason: String) -> Result<(), Illegal> {
+        self.add_reason(reason);
+        self.apply(Trigger::Halted)
+    }
+
+    fn pause(&mut self, reason: String) -> Result<(), Illegal> {
+        self.add_reason(reason);
+        self.apply(Trigger::Paused)
+    }
+
+    /// A later fault never hides why the saga turned.
+    pub(super) fn add_reason(&mut self, reason: String) {
+        self.reason = Some(match self.reason.take() {
+            Some(before) if !before.contains(&reason) => format!("{before}; {reason}"),
+            _ => reason,
+        });
+    }
+}

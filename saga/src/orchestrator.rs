@@ -1,0 +1,490 @@
+//! The face of the crate: start sagas, wait for them, look at them, help them.
+//!
+//! Start at [`Orchestrator`]; `operate.rs` has the operators' verbs.
+
+mod operate;
+
+use std::any::TypeId;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::timeout;
+
+pub use operate::Operator;
+
+use crate::engine::{Engine, News, Settings, Stop, Unanswered, work};
+use crate::error::{BuildError, SagaError};
+use crate::machine::Status;
+use crate::plan::Saga;
+use crate::record::{Document, Inserted, Instance, Journal, ListFilter, NewSaga, SagaId, WorkerId};
+use crate::store::SagaStore;
+
+/// A saga with its steps, as `get` shows it. Payloads are redacted in `Debug`.
+pub type SagaView = Journal;
+
+/// Starts and drives sagas; one per process and database. Cheap to clone.
+///
+/// It works in the background from [`start`](OrchestratorBuilder::start) on: it keeps a lease in
+/// the store, and takes over every saga whose worker is gone. End it with
+/// [`drain`](Orchestrator::drain); dropping the last clone is like a crash, after which the sagas
+/// go on when the lease has run out.
+#[derive(Clone)]
+pub struct Orchestrator {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    engine: Arc<Engine>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.engine.stop(Stop::Stopped);
+    }
+}
+
+/// What is set before an orchestrator starts.
+#[must_use = "nothing runs before `start`"]
+pub struct OrchestratorBuilder {
+    store: Arc<dyn SagaStore>,
+    settings: Settings,
+    sagas: Vec<Saga>,
+}
+
+/// A saga that was started. Pass it to [`Orchestrator::wait`].
+#[derive(Debug)]
+pub struct Started {
+    id: SagaId,
+    existed: bool,
+    /// Nobody drives it yet, and its owner is this worker: `wait` does, without another write.
+    undriven: AtomicBool,
+}
+
+impl Started {
+    /// The id of the saga.
+    #[must_use]
+    pub fn id(&self) -> SagaId {
+        self.id
+    }
+
+    /// Whether an earlier start with the same business id and input is the one that counts.
+    #[must_use]
+    pub fn existed(&self) -> bool {
+        self.existed
+    }
+}
+
+/// Where a saga came to rest. `Stuck` and `Paused` are not the end: an operator lets it go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a saga that is not completed needs an answer to the caller"]
+pub enum Outcome {
+    /// Every step happened.
+    Completed,
+    /// Every effect was undone, with evidence.
+    Compensated {
+        /// Why it turned back.
+        reason: String,
+    },
+    /// It cannot go on by itself. Whether its last effect happened is not known, or its undo failed.
+    Stuck {
+        /// The step it is at, from 1.
+        step: u32,
+        /// Why.
+        reason: String,
+    },
+    /// An operator or a fatal error stopped it.
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// An operator closed it with open effects.
+    Aborted {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Orchestrator {
+    /// Begins to set up an orchestrator on a store.
+    #[expect(clippy::new_ret_no_self, reason = "the orchestrator exists only after `start`")]
+    pub fn new(store: impl SagaStore) -> OrchestratorBuilder {
+        Self::shared(Arc::new(store))
+    }
+
+    /// As [`new`](Self::new), on a store that others use as well.
+    pub fn shared(store: Arc<dyn SagaStore>) -> OrchestratorBuilder {
+        OrchestratorBuilder { store, settings: Settings::default(), sagas: Vec::new() }
+    }
+
+    /// Starts a saga. When it answers, the saga is durable and runs, whatever becomes of the
+    /// caller. The same business id and input again is the same saga.
+    ///
+    /// Waits while the limit of sagas in flight is reached.
+    ///
+    /// # Cancel safety
+    /// Dropped before it answers, the saga may or may not have been started; start it again.
+    ///
+    /// # Errors
+    /// [`SagaError::InputConflict`] if the business id was used with another input; errors of the
+    /// store say by [`effect`](SagaError::effect) whether the saga may have been started.
+    pub async fn start<I>(&self, saga: &str, business_id: &str, input: &I) -> Result<Started, SagaError>
+    where
+        I: Serialize + Send + Sync + 'static,
+    {
+        let engine = &self.handle.engine;
+        let new = self.new_saga(saga, business_id, input)?;
+        // Nothing closes this semaphore.
+        let permit = Arc::clone(&engine.permits).acquire_owned().await.ok();
+        // Before the row exists, so that the recovery loop never sees it undriven.
+        let reservation = engine.reserve(new.id);
+        let inserted = engine.writer.insert(new.clone()).await?;
+        let started = accept(&new, &inserted)?;
+        if let (false, Some(reservation)) = (started.existed, reservation) {
+            metrics::counter!("probity_saga_started_total", "type" => saga.to_owned()).increment(1);
+            started.undriven.store(false, Ordering::Release);
+            engine.spawn(reservation, permit, fresh(new), true);
+        }
+        Ok(started)
+    }
+
+    /// Starts a saga inside the caller's transaction, with one INSERT: both commit, or neither.
+    /// After the commit call [`wait`](Self::wait); if nobody does, this worker runs it anyway, a
+    /// moment later, and if this process dies, the next one does.
+    ///
+    /// # Cancel safety
+    /// As every statement of the transaction: roll it back.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); and [`SagaError::OtherDatabase`] if the transaction cannot be
+    /// one of the orchestrator's database.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub async fn start_in<'c, E, I>(
+        &self,
+        executor: E,
+        saga: &str,
+        business_id: &str,
+        input: &I,
+    ) -> Result<Started, SagaError>
+    where
+        E: sqlx::Executor<'c>,
+        E::Database: crate::store::StartIn,
+        I: Serialize + Send + Sync + 'static,
+    {
+        use sqlx::Database as _;
+        let (transaction, store) = (E::Database::NAME, self.handle.engine.store.backend());
+        if transaction != store {
+            return Err(SagaError::OtherDatabase { transaction, store });
+        }
+        let new = self.new_saga(saga, business_id, input)?;
+        let inserted = <E::Database as crate::store::StartIn>::insert_in(executor, new.clone()).await?;
+        metrics::counter!("probity_saga_started_total", "type" => saga.to_owned()).increment(1);
+        accept(&new, &inserted)
+    }
+
+    /// Waits until a started saga comes to rest. After [`start_in`](Self::start_in) it is also what
+    /// drives it, so call it after the commit.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the saga.
+    ///
+    /// # Errors
+    /// [`SagaError::NotFound`] before the commit or after a rollback; [`SagaError::Draining`] if
+    /// this worker ends before the saga does.
+    pub async fn wait(&self, started: &Started) -> Result<Outcome, SagaError> {
+        let engine = &self.handle.engine;
+        let id = started.id;
+        let mut news = engine.waiters.subscribe(id);
+        let undriven = started.undriven.swap(false, Ordering::AcqRel);
+        let reservation = if undriven { engine.reserve(id) } else { None };
+        if reservation.is_some() || !engine.is_active(id) {
+            let loaded = engine.store.load(&[id]).await.map(|journals| journals.into_iter().next());
+            let journal = match loaded {
+                Ok(Some(journal)) => journal,
+                Ok(None) => {
+                    started.undriven.store(undriven, Ordering::Release);
+                    return Err(SagaError::NotFound(id));
+                }
+                Err(error) => {
+                    started.undriven.store(undriven, Ordering::Release);
+                    return Err(error.into());
+                }
+            };
+            if let Some(news) = News::of(&journal.instance) {
+                return outcome(&news);
+            }
+            let Instance { owner, epoch, write_no, .. } = journal.instance;
+            let untouched = owner == Some(engine.worker) && epoch == 1 && write_no == 0;
+            match reservation {
+                Some(reservation) if untouched => engine.spawn(reservation, None, journal, true),
+                _ => {}
+            }
+        }
+        if engine.stopping() == Stop::Stopped {
+            return Err(SagaError::Draining);
+        }
+        let heard = news.wait_for(Option::is_some).await;
+        match heard.as_deref() {
+            Ok(Some(news)) => outcome(news),
+            _ => Err(SagaError::Draining),
+        }
+    }
+
+    /// Starts a saga and waits until it comes to rest.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop a saga that was started.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`wait`](Self::wait).
+    pub async fn run<I>(&self, saga: &str, business_id: &str, input: &I) -> Result<Outcome, SagaError>
+    where
+        I: Serialize + Send + Sync + 'static,
+    {
+        let started = self.start(saga, business_id, input).await?;
+        self.wait(&started).await
+    }
+
+    /// Looks at one saga.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn get(&self, saga: &str, business_id: &str) -> Result<Option<SagaView>, SagaError> {
+        Ok(self.handle.engine.store.find(saga, business_id).await?)
+    }
+
+    /// Lists sagas, newest first; the next page starts before the last id of this one.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, SagaError> {
+        Ok(self.handle.engine.store.list(filter).await?)
+    }
+
+    /// Ends this worker cleanly: starts nothing new, waits (up to the grace) for the steps that are
+    /// running, gives every saga back at once, and removes the worker. Call it before the process
+    /// ends, so that the next one need not wait for the lease to run out.
+    ///
+    /// # Cancel safety
+    /// Dropped, the worker stays in draining; call it again.
+    ///
+    /// # Errors
+    /// If the store cannot be used: the lease then runs out by itself.
+    pub async fn drain(&self) -> Result<(), SagaError> {
+        let engine = &self.handle.engine;
+        engine.stop(Stop::Draining);
+        let idle = async {
+            while engine.active_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(engine.settings.grace, idle).await.is_err() {
+            tracing::warn!(sagas = engine.active_count(), "draining: some saga steps are still running and will be asked about");
+        }
+        // A beat after this would bring the worker back.
+        engine.stop(Stop::Stopped);
+        let retired = engine.store.retire(engine.worker).await;
+        engine.waiters.tell_all(&News::Draining);
+        retired?;
+        Ok(())
+    }
+
+    /// The identity of this worker.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        self.handle.engine.worker
+    }
+
+    fn new_saga<I>(&self, saga: &str, business_id: &str, input: &I) -> Result<NewSaga, SagaError>
+    where
+        I: Serialize + Send + Sync + 'static,
+    {
+        let engine = &self.handle.engine;
+        if engine.stopping() > Stop::Running {
+            return Err(SagaError::Draining);
+        }
+        let plan = engine.newest(saga).ok_or_else(|| SagaError::UnknownSaga(saga.into()))?;
+        if plan.input.id != TypeId::of::<I>() {
+            return Err(SagaError::WrongInput { saga: saga.into(), expected: plan.input.name });
+        }
+        let unstorable = |reason: String| SagaError::Unstorable { saga: saga.into(), reason };
+        if business_id.is_empty() || business_id.len() > 255 || business_id.contains('\0') {
+            return Err(unstorable("the business id must have 1 to 255 bytes and no NUL".into()));
+        }
+        let input = Document::encode(input).map_err(|error| unstorable(error.to_string()))?;
+        if input.as_json().len() > MAX_DOCUMENT {
+            return Err(unstorable(format!("it has {} bytes, the limit is {MAX_DOCUMENT}", input.as_json().len())));
+        }
+        Ok(NewSaga {
+            id: SagaId::generate(),
+            saga_type: saga.into(),
+            business_id: business_id.into(),
+            definition: plan.fingerprint().into(),
+            input_hash: blake3::hash(input.as_json().as_bytes()).to_hex()[..32].into(),
+            input,
+            owner: engine.worker,
+        })
+    }
+}
+
+/// The most bytes of an input or an output: a saga carries references, not files.
+pub(crate) const MAX_DOCUMENT: usize = 1024 * 1024;
+
+impl OrchestratorBuilder {
+    /// How long a dead worker's sagas wait for another worker (30 seconds unless set). It is
+    /// renewed at a third of this time.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How often to look for sagas that nobody drives (1 second unless set).
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.settings.poll = poll;
+        self
+    }
+
+    /// How many sagas this worker drives at once (1024 unless set); `start` waits above it.
+    pub fn in_flight(mut self, sagas: usize) -> Self {
+        self.settings.in_flight = sagas;
+        self
+    }
+
+    /// How long `drain` waits for running steps (10 seconds unless set).
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// Registers a saga. Several versions of one name may be registered: new sagas start with the
+    /// highest, and each open saga goes on with the definition it began with.
+    pub fn register(mut self, saga: Saga) -> Self {
+        self.sagas.push(saga);
+        self
+    }
+
+    /// Starts the worker: its lease, and the search for sagas that nobody drives.
+    ///
+    /// # Cancel safety
+    /// Dropped, the worker may be left in the store; its lease runs out.
+    ///
+    /// # Errors
+    /// [`BuildError`] if a setting or the registered sagas cannot be right, or the store fails.
+    pub async fn start(self) -> Result<Orchestrator, BuildError> {
+        let Self { store, settings, sagas } = self;
+        if settings.lease < Duration::from_millis(100) || settings.lease > Duration::from_secs(3600) {
+            return Err(BuildError::BadSetting("a lease must be between 100 ms and an hour"));
+        }
+        if settings.poll.is_zero() {
+            return Err(BuildError::BadSetting("the poll interval must not be zero"));
+        }
+        if settings.in_flight == 0 {
+            return Err(BuildError::BadSetting("at least one saga must be allowed in flight"));
+        }
+        for (at, saga) in sagas.iter().enumerate() {
+            let same = |other: &Saga| other.name() == saga.name() && other.version == saga.version;
+            if sagas[..at].iter().any(same) {
+                return Err(BuildError::DuplicateSaga(saga.name().into()));
+            }
+        }
+        let definitions: Vec<_> = sagas.iter().map(|saga| saga.definition.clone()).collect();
+        store.define(&definitions).await?;
+        let engine = Engine::new(store, WorkerId::generate(), settings, sagas);
+        let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
+        work(&engine).await?;
+        Ok(Orchestrator { handle })
+    }
+}
+
+impl fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let engine = &self.handle.engine;
+        f.debug_struct("Orchestrator")
+            .field("worker", &engine.worker)
+            .field("driving", &engine.active_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OrchestratorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrchestratorBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A row as the insert of this moment left it.
+fn fresh(new: NewSaga) -> Journal {
+    let instance = Instance {
+        id: new.id,
+        saga_type: new.saga_type,
+        business_id: new.business_id,
+        definition: new.definition,
+        status: Status::InProgress,
+        resume_status: None,
+        reason: None,
+        current_step: 0,
+        input: new.input,
+        input_hash: new.input_hash,
+        owner: Some(new.owner),
+        epoch: 1,
+        write_no: 0,
+        unresolved: 0,
+        row_version: 1,
+        stalled_claims: 0,
+        cancel_requested: None,
+        pause_requested: false,
+        age: Duration::ZERO,
+    };
+    Journal { instance, steps: Vec::new() }
+}
+
+fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, SagaError> {
+    match inserted {
+        Inserted::Created => Ok(Started { id: new.id, existed: false, undriven: AtomicBool::new(true) }),
+        // A repeated insert after a lost answer finds its own row.
+        Inserted::Exists { id, .. } if *id == new.id => {
+            Ok(Started { id: new.id, existed: false, undriven: AtomicBool::new(true) })
+        }
+        Inserted::Exists { id, input_hash } if *input_hash == new.input_hash => {
+            Ok(Started { id: *id, existed: true, undriven: AtomicBool::new(false) })
+        }
+        Inserted::Exists { id, .. } => Err(SagaError::InputConflict {
+            saga: new.saga_type.clone(),
+            business_id: new.business_id.clone(),
+            existing: *id,
+        }),
+    }
+}
+
+fn outcome(news: &News) -> Result<Outcome, SagaError> {
+    let News::Rested { status, step, reason } = news else {
+        return Err(SagaError::Draining);
+    };
+    let reason = reason.clone().unwrap_or_default();
+    Ok(match status {
+        Status::Completed => Outcome::Completed,
+        Status::Compensated => Outcome::Compensated { reason },
+        Status::Stuck => Outcome::Stuck { step: *step, reason },
+        Status::Aborted => Outcome::Aborted { reason },
+        Status::Paused | Status::Pending | Status::InProgress | Status::Committing | Status::Compensating => {
+            Outcome::Paused { reason }
+        }
+    })
+}
+
+impl From<Unanswered> for SagaError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Lost => Self::Draining,
+            Unanswered::Store(error) => Self::Store(error),
+        }
+    }
+}

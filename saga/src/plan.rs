@@ -1,0 +1,338 @@
+//! A saga as a value: named steps in order, typed while it is built, erased afterwards.
+//!
+//! Invariant: a step without an undo carries a reason, or stands at or after the pivot; the type
+//! of the builder sees to it. Start at [`Saga::named`].
+
+mod erased;
+
+use std::any::{TypeId, type_name};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+pub(crate) use erased::{AnyInput, AnyStep};
+use erased::{Forward, Undoable};
+
+use crate::error::BuildError;
+use crate::machine::{Shape, StepShape};
+use crate::record::{Definition, Document};
+use crate::step::{ForwardStep, Payload, SagaStep};
+
+/// A saga that can be registered with an [`Orchestrator`](crate::Orchestrator).
+pub struct Saga {
+    pub(crate) name: Arc<str>,
+    pub(crate) version: u32,
+    pub(crate) shape: Shape,
+    pub(crate) steps: Vec<Box<dyn AnyStep>>,
+    pub(crate) definition: Definition,
+    pub(crate) input: InputType,
+}
+
+/// How the input of a saga is recognised and decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct InputType {
+    pub(crate) id: TypeId,
+    pub(crate) name: &'static str,
+    pub(crate) decode: fn(&Document) -> Result<AnyInput, serde_json::Error>,
+}
+
+impl Saga {
+    /// Starts the definition of a saga. The name is stored as `business_type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use probity_saga::*;
+    /// # struct Reserve; struct Pay; struct Notify;
+    /// # impl SagaStep for Reserve {
+    /// #     type Input = u32; type Output = (); const NAME: &'static str = "Reserve";
+    /// #     async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> { Ok(()) }
+    /// #     async fn compensate(&self, _: &StepContext<u32>, _: Executed<()>) -> Result<Evidence, StepError> {
+    /// #         Ok(Evidence::new("released"))
+    /// #     }
+    /// # }
+    /// # impl ForwardStep for Pay {
+    /// #     type Input = u32; type Output = (); const NAME: &'static str = "Pay";
+    /// #     async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> { Ok(()) }
+    /// # }
+    /// # impl ForwardStep for Notify {
+    /// #     type Input = u32; type Output = (); const NAME: &'static str = "Notify";
+    /// #     async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> { Ok(()) }
+    /// # }
+    /// let saga = Saga::named("checkout")
+    ///     .step(Reserve)          // has an undo
+    ///     .pivot(Pay)             // once it succeeded, there is no way back
+    ///     .step(Notify)           // so this one needs no undo
+    ///     .build()?;
+    /// # Ok::<(), BuildError>(())
+    /// ```
+    ///
+    /// A step without an undo before the pivot does not build without a reason:
+    ///
+    /// ```compile_fail
+    /// # use probity_saga::*;
+    /// # struct Notify;
+    /// # impl ForwardStep for Notify {
+    /// #     type Input = u32; type Output = (); const NAME: &'static str = "Notify";
+    /// #     async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> { Ok(()) }
+    /// # }
+    /// let saga = Saga::named("checkout").step(Notify).build();
+    /// ```
+    pub fn named<I: Payload>(name: impl Into<String>) -> SagaBuilder<I, BeforePivot> {
+        SagaBuilder { name: name.into(), version: 1, steps: Vec::new(), fault: None, phase: PhantomData }
+    }
+
+    /// The name it was built with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The fingerprint of its steps: stored with every saga, so that no other definition runs it.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.definition.fingerprint
+    }
+}
+
+impl fmt::Debug for Saga {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saga")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("steps", &self.shape.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builder phase: steps need an undo or a reason.
+#[derive(Debug)]
+pub struct BeforePivot;
+
+/// Builder phase: the last step has no undo; say why.
+#[derive(Debug)]
+pub struct NeedsReason;
+
+/// Builder phase: forward only.
+#[derive(Debug)]
+pub struct AfterPivot;
+
+/// Collects the steps of a saga. See [`Saga::named`].
+#[must_use = "a saga exists only after `build`"]
+pub struct SagaBuilder<I, P> {
+    name: String,
+    version: u32,
+    steps: Vec<Planned>,
+    fault: Option<BuildError>,
+    phase: PhantomData<fn(I) -> P>,
+}
+
+struct Planned {
+    step: Box<dyn AnyStep>,
+    undo: bool,
+    pivot: bool,
+    reason: Option<String>,
+}
+
+/// What the builder accepts as a step: a [`SagaStep`] or a [`ForwardStep`]. Sealed.
+pub trait StepKind<I, K>: erased::Sealed<K> + Sized {
+    /// The phase of the builder after this step, before a pivot.
+    type Next;
+    #[doc(hidden)]
+    fn erase(self) -> Erased;
+}
+
+/// A step whose types are hidden. Only the builder makes and takes it.
+pub struct Erased(Box<dyn AnyStep>, bool);
+
+impl fmt::Debug for Erased {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Erased").field(&self.0.name()).finish()
+    }
+}
+
+impl<S: SagaStep> StepKind<S::Input, Undoable> for S {
+    type Next = BeforePivot;
+    fn erase(self) -> Erased {
+        Erased(Box::new(erased::WithUndo(self)), true)
+    }
+}
+
+impl<S: ForwardStep> StepKind<S::Input, Forward> for S {
+    type Next = NeedsReason;
+    fn erase(self) -> Erased {
+        Erased(Box::new(erased::WithoutUndo(self)), false)
+    }
+}
+
+impl<I: Payload> SagaBuilder<I, BeforePivot> {
+    /// Adds a step. A [`ForwardStep`] must be followed by
+    /// [`no_compensation`](SagaBuilder::no_compensation) with a reason.
+    pub fn step<K, S: StepKind<I, K>>(self, step: S) -> SagaBuilder<I, S::Next> {
+        let Erased(step, undo) = step.erase();
+        self.push(Planned { step, undo, pivot: false, reason: None })
+    }
+
+    /// Adds the step that divides: before it the saga can turn back, once it succeeded it only
+    /// goes forward. A compensation of this step is never called.
+    pub fn pivot<K, S: StepKind<I, K>>(self, step: S) -> SagaBuilder<I, AfterPivot> {
+        let Erased(step, _) = step.erase();
+        self.push(Planned { step, undo: false, pivot: true, reason: None })
+    }
+
+    /// Declares that the step added last need not be undone, and why.
+    pub fn no_compensation(self, reason: impl Into<String>) -> Self {
+        self.explain(reason.into())
+    }
+
+    /// Finishes the definition.
+    ///
+    /// # Errors
+    /// [`BuildError`] names what cannot work: no steps, two steps of one name, an unusable name.
+    pub fn build(self) -> Result<Saga, BuildError> {
+        self.finish()
+    }
+}
+
+impl<I: Payload> SagaBuilder<I, NeedsReason> {
+    /// Says why the step added last need not be undone; the saga can then go on.
+    pub fn no_compensation(self, reason: impl Into<String>) -> SagaBuilder<I, BeforePivot> {
+        self.explain(reason.into())
+    }
+}
+
+impl<I: Payload> SagaBuilder<I, AfterPivot> {
+    /// Adds a step that is tried until it succeeds or a person helps; it is never undone.
+    pub fn step<K, S: StepKind<I, K>>(self, step: S) -> Self {
+        let Erased(step, _) = step.erase();
+        self.push(Planned { step, undo: false, pivot: false, reason: None })
+    }
+
+    /// Finishes the definition.
+    ///
+    /// # Errors
+    /// [`BuildError`] names what cannot work: two steps of one name, an unusable name.
+    pub fn build(self) -> Result<Saga, BuildError> {
+        self.finish()
+    }
+}
+
+impl<I: Payload, P> SagaBuilder<I, P> {
+    /// The version of this definition, 1 unless set. Raise it when the steps change, and register
+    /// the old definition beside the new one until no saga of the old one is open.
+    pub fn version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    fn push<Q>(mut self, planned: Planned) -> SagaBuilder<I, Q> {
+        self.steps.push(planned);
+        self.into_phase()
+    }
+
+    fn explain<Q>(mut self, reason: String) -> SagaBuilder<I, Q> {
+        if let Some(last) = self.steps.last_mut() {
+            if reason.trim().is_empty() {
+                self.fault = Some(BuildError::NoReason(last.step.name().into()));
+            }
+            (last.undo, last.reason) = (false, Some(reason));
+        }
+        self.into_phase()
+    }
+
+    fn into_phase<Q>(self) -> SagaBuilder<I, Q> {
+        let Self { name, version, steps, fault, phase: _ } = self;
+        SagaBuilder { name, version, steps, fault, phase: PhantomData }
+    }
+
+    fn finish(self) -> Result<Saga, BuildError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        if self.steps.is_empty() {
+            return Err(BuildError::Empty(self.name));
+        }
+        let names: Vec<&'static str> = self.steps.iter().map(|planned| planned.step.name()).collect();
+        if let Some(bad) = std::iter::once(self.name.as_str()).chain(names.clone()).find(|name| !is_usable(name)) {
+            return Err(BuildError::BadName(bad.into()));
+        }
+        for (at, name) in names.iter().enumerate() {
+            if names[..at].contains(name) {
+                return Err(BuildError::DuplicateStep { saga: self.name, step: (*name).into() });
+            }
+        }
+        let shape = Shape { steps: self.steps.iter().map(Planned::shape).collect() };
+        let definition = definition(&self.name, self.version, &self.steps);
+        Ok(Saga {
+            name: self.name.into(),
+            version: self.version,
+            shape,
+            definition,
+            steps: self.steps.into_iter().map(|planned| planned.step).collect(),
+            input: InputType {
+                id: TypeId::of::<I>(),
+                name: type_name::<I>(),
+                decode: |document| document.decode::<I>().map(|input| Arc::new(input) as AnyInput),
+            },
+        })
+    }
+}
+
+impl Planned {
+    fn shape(&self) -> StepShape {
+        StepShape {
+            name: self.step.name(),
+            undo: self.undo,
+            pivot: self.pivot,
+            retries_max: self.step.policy().retries.times(),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match (self.pivot, self.undo) {
+            (true, _) => "pivot",
+            (false, true) => "undo",
+            (false, false) => "forward",
+        }
+    }
+}
+
+impl<I, P> fmt::Debug for SagaBuilder<I, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SagaBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Names become parts of keys, and keys become header values.
+fn is_usable(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (1..=64).contains(&name.len()) && name.bytes().all(fits)
+}
+
+fn definition(saga: &str, version: u32, steps: &[Planned]) -> Definition {
+    let listed: Vec<_> = steps
+        .iter()
+        .map(|planned| {
+            serde_json::json!({
+                "name": planned.step.name(),
+                "kind": planned.kind(),
+                "no_compensation": planned.reason,
+            })
+        })
+        .collect();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(saga.as_bytes()).update(&[0]).update(&version.to_be_bytes());
+    for planned in steps {
+        hasher.update(&[0]).update(planned.step.name().as_bytes());
+        hasher.update(&[0]).update(planned.kind().as_bytes());
+    }
+    Definition {
+        fingerprint: hasher.finalize().to_hex()[..32].into(),
+        saga_type: saga.into(),
+        version,
+        steps: serde_json::Value::Array(listed).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Steps without their types, as the engine sees them. The only place where stored JSON becomes a
+//! step's own types again.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::context::{Frame, StepContext};
+use crate::policy::StepPolicy;
+use crate::record::Document;
+use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
+
+/// The decoded input of a saga.
+pub(crate) type AnyInput = Arc<dyn Any + Send + Sync>;
+
+/// What a step method returns.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StepError>> + Send + 'a>>;
+
+/// A step without its types.
+pub(crate) trait AnyStep: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn policy(&self) -> StepPolicy;
+    fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document>;
+    fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>>;
+    fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence>;
+}
+
+/// Marks steps with an undo.
+#[derive(Debug)]
+pub struct Undoable;
+
+/// Marks steps without an undo.
+#[derive(Debug)]
+pub struct Forward;
+
+/// Only [`SagaStep`] and [`ForwardStep`] are steps.
+pub trait Sealed<K> {}
+impl<S: SagaStep> Sealed<Undoable> for S {}
+impl<S: ForwardStep> Sealed<Forward> for S {}
+
+pub(super) struct WithUndo<S>(pub(super) S);
+pub(super) struct WithoutUndo<S>(pub(super) S);
+
+fn context<I: Payload>(input: AnyInput, frame: Frame) -> Result<StepContext<I>, StepError> {
+    match input.downcast::<I>() {
+        Ok(input) => Ok(StepContext { input, frame }),
+        Err(_) => Err(StepError::fatal("the input is of another type than this step expects")),
+    }
+}
+
+fn encode<T: Payload>(step: &'static str, output: &T) -> Result<Document, StepError> {
+    // The effect has happened; only its answer is lost.
+    Document::encode(output)
+        .map_err(|error| StepError::unknown(format!("the output of {step} cannot be stored: {error}")))
+}
+
+fn encode_probe<T: Payload>(step: &'static str, probe: Probe<T>) -> Result<Probe<Document>, StepError> {
+    Ok(match probe {
+        Probe::Applied(output) => Probe::Applied(encode(step, &output)?),
+        Probe::NotApplied => Probe::NotApplied,
+        Probe::NotSeenYet => Probe::NotSeenYet,
+        Probe::Unknown => Probe::Unknown,
+    })
+}
+
+impl<S: SagaStep> AnyStep for WithUndo<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.0.policy()
+    }
+
+    fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
+        Box::pin(async move {
+            let cx = context(input, frame)?;
+            encode(S::NAME, &self.0.execute(&cx).await?)
+        })
+    }
+
+    fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
+        Box::pin(async move {
+            let cx = context(input, frame)?;
+            encode_probe(S::NAME, self.0.probe(&cx).await?)
+        })
+    }
+
+    fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence> {
+        Box::pin(async move {
+            let done = match done {
+                None => Executed::Unknown,
+                Some(stored) => Executed::Applied(stored.decode().map_err(|error| {
+                    StepError::fatal(format!("the stored output of {} cannot be read: {error}", S::NAME))
+                })?),
+            };
+            let cx = context(input, frame)?;
+            self.0.compensate(&cx, done).await
+        })
+    }
+}
+
+impl<S: ForwardStep> AnyStep for WithoutUndo<S> {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.0.policy()
+    }
+
+    fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
+        Box::pin(async move {
+            let cx = context(input, frame)?;
+            encode(S::NAME, &self.0.execute(&cx).await?)
+        })
+    }
+
+    fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
+        Box::pin(async move {
+            let cx = context(input, frame)?;
+            encode_probe(S::NAME, self.0.probe(&cx).await?)
+        })
+    }
+
+    fn compensate(&self, _: AnyInput, _: Frame, _: Option<Document>) -> Answer<'_, Evidence> {
+        Box::pin(async { Err(StepError::fatal(format!("{} has no compensation", S::NAME))) })
+    }
+}

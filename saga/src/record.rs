@@ -1,0 +1,370 @@
+//! The rows and the writes that engine and store exchange. Stored names are wire format: never
+//! rename one.
+//!
+//! Durations travel, instants do not: a store computes every time with its own clock.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::machine::{Status, StepStatus};
+
+/// The identity of one saga; sorts by creation time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SagaId(pub(crate) Uuid);
+
+/// The identity of one life of one process: never reused, so a restarted worker owns nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub(crate) Uuid);
+
+macro_rules! identity {
+    ($name:ident) => {
+        impl $name {
+            /// A new identity.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The underlying UUID.
+            #[must_use]
+            pub fn as_uuid(&self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+    };
+}
+
+identity!(SagaId);
+identity!(WorkerId);
+
+/// Stored JSON: inputs and outputs. `Debug` shows only its length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Document(String);
+
+impl Document {
+    /// Encodes a value.
+    ///
+    /// # Errors
+    /// If serde cannot express the value as JSON.
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(value).map(Self)
+    }
+
+    /// A document read from a store.
+    #[must_use]
+    pub fn from_stored(json: String) -> Self {
+        Self(json)
+    }
+
+    /// Decodes the value.
+    ///
+    /// # Errors
+    /// If the stored JSON does not fit the type any more.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.0)
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Document({} bytes)", self.0.len())
+    }
+}
+
+/// A saga to be inserted.
+#[derive(Debug, Clone)]
+pub struct NewSaga {
+    /// Made by the caller, once, outside any retry.
+    pub id: SagaId,
+    /// `business_type`.
+    pub saga_type: String,
+    /// Unique together with the type.
+    pub business_id: String,
+    /// The fingerprint of the definition it was started with.
+    pub definition: String,
+    /// What it was started with.
+    pub input: Document,
+    /// Hash of the input: the same business id with another input is refused.
+    pub input_hash: String,
+    /// The worker that drives it from the first moment, without a claim.
+    pub owner: WorkerId,
+}
+
+/// What a store says about one insert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "an existing saga is not driven by this start"]
+pub enum Inserted {
+    /// It is new.
+    Created,
+    /// A saga with this type and business id is there already.
+    Exists {
+        /// Its id.
+        id: SagaId,
+        /// The hash of the input it was started with.
+        input_hash: String,
+    },
+}
+
+/// One saga as a store holds it.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Identity.
+    pub id: SagaId,
+    /// `business_type`.
+    pub saga_type: String,
+    /// Unique together with the type.
+    pub business_id: String,
+    /// Fingerprint of its definition.
+    pub definition: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Where it goes on after `stuck` or `paused`.
+    pub resume_status: Option<Status>,
+    /// Why it turned back, stopped, or was closed.
+    pub reason: Option<String>,
+    /// The step it is at, from 1; 0 before the first result.
+    pub current_step: u32,
+    /// What it was started with.
+    pub input: Document,
+    /// Hash of the input.
+    pub input_hash: String,
+    /// Who drives it.
+    pub owner: Option<WorkerId>,
+    /// Raised by every claim and every operator decision; fences all writes.
+    pub epoch: i64,
+    /// Raised by every write of one epoch; makes a repeated write harmless.
+    pub write_no: i64,
+    /// Steps whose effect is open. `completed` and `compensated` are refused while it is not 0.
+    pub unresolved: u32,
+    /// Raised by every write: an operator never acts on a stale screen.
+    pub row_version: i64,
+    /// Claims since the last progress; the claim itself parks the saga at the limit.
+    pub stalled_claims: u32,
+    /// An operator asked to turn back, and why.
+    pub cancel_requested: Option<String>,
+    /// An operator asked to pause.
+    pub pause_requested: bool,
+    /// Its age by the store's clock.
+    pub age: Duration,
+}
+
+/// One step as a store holds it. No row means: not started, as far as anyone knows.
+#[derive(Debug, Clone)]
+pub struct StepRow {
+    /// Position in the definition, from 1.
+    pub order: u32,
+    /// Identity in the definition.
+    pub name: String,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// What `execute` answered.
+    pub output: Option<Document>,
+    /// What proves the undo.
+    pub evidence: Option<String>,
+    /// The last error.
+    pub error: Option<String>,
+    /// Failed attempts of `execute` so far.
+    pub retries: u32,
+    /// How many retries the policy allows.
+    pub retries_max: u32,
+    /// Failed attempts of `compensate` so far.
+    pub undo_retries: u32,
+    /// The order in which effects happened; undo runs in the reverse order.
+    pub completion: u32,
+    /// The key that `execute` used.
+    pub key: String,
+    /// How long until the next attempt, if one is scheduled.
+    pub retry_in: Option<Duration>,
+    /// The operator who settled it, if a person did.
+    pub resolved_by: Option<String>,
+}
+
+/// A saga with its steps: everything recovery needs.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// The saga.
+    pub instance: Instance,
+    /// Its steps, by order.
+    pub steps: Vec<StepRow>,
+}
+
+/// One fenced write: the result of a step together with what it means for the saga.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Which saga.
+    pub saga: SagaId,
+    /// The epoch of the writer; another epoch in the row refuses the write (S-6).
+    pub epoch: i64,
+    /// The number of this write within the epoch; a repeated number is answered, not applied.
+    pub write_no: i64,
+    /// The status the writer believes in; another status in the row refuses the write.
+    pub from: Status,
+    /// The status after the write.
+    pub change: Change,
+    /// Give the saga up, to be claimed again after this long.
+    pub release: Option<Duration>,
+}
+
+/// What a write does to the rows of a saga, whoever writes it.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The new status.
+    pub status: Status,
+    /// Set exactly for `stuck` and `paused`.
+    pub resume_status: Option<Status>,
+    /// Why; replaces the stored reason.
+    pub reason: Option<String>,
+    /// The step it is at.
+    pub current_step: u32,
+    /// Open effects after this write.
+    pub unresolved: u32,
+    /// Rows to insert or replace.
+    pub steps: Vec<StepRow>,
+}
+
+/// What a store says about one [`Record`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a fenced writer must stop at once"]
+pub enum Verdict {
+    /// Written, now or by an earlier call with the same number. With it come the requests of operators.
+    Applied(Requests),
+    /// Another driver owns the saga: stop, forget it, do not try again.
+    Fenced,
+    /// The store refused this record for itself (a constraint, an unstorable value).
+    Refused(String),
+}
+
+/// What operators asked for; a driver sees it with its next write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Turn back, and why.
+    pub cancel: Option<String>,
+    /// Stop after the current result.
+    pub pause: bool,
+}
+
+/// Which sagas a worker wants to take over.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    /// Who claims.
+    pub worker: WorkerId,
+    /// The definitions it can run, as (type, fingerprint); no other saga is claimed (S-10).
+    pub runnable: Vec<(String, String)>,
+    /// Also these of its own, which it no longer drives.
+    pub own: Vec<SagaId>,
+    /// At most this many.
+    pub limit: u32,
+    /// Park a saga that was claimed this often without progress, instead of handing it out (S-11).
+    pub stalled_max: u32,
+}
+
+/// What the heartbeat answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "after a lapse others may own what this worker drives"]
+pub enum Beat {
+    /// The lease never lapsed since the last beat.
+    Held,
+    /// The lease is new, or had run out by the store's clock before this beat.
+    Lapsed,
+}
+
+/// A worker as a store sees it.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// This life of the process.
+    pub id: WorkerId,
+    /// How long others must wait after its last beat.
+    pub lease: Duration,
+    /// Process id, for people.
+    pub pid: u32,
+}
+
+/// A definition that this worker can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// Fingerprint over the names and kinds of the steps.
+    pub fingerprint: String,
+    /// `business_type`.
+    pub saga_type: String,
+    /// The version given to the builder.
+    pub version: u32,
+    /// The steps, as JSON, for people and tools.
+    pub steps: String,
+}
+
+/// An operator's decision: the machine's change, guarded by the row version, with its audit row.
+#[derive(Debug, Clone)]
+pub struct Intervention {
+    /// Which saga.
+    pub saga: SagaId,
+    /// The version the operator saw.
+    pub row_version: i64,
+    /// What changes; `None` for a mere request to the driver.
+    pub change: Option<Change>,
+    /// Ask the driver to turn back, and why.
+    pub request_cancel: Option<String>,
+    /// Ask the driver to pause.
+    pub request_pause: bool,
+    /// Who.
+    pub actor: String,
+    /// Which verb.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+    /// The status before, for the audit row.
+    pub before: Status,
+}
+
+/// What a store says about an [`Intervention`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a stale decision was not applied"]
+pub enum Intervened {
+    /// Applied, with its audit row.
+    Applied,
+    /// The saga changed since the operator looked; nothing was written.
+    Stale,
+}
+
+/// Which sagas to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    /// Only this type.
+    pub saga_type: Option<String>,
+    /// Only this status.
+    pub status: Option<Status>,
+    /// Only sagas older than this one: the last id of the page before.
+    pub before: Option<SagaId>,
+    /// At most this many; 0 means 100.
+    pub limit: u32,
+}

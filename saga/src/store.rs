@@ -1,0 +1,150 @@
+//! Where sagas are kept. [`MemoryStore`] is the specification; the others must behave like it.
+//!
+//! Invariant: every method is atomic, may be repeated after a lost answer, and judges ownership by
+//! the store's own clock. Start at [`SagaStore::apply`].
+
+mod memory;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod rows;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use async_trait::async_trait;
+
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+
+use crate::error::StoreError;
+use crate::record::{
+    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter, NewSaga, Record,
+    SagaId, Verdict, Worker, WorkerId,
+};
+
+/// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.
+#[async_trait]
+pub trait SagaStore: Send + Sync + 'static {
+    /// The name of the database, as sqlx calls it (`SQLite`, `PostgreSQL`); transactions of another
+    /// database are refused.
+    fn backend(&self) -> &'static str;
+
+    /// Renews the lease of a worker, and creates it if it is missing.
+    ///
+    /// # Cancel safety
+    /// The beat may or may not have been written; beat again.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError>;
+
+    /// Releases everything a worker owns, and removes the worker. Answers how many it released.
+    ///
+    /// # Cancel safety
+    /// May be repeated.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError>;
+
+    /// Records the definitions that a worker runs.
+    ///
+    /// # Cancel safety
+    /// May be repeated.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError>;
+
+    /// Inserts sagas, owned by their worker with epoch 1. One answer per saga, in order.
+    ///
+    /// # Cancel safety
+    /// A repeated insert answers [`Inserted::Exists`] with the same id.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError>;
+
+    /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them.
+    /// A saga at the poison limit is paused instead of handed out (S-7, S-11).
+    ///
+    /// # Cancel safety
+    /// A lost answer leaves sagas owned but not driven; [`owned`](Self::owned) finds them.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError>;
+
+    /// The active sagas that a worker owns.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError>;
+
+    /// Writes results. Each record is applied if the saga still has the record's epoch and status,
+    /// refused otherwise, whatever happens to the others (S-1, S-6). One verdict per record, in
+    /// order; at most one record per saga in a call.
+    ///
+    /// # Cancel safety
+    /// A repeated record is answered, not applied again.
+    ///
+    /// # Errors
+    /// If the store cannot be used; then repeat the call.
+    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError>;
+
+    /// Applies an operator's decision if the saga has the version the operator saw, together with
+    /// its audit row. A change raises the epoch and releases the owner.
+    ///
+    /// # Cancel safety
+    /// A repeated decision is [`Intervened::Stale`]; look again.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError>;
+
+    /// Loads sagas by id; those that do not exist are missing in the answer.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError>;
+
+    /// Loads one saga by its business id.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError>;
+
+    /// Lists sagas, newest first.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError>;
+}
+
+/// A database whose transactions can start a saga: `Orchestrator::start_in`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub trait StartIn: sqlx::Database {
+    /// Inserts one saga with a single statement on the caller's connection.
+    fn insert_in<'c, E>(
+        executor: E,
+        saga: NewSaga,
+    ) -> impl Future<Output = Result<Inserted, StoreError>> + Send
+    where
+        E: sqlx::Executor<'c, Database = Self>;
+}
+
+/// Why the claim parked a saga.
+fn poison_reason(claims: u32) -> String {
+    format!("poison: {claims} claims in a row ended without progress; see what its step does to the worker, then resume")
+}

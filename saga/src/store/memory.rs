@@ -1,0 +1,327 @@
+//! The store in memory: the executable specification, and the store of unit tests.
+//!
+//! Invariant: one mutex, so every method is one atomic step; its clock is tokio's, so tests can
+//! pause it. Nothing survives the process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::SagaStore;
+use crate::error::StoreError;
+use crate::machine::{Status, Trigger, transition};
+use crate::record::{
+    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
+};
+
+/// Keeps sagas in this process. For tests, examples and the specification of all other stores.
+#[derive(Default)]
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    sagas: BTreeMap<SagaId, Saga>,
+    business: BTreeMap<(String, String), SagaId>,
+    leases: BTreeMap<WorkerId, Instant>,
+    definitions: BTreeMap<String, Definition>,
+    audit: Vec<Intervention>,
+}
+
+struct Saga {
+    instance: Instance,
+    steps: BTreeMap<u32, StepRow>,
+    run_at: Instant,
+    created_at: Instant,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every operator decision that was applied, oldest first.
+    #[must_use]
+    pub fn audit(&self) -> Vec<Intervention> {
+        self.lock().audit.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while the lock is held cannot leave half a write behind: each method checks
+        // first and then assigns.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("sagas", &self.lock().sagas.len()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn is_live(&self, worker: WorkerId, now: Instant) -> bool {
+        self.leases.get(&worker).is_some_and(|expires| *expires > now)
+    }
+
+    fn is_claimable(&self, saga: &Saga, request: &ClaimRequest, now: Instant) -> bool {
+        let Instance { status, owner, definition, saga_type, id, .. } = &saga.instance;
+        let free = owner.is_none_or(|owner| !self.is_live(owner, now));
+        let own = *owner == Some(request.worker) && request.own.contains(id);
+        let runnable = request.runnable.iter().any(|(name, print)| name == saga_type && print == definition);
+        status.is_active() && (free || own) && runnable && saga.run_at <= now
+    }
+
+    fn journal(&self, id: SagaId) -> Option<Journal> {
+        let saga = self.sagas.get(&id)?;
+        Some(saga.journal())
+    }
+}
+
+impl Saga {
+    fn new(new: &NewSaga, now: Instant) -> Self {
+        let instance = Instance {
+            id: new.id,
+            saga_type: new.saga_type.clone(),
+            business_id: new.business_id.clone(),
+            definition: new.definition.clone(),
+            status: Status::InProgress,
+            resume_status: None,
+            reason: None,
+            current_step: 0,
+            input: new.input.clone(),
+            input_hash: new.input_hash.clone(),
+            owner: Some(new.owner),
+            epoch: 1,
+            write_no: 0,
+            unresolved: 0,
+            row_version: 1,
+            stalled_claims: 0,
+            cancel_requested: None,
+            pause_requested: false,
+            age: Duration::ZERO,
+        };
+        Self { instance, steps: BTreeMap::new(), run_at: now, created_at: now }
+    }
+
+    fn instance(&self) -> Instance {
+        Instance { age: self.created_at.elapsed(), ..self.instance.clone() }
+    }
+
+    fn journal(&self) -> Journal {
+        Journal { instance: self.instance(), steps: self.steps.values().cloned().collect() }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let instance = &mut self.instance;
+        instance.status = change.status;
+        instance.resume_status = change.resume_status;
+        instance.reason.clone_from(&change.reason);
+        instance.current_step = change.current_step;
+        instance.unresolved = change.unresolved;
+        instance.row_version += 1;
+        instance.stalled_claims = 0;
+        if !change.status.is_active() {
+            instance.owner = None;
+            instance.pause_requested = false;
+        }
+        for step in &change.steps {
+            self.steps.insert(step.order, step.clone());
+        }
+    }
+
+    fn apply(&mut self, record: &Record, now: Instant) -> Verdict {
+        let instance = &self.instance;
+        if instance.epoch == record.epoch && instance.write_no >= record.write_no {
+            return Verdict::Applied(self.requests());
+        }
+        if instance.epoch != record.epoch || instance.status != record.from {
+            return Verdict::Fenced;
+        }
+        if let Some(broken) = broken_shape(&record.change) {
+            return Verdict::Refused(broken.into());
+        }
+        self.change(&record.change);
+        self.instance.write_no = record.write_no;
+        if let Some(after) = record.release {
+            self.instance.owner = None;
+            self.run_at = now + after;
+        }
+        Verdict::Applied(self.requests())
+    }
+
+    fn requests(&self) -> Requests {
+        Requests { cancel: self.instance.cancel_requested.clone(), pause: self.instance.pause_requested }
+    }
+}
+
+/// What the CHECK constraints of the SQL stores refuse.
+fn broken_shape(change: &Change) -> Option<&'static str> {
+    let stopped = matches!(change.status, Status::Stuck | Status::Paused);
+    if stopped != change.resume_status.is_some() {
+        return Some("resume_status is set exactly for stuck and paused");
+    }
+    let proven = matches!(change.status, Status::Completed | Status::Compensated);
+    (proven && change.unresolved > 0).then_some("a finished saga has no open effects")
+}
+
+#[async_trait]
+impl SagaStore for MemoryStore {
+    fn backend(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let held = inner.is_live(worker.id, now);
+        inner.leases.insert(worker.id, now + worker.lease);
+        Ok(if held { Beat::Held } else { Beat::Lapsed })
+    }
+
+    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
+        let mut inner = self.lock();
+        inner.leases.remove(&worker);
+        let mut released = 0;
+        for saga in inner.sagas.values_mut().filter(|saga| saga.instance.owner == Some(worker)) {
+            saga.instance.owner = None;
+            saga.instance.stalled_claims = 0;
+            released += 1;
+        }
+        Ok(released)
+    }
+
+    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        for definition in definitions {
+            inner.definitions.insert(definition.fingerprint.clone(), definition.clone());
+        }
+        Ok(())
+    }
+
+    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let mut answers = Vec::with_capacity(sagas.len());
+        for new in sagas {
+            let business = (new.saga_type.clone(), new.business_id.clone());
+            if let Some(id) = inner.business.get(&business).copied() {
+                let input_hash = inner.sagas.get(&id).map(|saga| saga.instance.input_hash.clone());
+                answers.push(Inserted::Exists { id, input_hash: input_hash.unwrap_or_default() });
+                continue;
+            }
+            inner.business.insert(business, new.id);
+            inner.sagas.insert(new.id, Saga::new(new, now));
+            answers.push(Inserted::Created);
+        }
+        Ok(answers)
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let found: Vec<SagaId> = inner
+            .sagas
+            .values()
+            .filter(|saga| inner.is_claimable(saga, request, now))
+            .map(|saga| saga.instance.id)
+            .take(request.limit as usize)
+            .collect();
+        let mut claimed = Vec::with_capacity(found.len());
+        for id in found {
+            let Some(saga) = inner.sagas.get_mut(&id) else { continue };
+            let instance = &mut saga.instance;
+            instance.epoch += 1;
+            instance.write_no = 0;
+            instance.row_version += 1;
+            if instance.stalled_claims >= request.stalled_max {
+                instance.resume_status = Some(instance.status);
+                instance.status = Status::Paused;
+                instance.owner = None;
+                instance.reason = Some(super::poison_reason(instance.stalled_claims));
+                continue;
+            }
+            instance.stalled_claims += 1;
+            instance.owner = Some(request.worker);
+            if let Ok(taken) = transition(instance.status, None, Trigger::Claimed) {
+                instance.status = taken;
+            }
+            claimed.push(saga.journal());
+        }
+        Ok(claimed)
+    }
+
+    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
+        let inner = self.lock();
+        let mine = |saga: &&Saga| saga.instance.owner == Some(worker) && saga.instance.status.is_active();
+        Ok(inner.sagas.values().filter(mine).map(|saga| saga.instance.id).collect())
+    }
+
+    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let verdict = |record: &Record| match inner.sagas.get_mut(&record.saga) {
+            Some(saga) => saga.apply(record, now),
+            None => Verdict::Fenced,
+        };
+        Ok(records.iter().map(verdict).collect())
+    }
+
+    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let Some(saga) = inner.sagas.get_mut(&intervention.saga) else { return Ok(Intervened::Stale) };
+        if saga.instance.row_version != intervention.row_version {
+            return Ok(Intervened::Stale);
+        }
+        if let Some(change) = &intervention.change {
+            if let Some(broken) = broken_shape(change) {
+                return Err(StoreError::not_applied("apply an operator's decision", broken));
+            }
+            saga.change(change);
+            saga.instance.epoch += 1;
+            saga.instance.write_no = 0;
+            saga.instance.owner = None;
+        } else {
+            saga.instance.row_version += 1;
+        }
+        if intervention.request_cancel.is_some() {
+            saga.instance.cancel_requested.clone_from(&intervention.request_cancel);
+        }
+        saga.instance.pause_requested |= intervention.request_pause;
+        saga.run_at = now;
+        inner.audit.push(intervention.clone());
+        Ok(Intervened::Applied)
+    }
+
+    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
+        let inner = self.lock();
+        Ok(ids.iter().filter_map(|id| inner.journal(*id)).collect())
+    }
+
+    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
+        let inner = self.lock();
+        let id = inner.business.get(&(saga_type.into(), business_id.into()));
+        Ok(id.and_then(|id| inner.journal(*id)))
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
+        let inner = self.lock();
+        let fits = |saga: &&Saga| {
+            let Instance { id, saga_type, status, .. } = &saga.instance;
+            filter.before.is_none_or(|before| *id < before)
+                && filter.status.is_none_or(|wanted| *status == wanted)
+                && filter.saga_type.as_ref().is_none_or(|wanted| saga_type == wanted)
+        };
+        let limit = if filter.limit == 0 { 100 } else { filter.limit };
+        Ok(inner.sagas.values().rev().filter(fits).take(limit as usize).map(Saga::instance).collect())
+    }
+}

@@ -1,0 +1,414 @@
+//! The store in SQLite: one file, no server, and the caller's own transactions beside it.
+//!
+//! Invariant: what is acknowledged survives a power cut, so the database runs WAL with
+//! `synchronous=FULL`, or the store refuses it. A batch of results is one transaction; a record
+//! that SQLite refuses costs only itself.
+
+mod sql;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Row as _, Transaction};
+use std::time::Duration;
+
+use super::rows::{self, json_list, store_error};
+use super::{SagaStore, StartIn};
+use crate::error::StoreError;
+use crate::record::{
+    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, Record, SagaId, StepRow, Verdict, Worker, WorkerId,
+};
+
+/// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+}
+
+/// The schema, one step per version. Never change a step that was released.
+const MIGRATIONS: &[&str] = &[include_str!("sqlite/schema.sql")];
+
+impl SqliteStore {
+    /// Checks the durability settings of the pool and migrates the tables.
+    ///
+    /// # Cancel safety
+    /// May be repeated.
+    ///
+    /// # Errors
+    /// If the database is not in WAL mode with `synchronous` FULL or EXTRA, or cannot be migrated.
+    pub async fn new(pool: SqlitePool) -> Result<Self, StoreError> {
+        check_durability(&pool).await?;
+        migrate(&pool).await.map_err(|error| store_error("migrate the saga tables", error))?;
+        Ok(Self { pool })
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    async fn claim_in(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        if claimable(&mut connection, request).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        drop(connection);
+        let mut tx = self.begin().await?;
+        let found = claimable(&mut tx, request).await?;
+        let taken = sqlx::query(sql::CLAIM)
+            .bind(json_list(found))
+            .bind(request.worker.to_string())
+            .bind(request.stalled_max)
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut ids: Vec<String> = Vec::with_capacity(taken.len());
+        for row in taken {
+            let (id, status): (String, String) = (row.try_get("id")?, row.try_get("status")?);
+            if status == "paused" {
+                tracing::error!(saga.id = id, "a saga made no progress in many claims and is paused");
+                metrics::counter!("probity_saga_poison_total").increment(1);
+            } else {
+                ids.push(id);
+            }
+        }
+        let journals = load_all(&mut tx, &json_list(ids)).await?;
+        tx.commit().await?;
+        Ok(journals)
+    }
+
+    async fn apply_batch(&self, records: &[Record]) -> Result<Vec<Verdict>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let mut verdicts = Vec::with_capacity(records.len());
+        for record in records {
+            verdicts.push(apply_one(&mut tx, record).await?);
+        }
+        tx.commit().await?;
+        Ok(verdicts)
+    }
+
+    async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let id = intervention.saga.to_string();
+        let done = match &intervention.change {
+            Some(change) => {
+                sqlx::query(sql::DECIDE)
+                    .bind(&id)
+                    .bind(intervention.row_version)
+                    .bind(change.status.as_str())
+                    .bind(change.resume_status.map(|status| status.as_str()))
+                    .bind(&change.reason)
+                    .bind(change.current_step)
+                    .bind(change.unresolved)
+                    .fetch_optional(&mut *tx)
+                    .await?
+            }
+            None => {
+                sqlx::query(sql::REQUEST)
+                    .bind(&id)
+                    .bind(intervention.row_version)
+                    .bind(&intervention.request_cancel)
+                    .bind(intervention.request_pause)
+                    .fetch_optional(&mut *tx)
+                    .await?
+            }
+        };
+        let Some(row) = done else { return Ok(Intervened::Stale) };
+        if let Some(change) = &intervention.change {
+            write_steps(&mut tx, &id, row.try_get("lease_epoch")?, change).await?;
+        }
+        let after = intervention.change.as_ref().map_or(intervention.before, |change| change.status);
+        sqlx::query(sql::AUDIT)
+            .bind(&id)
+            .bind(&intervention.actor)
+            .bind(&intervention.action)
+            .bind(&intervention.reason)
+            .bind(intervention.before.as_str())
+            .bind(after.as_str())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(Intervened::Applied)
+    }
+
+    async fn beat_in(&self, worker: &Worker) -> Result<Beat, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let id = worker.id.to_string();
+        let held: i64 = sqlx::query(sql::HELD).bind(&id).fetch_one(&mut *tx).await?.try_get("held")?;
+        sqlx::query(sql::BEAT)
+            .bind(&id)
+            .bind(worker.pid)
+            .bind(modifier(worker.lease))
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(sql::FORGET_DEAD_WORKERS).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(if held > 0 { Beat::Held } else { Beat::Lapsed })
+    }
+
+    async fn retire_in(&self, worker: WorkerId) -> Result<u64, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let released = sqlx::query(sql::RELEASE_ALL).bind(worker.to_string()).execute(&mut *tx).await?;
+        sqlx::query(sql::RETIRE).bind(worker.to_string()).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(released.rows_affected())
+    }
+
+    async fn ids(&self, query: sqlx::query::Query<'_, Sqlite, sqlx::sqlite::SqliteArguments>) -> Result<Vec<String>, sqlx::Error> {
+        query.fetch_all(&self.pool).await?.iter().map(|row| row.try_get("id")).collect()
+    }
+
+    async fn journals(&self, ids: String) -> Result<Vec<Journal>, sqlx::Error> {
+        // One transaction, so that steps and instance are of one moment.
+        let mut tx = self.pool.begin().await?;
+        let journals = load_all(&mut tx, &ids).await?;
+        tx.commit().await?;
+        Ok(journals)
+    }
+}
+
+async fn check_durability(pool: &SqlitePool) -> Result<(), StoreError> {
+    let operation = "check the durability settings of SQLite";
+    let pragma = async |name: &'static str| -> Result<sqlx::sqlite::SqliteRow, StoreError> {
+        sqlx::query(name).fetch_one(pool).await.map_err(|error| store_error(operation, error))
+    };
+    let mode: String =
+        pragma("PRAGMA journal_mode").await?.try_get(0).map_err(|error| store_error(operation, error))?;
+    if mode != "wal" {
+        return Err(StoreError::not_applied(
+            operation,
+            format!("journal_mode is {mode}, and must be wal: open the pool with SqliteConnectOptions::journal_mode(SqliteJournalMode::Wal) on a file"),
+        ));
+    }
+    let synchronous: i64 =
+        pragma("PRAGMA synchronous").await?.try_get(0).map_err(|error| store_error(operation, error))?;
+    if synchronous < 2 {
+        return Err(StoreError::not_applied(
+            operation,
+            "synchronous is below FULL, so a power cut could lose an acknowledged step: open the pool with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)",
+        ));
+    }
+    Ok(())
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::Error> {
+    // IMMEDIATE: two processes that start together migrate one after the other.
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query("CREATE TABLE IF NOT EXISTS saga_schema (version INTEGER PRIMARY KEY NOT NULL)")
+        .execute(&mut *tx)
+        .await?;
+    let version: i64 = sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM saga_schema")
+        .fetch_one(&mut *tx)
+        .await?
+        .try_get("version")?;
+    for (next, migration) in (1_i64..).zip(MIGRATIONS) {
+        if next > version {
+            sqlx::raw_sql(*migration).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO saga_schema (version) VALUES (?1)").bind(next).execute(&mut *tx).await?;
+        }
+    }
+    tx.commit().await
+}
+
+async fn claimable(connection: &mut SqliteConnection, request: &ClaimRequest) -> Result<Vec<String>, sqlx::Error> {
+    let rows = sqlx::query(sql::CLAIMABLE)
+        .bind(request.worker.to_string())
+        .bind(json_list(&request.own))
+        .bind(json_list(request.runnable.iter().map(|(name, print)| format!("{name} {print}"))))
+        .bind(request.limit)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| row.try_get("id")).collect()
+}
+
+async fn load_all(connection: &mut SqliteConnection, ids: &str) -> Result<Vec<Journal>, sqlx::Error> {
+    let instances = sqlx::query(sql::INSTANCES).bind(ids).fetch_all(&mut *connection).await?;
+    if instances.is_empty() {
+        return Ok(Vec::new());
+    }
+    let steps = sqlx::query(sql::STEPS).bind(ids).fetch_all(connection).await?;
+    Ok(rows::journals(&instances, &steps))
+}
+
+async fn apply_one(connection: &mut SqliteConnection, record: &Record) -> Result<Verdict, sqlx::Error> {
+    let id = record.saga.to_string();
+    let Change { status, resume_status, reason, current_step, unresolved, .. } = &record.change;
+    let applied = sqlx::query(sql::APPLY)
+        .bind(&id)
+        .bind(record.epoch)
+        .bind(record.from.as_str())
+        .bind(record.write_no)
+        .bind(status.as_str())
+        .bind(resume_status.map(|status| status.as_str()))
+        .bind(reason)
+        .bind(current_step)
+        .bind(unresolved)
+        .bind(record.release.map(modifier))
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = applied {
+        write_steps(connection, &id, record.epoch, &record.change).await?;
+        return Ok(Verdict::Applied(rows::requests(&row)?));
+    }
+    let Some(row) = sqlx::query(sql::POSITION).bind(&id).fetch_optional(connection).await? else {
+        return Ok(Verdict::Fenced);
+    };
+    let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
+    let repeated = epoch == record.epoch && write_no >= record.write_no;
+    Ok(if repeated { Verdict::Applied(rows::requests(&row)?) } else { Verdict::Fenced })
+}
+
+async fn write_steps(connection: &mut SqliteConnection, id: &str, epoch: i64, change: &Change) -> Result<(), sqlx::Error> {
+    for step in &change.steps {
+        let StepRow { order, name, status, output, evidence, error, .. } = step;
+        sqlx::query(sql::STEP)
+            .bind(id)
+            .bind(order)
+            .bind(name)
+            .bind(status.as_str())
+            .bind(output.as_ref().map(|output| output.as_json()))
+            .bind(error)
+            .bind(step.retries)
+            .bind(step.retries_max)
+            .bind(step.retry_in.map(modifier))
+            .bind(evidence)
+            .bind(step.undo_retries)
+            .bind(step.completion)
+            .bind(&step.key)
+            .bind(&step.resolved_by)
+            .bind(epoch)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A duration as SQLite's time functions take it.
+fn modifier(duration: Duration) -> String {
+    format!("+{}.{:03} seconds", duration.as_secs(), duration.subsec_millis())
+}
+
+/// A record that the database refuses for itself, as opposed to a database that cannot be used.
+fn is_about_the_record(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_check_violation() || error.is_foreign_key_violation())
+}
+
+#[async_trait]
+impl SagaStore for SqliteStore {
+    fn backend(&self) -> &'static str {
+        <Sqlite as sqlx::Database>::NAME
+    }
+
+    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+        self.beat_in(worker).await.map_err(|error| store_error("renew a worker's lease", error))
+    }
+
+    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
+        self.retire_in(worker).await.map_err(|error| store_error("retire a worker", error))
+    }
+
+    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
+        for definition in definitions {
+            sqlx::query(sql::DEFINE)
+                .bind(&definition.fingerprint)
+                .bind(&definition.saga_type)
+                .bind(definition.version)
+                .bind(&definition.steps)
+                .execute(&self.pool)
+                .await
+                .map_err(|error| store_error("record the saga definitions", error))?;
+        }
+        Ok(())
+    }
+
+    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
+        let failed = |error| store_error("insert sagas", error);
+        let mut tx = self.begin().await.map_err(failed)?;
+        let mut answers = Vec::with_capacity(sagas.len());
+        for saga in sagas {
+            answers.push(<Sqlite as StartIn>::insert_in(&mut *tx, saga.clone()).await?);
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(answers)
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
+        self.claim_in(request).await.map_err(|error| store_error("claim sagas", error))
+    }
+
+    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
+        let ids = self.ids(sqlx::query(sql::OWNED).bind(worker.to_string())).await;
+        let ids = ids.map_err(|error| store_error("list a worker's sagas", error))?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
+        match self.apply_batch(records).await {
+            Ok(verdicts) => return Ok(verdicts),
+            Err(error) if is_about_the_record(&error) => {}
+            Err(error) => return Err(store_error("write saga results", error)),
+        }
+        // One of them is bad: each for itself. Those written before are answered as repeated.
+        let mut verdicts = Vec::with_capacity(records.len());
+        for record in records {
+            verdicts.push(match self.apply_batch(std::slice::from_ref(record)).await {
+                Ok(mut verdicts) => verdicts.pop().unwrap_or(Verdict::Fenced),
+                Err(error) if is_about_the_record(&error) => Verdict::Refused(error.to_string()),
+                Err(error) => return Err(store_error("write a saga result", error)),
+            });
+        }
+        Ok(verdicts)
+    }
+
+    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
+        self.decide(intervention).await.map_err(|error| store_error("apply an operator's decision", error))
+    }
+
+    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
+        self.journals(json_list(ids)).await.map_err(|error| store_error("load sagas", error))
+    }
+
+    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
+        let failed = |error| store_error("find a saga", error);
+        let ids = self.ids(sqlx::query(sql::FIND).bind(business_id).bind(saga_type)).await.map_err(failed)?;
+        Ok(self.journals(json_list(ids)).await.map_err(failed)?.pop())
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
+        let failed = |error| store_error("list sagas", error);
+        let query = sqlx::query(sql::LIST)
+            .bind(filter.before.map(|id| id.to_string()))
+            .bind(filter.status.map(|status| status.as_str()))
+            .bind(&filter.saga_type)
+            .bind(if filter.limit == 0 { 100 } else { filter.limit });
+        let ids = self.ids(query).await.map_err(failed)?;
+        let mut journals = self.journals(json_list(ids)).await.map_err(failed)?;
+        journals.sort_by_key(|journal| std::cmp::Reverse(journal.instance.id));
+        Ok(journals.into_iter().map(|journal| journal.instance).collect())
+    }
+}
+
+impl StartIn for Sqlite {
+    async fn insert_in<'c, E>(executor: E, saga: NewSaga) -> Result<Inserted, StoreError>
+    where
+        E: sqlx::Executor<'c, Database = Self>,
+    {
+        let failed = |error| store_error("insert a saga", error);
+        let row = sqlx::query(sql::INSERT)
+            .bind(saga.id.to_string())
+            .bind(&saga.business_id)
+            .bind(&saga.saga_type)
+            .bind(&saga.definition)
+            .bind(saga.input.as_json())
+            .bind(&saga.input_hash)
+            .bind(saga.owner.to_string())
+            .fetch_one(executor)
+            .await
+            .map_err(failed)?;
+        let id: String = row.try_get("id").map_err(failed)?;
+        if id == saga.id.to_string() {
+            return Ok(Inserted::Created);
+        }
+        let input_hash = row.try_get("input_hash").map_err(failed)?;
+        let id = id.parse().map_err(|error| StoreError::not_applied("insert a saga", error))?;
+        Ok(Inserted::Exists { id, input_hash })
+    }
+}
