@@ -104,7 +104,10 @@ impl<I> StepContext<I> {
 
     fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {
         let stored = self.frame.outputs.get(name).ok_or_else(|| {
-            StepError::fatal(format!("step {} asked for the output of {name}, which has none yet", self.frame.step))
+            StepError::fatal(format!(
+                "step {} asked for the output of {name}, which has none yet",
+                self.frame.step
+            ))
         })?;
         stored
             .decode()

@@ -98,7 +98,12 @@ impl Drop for Reservation {
 }
 
 impl Engine {
-    pub(crate) fn new(store: Arc<dyn SagaStore>, worker: WorkerId, settings: Settings, sagas: Vec<Saga>) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Arc<dyn SagaStore>,
+        worker: WorkerId,
+        settings: Settings,
+        sagas: Vec<Saga>,
+    ) -> Arc<Self> {
         let (mut plans, mut newest) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
         let mut versions = BTreeMap::new();
         for saga in sagas {

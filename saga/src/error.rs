@@ -69,7 +69,9 @@ pub enum SagaError {
         reason: String,
     },
     /// The same business id was used before, with another input.
-    #[error("saga {saga:?} was already started for {business_id:?} with another input (id {existing}); use a new business id")]
+    #[error(
+        "saga {saga:?} was already started for {business_id:?} with another input (id {existing}); use a new business id"
+    )]
     InputConflict {
         /// The saga.
         saga: String,
@@ -79,7 +81,9 @@ pub enum SagaError {
         existing: SagaId,
     },
     /// `start_in` was given a transaction of another kind of database than the orchestrator's store.
-    #[error("the transaction is on {transaction}, but the orchestrator's store is {store}: both must be the same database")]
+    #[error(
+        "the transaction is on {transaction}, but the orchestrator's store is {store}: both must be the same database"
+    )]
     OtherDatabase {
         /// The database of the transaction.
         transaction: &'static str,

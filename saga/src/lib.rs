@@ -15,7 +15,8 @@ mod store;
 pub use context::StepContext;
 pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
 pub use machine::{
-    Illegal, Resolution, Status, StepStatus, TRANSITIONS, Target, Transition, Trigger, UnknownStatus, transition,
+    Illegal, Resolution, Status, StepStatus, TRANSITIONS, Target, Transition, Trigger, UnknownStatus,
+    transition,
 };
 pub use orchestrator::{Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView, Started};
 pub use plan::{AfterPivot, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
@@ -25,8 +26,8 @@ pub use record::{
     ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::StartIn;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::StartIn;
 pub use store::{MemoryStore, SagaStore};

@@ -287,7 +287,10 @@ impl Orchestrator {
             }
         };
         if timeout(engine.settings.grace, idle).await.is_err() {
-            tracing::warn!(sagas = engine.active_count(), "draining: some saga steps are still running and will be asked about");
+            tracing::warn!(
+                sagas = engine.active_count(),
+                "draining: some saga steps are still running and will be asked about"
+            );
         }
         // A beat after this would bring the worker back.
         engine.stop(Stop::Stopped);
@@ -321,7 +324,10 @@ impl Orchestrator {
         }
         let input = Document::encode(input).map_err(|error| unstorable(error.to_string()))?;
         if input.as_json().len() > MAX_DOCUMENT {
-            return Err(unstorable(format!("it has {} bytes, the limit is {MAX_DOCUMENT}", input.as_json().len())));
+            return Err(unstorable(format!(
+                "it has {} bytes, the limit is {MAX_DOCUMENT}",
+                input.as_json().len()
+            )));
         }
         Ok(NewSaga {
             id: SagaId::generate(),

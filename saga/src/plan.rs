@@ -253,7 +253,9 @@ impl<I: Payload, P> SagaBuilder<I, P> {
             return Err(BuildError::Empty(self.name));
         }
         let names: Vec<&'static str> = self.steps.iter().map(|planned| planned.step.name()).collect();
-        if let Some(bad) = std::iter::once(self.name.as_str()).chain(names.clone()).find(|name| !is_usable(name)) {
+        if let Some(bad) =
+            std::iter::once(self.name.as_str()).chain(names.clone()).find(|name| !is_usable(name))
+        {
             return Err(BuildError::BadName(bad.into()));
         }
         for (at, name) in names.iter().enumerate() {

@@ -17,8 +17,8 @@ pub use sqlite::SqliteStore;
 
 use crate::error::StoreError;
 use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter, NewSaga, Record,
-    SagaId, Verdict, Worker, WorkerId,
+    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
 
 /// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.
@@ -146,5 +146,7 @@ pub trait StartIn: sqlx::Database {
 
 /// Why the claim parked a saga.
 fn poison_reason(claims: u32) -> String {
-    format!("poison: {claims} claims in a row ended without progress; see what its step does to the worker, then resume")
+    format!(
+        "poison: {claims} claims in a row ended without progress; see what its step does to the worker, then resume"
+    )
 }

@@ -1,5 +1,6 @@
 //! SQLite: the caller's own transaction, restarts, and what operators read by hand.
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use probity_saga::{
     Evidence, Executed, Orchestrator, OrchestratorBuilder, Outcome, Saga, SagaError, SagaStep, SqliteStore,
     Status, StepContext, StepError,
 };
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use tokio::sync::{Notify, Semaphore};
 
 /// A channel that counts, and can be made to hold its answer back.
@@ -32,7 +35,11 @@ impl SagaStep for CreateOrder {
         self.0.orders.fetch_add(1, Ordering::SeqCst);
         Ok(format!("order of {}", cx.input()))
     }
-    async fn compensate(&self, _: &StepContext<String>, done: Executed<String>) -> Result<Evidence, StepError> {
+    async fn compensate(
+        &self,
+        _: &StepContext<String>,
+        done: Executed<String>,
+    ) -> Result<Evidence, StepError> {
         self.0.cancelled.fetch_add(1, Ordering::SeqCst);
         Ok(Evidence::new(format!("cancelled {}", done.known().unwrap_or_default())))
     }
@@ -135,7 +142,7 @@ async fn a_saga_that_nobody_waits_for_runs_anyway() {
     let mut tx = pool.begin().await.unwrap();
     let started = orchestrator.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     tx.commit().await.unwrap();
-    drop(started);
+    let _nobody_waits = started;
     channel.reached.notified().await;
     let again = orchestrator.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     assert_eq!(orchestrator.wait(&again).await.unwrap(), Outcome::Completed);
@@ -195,7 +202,10 @@ async fn a_refused_charge_cancels_the_order_and_the_statements_of_operators_show
     );
     assert_eq!(joined.fetch_all(&pool).await.unwrap().len(), 2);
     assert_eq!(text(&pool, "SELECT status FROM saga_instances").await, "compensated");
-    assert_eq!(text(&pool, "SELECT evidence FROM saga_steps WHERE step_order = 1").await, "cancelled order of refused");
+    assert_eq!(
+        text(&pool, "SELECT evidence FROM saga_steps WHERE step_order = 1").await,
+        "cancelled order of refused"
+    );
     let at = text(&pool, "SELECT compensated_at FROM saga_instances").await;
     assert!(at.starts_with("20") && at.len() == "2026-01-01 00:00:00.000".len(), "{at}");
 }

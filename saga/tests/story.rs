@@ -1,12 +1,13 @@
 //! Stories on the memory store, in paused time: what a saga does when its steps do what steps do.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probity_saga::{
-    Backoff, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Probe, Saga, SagaError, SagaStep, Status,
-    StepContext, StepError, StepPolicy, StepStatus, WhenUnknown,
+    Backoff, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Probe, Saga, SagaError, SagaStep,
+    Status, StepContext, StepError, StepPolicy, StepStatus, WhenUnknown,
 };
 use tokio::time::Instant;
 
@@ -65,7 +66,11 @@ macro_rules! scripted {
                 Script::act(act).await?;
                 Ok(*cx.input() + 1)
             }
-            async fn compensate(&self, cx: &StepContext<u32>, done: Executed<u32>) -> Result<Evidence, StepError> {
+            async fn compensate(
+                &self,
+                cx: &StepContext<u32>,
+                done: Executed<u32>,
+            ) -> Result<Evidence, StepError> {
                 let act = self.0.undo.lock().unwrap().pop_front();
                 self.0.note(format!("undo {} {:?} {}", $text, done, &cx.idempotency_key()[37..]));
                 Script::act(act).await?;
@@ -101,8 +106,7 @@ fn saga(script: &[Arc<Script>; 3]) -> Saga {
 async fn stage() -> Stage {
     let script: [Arc<Script>; 3] = Default::default();
     let store = Arc::new(MemoryStore::new());
-    let orchestrator =
-        Orchestrator::shared(store.clone()).register(saga(&script)).start().await.unwrap();
+    let orchestrator = Orchestrator::shared(store.clone()).register(saga(&script)).start().await.unwrap();
     Stage { script, store, orchestrator }
 }
 

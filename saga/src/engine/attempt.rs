@@ -64,7 +64,9 @@ impl Attempts<'_> {
                 match self.run_once(&policy, failures).await {
                     Ok(output) => return Ok((Finding::Succeeded(output), failures)),
                     Err(StepError::Rejected(reason)) => return Ok((Finding::NotApplied(reason), failures)),
-                    Err(StepError::Fatal(reason)) => return Ok((Finding::Fatal { reason, ran: true }, failures)),
+                    Err(StepError::Fatal(reason)) => {
+                        return Ok((Finding::Fatal { reason, ran: true }, failures));
+                    }
                     Err(StepError::Retryable(reason)) => error = Some(reason),
                     Err(StepError::Unknown(source)) => (maybe, error) = (true, Some(source.to_string())),
                 }
@@ -133,14 +135,21 @@ impl Attempts<'_> {
 
     async fn run_once(&self, policy: &StepPolicy, failures: u32) -> Result<Document, StepError> {
         let frame = self.frame(Operation::Execute, failures + 1);
-        let ran = self.guarded("execute", policy.timeout, || self.step.execute(Arc::clone(self.input), frame)).await;
+        let ran = self
+            .guarded("execute", policy.timeout, || self.step.execute(Arc::clone(self.input), frame))
+            .await;
         let label = outcome(ran.as_ref().err());
         metrics::counter!("probity_saga_step_attempts_total", "type" => self.label(), "step" => self.step.name(), "outcome" => label)
             .increment(1);
         ran
     }
 
-    async fn undo_once(&self, policy: &StepPolicy, failures: u32, done: Option<Document>) -> Result<Evidence, StepError> {
+    async fn undo_once(
+        &self,
+        policy: &StepPolicy,
+        failures: u32,
+        done: Option<Document>,
+    ) -> Result<Evidence, StepError> {
         let frame = self.frame(Operation::Compensate, failures + 1);
         let call = || self.step.compensate(Arc::clone(self.input), frame, done);
         let undone = self.guarded("compensate", policy.timeout, call).await;
@@ -151,7 +160,12 @@ impl Attempts<'_> {
     }
 
     /// Runs one call of a step. It may hang or panic: both leave the outcome unknown.
-    async fn guarded<'s, T, F>(&self, what: &'static str, limit: Duration, call: impl FnOnce() -> F) -> Result<T, StepError>
+    async fn guarded<'s, T, F>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, StepError>
     where
         F: Future<Output = Result<T, StepError>> + Send + 's,
     {

@@ -48,10 +48,13 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool) -> Opt
     let instance = &journal.instance;
     let saga = engine.plan(&instance.saga_type, &instance.definition)?;
     let id = instance.id;
-    let read = State::load(&saga.shape, &journal, clean).map_err(|corrupt| corrupt.to_string()).and_then(|state| {
-        let input = (saga.input.decode)(&instance.input);
-        input.map(|input| (state, input)).map_err(|error| format!("the stored input cannot be read: {error}"))
-    });
+    let read =
+        State::load(&saga.shape, &journal, clean).map_err(|corrupt| corrupt.to_string()).and_then(|state| {
+            let input = (saga.input.decode)(&instance.input);
+            input
+                .map(|input| (state, input))
+                .map_err(|error| format!("the stored input cannot be read: {error}"))
+        });
     let (state, input) = match read {
         Ok(read) => read,
         Err(reason) => return park(engine, &journal, era, reason).await,
@@ -158,7 +161,8 @@ impl Driver<'_> {
         let (finding, failures) = self.attempts(at).execute(maybe, failures).await?;
         let release = matches!(finding, Finding::Interrupted { .. }).then_some(Duration::ZERO);
         if let Finding::Unknown(..) = finding {
-            metrics::counter!("probity_saga_unknown_outcomes_total", "type" => self.saga.name().to_owned()).increment(1);
+            metrics::counter!("probity_saga_unknown_outcomes_total", "type" => self.saga.name().to_owned())
+                .increment(1);
         }
         let change = self.state.executed(&self.saga.shape, at, failures, finding);
         self.write_or_park(from, change, release).await
@@ -264,12 +268,23 @@ impl Driver<'_> {
         }
     }
 
-    async fn submit(&mut self, from: Status, change: Change, release: Option<Duration>) -> Result<Verdict, Gone> {
+    async fn submit(
+        &mut self,
+        from: Status,
+        change: Change,
+        release: Option<Duration>,
+    ) -> Result<Verdict, Gone> {
         self.write_no += 1;
         let instance = &self.journal.instance;
         let status = change.status;
-        let record =
-            Record { saga: instance.id, epoch: instance.epoch, write_no: self.write_no, from, change, release };
+        let record = Record {
+            saga: instance.id,
+            epoch: instance.epoch,
+            write_no: self.write_no,
+            from,
+            change,
+            release,
+        };
         let verdict = match self.engine.writer.apply(record, self.era).await {
             Ok(verdict) => verdict,
             Err(Unanswered::Lost | Unanswered::Store(_)) => return Err(Gone::Lost),
@@ -278,7 +293,8 @@ impl Driver<'_> {
             metrics::counter!("probity_saga_fenced_writes_total").increment(1);
         } else if status != from {
             let name = self.saga.name().to_owned();
-            metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => status.as_str()).increment(1);
+            metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => status.as_str())
+                .increment(1);
         }
         Ok(verdict)
     }

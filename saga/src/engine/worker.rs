@@ -25,8 +25,7 @@ pub(crate) async fn work(engine: &Arc<Engine>) -> Result<(), StoreError> {
 
 async fn beat(engine: &Engine) -> Result<(), StoreError> {
     let sent = Instant::now();
-    let worker =
-        Worker { id: engine.worker, lease: engine.settings.lease, pid: std::process::id() };
+    let worker = Worker { id: engine.worker, lease: engine.settings.lease, pid: std::process::id() };
     match engine.store.beat(&worker).await? {
         Beat::Held => engine.lease.held(sent),
         Beat::Lapsed => {
@@ -119,7 +118,10 @@ async fn claim(engine: &Arc<Engine>, orphans: &mut BTreeSet<SagaId>) -> Result<u
 /// Sagas that this worker owns but does not drive: started in a transaction whose starter never
 /// waited, or claimed by a call whose answer was lost. Only what was seen twice counts, so that a
 /// starter between its commit and its `wait` keeps the saga.
-async fn own_orphans(engine: &Arc<Engine>, seen: &mut BTreeSet<SagaId>) -> Result<Vec<Reservation>, StoreError> {
+async fn own_orphans(
+    engine: &Arc<Engine>,
+    seen: &mut BTreeSet<SagaId>,
+) -> Result<Vec<Reservation>, StoreError> {
     let idle: BTreeSet<SagaId> =
         engine.store.owned(engine.worker).await?.into_iter().filter(|id| !engine.is_active(*id)).collect();
     let twice: Vec<SagaId> = idle.intersection(seen).copied().take(CLAIM).collect();

@@ -77,7 +77,8 @@ async fn write_records(store: Arc<dyn SagaStore>, lease: Lease, mut queue: mpsc:
             if writes.is_empty() {
                 break;
             }
-            metrics::histogram!("probity_saga_batch_size").record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
+            metrics::histogram!("probity_saga_batch_size")
+                .record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
             let records: Vec<Record> = writes.iter().map(|write| write.record.clone()).collect();
             match store.apply(&records).await {
                 Ok(verdicts) => {

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::{Illegal, Status, StepStatus, Trigger, transition};
-use crate::policy::WhenUnknown;
 use crate::context::{self, Operation};
+use crate::policy::WhenUnknown;
 use crate::record::{Change, Document, Instance, Journal, SagaId, StepRow};
 
 /// The structure of a saga, as far as the machine cares.
@@ -52,9 +52,16 @@ pub(crate) enum Finding {
     /// Nobody knows, and no further try.
     Unknown(String, WhenUnknown),
     /// A bug; `ran` if the step was running when it showed.
-    Fatal { reason: String, ran: bool },
+    Fatal {
+        reason: String,
+        ran: bool,
+    },
     /// The worker leaves in the middle.
-    Interrupted { maybe: bool, failures: u32, error: Option<String> },
+    Interrupted {
+        maybe: bool,
+        failures: u32,
+        error: Option<String>,
+    },
 }
 
 /// What became of undoing a step.
@@ -113,7 +120,9 @@ impl State {
             return Err(corrupt(format!("the row of step {} is missing", filled + 1)));
         }
         if *current_step as usize > filled {
-            return Err(corrupt(format!("it is at step {current_step}, but only {filled} step rows are there")));
+            return Err(corrupt(format!(
+                "it is at step {current_step}, but only {filled} step rows are there"
+            )));
         }
         let open = |row: &StepRow| !matches!(row.status, StepStatus::Succeeded | StepStatus::Skipped);
         if *status == Status::Completed && (filled < rows.len() || rows.iter().flatten().any(open)) {
@@ -174,13 +183,21 @@ impl State {
         match last {
             None if self.unresolved(shape) == 0 => Next::Settle(Trigger::AllUndone),
             None => Next::Settle(Trigger::Halted),
-            Some((at, row)) if row.status == StepStatus::Unknown && !self.asked.contains(&at) => Next::Ask { at },
+            Some((at, row)) if row.status == StepStatus::Unknown && !self.asked.contains(&at) => {
+                Next::Ask { at }
+            }
             Some((at, row)) => Next::Undo { at, failures: row.undo_retries },
         }
     }
 
     /// The outcome of running a step, turned into one write.
-    pub(crate) fn executed(&mut self, shape: &Shape, at: usize, failures: u32, finding: Finding) -> Result<Change, Illegal> {
+    pub(crate) fn executed(
+        &mut self,
+        shape: &Shape,
+        at: usize,
+        failures: u32,
+        finding: Finding,
+    ) -> Result<Change, Illegal> {
         let name = shape.steps[at].name;
         match finding {
             Finding::Succeeded(output) => {
@@ -228,7 +245,12 @@ impl State {
     }
 
     /// What asking told about an unknown step of a saga that turned back. `None` if nothing is new.
-    pub(crate) fn asked(&mut self, shape: &Shape, at: usize, applied: Option<Option<Document>>) -> Option<Change> {
+    pub(crate) fn asked(
+        &mut self,
+        shape: &Shape,
+        at: usize,
+        applied: Option<Option<Document>>,
+    ) -> Option<Change> {
         self.asked.insert(at);
         let answer = applied?;
         let row = self.rows[at].as_mut()?;
@@ -362,12 +384,15 @@ impl State {
             StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => true,
             _ => false,
         };
-        let nothing = self.rows.iter().enumerate().all(|(at, row)| row.as_ref().is_none_or(|row| harmless(at, row)));
+        let nothing =
+            self.rows.iter().enumerate().all(|(at, row)| row.as_ref().is_none_or(|row| harmless(at, row)));
         self.apply(if nothing { Trigger::NothingToUndo } else { Trigger::TurnedBack })
     }
 
     fn settle(&mut self, trigger: Trigger) -> Result<(), Illegal> {
-        if trigger == Trigger::Halted && self.rows.iter().flatten().any(|row| row.status == StepStatus::Unknown) {
+        if trigger == Trigger::Halted
+            && self.rows.iter().flatten().any(|row| row.status == StepStatus::Unknown)
+        {
             self.add_reason("a step without undo may have happened".into());
         }
         self.apply(trigger)

@@ -67,7 +67,10 @@ pub(crate) fn resolve(
     let row = state.rows.get_mut(at).and_then(Option::as_mut).ok_or(VerbError::NoStep(order))?;
     let open = matches!(
         row.status,
-        StepStatus::Unknown | StepStatus::Executing | StepStatus::Compensating | StepStatus::CompensationFailed
+        StepStatus::Unknown
+            | StepStatus::Executing
+            | StepStatus::Compensating
+            | StepStatus::CompensationFailed
     );
     // An effect that is known to have happened can only be settled by its undo.
     let fits = match resolution {

@@ -155,7 +155,13 @@ impl Operator {
         self.write("abort", &view, reason, Decision { change: Some(change), ..Decision::default() }).await
     }
 
-    async fn turn_back(&self, verb: &'static str, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
+    async fn turn_back(
+        &self,
+        verb: &'static str,
+        saga: &str,
+        business_id: &str,
+        reason: &str,
+    ) -> Result<(), SagaError> {
         let view = self.look(saga, business_id).await?;
         let said = format!("{verb} by {}: {reason}", self.actor);
         match view.instance.status {
@@ -166,11 +172,13 @@ impl Operator {
             Status::Stuck | Status::Paused => {
                 let turn = |state: &mut State, shape: &Shape| machine::compensate(state, shape, said);
                 let change = self.change(verb, &view, turn)?;
-                self.write(verb, &view, reason, Decision { change: Some(change), ..Decision::default() }).await
+                self.write(verb, &view, reason, Decision { change: Some(change), ..Decision::default() })
+                    .await
             }
-            status @ (Status::Committing | Status::Completed | Status::Aborted) => {
-                Err(refused(verb, format!("it is {status}; start a saga of its own that takes the effect back")))
-            }
+            status @ (Status::Committing | Status::Completed | Status::Aborted) => Err(refused(
+                verb,
+                format!("it is {status}; start a saga of its own that takes the effect back"),
+            )),
         }
     }
 
@@ -204,17 +212,24 @@ impl Operator {
     }
 
     async fn look(&self, saga: &str, business_id: &str) -> Result<SagaView, SagaError> {
-        let view = self.orchestrator.get(saga, business_id).await?.ok_or_else(|| SagaError::NoSuchSaga {
-            saga: saga.into(),
-            business_id: business_id.into(),
-        })?;
+        let view = self
+            .orchestrator
+            .get(saga, business_id)
+            .await?
+            .ok_or_else(|| SagaError::NoSuchSaga { saga: saga.into(), business_id: business_id.into() })?;
         if self.seen.is_some_and(|seen| seen != view.instance.row_version) {
             return Err(SagaError::Stale);
         }
         Ok(view)
     }
 
-    async fn write(&self, verb: &'static str, view: &SagaView, reason: &str, decision: Decision) -> Result<(), SagaError> {
+    async fn write(
+        &self,
+        verb: &'static str,
+        view: &SagaView,
+        reason: &str,
+        decision: Decision,
+    ) -> Result<(), SagaError> {
         let intervention = Intervention {
             saga: view.instance.id,
             row_version: view.instance.row_version,

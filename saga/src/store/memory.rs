@@ -15,8 +15,8 @@ use super::SagaStore;
 use crate::error::StoreError;
 use crate::machine::{Status, Trigger, transition};
 use crate::record::{
-    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
+    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 
 /// Keeps sagas in this process. For tests, examples and the specification of all other stores.

@@ -15,8 +15,8 @@ use super::rows::{self, json_list, store_error};
 use super::{SagaStore, StartIn};
 use crate::error::StoreError;
 use crate::record::{
-    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, StepRow, Verdict, Worker, WorkerId,
+    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 
 /// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`.
@@ -152,7 +152,10 @@ impl SqliteStore {
         Ok(released.rows_affected())
     }
 
-    async fn ids(&self, query: sqlx::query::Query<'_, Sqlite, sqlx::sqlite::SqliteArguments>) -> Result<Vec<String>, sqlx::Error> {
+    async fn ids(
+        &self,
+        query: sqlx::query::Query<'_, Sqlite, sqlx::sqlite::SqliteArguments>,
+    ) -> Result<Vec<String>, sqlx::Error> {
         query.fetch_all(&self.pool).await?.iter().map(|row| row.try_get("id")).collect()
     }
 
@@ -175,7 +178,9 @@ async fn check_durability(pool: &SqlitePool) -> Result<(), StoreError> {
     if mode != "wal" {
         return Err(StoreError::not_applied(
             operation,
-            format!("journal_mode is {mode}, and must be wal: open the pool with SqliteConnectOptions::journal_mode(SqliteJournalMode::Wal) on a file"),
+            format!(
+                "journal_mode is {mode}, and must be wal: open the pool with SqliteConnectOptions::journal_mode(SqliteJournalMode::Wal) on a file"
+            ),
         ));
     }
     let synchronous: i64 =
@@ -208,7 +213,10 @@ async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::Error> {
     tx.commit().await
 }
 
-async fn claimable(connection: &mut SqliteConnection, request: &ClaimRequest) -> Result<Vec<String>, sqlx::Error> {
+async fn claimable(
+    connection: &mut SqliteConnection,
+    request: &ClaimRequest,
+) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(sql::CLAIMABLE)
         .bind(request.worker.to_string())
         .bind(json_list(&request.own))
@@ -256,7 +264,12 @@ async fn apply_one(connection: &mut SqliteConnection, record: &Record) -> Result
     Ok(if repeated { Verdict::Applied(rows::requests(&row)?) } else { Verdict::Fenced })
 }
 
-async fn write_steps(connection: &mut SqliteConnection, id: &str, epoch: i64, change: &Change) -> Result<(), sqlx::Error> {
+async fn write_steps(
+    connection: &mut SqliteConnection,
+    id: &str,
+    epoch: i64,
+    change: &Change,
+) -> Result<(), sqlx::Error> {
     for step in &change.steps {
         let StepRow { order, name, status, output, evidence, error, .. } = step;
         sqlx::query(sql::STEP)
@@ -288,7 +301,9 @@ fn modifier(duration: Duration) -> String {
 
 /// A record that the database refuses for itself, as opposed to a database that cannot be used.
 fn is_about_the_record(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_check_violation() || error.is_foreign_key_violation())
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_check_violation() || error.is_foreign_key_violation())
 }
 
 #[async_trait]
