@@ -24,6 +24,10 @@ use crate::{Health, Problem, StartError, metrics};
 /// The largest request body, in bytes. No route needs more than a few kilobytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
+/// What [`Shell::wrap`] adds to a service's own routes.
+pub const SHELL_ROUTES: [&str; 5] =
+    ["GET /health", "GET /health/live", "GET /health/ready", "GET /metrics", "GET /openapi.json"];
+
 /// How much of a body that is too large is read and thrown away, so that the sender gets to read the 413
 /// instead of a broken connection.
 const DISCARD_LIMIT: usize = 32 * 1024 * 1024;

@@ -32,8 +32,10 @@ mod settings;
 pub mod signature;
 mod sql_words;
 mod start_error;
+mod text_enum;
+mod tx_error;
 
-pub use boundary::{BODY_LIMIT, Shell};
+pub use boundary::{BODY_LIMIT, SHELL_ROUTES, Shell};
 pub use database::{Database, POSTGRES, Pool};
 pub use drain::Drain;
 pub use health::Health;
@@ -53,3 +55,5 @@ pub use server::{bind, serve, shutdown_signal};
 pub use service_token::ServiceToken;
 pub use settings::{DatabaseChoice, Peers, Settings};
 pub use start_error::StartError;
+pub use text_enum::UnknownWord;
+pub use tx_error::TxError;

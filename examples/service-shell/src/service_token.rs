@@ -8,9 +8,6 @@ use subtle::ConstantTimeEq;
 
 use crate::Problem;
 
-/// Works on loopback only; `Settings` refuses it elsewhere.
-const LOOPBACK_TOKEN: &str = "probity-loopback-service-token";
-
 /// A shared bearer secret; also used for the operator's token. Compared in constant time, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceToken(Arc<str>);
@@ -22,10 +19,11 @@ impl ServiceToken {
         ServiceToken(Arc::from(text))
     }
 
-    /// The token of services that run with no configuration and listen on loopback only.
+    /// The token of services that run with no configuration and listen on loopback only, by the name of the
+    /// variable that replaces it. Everybody knows it: `Settings` refuses it on any other address.
     #[must_use]
-    pub fn for_this_machine() -> ServiceToken {
-        ServiceToken::new(LOOPBACK_TOKEN)
+    pub fn for_this_machine(variable: &str) -> ServiceToken {
+        ServiceToken(format!("loopback-only-{}", variable.to_lowercase()).into())
     }
 
     /// Checks `Authorization: Bearer …`.

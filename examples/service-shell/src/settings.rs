@@ -57,6 +57,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `SERVICE_TOKEN`, shared by all services of one platform.
     pub service_token: ServiceToken,
+    /// `OPERATOR_TOKEN`, the bearer of the people who run the platform.
+    pub operator_token: ServiceToken,
     /// URLs of the other services.
     pub peers: Peers,
     variables: BTreeMap<String, String>,
@@ -101,7 +103,8 @@ impl Settings {
             address,
             database: parse_choice(name, &variables)?,
             data_dir: variables.get("DATA_DIR").map_or_else(|| PathBuf::from("data"), PathBuf::from),
-            service_token: service_token(&variables, address.ip())?,
+            service_token: bearer("SERVICE_TOKEN", &variables, address.ip())?,
+            operator_token: bearer("OPERATOR_TOKEN", &variables, address.ip())?,
             peers: peers(&variables)?,
             variables,
         })
@@ -169,13 +172,19 @@ fn address(variables: &BTreeMap<String, String>, default_port: u16) -> Result<So
     Ok(SocketAddr::new(host, port))
 }
 
-fn service_token(variables: &BTreeMap<String, String>, host: IpAddr) -> Result<ServiceToken, StartError> {
-    match variables.get("SERVICE_TOKEN") {
-        Some(token) if token.len() >= 16 => Ok(ServiceToken::new(token)),
-        Some(_) => Err(StartError::setting("SERVICE_TOKEN", "must have at least 16 characters")),
-        None if host.is_loopback() => Ok(ServiceToken::for_this_machine()),
+fn bearer(
+    name: &'static str,
+    variables: &BTreeMap<String, String>,
+    host: IpAddr,
+) -> Result<ServiceToken, StartError> {
+    match variables.get(name) {
+        Some(token) if token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(ServiceToken::new(token))
+        }
+        Some(_) => Err(StartError::setting(name, "must have at least 16 characters, printable ASCII only")),
+        None if host.is_loopback() => Ok(ServiceToken::for_this_machine(name)),
         None => Err(StartError::setting(
-            "SERVICE_TOKEN",
+            name,
             "must be set when HOST is not a loopback address: the default is known to everybody",
         )),
     }

@@ -47,3 +47,21 @@ macro_rules! sql_ago {
         concat!("(clock_timestamp() - interval '", $seconds, " seconds')")
     };
 }
+
+/// The database's own clock in whole Unix seconds, for windows that are computed with.
+#[cfg(not(feature = "postgres"))]
+#[macro_export]
+macro_rules! sql_unix_now {
+    () => {
+        "CAST(strftime('%s', 'now') AS INTEGER)"
+    };
+}
+
+/// The database's own clock in whole Unix seconds, for windows that are computed with.
+#[cfg(feature = "postgres")]
+#[macro_export]
+macro_rules! sql_unix_now {
+    () => {
+        "CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT)"
+    };
+}
