@@ -1,0 +1,8 @@
+//! merchant-service over real HTTP; `platform.rs` decides on which database.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod authentication;
+mod keys;
+mod merchants;
+mod platform;
