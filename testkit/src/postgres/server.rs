@@ -108,7 +108,7 @@ impl Server {
 
     /// Starts the process and waits until it serves; otherwise gives its log.
     fn launch(&mut self) -> Result<(), String> {
-        let mut command = Command::new(&self.program);
+        let mut command = in_english(&self.program);
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         for setting in &self.settings {
             command.args(["-c", setting]);
@@ -166,9 +166,16 @@ fn freeze(running: &mut Leashed) -> Vec<Pid> {
     process::children_of(running.pid())
 }
 
+/// In the locale that every system has: macOS refuses to start PostgreSQL without one, and we read its log.
+fn in_english(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("LC_ALL", "C");
+    command
+}
+
 /// Makes an empty data folder. Its files need not reach the disk: no test cuts the power.
 fn initdb(tools: &Path, folder: &Path, account: Option<Account>) {
-    let mut command = Command::new(tools.join("initdb"));
+    let mut command = in_english(&tools.join("initdb"));
     command.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
     command.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(folder.join("data"));
     let run = || {
