@@ -5,7 +5,7 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use sqlx::{Either, Execute, SqlStr};
+use sqlx::{Decode, Either, Execute, SqlStr, Type};
 
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
@@ -14,6 +14,8 @@ use crate::settings::{Isolation, Settings};
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod tokens;
 
 /// A database this crate can run transactions on: `sqlx::Sqlite` or `sqlx::Postgres`.
 ///
@@ -49,11 +51,26 @@ pub enum Fate {
     Unknown,
 }
 
+/// What the table of tokens says.
+#[derive(Debug)]
+pub enum Claim {
+    /// Nobody used the token, and nobody else can until this transaction ends.
+    Fresh,
+    /// A run with this token was committed.
+    Stored {
+        /// Its label.
+        label: String,
+        /// Its result.
+        result: String,
+    },
+    /// Somebody else's token came or went while we looked; look again in a fresh transaction.
+    Moving,
+}
+
 /// The driver behind a [`Backend`].
 pub trait Driver: sqlx::Database {
-    /// Ends the transaction durably, and fails when the transaction was already aborted: a bare
-    /// COMMIT would be answered by a silent ROLLBACK there.
-    const COMMIT: &'static str;
+    /// The table of tokens, for [`Once`](crate::Once).
+    const TOKENS: &'static str;
     /// Brings the session to a state without a transaction, from any state.
     const ROLLBACK: &'static str;
 
@@ -86,6 +103,13 @@ pub trait Driver: sqlx::Database {
     /// Whether the database has this isolation level.
     fn supports(isolation: Isolation) -> bool;
 
+    /// Whether a row lock must be asked for. A database with one writer holds it since BEGIN.
+    fn locks_rows() -> bool;
+
+    /// Ends the transaction durably, and fails when the transaction was already aborted: a bare
+    /// COMMIT would be answered by a silent ROLLBACK there.
+    fn commit_text(read_only: bool) -> &'static str;
+
     /// Opens the transaction in one round trip, with its isolation and timeouts.
     fn begin<'e>(
         connection: &'e mut Self::Connection,
@@ -103,4 +127,23 @@ pub trait Driver: sqlx::Database {
         connection: &'e mut Self::Connection,
         mark: &'e Mark,
     ) -> BoxFuture<'e, Result<Fate, sqlx::Error>>;
+
+    /// Reads the first column of a row.
+    fn first_column<'r, T>(row: &'r Self::Row) -> Result<T, sqlx::Error>
+    where
+        T: Decode<'r, Self> + Type<Self>;
+
+    /// Inserts the token, or reads the label and the result that an earlier run stored with it.
+    fn claim_token<'e>(
+        connection: &'e mut Self::Connection,
+        token: &'e str,
+        label: &'e str,
+    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>>;
+
+    /// Writes the result beside the token that this transaction inserted.
+    fn store_result<'e>(
+        connection: &'e mut Self::Connection,
+        token: &'e str,
+        result: &'e str,
+    ) -> BoxFuture<'e, Result<(), sqlx::Error>>;
 }

@@ -48,6 +48,10 @@ pub enum Error<E> {
     /// No connection, or none on which a transaction could be opened; nothing was written.
     #[error("no transaction could be opened: {0}")]
     Pool(#[source] sqlx::Error),
+    /// An earlier run with this token was committed, and its stored result is not a result of this
+    /// closure. Do not run the operation again: it happened.
+    #[error("the operation happened, but its stored result cannot be read: {0}")]
+    ResultUnreadable(#[source] serde_json::Error),
     /// The run was not possible as written; nothing was sent to the database.
     #[error("{0}")]
     Misuse(#[source] Misuse),
@@ -64,6 +68,12 @@ pub enum Reason {
     /// A statement's future was dropped before it was answered, so nobody knows what it did.
     #[error("a statement was dropped before its answer; await it, or put it in a scope")]
     StatementAbandoned,
+    /// A scope's future was dropped half-way, so its writes are neither kept nor undone.
+    #[error("a scope was dropped before it ended; await it")]
+    ScopeAbandoned,
+    /// The result of a run with a token could not be written as JSON.
+    #[error("the result cannot be stored beside the token: {0}")]
+    ResultNotStored(String),
     /// The database refused the commit, for instance because of a deferred constraint.
     #[error("the database refused the commit: {0}")]
     CommitRefused(#[source] Failure),
@@ -103,6 +113,24 @@ pub enum Misuse {
         /// The database.
         database: &'static str,
     },
+    /// A transaction keeps too many scopes: each is a subtransaction on the server.
+    #[error("more than {limit} scopes in one transaction; use fewer, or ON CONFLICT")]
+    TooManyScopes {
+        /// How many are allowed.
+        limit: u32,
+    },
+    /// A token is empty or too long.
+    #[error("a token must have 1 to 200 bytes; hash longer ones")]
+    Token,
+    /// A token was used before by a run with another label: it names another operation.
+    #[error("the token of {label:?} was used by a run with another label; make tokens per operation")]
+    TokenReused {
+        /// The label of the run that was refused.
+        label: &'static str,
+    },
+    /// The limit of runs in flight is zero.
+    #[error("max_in_flight(0) would wait for ever; allow at least one")]
+    NothingInFlight,
     /// A run was started inside the closure of another one.
     #[error("the run {inner:?} was started inside the transaction {outer:?}; pass its `tx` on instead")]
     Nested {
@@ -129,6 +157,8 @@ pub enum ErrorKind {
     Unknown,
     /// [`Error::Pool`].
     Pool,
+    /// [`Error::ResultUnreadable`].
+    ResultUnreadable,
     /// [`Error::Misuse`].
     Misuse,
 }
@@ -154,6 +184,7 @@ impl<E> Error<E> {
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::Pool(_) => ErrorKind::Pool,
+            Self::ResultUnreadable(_) => ErrorKind::ResultUnreadable,
             Self::Misuse(_) => ErrorKind::Misuse,
         }
     }
@@ -161,7 +192,7 @@ impl<E> Error<E> {
     /// Whether the writes of the closure may have happened.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Unknown { .. } => Effect::Unknown,
+            Self::Unknown { .. } | Self::ResultUnreadable(_) => Effect::Unknown,
             Self::App(_)
             | Self::RolledBack(_)
             | Self::Conflict { .. }
@@ -188,6 +219,7 @@ impl<E> Error<E> {
             Self::Deadline { attempts, deadline, last } => Error::Deadline { attempts, deadline, last },
             Self::Unknown { cause } => Error::Unknown { cause },
             Self::Pool(error) => Error::Pool(error),
+            Self::ResultUnreadable(error) => Error::ResultUnreadable(error),
             Self::Misuse(misuse) => Error::Misuse(misuse),
         }
     }
@@ -204,6 +236,7 @@ impl ErrorKind {
             Self::Deadline => "deadline",
             Self::Unknown => "unknown",
             Self::Pool => "pool",
+            Self::ResultUnreadable => "result_unreadable",
             Self::Misuse => "misuse",
         }
     }

@@ -14,6 +14,7 @@ use crate::aborted::Aborted;
 use crate::backend::{Backend, Step};
 use crate::classify::Failure;
 use crate::error::Reason;
+use crate::open::Open;
 use crate::statement::Inspected;
 use crate::tx::Tx;
 use crate::watch::{Running, Watch};
@@ -93,7 +94,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         'c: 'e,
     {
         Box::pin(async move {
-            let Tx { session, watch, .. } = self;
+            let Open { session, watch, .. } = &mut *self.open;
             refuse_spoiled(watch)?;
             let mut running = watch.start();
             let answer = DB::prepare_with(session.connection(), sql, parameters).await;
@@ -106,7 +107,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         'c: 'e,
     {
         Box::pin(async move {
-            let Tx { session, watch, .. } = self;
+            let Open { session, watch, .. } = &mut *self.open;
             refuse_spoiled(watch)?;
             let mut running = watch.start();
             let answer = DB::describe(session.connection(), sql).await;
@@ -124,7 +125,7 @@ impl<DB: Backend> Tx<'_, DB> {
     where
         E: Execute<'q, DB> + 'q,
     {
-        let Tx { session, watch, .. } = self;
+        let Open { session, watch, .. } = &mut *self.open;
         let statement = admit::<DB, _>(watch, query)?;
         Ok((DB::fetch_many(session.connection(), statement), watch))
     }
@@ -133,7 +134,7 @@ impl<DB: Backend> Tx<'_, DB> {
     where
         E: Execute<'q, DB> + 'q,
     {
-        let Tx { session, watch, .. } = self;
+        let Open { session, watch, .. } = &mut *self.open;
         let statement = admit::<DB, _>(watch, query)?;
         let mut running = watch.start();
         let answer = DB::fetch_optional(session.connection(), statement).await;

@@ -6,28 +6,42 @@
 #![forbid(unsafe_code)]
 
 mod aborted;
+mod admission;
+mod affected;
+mod attempt;
 mod backend;
 mod callback;
 mod classify;
+mod conclude;
 mod error;
 mod executor;
+mod hooks;
+mod lock;
 mod nesting;
+mod once;
+mod open;
 mod policy;
 mod run;
+mod scope;
 mod session;
 mod settings;
 mod shield;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod statement;
+mod telemetry;
+mod token;
 mod tx;
 mod txn;
 mod watch;
 
+pub use affected::{Affected, Expected, UnexpectedRows};
 pub use backend::Backend;
 pub use callback::TxFnOnce;
 pub use classify::{Class, Failure, driver_error};
 pub use error::{Effect, Error, ErrorKind, Misuse, Reason};
+pub use lock::{Advisory, LockError, LockKey, Lockable, Locked, TryLock};
+pub use once::{Once, create_token_table, token_table};
 pub use policy::Policy;
 pub use settings::Isolation;
 pub use tx::Tx;

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
+use sqlx::SqlSafeStr;
 use sqlx::pool::PoolConnection;
 use tokio::runtime::Handle;
 
@@ -54,8 +56,9 @@ impl<DB: Backend> Session<DB> {
     }
 
     /// Sends COMMIT and waits for the answer.
-    pub(crate) async fn commit(mut self, wait: Duration) -> Commit {
-        let answer = tokio::time::timeout(wait, execute::<DB>(self.connection(), DB::COMMIT)).await;
+    pub(crate) async fn commit(mut self, read_only: bool, wait: Duration) -> Commit {
+        let text = DB::commit_text(read_only);
+        let answer = tokio::time::timeout(wait, execute::<DB>(self.connection(), text)).await;
         match answer {
             Ok(Ok(())) => {
                 self.connection = None;
@@ -84,6 +87,11 @@ impl<DB: Backend> Session<DB> {
                 ))
             }
         }
+    }
+
+    /// Runs text that takes no parameters, in the open transaction.
+    pub(crate) async fn command(&mut self, sql: impl SqlSafeStr + Send) -> Result<(), sqlx::Error> {
+        execute::<DB>(self.connection(), sql).await
     }
 
     /// Rolls back; closes the connection when that fails.
@@ -137,9 +145,11 @@ impl<DB: Backend> Drop for Cleanup<DB> {
 }
 
 /// Runs text that takes no parameters, unprepared.
-async fn execute<DB: Backend>(connection: &mut DB::Connection, sql: &'static str) -> Result<(), sqlx::Error> {
-    use futures_util::TryStreamExt as _;
-    let mut steps = DB::fetch_many(connection, sql);
+pub(crate) async fn execute<DB: Backend>(
+    connection: &mut DB::Connection,
+    sql: impl SqlSafeStr + Send,
+) -> Result<(), sqlx::Error> {
+    let mut steps = DB::fetch_many(connection, sql.into_sql_str());
     while steps.try_next().await?.is_some() {}
     Ok(())
 }

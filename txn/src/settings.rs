@@ -21,6 +21,8 @@ pub enum Isolation {
 pub struct Settings {
     pub(crate) label: &'static str,
     pub(crate) isolation: Option<Isolation>,
+    pub(crate) read_only: bool,
+    pub(crate) in_flight_max: Option<usize>,
     pub(crate) policy: Policy,
 }
 
@@ -29,7 +31,7 @@ const LABEL_MAX: usize = 64;
 
 impl Settings {
     pub(crate) fn new(label: &'static str) -> Self {
-        Self { label, isolation: None, policy: Policy::payments() }
+        Self { label, isolation: None, read_only: false, in_flight_max: None, policy: Policy::payments() }
     }
 
     /// Refuses what cannot work on `DB`, before anything runs.
@@ -40,6 +42,9 @@ impl Settings {
         }
         if self.policy.attempts == 0 {
             return Err(Misuse::NoAttempts);
+        }
+        if self.in_flight_max == Some(0) {
+            return Err(Misuse::NothingInFlight);
         }
         match self.isolation {
             Some(level) if !DB::supports(level) => Err(Misuse::Isolation { level, database: DB::NAME }),

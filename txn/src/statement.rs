@@ -16,6 +16,11 @@ pub(crate) struct Inspected<DB: Database> {
 }
 
 impl<DB: Database> Inspected<DB> {
+    /// A statement of this crate.
+    pub(crate) fn built(sql: SqlStr, arguments: DB::Arguments) -> Self {
+        Self { sql, statement: None, arguments: Some(Ok(Some(arguments))), persistent: true }
+    }
+
     /// Takes the statement apart; refuses text that would end or nest the transaction behind the
     /// runner's back.
     pub(crate) fn new<'q, E: Execute<'q, DB>>(mut query: E) -> Result<Self, sqlx::Error> {

@@ -5,8 +5,7 @@ use std::marker::PhantomData;
 
 use crate::backend::Backend;
 use crate::error::Reason;
-use crate::session::Session;
-use crate::watch::Watch;
+use crate::open::Open;
 
 /// An open transaction. `&mut Tx` is a [`sqlx::Executor`]: pass `&mut *tx` where sqlx wants one.
 ///
@@ -14,45 +13,54 @@ use crate::watch::Watch;
 /// remembers failures: a transaction with a failed statement is never committed, whatever the
 /// closure returns.
 ///
-/// `'b` stands for this one attempt. Nothing that carries it leaves the closure.
+/// `'b` stands for this one attempt, or for one [scope](Tx::scope) in it. Nothing that carries it
+/// leaves the closure.
 #[must_use]
 pub struct Tx<'b, DB: Backend> {
-    pub(crate) session: Session<DB>,
-    pub(crate) watch: Watch,
-    label: &'static str,
-    attempt: u32,
+    pub(crate) open: &'b mut Open<DB>,
     brand: PhantomData<fn(&'b ()) -> &'b ()>,
 }
 
-impl<DB: Backend> Tx<'_, DB> {
-    pub(crate) fn new(session: Session<DB>, label: &'static str, attempt: u32) -> Self {
-        Self { session, watch: Watch::new(), label, attempt, brand: PhantomData }
+impl<'b, DB: Backend> Tx<'b, DB> {
+    pub(crate) fn new(open: &'b mut Open<DB>) -> Self {
+        Self { open, brand: PhantomData }
     }
 
     /// The label given to [`on`](crate::on).
     #[must_use]
     pub fn label(&self) -> &'static str {
-        self.label
+        self.open.settings.label
     }
 
     /// Which attempt this is, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.open.attempt
+    }
+
+    /// Registers what is to happen after the commit: dropping a cache entry, waking a worker.
+    ///
+    /// Hooks run once the outermost COMMIT was answered with success, in the order of their
+    /// registration, before [`run`](crate::Txn::run) returns; not if the transaction or the scope
+    /// that registered them is rolled back. They get no transaction. A panic in one is logged and
+    /// changes nothing. They live in memory: if the process dies right after the commit they do not
+    /// run, so never leave to them what must happen.
+    pub fn after_commit(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
+        self.open.hooks.add(hook);
     }
 
     /// Makes sure that this transaction is rolled back, even if the closure returns `Ok`; the run
-    /// then fails with [`Reason::Requested`].
+    /// then fails with [`Reason::Requested`]. In a scope it means the scope.
     pub fn set_rollback_only(&mut self) {
-        self.watch.spoil(Reason::Requested);
+        self.open.watch.spoil(Reason::Requested);
     }
 }
 
 impl<DB: Backend> fmt::Debug for Tx<'_, DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tx")
-            .field("label", &self.label)
-            .field("attempt", &self.attempt)
+            .field("label", &self.label())
+            .field("attempt", &self.attempt())
             .field("database", &DB::NAME)
             .finish_non_exhaustive()
     }

@@ -9,6 +9,7 @@ use sqlx::Pool;
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
 use crate::error::Error;
+use crate::once::Once;
 use crate::policy::Policy;
 use crate::run;
 use crate::settings::{Isolation, Settings};
@@ -55,6 +56,31 @@ impl<'p, DB: Backend> Txn<'p, DB> {
         self
     }
 
+    /// Declares that the closure only reads. The database refuses writes, and SQLite does not take
+    /// the write lock.
+    pub fn read_only(mut self) -> Self {
+        self.settings.read_only = true;
+        self
+    }
+
+    /// Lets at most `limit` runs of this label be in flight in this process; the others wait without
+    /// a connection. For labels that fight over few rows this is faster than letting them all in.
+    ///
+    /// Runs share a limit if they have the same label and the same limit.
+    pub fn max_in_flight(mut self, limit: usize) -> Self {
+        self.settings.in_flight_max = Some(limit);
+        self
+    }
+
+    /// Makes the run take effect once per `token`, and return the same result to each run with it.
+    ///
+    /// The token names the operation (`"capture:PAY-1"`), not the attempt, and must survive whatever
+    /// may repeat the run: take it from the request, never make it here. It needs the table that
+    /// [`create_token_table`](crate::create_token_table) creates.
+    pub fn once(self, token: impl Into<String>) -> Once<'p, DB> {
+        Once { pool: self.pool, settings: self.settings, token: token.into() }
+    }
+
     /// Runs `body` in a transaction and commits it; `Ok` means that it is durable.
     ///
     /// `Err` from the closure rolls back and comes back as [`Error::App`]. A conflict with another
@@ -89,7 +115,7 @@ impl<'p, DB: Backend> Txn<'p, DB> {
         T: Send + 'a,
         E: Send + 'a,
     {
-        run::run(self.pool, self.settings, body)
+        run::run(self.pool, self.settings, None, body)
     }
 }
 

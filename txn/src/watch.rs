@@ -29,9 +29,9 @@ impl Watch {
         self.spoiled.as_ref()
     }
 
-    /// The final word on this attempt.
-    pub(crate) fn into_spoiled(self) -> Option<Reason> {
-        self.spoiled
+    /// Hands the reason over: to the end of the attempt, or to a scope that may absorb it.
+    pub(crate) fn take_spoiled(&mut self) -> Option<Reason> {
+        self.spoiled.take()
     }
 
     /// Makes the transaction uncommittable. The first reason stays: it explains the later ones.

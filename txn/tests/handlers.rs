@@ -1,5 +1,6 @@
 //! Where a run can be awaited. That this file compiles is the test; it also runs.
 #![cfg(feature = "sqlite")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use std::future::Future;
 use std::sync::Arc;

@@ -2,21 +2,25 @@
 
 use std::fmt::Write as _;
 
-use futures_util::future::{self, BoxFuture, FutureExt};
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
-use sqlx::{AssertSqlSafe, Describe, Execute, Executor, PgConnection, Postgres, SqlStr};
+use sqlx::{Decode, Describe, Execute, Executor, PgConnection, Postgres, Row as _, SqlStr, Type};
 
-use super::{Backend, Driver, Fate, Mark, Step};
+use super::{Backend, Claim, Driver, Fate, Mark, Step, tokens};
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
+
+mod fate;
 
 impl Backend for Postgres {}
 
 impl Driver for Postgres {
-    // In an aborted transaction the first statement fails with 25P02, so the COMMIT that would be
-    // answered by a silent ROLLBACK is never reached. It also keeps a statement timeout from
-    // interrupting the commit itself.
-    const COMMIT: &'static str = "SET LOCAL statement_timeout = 0; COMMIT";
+    const TOKENS: &'static str = "CREATE TABLE IF NOT EXISTS probity_txn_tokens (
+    token TEXT NOT NULL PRIMARY KEY,
+    label TEXT NOT NULL,
+    result TEXT NOT NULL DEFAULT '',
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
+)";
     const ROLLBACK: &'static str = "ROLLBACK";
 
     fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut PgConnection, query: E) -> BoxStream<'e, Step<Self>>
@@ -55,16 +59,22 @@ impl Driver for Postgres {
         true
     }
 
+    fn locks_rows() -> bool {
+        true
+    }
+
+    // In an aborted transaction the first statement fails with 25P02, so the COMMIT that would be
+    // answered by a silent ROLLBACK is never reached. It also keeps a statement timeout from
+    // interrupting the commit itself.
+    fn commit_text(_read_only: bool) -> &'static str {
+        "SET LOCAL statement_timeout = 0; COMMIT"
+    }
+
     fn begin<'e>(
         connection: &'e mut PgConnection,
         settings: &'e Settings,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
-        async move {
-            let preamble = preamble(settings);
-            sqlx::raw_sql(AssertSqlSafe(preamble)).execute(connection).await?;
-            Ok(None)
-        }
-        .boxed()
+        fate::begin(connection, preamble(settings), settings).boxed()
     }
 
     fn classify(code: &str) -> Class {
@@ -76,10 +86,49 @@ impl Driver for Postgres {
     }
 
     fn fate<'e>(
-        _connection: &'e mut PgConnection,
-        _mark: &'e Mark,
+        connection: &'e mut PgConnection,
+        mark: &'e Mark,
     ) -> BoxFuture<'e, Result<Fate, sqlx::Error>> {
-        future::ready(Ok(Fate::Unknown)).boxed()
+        fate::look_up(connection, mark).boxed()
+    }
+
+    fn first_column<'r, T>(row: &'r Self::Row) -> Result<T, sqlx::Error>
+    where
+        T: Decode<'r, Self> + Type<Self>,
+    {
+        row.try_get(0)
+    }
+
+    fn claim_token<'e>(
+        connection: &'e mut Self::Connection,
+        token: &'e str,
+        label: &'e str,
+    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
+        async move {
+            let inserted =
+                sqlx::query(tokens::INSERT).bind(token).bind(label).execute(&mut *connection).await?;
+            if inserted.rows_affected() == 1 {
+                return Ok(Claim::Fresh);
+            }
+            let row = sqlx::query(tokens::SELECT).bind(token).fetch_optional(connection).await?;
+            match row {
+                Some(row) => Ok(Claim::Stored { label: row.try_get(0)?, result: row.try_get(1)? }),
+                None => Ok(Claim::Moving),
+            }
+        }
+        .boxed()
+    }
+
+    fn store_result<'e>(
+        connection: &'e mut Self::Connection,
+        token: &'e str,
+        result: &'e str,
+    ) -> BoxFuture<'e, Result<(), sqlx::Error>> {
+        async move {
+            sqlx::query(tokens::STORE).bind(token).bind(result).execute(connection).await?;
+            Ok(())
+        }
+        .boxed()
     }
 }
 
@@ -92,6 +141,9 @@ fn preamble(settings: &Settings) -> String {
         Some(Isolation::RepeatableRead) => "BEGIN ISOLATION LEVEL REPEATABLE READ",
         Some(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE",
     });
+    if settings.read_only {
+        sql.push_str(" READ ONLY");
+    }
     let policy = &settings.policy;
     for (name, value) in [
         ("lock_timeout", policy.lock_timeout),

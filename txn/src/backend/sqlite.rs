@@ -2,19 +2,24 @@
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
-use sqlx::{Describe, Execute, Executor, SqlStr, Sqlite, SqliteConnection};
+use sqlx::{Decode, Describe, Execute, Executor, Row as _, SqlStr, Sqlite, SqliteConnection, Type};
 
-use super::{Backend, Driver, Fate, Mark, Step};
+use super::{Backend, Claim, Driver, Fate, Mark, Step, tokens};
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
 
 impl Backend for Sqlite {}
 
 impl Driver for Sqlite {
-    const COMMIT: &'static str = "COMMIT";
+    const TOKENS: &'static str = "CREATE TABLE IF NOT EXISTS probity_txn_tokens (
+    token TEXT NOT NULL PRIMARY KEY,
+    label TEXT NOT NULL,
+    result TEXT NOT NULL DEFAULT '',
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) WITHOUT ROWID";
     // A bare ROLLBACK fails where SQLite already ended the transaction by itself (disk full, I/O
     // error). The savepoint opens a transaction in that case, so this succeeds from every state.
-    const ROLLBACK: &'static str = "SAVEPOINT probity_end; ROLLBACK";
+    const ROLLBACK: &'static str = "SAVEPOINT probity_end; ROLLBACK; PRAGMA query_only = 0";
 
     fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut SqliteConnection, query: E) -> BoxStream<'e, Step<Self>>
     where
@@ -52,14 +57,23 @@ impl Driver for Sqlite {
         isolation == Isolation::Serializable
     }
 
+    fn locks_rows() -> bool {
+        false
+    }
+
+    fn commit_text(read_only: bool) -> &'static str {
+        if read_only { "COMMIT; PRAGMA query_only = 0" } else { "COMMIT" }
+    }
+
     fn begin<'e>(
         connection: &'e mut SqliteConnection,
-        _settings: &'e Settings,
+        settings: &'e Settings,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
         // Statement timeouts do not exist here, and the wait for the write lock is the
         // connection's busy_timeout: a pragma could not be undone for the next borrower.
         async move {
-            connection.execute("BEGIN IMMEDIATE").await?;
+            let begin = if settings.read_only { "PRAGMA query_only = 1; BEGIN" } else { "BEGIN IMMEDIATE" };
+            connection.execute(begin).await?;
             Ok(None)
         }
         .boxed()
@@ -78,5 +92,44 @@ impl Driver for Sqlite {
         _mark: &'e Mark,
     ) -> BoxFuture<'e, Result<Fate, sqlx::Error>> {
         future::ready(Ok(Fate::Unknown)).boxed()
+    }
+
+    fn first_column<'r, T>(row: &'r Self::Row) -> Result<T, sqlx::Error>
+    where
+        T: Decode<'r, Self> + Type<Self>,
+    {
+        row.try_get(0)
+    }
+
+    fn claim_token<'e>(
+        connection: &'e mut Self::Connection,
+        token: &'e str,
+        label: &'e str,
+    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
+        async move {
+            let inserted =
+                sqlx::query(tokens::INSERT).bind(token).bind(label).execute(&mut *connection).await?;
+            if inserted.rows_affected() == 1 {
+                return Ok(Claim::Fresh);
+            }
+            let row = sqlx::query(tokens::SELECT).bind(token).fetch_optional(connection).await?;
+            match row {
+                Some(row) => Ok(Claim::Stored { label: row.try_get(0)?, result: row.try_get(1)? }),
+                None => Ok(Claim::Moving),
+            }
+        }
+        .boxed()
+    }
+
+    fn store_result<'e>(
+        connection: &'e mut Self::Connection,
+        token: &'e str,
+        result: &'e str,
+    ) -> BoxFuture<'e, Result<(), sqlx::Error>> {
+        async move {
+            sqlx::query(tokens::STORE).bind(token).bind(result).execute(connection).await?;
+            Ok(())
+        }
+        .boxed()
     }
 }

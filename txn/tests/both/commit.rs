@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use probity_txn::{Effect, Error, ErrorKind, Reason, on};
 
-use crate::{Bank, move_60};
+use super::{Bank, move_60};
 
 #[tokio::test]
 async fn ok_commits_all_writes_together() {
     // proves: T-1
     // proves: T-2
     let bank = Bank::open(2).await;
-    on(&bank, "transfer").run(async |tx| move_60(tx).await).await.unwrap();
+    on(&bank.pool, "transfer").run(async |tx| move_60(tx).await).await.unwrap();
     assert_eq!((bank.balance("a").await, bank.balance("b").await), (40, 60));
 }
 
@@ -17,7 +17,7 @@ async fn ok_commits_all_writes_together() {
 async fn an_error_of_the_closure_rolls_everything_back() {
     // proves: T-1
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "transfer")
+    let outcome = on(&bank.pool, "transfer")
         .run(async |tx| {
             move_60(tx).await.unwrap();
             Err::<(), _>("changed my mind")
@@ -49,7 +49,7 @@ async fn a_panic_of_the_closure_rolls_everything_back() {
 async fn a_swallowed_statement_error_is_never_committed() {
     // proves: T-3
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "transfer")
+    let outcome = on(&bank.pool, "transfer")
         .run(async |tx| -> Result<(), sqlx::Error> {
             sqlx::query("UPDATE accounts SET balance = 7 WHERE id = 'b'").execute(&mut *tx).await?;
             let _ = sqlx::query("UPDATE accounts SET balance = -1 WHERE id = 'a'").execute(&mut *tx).await;
@@ -67,7 +67,7 @@ async fn a_swallowed_statement_error_is_never_committed() {
 async fn after_a_failed_statement_no_further_one_runs() {
     // proves: T-3
     let bank = Bank::open(1).await;
-    let refused = on(&bank, "transfer")
+    let refused = on(&bank.pool, "transfer")
         .run(async |tx| -> Result<(), sqlx::Error> {
             let _ = sqlx::query("SELECT nothing FROM nowhere").fetch_all(&mut *tx).await;
             sqlx::query("SELECT 1").execute(&mut *tx).await?;
@@ -84,7 +84,7 @@ async fn after_a_failed_statement_no_further_one_runs() {
 async fn a_statement_dropped_before_its_answer_is_never_committed() {
     // proves: T-3
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "transfer")
+    let outcome = on(&bank.pool, "transfer")
         .run(async |tx| -> Result<(), sqlx::Error> {
             // Counts to a million, so that the answer is not there when the future is dropped.
             let update = sqlx::query(
@@ -104,7 +104,7 @@ async fn a_statement_dropped_before_its_answer_is_never_committed() {
 async fn a_reader_may_stop_after_the_first_row() {
     use futures_util::TryStreamExt as _;
     let bank = Bank::open(1).await;
-    let first: i64 = on(&bank, "peek")
+    let first: i64 = on(&bank.pool, "peek")
         .run(async |tx| {
             let mut rows = sqlx::query_scalar("SELECT balance FROM accounts ORDER BY id").fetch(&mut *tx);
             rows.try_next().await.map(Option::unwrap)
@@ -117,7 +117,7 @@ async fn a_reader_may_stop_after_the_first_row() {
 #[tokio::test]
 async fn no_row_is_an_answer_and_not_a_failed_statement() {
     let bank = Bank::open(1).await;
-    let found = on(&bank, "look")
+    let found = on(&bank.pool, "look")
         .run(async |tx| -> Result<bool, sqlx::Error> {
             let found = sqlx::query("SELECT 1 FROM accounts WHERE id = 'z'").fetch_one(&mut *tx).await;
             Ok(found.is_ok())
@@ -130,7 +130,7 @@ async fn no_row_is_an_answer_and_not_a_failed_statement() {
 async fn a_commit_that_a_deferred_constraint_refuses_is_rolled_back() {
     // proves: T-2
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "entry")
+    let outcome = on(&bank.pool, "entry")
         .run(async |tx| sqlx::query("INSERT INTO entries VALUES ('nobody', 5)").execute(&mut *tx).await)
         .await;
     assert!(matches!(outcome.unwrap_err(), Error::RolledBack(Reason::CommitRefused(_))));
@@ -143,7 +143,7 @@ async fn a_commit_that_a_deferred_constraint_refuses_is_rolled_back() {
 #[tokio::test]
 async fn the_closure_can_ask_for_a_rollback() {
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "dry.run")
+    let outcome = on(&bank.pool, "dry.run")
         .run(async |tx| {
             move_60(tx).await?;
             tx.set_rollback_only();

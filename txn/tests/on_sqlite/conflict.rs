@@ -1,11 +1,17 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, Policy, on};
+use probity_txn::{Effect, Error, Isolation, Misuse, Policy, on};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use crate::{Bank, move_60};
+use super::Bank;
+
+async fn move_60(tx: &mut probity_txn::Tx<'_, sqlx::Sqlite>) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE accounts SET balance = balance - 60 WHERE id = 'a'").execute(&mut *tx).await?;
+    sqlx::query("UPDATE accounts SET balance = balance + 60 WHERE id = 'b'").execute(&mut *tx).await?;
+    Ok(())
+}
 
 /// A connection of another process, so to speak: it holds the write lock until it is dropped.
 async fn foreign_writer(bank: &Bank) -> SqliteConnection {
@@ -15,13 +21,14 @@ async fn foreign_writer(bank: &Bank) -> SqliteConnection {
 }
 
 async fn connect(bank: &Bank) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(bank.folder.join("bank.db"));
+    let options = SqliteConnectOptions::new().filename(bank.folder.path().join("bank.db"));
     SqliteConnection::connect_with(&options).await.unwrap()
 }
 
 /// The same file without patience for locks, so that a conflict shows at once.
 async fn impatient(bank: &Bank) -> sqlx::SqlitePool {
-    let options = probity_txn::sqlite::options(bank.folder.join("bank.db")).busy_timeout(Duration::ZERO);
+    let options =
+        probity_txn::sqlite::options(bank.folder.path().join("bank.db")).busy_timeout(Duration::ZERO);
     sqlx::SqlitePool::connect_with(options).await.unwrap()
 }
 
@@ -61,7 +68,7 @@ async fn each_attempt_starts_from_a_fresh_copy_of_the_captures() {
     let calls = AtomicU32::new(0);
     let seen_before = 0_u32;
     let calls_seen = &calls;
-    let seen = on(&bank, "transfer")
+    let seen = on(&bank.pool, "transfer")
         .run(async move |tx| {
             let mut seen = seen_before;
             seen += 1;
@@ -82,7 +89,7 @@ async fn each_attempt_starts_from_a_fresh_copy_of_the_captures() {
 #[tokio::test]
 async fn the_deadline_ends_a_closure_that_takes_too_long() {
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "transfer")
+    let outcome = on(&bank.pool, "transfer")
         .deadline(Duration::from_millis(80))
         .run(async |tx| {
             move_60(tx).await?;
@@ -93,4 +100,14 @@ async fn the_deadline_ends_a_closure_that_takes_too_long() {
     assert!(matches!(outcome, Err(Error::Deadline { attempts: 1, .. })));
     bank.assert_clean().await;
     assert_eq!(bank.balance("b").await, 0);
+}
+
+#[tokio::test]
+async fn an_isolation_that_sqlite_does_not_have_is_refused() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "transfer")
+        .isolation(Isolation::ReadCommitted)
+        .run(async |tx| move_60(tx).await)
+        .await;
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Isolation { .. }))));
 }

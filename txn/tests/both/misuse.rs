@@ -1,14 +1,15 @@
 use std::time::Duration;
 
-use probity_txn::{Error, Isolation, Misuse, Policy, Reason, on};
+use probity_txn::{Error, Misuse, Policy, Reason, on};
 
-use crate::{Bank, move_60};
+use super::{Bank, move_60};
 
 #[tokio::test]
 async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
     let bank = Bank::open(1).await;
-    let outcome =
-        on(&bank, "outer").run(async |_tx| on(&bank, "inner").run(async |tx| move_60(tx).await).await).await;
+    let outcome = on(&bank.pool, "outer")
+        .run(async |_tx| on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await)
+        .await;
     assert!(matches!(
         outcome,
         Err(Error::App(Error::Misuse(Misuse::Nested { outer: "outer", inner: "inner" })))
@@ -19,10 +20,9 @@ async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
 async fn what_cannot_work_is_refused_before_anything_runs() {
     let bank = Bank::open(1).await;
     let refusals = [
-        on(&bank, "").run(async |tx| move_60(tx).await).await,
-        on(&bank, "payment of 12 €").run(async |tx| move_60(tx).await).await,
-        on(&bank, "transfer").attempts(0).run(async |tx| move_60(tx).await).await,
-        on(&bank, "transfer").isolation(Isolation::ReadCommitted).run(async |tx| move_60(tx).await).await,
+        on(&bank.pool, "").run(async |tx| move_60(tx).await).await,
+        on(&bank.pool, "payment of 12 €").run(async |tx| move_60(tx).await).await,
+        on(&bank.pool, "transfer").attempts(0).run(async |tx| move_60(tx).await).await,
     ];
     for refusal in refusals {
         assert!(matches!(refusal, Err(Error::Misuse(_))), "{refusal:?}");
@@ -34,7 +34,7 @@ async fn what_cannot_work_is_refused_before_anything_runs() {
 async fn text_that_would_end_the_transaction_is_refused_and_nothing_is_committed() {
     // proves: T-1
     let bank = Bank::open(1).await;
-    let outcome = on(&bank, "transfer")
+    let outcome = on(&bank.pool, "transfer")
         .run(async |tx| {
             move_60(tx).await?;
             let _ = sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *tx).await;
@@ -49,7 +49,7 @@ async fn text_that_would_end_the_transaction_is_refused_and_nothing_is_committed
 async fn time_between_the_statements_can_be_limited() {
     let bank = Bank::open(1).await;
     let policy = Policy { between_statements_max: Some(Duration::from_millis(20)), ..Policy::payments() };
-    let outcome = on(&bank, "transfer")
+    let outcome = on(&bank.pool, "transfer")
         .policy(policy)
         .run(async |tx| {
             move_60(tx).await?;

@@ -1,0 +1,89 @@
+//! The end of an attempt whose closure returned `Ok`.
+//!
+//! Invariant: runs to its end even when nobody waits for it any more, so that each COMMIT that was
+//! sent is decided and its hooks run.
+
+use std::time::Duration;
+
+use sqlx::Pool;
+use tokio::time::{Instant, timeout_at};
+
+use crate::backend::{Backend, Fate, Mark};
+use crate::classify::Failure;
+use crate::hooks::Hooks;
+use crate::session::{Commit, Session};
+
+/// Everything the end needs, owned.
+pub(crate) struct Ending<DB: Backend> {
+    pub(crate) session: Session<DB>,
+    pub(crate) hooks: Hooks,
+    pub(crate) mark: Option<Mark>,
+    pub(crate) pool: Pool<DB>,
+    pub(crate) label: &'static str,
+    pub(crate) read_only: bool,
+    pub(crate) wait: Duration,
+}
+
+/// How the attempt ended.
+#[derive(Debug)]
+pub(crate) enum Conclusion {
+    /// Durable, and the hooks ran.
+    Committed,
+    /// The database refused.
+    Refused(Failure),
+    /// The answer was lost, and nothing was written.
+    Aborted(Failure),
+    /// The answer was lost, and nobody knows. The hooks are given back.
+    Unknown(Failure, Hooks),
+}
+
+pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
+    let Ending { session, hooks, mark, pool, label, read_only, wait } = ending;
+    let cause = match session.commit(read_only, wait).await {
+        Commit::Done => {
+            hooks.run(label).await;
+            return Conclusion::Committed;
+        }
+        Commit::Refused(failure) => return Conclusion::Refused(failure),
+        // Without writes there is nothing that could have been kept.
+        Commit::Lost(failure) if read_only => return Conclusion::Aborted(failure),
+        Commit::Lost(failure) => failure,
+    };
+    tracing::warn!(label, %cause, "COMMIT got no answer");
+    let fate = match &mark {
+        Some(mark) => resolve(&pool, mark, Instant::now() + wait).await,
+        None => Fate::Unknown,
+    };
+    match fate {
+        Fate::Committed => {
+            hooks.run(label).await;
+            Conclusion::Committed
+        }
+        Fate::Aborted => Conclusion::Aborted(cause),
+        Fate::InProgress | Fate::Unknown => Conclusion::Unknown(cause, hooks),
+    }
+}
+
+/// Asks until the server knows, or until `limit`.
+async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> Fate {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match timeout_at(limit, ask(pool, mark)).await {
+            Ok(Ok(Fate::InProgress)) => {}
+            Ok(Ok(fate)) => return fate,
+            // The server may be on its way back.
+            Ok(Err(error)) => tracing::debug!(%error, "cannot ask about a lost commit yet"),
+            Err(_elapsed) => return Fate::Unknown,
+        }
+        if Instant::now() + pause >= limit {
+            return Fate::Unknown;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<Fate, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    DB::fate(&mut connection, mark).await
+}

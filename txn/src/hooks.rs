@@ -1,0 +1,44 @@
+//! What runs after the commit, and only then.
+//!
+//! Invariant: a hook registered in a scope is forgotten with it; a hook runs at most once, after
+//! the outermost COMMIT was answered with success.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::future::{BoxFuture, FutureExt};
+
+/// The hooks of one attempt, in the order of their registration.
+#[derive(Default)]
+pub(crate) struct Hooks(Vec<BoxFuture<'static, ()>>);
+
+impl Hooks {
+    pub(crate) fn add(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(hook.boxed());
+    }
+
+    /// How many there are now: where a scope begins.
+    pub(crate) fn mark(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets the hooks of a scope that was rolled back.
+    pub(crate) fn forget_since(&mut self, mark: usize) {
+        self.0.truncate(mark);
+    }
+
+    /// Runs them one after the other. A panic ends one hook, not the ones after it.
+    pub(crate) async fn run(self, label: &'static str) {
+        for hook in self.0 {
+            if AssertUnwindSafe(hook).catch_unwind().await.is_err() {
+                tracing::error!(label, "a hook panicked after the commit; the commit stands");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hooks").field(&self.0.len()).finish()
+    }
+}

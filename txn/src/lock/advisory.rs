@@ -1,0 +1,77 @@
+//! A lock on a name, for what has no row yet.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use sqlx::{Arguments as _, Executor as _, SqlSafeStr as _};
+
+use super::LockError;
+use crate::backend::Backend;
+use crate::settings::Isolation;
+use crate::statement::Inspected;
+use crate::tx::Tx;
+
+/// Proof that this transaction holds the advisory lock of a name.
+pub struct Advisory<'b> {
+    brand: PhantomData<fn(&'b ()) -> &'b ()>,
+}
+
+impl fmt::Debug for Advisory<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Advisory").finish_non_exhaustive()
+    }
+}
+
+impl<'b, DB: Backend> Tx<'b, DB> {
+    /// Locks the name `key` in `namespace` until the transaction ends (`pg_advisory_xact_lock`; on
+    /// SQLite the transaction is the only writer since BEGIN). For things that have no row to lock.
+    ///
+    /// Two names may fall on the same lock by accident: they then wait for each other, which is never
+    /// wrong. The lock works only if everybody takes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future spoils the transaction, as with any statement.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::RepeatableRead`], [`LockError::Database`].
+    pub async fn advisory(&mut self, namespace: &str, key: &str) -> Result<Advisory<'b>, LockError>
+    where
+        i64: super::LockKey<DB>,
+    {
+        if DB::locks_rows() {
+            if self.open.settings.isolation == Some(Isolation::RepeatableRead) {
+                return Err(LockError::RepeatableRead);
+            }
+            let mut arguments = DB::Arguments::default();
+            arguments.add(number(namespace, key)).map_err(sqlx::Error::Encode)?;
+            // A statement of its own: whatever else it read would be older than the lock.
+            let lock = "SELECT 1 FROM pg_advisory_xact_lock($1)";
+            self.execute(Inspected::built(lock.into_sql_str(), arguments)).await?;
+        }
+        Ok(Advisory { brand: PhantomData })
+    }
+}
+
+/// FNV-1a over both parts: the same number in every process and every version of this crate.
+fn number(namespace: &str, key: &str) -> i64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    let hash = namespace.as_bytes().iter().fold(OFFSET, step);
+    // A byte that is in no text keeps ("ab", "c") and ("a", "bc") apart.
+    let hash = key.as_bytes().iter().fold(step(hash, &0xff), step);
+    hash.cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn the_number_of_a_name_never_changes() {
+        assert_eq!(number("customer", "42"), 2_598_012_335_649_893_952);
+        assert_ne!(number("ab", "c"), number("a", "bc"));
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a lock was not taken.
+
+/// A lock that was not taken.
+///
+/// It converts into [`sqlx::Error`], so that `?` works in closures that return one: a missing row
+/// becomes `RowNotFound`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// There is no row to lock. An absent row cannot be locked: insert it, or lock its parent.
+    #[error("{missing} of the rows to lock in {table} are not there")]
+    Missing {
+        /// The table.
+        table: &'static str,
+        /// How many of the keys have no row.
+        missing: usize,
+    },
+    /// Another transaction holds the lock, and the caller did not want to wait.
+    #[error("another transaction holds a row of {table}")]
+    Held {
+        /// The table.
+        table: &'static str,
+    },
+    /// A lock at REPEATABLE READ does not show what others committed while it was waited for: sums
+    /// taken under it would be wrong.
+    #[error("a row lock proves nothing at REPEATABLE READ; use READ COMMITTED or SERIALIZABLE")]
+    RepeatableRead,
+    /// Too many rows for one statement.
+    #[error("at most {limit} rows can be locked at once; lock in batches of ascending keys")]
+    TooMany {
+        /// How many can.
+        limit: usize,
+    },
+    /// The statement failed.
+    #[error("the lock could not be taken: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<LockError> for sqlx::Error {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Missing { .. } => Self::RowNotFound,
+            LockError::Database(error) => error,
+            other => Self::InvalidArgument(other.to_string()),
+        }
+    }
+}

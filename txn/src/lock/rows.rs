@@ -1,0 +1,175 @@
+//! Taking row locks.
+
+use std::collections::BTreeSet;
+
+use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
+
+use super::sql::{Names, Wait, select};
+use super::{LockError, LockKey, Lockable, Locked, TryLock};
+use crate::backend::Backend;
+use crate::settings::Isolation;
+use crate::statement::Inspected;
+use crate::tx::Tx;
+
+/// PostgreSQL and SQLite take more parameters; a list this long deserves batches anyway.
+const ROWS_MAX: usize = 1000;
+
+impl<'b, DB: Backend> Tx<'b, DB> {
+    /// Locks one row until the transaction ends, waiting for it if necessary (`FOR NO KEY UPDATE`; on
+    /// SQLite the transaction holds the whole database since BEGIN).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future spoils the transaction, as with any statement.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Missing`] without such a row; [`LockError::RepeatableRead`] where a lock would be
+    /// a false comfort; [`LockError::Database`] for instance when the lock timeout passed.
+    pub async fn lock_one<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        key: impl Into<R::Key> + Send,
+    ) -> Result<Locked<'b, R>, LockError> {
+        self.one(key.into(), Wait::UntilFree).await
+    }
+
+    /// As [`lock_one`](Tx::lock_one), without waiting: a row that another transaction holds is an
+    /// error, and the transaction cannot be committed (`NOWAIT`).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`lock_one`](Tx::lock_one).
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Held`], and those of [`lock_one`](Tx::lock_one).
+    pub async fn lock_one_nowait<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        key: impl Into<R::Key> + Send,
+    ) -> Result<Locked<'b, R>, LockError> {
+        self.one(key.into(), Wait::Never).await.map_err(|error| match error {
+            LockError::Database(sqlx::Error::Database(database))
+                if database.code().as_deref() == Some("55P03") =>
+            {
+                LockError::Held { table: R::TABLE }
+            }
+            other => other,
+        })
+    }
+
+    /// Locks the row if it is free, and says what it found: a row that another transaction holds is
+    /// an answer here, and the transaction goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`lock_one`](Tx::lock_one).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`lock_one`](Tx::lock_one) except for a missing row.
+    pub async fn try_lock_one<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        key: impl Into<R::Key> + Send,
+    ) -> Result<TryLock<'b, R>, LockError> {
+        let keys = BTreeSet::from([key.into()]);
+        let mut locked = self.select::<R>(&keys, Some(Wait::Skip)).await?;
+        if let Some(key) = locked.pop() {
+            return Ok(TryLock::Locked(Locked::new(key, self.open.number)));
+        }
+        let there = self.select::<R>(&keys, None).await?;
+        Ok(if there.is_empty() { TryLock::Missing } else { TryLock::Held })
+    }
+
+    /// Locks several rows in one statement, in the order of their keys, whatever the order given.
+    /// Runs that lock their rows by one call of this never deadlock with each other.
+    ///
+    /// The witnesses come in ascending order, without duplicates.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`lock_one`](Tx::lock_one).
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Missing`] if any row is not there; [`LockError::TooMany`] beyond 1000 keys; and
+    /// those of [`lock_one`](Tx::lock_one).
+    pub async fn lock_many<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        keys: impl IntoIterator<Item = impl Into<R::Key>, IntoIter: Send> + Send,
+    ) -> Result<Vec<Locked<'b, R>>, LockError> {
+        let keys: BTreeSet<R::Key> = keys.into_iter().map(Into::into).collect();
+        let locked = self.select::<R>(&keys, Some(Wait::UntilFree)).await?;
+        match keys.iter().filter(|key| !locked.contains(key)).count() {
+            0 => Ok(self.witnesses(locked)),
+            missing => Err(LockError::Missing { table: R::TABLE, missing }),
+        }
+    }
+
+    /// Locks those of the rows that are free, and leaves out the others (`SKIP LOCKED`). For queues;
+    /// never for balances or totals, which would lack what others hold.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`lock_one`](Tx::lock_one).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`lock_many`](Tx::lock_many) except for missing rows.
+    pub async fn lock_free<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        keys: impl IntoIterator<Item = impl Into<R::Key>, IntoIter: Send> + Send,
+    ) -> Result<Vec<Locked<'b, R>>, LockError> {
+        let keys: BTreeSet<R::Key> = keys.into_iter().map(Into::into).collect();
+        let locked = self.select::<R>(&keys, Some(Wait::Skip)).await?;
+        Ok(self.witnesses(locked))
+    }
+
+    /// Takes a witness of an enclosing scope, or of the transaction itself, into this scope.
+    ///
+    /// `None` if the witness belongs to another transaction.
+    pub fn adopt<R: Lockable>(&self, outer: &Locked<'_, R>) -> Option<Locked<'b, R>> {
+        (outer.transaction == self.open.number).then(|| Locked::new(outer.key.clone(), outer.transaction))
+    }
+
+    fn witnesses<R: Lockable>(&self, keys: Vec<R::Key>) -> Vec<Locked<'b, R>> {
+        keys.into_iter().map(|key| Locked::new(key, self.open.number)).collect()
+    }
+
+    async fn one<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        key: R::Key,
+        wait: Wait,
+    ) -> Result<Locked<'b, R>, LockError> {
+        let mut found = self.select::<R>(&BTreeSet::from([key]), Some(wait)).await?;
+        match found.pop() {
+            Some(key) => Ok(Locked::new(key, self.open.number)),
+            None => Err(LockError::Missing { table: R::TABLE, missing: 1 }),
+        }
+    }
+
+    /// The keys that are there, locked as asked.
+    async fn select<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        keys: &BTreeSet<R::Key>,
+        lock: Option<Wait>,
+    ) -> Result<Vec<R::Key>, LockError> {
+        const { Names::<R>::LEGAL };
+        if keys.len() > ROWS_MAX {
+            return Err(LockError::TooMany { limit: ROWS_MAX });
+        }
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        if DB::locks_rows() && self.open.settings.isolation == Some(Isolation::RepeatableRead) {
+            return Err(LockError::RepeatableRead);
+        }
+        let mut arguments = DB::Arguments::default();
+        for key in keys {
+            arguments.add(key.clone()).map_err(sqlx::Error::Encode)?;
+        }
+        let text = select::<R>(keys.len(), lock.filter(|_| DB::locks_rows()));
+        let statement = Inspected::built(AssertSqlSafe(text).into_sql_str(), arguments);
+        let rows = self.fetch_all(statement).await?;
+        rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(LockError::Database)
+    }
+}

@@ -1,0 +1,89 @@
+//! Runs that take effect once per token, whatever the network does.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::Pool;
+
+use crate::backend::Backend;
+use crate::callback::TxFnOnce;
+use crate::error::Error;
+use crate::run;
+use crate::session::execute;
+use crate::settings::Settings;
+use crate::token::Token;
+use crate::tx::Tx;
+
+/// A transaction with a token. Made by [`Txn::once`](crate::Txn::once).
+#[must_use = "nothing happens before `run`"]
+pub struct Once<'p, DB: Backend> {
+    pub(crate) pool: &'p Pool<DB>,
+    pub(crate) settings: Settings,
+    pub(crate) token: String,
+}
+
+impl<'p, DB: Backend> Once<'p, DB> {
+    /// As [`Txn::run`](crate::Txn::run), once per token: the first run stores its result in the same
+    /// transaction, and each later one gets that result without running the closure.
+    ///
+    /// This also settles a COMMIT whose answer was lost. The run tries again; inserting the token
+    /// waits until the server has done with the lost transaction, and then either meets the token
+    /// (it was committed: its result is returned) or takes it (it never was: the closure runs).
+    ///
+    /// A result that is an error of the closure is not stored: nothing was committed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Txn::run`](crate::Txn::run). Run again with the same token to get the result.
+    ///
+    /// # Errors
+    ///
+    /// As [`Txn::run`](crate::Txn::run). [`Error::Unknown`] only if the database could not be asked
+    /// again in time: run again with the same token. [`Error::ResultUnreadable`] if the stored result
+    /// is of another type.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn run<'a, F, T, E>(self, body: F) -> impl Future<Output = Result<T, Error<E>>> + Send + 'a
+    where
+        'p: 'a,
+        for<'t, 'b> F: AsyncFnOnce(&'t mut Tx<'b, DB>) -> Result<T, E>
+            + TxFnOnce<&'t mut Tx<'b, DB>, Result<T, E>, Fut: Send>
+            + Clone
+            + Send
+            + 'a,
+        T: Serialize + DeserializeOwned + Send + 'a,
+        E: Send + 'a,
+    {
+        run::run(self.pool, self.settings, Some(Token::new(self.token)), body)
+    }
+}
+
+/// Without the token: it may be a key of the caller.
+impl<DB: Backend> fmt::Debug for Once<'_, DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Once").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The statement that creates the table of tokens, for your own migrations.
+#[must_use]
+pub fn token_table<DB: Backend>() -> &'static str {
+    DB::TOKENS
+}
+
+/// Creates the table of tokens if it is missing; [`Txn::once`](crate::Txn::once) needs it.
+///
+/// # Cancel safety
+///
+/// Safe: creating it is one statement.
+///
+/// # Errors
+///
+/// Whatever the database answers.
+pub async fn create_token_table<DB: Backend>(pool: &Pool<DB>) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    execute::<DB>(&mut connection, DB::TOKENS).await
+}

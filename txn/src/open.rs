@@ -1,0 +1,56 @@
+//! The state of an open transaction, behind every handle to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::backend::Backend;
+use crate::error::Reason;
+use crate::hooks::Hooks;
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::watch::Watch;
+
+/// Tells the transactions of this process apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) struct Open<DB: Backend> {
+    pub(crate) session: Session<DB>,
+    pub(crate) watch: Watch,
+    pub(crate) hooks: Hooks,
+    pub(crate) scopes: Scopes,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) attempt: u32,
+    pub(crate) number: u64,
+}
+
+/// How many savepoints there have been.
+#[derive(Debug, Default)]
+pub(crate) struct Scopes {
+    /// All of them: the next one's name.
+    pub(crate) opened: u32,
+    /// Those that still exist on the server as subtransactions.
+    pub(crate) kept: u32,
+}
+
+impl<DB: Backend> Open<DB> {
+    pub(crate) fn new(session: Session<DB>, settings: Arc<Settings>, attempt: u32) -> Self {
+        Self {
+            session,
+            watch: Watch::new(),
+            hooks: Hooks::default(),
+            scopes: Scopes::default(),
+            settings,
+            attempt,
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether `reason` means the whole transaction, so that no scope can absorb it.
+    pub(crate) fn ends_the_attempt(&self, reason: &Reason) -> bool {
+        match reason {
+            Reason::StatementFailed(failure) => self.settings.policy.retries(failure.class()),
+            Reason::ScopeAbandoned => true,
+            _ => false,
+        }
+    }
+}

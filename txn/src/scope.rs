@@ -1,0 +1,178 @@
+//! A part of a transaction that can fail alone.
+//!
+//! Invariant: a savepoint is released on every way out, also after it was rolled back to, and no two
+//! savepoints of a transaction have the same name. So levels never pile up on the server.
+
+use std::convert::Infallible;
+
+use sqlx::AssertSqlSafe;
+
+use crate::backend::Backend;
+use crate::callback::TxFnOnce;
+use crate::classify::Failure;
+use crate::error::{Error, Misuse, Reason};
+use crate::open::Open;
+use crate::tx::Tx;
+
+/// PostgreSQL keeps this many subtransactions of a session in shared memory; more of them make
+/// every snapshot in the cluster slower.
+const KEPT_MAX: u32 = 64;
+/// Half-way is a good moment to say so.
+const KEPT_WARN: u32 = 32;
+
+impl<DB: Backend> Tx<'_, DB> {
+    /// Runs `body` in a savepoint: what it wrote is kept if it returns `Ok`, and undone if it returns
+    /// `Err` or if a statement in it failed. The transaction goes on in both cases.
+    ///
+    /// This is the place for a statement whose failure is an answer, such as an insert that may
+    /// violate a constraint. The closure may change what it captures; it runs once.
+    ///
+    /// A conflict with another transaction is not absorbed: it means the whole transaction, which the
+    /// run then starts over. Locks taken in a scope are gone when it is undone, so their witnesses do
+    /// not leave it; [`Tx::adopt`] takes a witness in.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future spoils the transaction: it cannot be committed any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::App`] with the closure's error; [`Error::RolledBack`] if it returned `Ok` and the
+    /// scope could not be kept; [`Misuse::TooManyScopes`] beyond 64 kept scopes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::Error<sqlx::Error>> {
+    /// probity_txn::on(pool, "register")
+    ///     .run(async |tx| {
+    ///         let fresh = tx
+    ///             .scope(async |tx| {
+    ///                 sqlx::query("INSERT INTO emails VALUES ('a@b.example')").execute(&mut *tx).await
+    ///             })
+    ///             .await;
+    ///         if fresh.is_err() {
+    ///             sqlx::query("INSERT INTO duplicates VALUES ('a@b.example')").execute(&mut *tx).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    pub fn scope<'s, F, T, E>(&'s mut self, body: F) -> impl Future<Output = Result<T, Error<E>>> + Send + 's
+    where
+        for<'t, 'x> F: AsyncFnOnce(&'t mut Tx<'x, DB>) -> Result<T, E>
+            + TxFnOnce<&'t mut Tx<'x, DB>, Result<T, E>, Fut: Send>
+            + Send
+            + 's,
+        T: Send + 's,
+        E: Send + 's,
+    {
+        within(&mut *self.open, body)
+    }
+}
+
+async fn within<DB, F, T, E>(open: &mut Open<DB>, body: F) -> Result<T, Error<E>>
+where
+    DB: Backend,
+    for<'t, 'x> F: AsyncFnOnce(&'t mut Tx<'x, DB>) -> Result<T, E>
+        + TxFnOnce<&'t mut Tx<'x, DB>, Result<T, E>, Fut: Send>
+        + Send,
+    T: Send,
+    E: Send,
+{
+    let scope = Scope::enter(open).await.map_err(lift)?;
+    let result = body(&mut Tx::new(&mut *scope.open)).await;
+    scope.leave(result).await
+}
+
+/// An open savepoint. Dropped without [`leave`](Scope::leave) it spoils the transaction.
+struct Scope<'s, DB: Backend> {
+    open: &'s mut Open<DB>,
+    number: u32,
+    hooks: usize,
+    left: bool,
+}
+
+impl<'s, DB: Backend> Scope<'s, DB> {
+    async fn enter(open: &'s mut Open<DB>) -> Result<Self, Error<Infallible>> {
+        if let Some(reason) = open.watch.spoiled() {
+            return Err(Error::RolledBack(reason.clone()));
+        }
+        match open.scopes.kept {
+            KEPT_MAX.. => return Err(Error::Misuse(Misuse::TooManyScopes { limit: KEPT_MAX })),
+            KEPT_WARN => tracing::warn!(label = open.settings.label, "{KEPT_WARN} scopes in one transaction"),
+            _ => {}
+        }
+        open.scopes.opened += 1;
+        let number = open.scopes.opened;
+        let hooks = open.hooks.mark();
+        let scope = Self { open, number, hooks, left: false };
+        scope.command(format!("SAVEPOINT probity_{number}")).await
+    }
+
+    /// Keeps or undoes what happened since the savepoint.
+    async fn leave<T, E>(self, result: Result<T, E>) -> Result<T, Error<E>> {
+        let number = self.number;
+        match (self.open.watch.take_spoiled(), result) {
+            (None, Ok(value)) => {
+                let mut scope =
+                    self.command(format!("RELEASE SAVEPOINT probity_{number}")).await.map_err(lift)?;
+                scope.open.scopes.kept += 1;
+                scope.left = true;
+                Ok(value)
+            }
+            (Some(reason), result) if self.open.ends_the_attempt(&reason) => {
+                let mut scope = self;
+                scope.open.watch.spoil(reason.clone());
+                scope.left = true;
+                Err(result.err().map_or(Error::RolledBack(reason), Error::App))
+            }
+            (reason, result) => {
+                let undo =
+                    format!("ROLLBACK TO SAVEPOINT probity_{number}; RELEASE SAVEPOINT probity_{number}");
+                let mut scope = self.command(undo).await.map_err(lift)?;
+                let hooks = scope.hooks;
+                scope.open.hooks.forget_since(hooks);
+                scope.left = true;
+                Err(match (result, reason) {
+                    (Err(error), _) => Error::App(error),
+                    (Ok(_), Some(reason)) => Error::RolledBack(reason),
+                    (Ok(_), None) => Error::RolledBack(Reason::Requested),
+                })
+            }
+        }
+    }
+
+    /// Runs a savepoint command; if it fails, so does the transaction.
+    async fn command(self, sql: String) -> Result<Self, Error<Infallible>> {
+        let mut running = self.open.watch.start();
+        match self.open.session.command(AssertSqlSafe(sql)).await {
+            Ok(()) => {
+                running.answered();
+                drop(running);
+                Ok(self)
+            }
+            Err(error) => {
+                let failure = Failure::read(&error, DB::classify);
+                running.failed(failure.clone());
+                drop(running);
+                Err(Error::RolledBack(Reason::StatementFailed(failure)))
+            }
+        }
+    }
+}
+
+impl<DB: Backend> Drop for Scope<'_, DB> {
+    fn drop(&mut self) {
+        if !self.left {
+            self.open.watch.spoil(Reason::ScopeAbandoned);
+        }
+    }
+}
+
+/// An error that carries no error of the closure fits every closure.
+fn lift<E>(error: Error<Infallible>) -> Error<E> {
+    error.map_app(|never| match never {})
+}

@@ -1,0 +1,28 @@
+//! What a run tells the outside: metrics through the `metrics` facade, per label.
+
+use std::time::Duration;
+
+use crate::classify::Failure;
+use crate::error::ErrorKind;
+
+/// An attempt ended and another one follows.
+pub(crate) fn again(label: &'static str, attempt: u32, failure: Option<&Failure>, pause: Duration) {
+    let class = failure.map_or("unavailable", |failure| failure.class().name());
+    metrics::counter!("probity_txn_conflicts_total", "label" => label, "class" => class).increment(1);
+    match failure {
+        Some(failure) => tracing::debug!(attempt, ?pause, %failure, class, "trying again"),
+        None => tracing::debug!(attempt, ?pause, "trying again"),
+    }
+}
+
+/// A run ended.
+pub(crate) fn finished(label: &'static str, took: Duration, failed: Option<ErrorKind>) {
+    let outcome = failed.map_or("committed", ErrorKind::name);
+    metrics::counter!("probity_txn_runs_total", "label" => label, "outcome" => outcome).increment(1);
+    metrics::histogram!("probity_txn_run_seconds", "label" => label).record(took);
+}
+
+/// The closure of an attempt ended.
+pub(crate) fn between_statements(label: &'static str, spent: Duration) {
+    metrics::histogram!("probity_txn_between_statements_seconds", "label" => label).record(spent);
+}

@@ -1,0 +1,28 @@
+//! The token of a run, and how its result is written beside it.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Misuse;
+
+/// Longer tokens are refused: an index entry has to hold them.
+const LENGTH_MAX: usize = 200;
+
+/// A token, with the two functions that the runner needs of the result's type.
+pub(crate) struct Token<T> {
+    pub(crate) text: String,
+    pub(crate) encode: fn(&T) -> Result<String, serde_json::Error>,
+    pub(crate) decode: fn(&str) -> Result<T, serde_json::Error>,
+}
+
+impl<T: Serialize + DeserializeOwned> Token<T> {
+    pub(crate) fn new(text: String) -> Self {
+        Self { text, encode: |value| serde_json::to_string(value), decode: |text| serde_json::from_str(text) }
+    }
+}
+
+impl<T> Token<T> {
+    pub(crate) fn check(&self) -> Result<(), Misuse> {
+        if (1..=LENGTH_MAX).contains(&self.text.len()) { Ok(()) } else { Err(Misuse::Token) }
+    }
+}

@@ -1,0 +1,99 @@
+use std::sync::{Arc, Mutex};
+
+use probity_txn::on;
+
+use super::{Bank, move_60};
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<&'static str>>>);
+
+impl Diary {
+    fn note(&self, what: &'static str) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    fn read(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn hooks_run_in_order_after_the_outermost_commit() {
+    // proves: T-8
+    let bank = Bank::open(1).await;
+    let diary = Diary::default();
+    let pool = &bank.pool;
+    on(pool, "transfer")
+        .run(async |tx| {
+            let (first, second) = (diary.clone(), diary.clone());
+            let reader = pool.clone();
+            tx.after_commit(async move {
+                // The pool has one connection: this waits for ever unless the transaction has ended.
+                let moved: i64 = sqlx::query_scalar("SELECT balance FROM accounts WHERE id = 'b'")
+                    .fetch_one(&reader)
+                    .await
+                    .unwrap();
+                first.note(if moved == 60 { "first saw the commit" } else { "first was too early" });
+            });
+            tx.scope(async |tx| {
+                tx.after_commit(async move { second.note("second") });
+                move_60(tx).await
+            })
+            .await
+            .unwrap();
+            diary.note("closure ends");
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(diary.read(), ["closure ends", "first saw the commit", "second"]);
+}
+
+#[tokio::test]
+async fn hooks_of_what_was_rolled_back_do_not_run() {
+    // proves: T-8
+    let bank = Bank::open(1).await;
+    let diary = Diary::default();
+    on(&bank.pool, "transfer")
+        .run(async |tx| {
+            let undone = diary.clone();
+            let scope = tx
+                .scope(async |tx| {
+                    tx.after_commit(async move { undone.note("of an undone scope") });
+                    Err::<(), _>(sqlx::Error::RowNotFound)
+                })
+                .await;
+            assert!(scope.is_err());
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+    let refused = on(&bank.pool, "transfer")
+        .run(async |tx| {
+            let undone = diary.clone();
+            tx.after_commit(async move { undone.note("of a failed run") });
+            Err::<(), _>(sqlx::Error::RowNotFound)
+        })
+        .await;
+    assert!(refused.is_err());
+    assert!(diary.read().is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_hook_changes_neither_the_result_nor_the_next_hook() {
+    // proves: T-8
+    let bank = Bank::open(1).await;
+    let diary = Diary::default();
+    on(&bank.pool, "transfer")
+        .run(async |tx| {
+            let next = diary.clone();
+            tx.after_commit(async { panic!("a bug in a hook") });
+            tx.after_commit(async move { next.note("next") });
+            move_60(tx).await
+        })
+        .await
+        .unwrap();
+    assert_eq!(diary.read(), ["next"]);
+    assert_eq!(bank.balance("b").await, 60);
+}

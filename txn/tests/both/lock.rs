@@ -1,0 +1,70 @@
+use probity_txn::{Affected as _, Error, LockError, Lockable, TryLock, on};
+
+use super::{Bank, move_60};
+
+pub(crate) struct Account;
+
+impl Lockable for Account {
+    type Key = String;
+    const TABLE: &'static str = "accounts";
+}
+
+#[tokio::test]
+async fn a_missing_row_cannot_be_locked_and_says_so() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "lock")
+        .run(async |tx| {
+            assert!(matches!(tx.try_lock_one::<Account>("z").await?, TryLock::Missing));
+            let missing = tx.lock_many::<Account>(["z", "a", "y", "a"]).await;
+            assert!(matches!(missing, Err(LockError::Missing { missing: 2, table: "accounts" })));
+            tx.lock_one::<Account>("z").await.map(|_| ())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::App(LockError::Missing { missing: 1, .. }))));
+}
+
+#[tokio::test]
+async fn many_rows_come_sorted_and_once() {
+    // proves: T-7
+    let bank = Bank::open(1).await;
+    let keys = on(&bank.pool, "lock")
+        .run(async |tx| {
+            assert!(tx.lock_many::<Account>(Vec::<String>::new()).await?.is_empty());
+            let locked = tx.lock_many::<Account>(["b", "a", "b"]).await?;
+            Ok::<_, LockError>(locked.iter().map(|row| row.key().clone()).collect::<Vec<_>>())
+        })
+        .await
+        .unwrap();
+    assert_eq!(keys, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_witness_is_adopted_into_a_scope_of_its_transaction_only() {
+    let bank = Bank::open(1).await;
+    on(&bank.pool, "lock")
+        .run(async |tx| {
+            let account = tx.lock_one::<Account>("a").await?;
+            let inside = tx.scope(async |tx| Ok::<_, sqlx::Error>(tx.adopt(&account).is_some())).await;
+            assert!(inside.unwrap());
+            tx.advisory("customer", "42").await?;
+            move_60(tx).await?;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(bank.balance("b").await, 60);
+}
+
+#[tokio::test]
+async fn a_guarded_update_that_touches_nothing_is_an_error() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "guarded")
+        .run(async |tx| {
+            let nothing = "UPDATE accounts SET balance = balance - 60 WHERE id = 'b' AND balance >= 60";
+            assert!(!sqlx::query(nothing).execute(&mut *tx).await?.at_most_one()?);
+            sqlx::query(nothing).execute(&mut *tx).await?.expect_one()?;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::App(sqlx::Error::RowNotFound))));
+}

@@ -1,0 +1,19 @@
+//! What holds on every database.
+
+mod commit;
+mod dropped;
+mod hooks;
+mod limits;
+mod lock;
+mod misuse;
+mod once;
+mod scope;
+
+use super::{Bank, Database};
+
+/// Moves 60 from `a` to `b`.
+async fn move_60(tx: &mut probity_txn::Tx<'_, Database>) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE accounts SET balance = balance - 60 WHERE id = 'a'").execute(&mut *tx).await?;
+    sqlx::query("UPDATE accounts SET balance = balance + 60 WHERE id = 'b'").execute(&mut *tx).await?;
+    Ok(())
+}

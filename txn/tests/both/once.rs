@@ -1,0 +1,97 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use probity_txn::{Effect, Error, Misuse, create_token_table, on};
+
+use super::{Bank, move_60};
+
+#[tokio::test]
+async fn a_token_gives_one_execution_and_its_result_to_every_run() {
+    let bank = Bank::open(2).await;
+    create_token_table(&bank.pool).await.unwrap();
+    create_token_table(&bank.pool).await.unwrap();
+    let calls = AtomicU32::new(0);
+    let run = async || {
+        on(&bank.pool, "transfer")
+            .once("PAY-1")
+            .run(async |tx| {
+                move_60(tx).await?;
+                Ok::<_, sqlx::Error>(calls.fetch_add(1, Ordering::Relaxed))
+            })
+            .await
+            .unwrap()
+    };
+    assert_eq!([run().await, run().await, run().await], [0, 0, 0]);
+    assert_eq!(bank.balance("b").await, 60);
+}
+
+#[tokio::test]
+async fn runs_with_one_token_at_the_same_time_take_effect_once() {
+    let bank = Bank::open(4).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let runs = (0..8).map(|number| {
+        let pool = bank.pool.clone();
+        tokio::spawn(async move {
+            on(&pool, "transfer")
+                .once("PAY-2")
+                .run(async |tx| {
+                    sqlx::query("UPDATE accounts SET balance = balance + 1 WHERE id = 'b'")
+                        .execute(&mut *tx)
+                        .await?;
+                    Ok::<_, sqlx::Error>(number)
+                })
+                .await
+                .unwrap()
+        })
+    });
+    let mut results = Vec::new();
+    for run in runs.collect::<Vec<_>>() {
+        results.push(run.await.unwrap());
+    }
+    assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
+    assert_eq!(bank.balance("b").await, 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_stored_with_the_token() {
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let refused = on(&bank.pool, "transfer")
+        .once("PAY-3")
+        .run(async |_tx| Err::<i64, _>(sqlx::Error::RowNotFound))
+        .await;
+    assert!(matches!(refused, Err(Error::App(sqlx::Error::RowNotFound))));
+    let accepted =
+        on(&bank.pool, "transfer").once("PAY-3").run(async |_tx| Ok::<_, sqlx::Error>(5_i64)).await;
+    assert_eq!(accepted.unwrap(), 5);
+}
+
+#[tokio::test]
+async fn a_token_of_another_operation_or_type_is_refused() {
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    on(&bank.pool, "pay").once("T").run(async |_tx| Ok::<_, sqlx::Error>("text".to_owned())).await.unwrap();
+
+    let other = on(&bank.pool, "refund").once("T").run(async |_tx| Ok::<_, sqlx::Error>(1)).await;
+    assert!(matches!(other, Err(Error::Misuse(Misuse::TokenReused { label: "refund" }))));
+
+    let unreadable = on(&bank.pool, "pay").once("T").run(async |_tx| Ok::<_, sqlx::Error>(1)).await;
+    let error = unreadable.unwrap_err();
+    assert!(matches!(error, Error::ResultUnreadable(_)));
+    assert_eq!(error.effect(), Effect::Unknown);
+
+    let empty = on(&bank.pool, "pay").once("").run(async |_tx| Ok::<_, sqlx::Error>(1)).await;
+    assert!(matches!(empty, Err(Error::Misuse(Misuse::Token))));
+}
+
+#[tokio::test]
+async fn without_the_table_of_tokens_nothing_runs() {
+    let bank = Bank::open(1).await;
+    let calls = AtomicU32::new(0);
+    let outcome = on(&bank.pool, "transfer")
+        .once("PAY-4")
+        .run(async |_tx| Ok::<_, sqlx::Error>(calls.fetch_add(1, Ordering::Relaxed)))
+        .await;
+    assert!(matches!(outcome, Err(Error::Pool(_))), "{outcome:?}");
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    bank.assert_clean().await;
+}

@@ -1,0 +1,45 @@
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgPool, Row};
+
+/// A database with the accounts `a` (100) and `b` (0), dropped with the value.
+pub(super) struct Bank {
+    pub(super) pool: PgPool,
+    _database: testkit::TestDatabase,
+}
+
+impl Bank {
+    pub(super) async fn open(connections: u32) -> Self {
+        let database = testkit::Postgres::shared().database();
+        let pool = PgPoolOptions::new().max_connections(connections).connect(database.url()).await.unwrap();
+        sqlx::raw_sql(
+            "CREATE TABLE accounts (id TEXT PRIMARY KEY, balance BIGINT NOT NULL CHECK (balance >= 0));
+             CREATE TABLE entries (account TEXT NOT NULL
+                 REFERENCES accounts (id) DEFERRABLE INITIALLY DEFERRED, amount BIGINT NOT NULL);
+             INSERT INTO accounts VALUES ('a', 100), ('b', 0);",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        Self { pool, _database: database }
+    }
+
+    pub(super) async fn balance(&self, id: &str) -> i64 {
+        sqlx::query_scalar("SELECT balance FROM accounts WHERE id = $1")
+            .bind(id)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Fails if the next borrower of a connection of this pool meets an open transaction.
+    pub(super) async fn assert_clean(&self) {
+        let mut connection = self.pool.acquire().await.unwrap();
+        // A simple query: in the extended protocol the timestamps differ by themselves.
+        let row = sqlx::raw_sql("SELECT statement_timestamp() = transaction_timestamp()")
+            .fetch_one(&mut *connection)
+            .await
+            .expect("a borrowed connection is not inside an aborted transaction");
+        let alone: bool = row.get(0);
+        assert!(alone, "a borrowed connection is not inside a transaction");
+    }
+}

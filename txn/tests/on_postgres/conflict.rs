@@ -1,0 +1,190 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use probity_txn::{Error, Isolation, Misuse, Policy, Reason, on};
+use tokio::sync::Barrier;
+
+use super::Bank;
+
+/// Two SERIALIZABLE runs that read both accounts and write one each: not both can be right. They
+/// meet after reading, in their first attempts; `write_order` says who writes first.
+async fn write_skew(bank: &Bank, attempts: &AtomicU32) -> [Result<i64, Error<sqlx::Error>>; 2] {
+    let both_read = Barrier::new(2);
+    let run = async |id: &str| {
+        on(&bank.pool, "skew")
+            .isolation(Isolation::Serializable)
+            .run(async |tx| {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                let sum: i64 = sqlx::query_scalar("SELECT sum(balance)::bigint FROM accounts")
+                    .fetch_one(&mut *tx)
+                    .await?;
+                if tx.attempt() == 1 {
+                    both_read.wait().await;
+                }
+                sqlx::query("UPDATE accounts SET balance = balance + $1 WHERE id = $2")
+                    .bind(sum)
+                    .bind(id)
+                    .execute(&mut *tx)
+                    .await?;
+                Ok::<_, sqlx::Error>(sum)
+            })
+            .await
+    };
+    let (a, b) = tokio::join!(run("a"), run("b"));
+    [a, b]
+}
+
+#[tokio::test]
+async fn a_serialization_failure_is_tried_again_in_a_fresh_transaction() {
+    // proves: T-4
+    let bank = Bank::open(2).await;
+    let attempts = AtomicU32::new(0);
+    let mut sums = write_skew(&bank, &attempts).await.map(Result::unwrap);
+    sums.sort_unstable();
+    // In either order the second one sees what the first one wrote.
+    assert_eq!(sums, [100, 200]);
+    assert_eq!(bank.balance("a").await + bank.balance("b").await, 400);
+    assert!(attempts.load(Ordering::Relaxed) > 2);
+}
+
+#[tokio::test]
+async fn a_serialization_failure_raised_by_commit_is_tried_again() {
+    // proves: T-4
+    let bank = Bank::open(3).await;
+    let attempts = AtomicU32::new(0);
+    // The closure of the first run ends with all its statements answered; only then does the other
+    // transaction commit, so the conflict can show at COMMIT alone.
+    let closure_done = Arc::new(Barrier::new(2));
+    let other_done = Arc::new(Barrier::new(2));
+    let other = async {
+        let mut tx = bank.pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
+        let sum: i64 = sqlx::query_scalar("SELECT sum(balance)::bigint FROM accounts")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        closure_done.wait().await;
+        sqlx::query("UPDATE accounts SET balance = balance + $1 WHERE id = 'b'")
+            .bind(sum)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        other_done.wait().await;
+    };
+    let run = on(&bank.pool, "skew").isolation(Isolation::Serializable).run(async |tx| {
+        attempts.fetch_add(1, Ordering::Relaxed);
+        let sum: i64 =
+            sqlx::query_scalar("SELECT sum(balance)::bigint FROM accounts").fetch_one(&mut *tx).await?;
+        sqlx::query("UPDATE accounts SET balance = balance + $1 WHERE id = 'a'")
+            .bind(sum)
+            .execute(&mut *tx)
+            .await?;
+        if tx.attempt() == 1 {
+            closure_done.wait().await;
+            other_done.wait().await;
+        }
+        Ok::<_, sqlx::Error>(sum)
+    });
+    let (outcome, ()) = tokio::join!(run, other);
+    assert_eq!(outcome.unwrap(), 200);
+    assert_eq!(attempts.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_deadlock_is_resolved_by_trying_again() {
+    // proves: T-4
+    let bank = Bank::open(2).await;
+    let both_hold_one = Barrier::new(2);
+    let run = async |first: &str, second: &str| {
+        on(&bank.pool, "transfer")
+            .run(async |tx| {
+                let add = "UPDATE accounts SET balance = balance + 1 WHERE id = $1";
+                sqlx::query(add).bind(first).execute(&mut *tx).await?;
+                if tx.attempt() == 1 {
+                    both_hold_one.wait().await;
+                }
+                sqlx::query(add).bind(second).execute(&mut *tx).await
+            })
+            .await
+    };
+    let (one, two) = tokio::join!(run("a", "b"), run("b", "a"));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!((bank.balance("a").await, bank.balance("b").await), (102, 2));
+}
+
+#[tokio::test]
+async fn a_conflict_that_the_closure_swallows_is_tried_again_all_the_same() {
+    // proves: T-4
+    let bank = Bank::open(1).await;
+    let fail = "DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '40001'; END $$";
+    let seen = on(&bank.pool, "made.up")
+        .run(async |tx| {
+            if tx.attempt() < 3 {
+                let _ = sqlx::query(fail).execute(&mut *tx).await;
+            }
+            Ok::<_, sqlx::Error>(tx.attempt())
+        })
+        .await;
+    assert_eq!(seen.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_commit_is_replaced() {
+    // proves: T-4
+    let bank = Bank::open(2).await;
+    let seen = on(&bank.pool, "unlucky")
+        .run(async |tx| {
+            sqlx::query("UPDATE accounts SET balance = balance + 1 WHERE id = 'b'").execute(&mut *tx).await?;
+            if tx.attempt() == 1 {
+                sqlx::query("SELECT pg_terminate_backend(pg_backend_pid())").execute(&mut *tx).await?;
+            }
+            Ok::<_, sqlx::Error>(tx.attempt())
+        })
+        .await;
+    assert_eq!(seen.unwrap(), 2);
+    assert_eq!(bank.balance("b").await, 1);
+}
+
+#[tokio::test]
+async fn an_aborted_transaction_is_noticed_even_when_no_statement_reported_it() {
+    // proves: T-2
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "aborted")
+        .run(async |tx| {
+            use futures_util::TryStreamExt as _;
+            // The first row arrives, the reader stops, and only then the statement fails.
+            let mut rows =
+                sqlx::query("SELECT 1 / (3 - i) FROM generate_series(1, 100000) AS i").fetch(&mut *tx);
+            rows.try_next().await?;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::RolledBack(Reason::CommitRefused(_)))), "{outcome:?}");
+    bank.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_lock_that_is_not_granted_in_time_is_the_closures_error() {
+    let bank = Bank::open(2).await;
+    let mut holder = bank.pool.begin().await.unwrap();
+    let lock = "SELECT 1 FROM accounts WHERE id = 'a' FOR UPDATE";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let policy = Policy { lock_timeout: Some(Duration::from_millis(20)), ..Policy::payments() };
+    let outcome = on(&bank.pool, "patience")
+        .policy(policy)
+        .run(async |tx| sqlx::query(lock).execute(&mut *tx).await)
+        .await;
+    let Err(Error::App(sqlx::Error::Database(error))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.code().as_deref(), Some("55P03"));
+}
+
+#[tokio::test]
+async fn the_timeouts_of_a_run_end_with_it() {
+    let bank = Bank::open(1).await;
+    on(&bank.pool, "peek").run(async |tx| sqlx::query("SELECT 1").execute(&mut *tx).await).await.unwrap();
+    let after: String = sqlx::query_scalar("SHOW lock_timeout").fetch_one(&bank.pool).await.unwrap();
+    assert_eq!(after, "0");
+    assert_eq!(Misuse::NoAttempts.to_string(), "the policy allows zero attempts; allow at least one");
+}
