@@ -1,0 +1,124 @@
+//! A closed loop: so many tasks, each sends its next call when the last one was answered.
+
+use std::future::Future;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Barrier;
+use tokio::time::Instant;
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rounds {
+    pub(crate) number: usize,
+    pub(crate) each: Duration,
+}
+
+/// What one side of a round achieved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) per_second: u128,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+/// Runs `call(task, number)` in `tasks` tasks for as long as a round lasts.
+pub(crate) async fn pace<C, F>(tasks: u64, each: Duration, call: C) -> Pace
+where
+    C: Fn(u64, u64) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    let start = Arc::new(Barrier::new(usize::try_from(tasks).unwrap_or(usize::MAX)));
+    let began = Instant::now();
+    let workers: Vec<_> = (0..tasks)
+        .map(|task| {
+            let (call, start) = (call.clone(), Arc::clone(&start));
+            tokio::spawn(async move {
+                start.wait().await;
+                let end = Instant::now() + each;
+                let mut latencies = Vec::new();
+                let mut number = 0;
+                while Instant::now() < end {
+                    let sent = Instant::now();
+                    call(task, number).await;
+                    latencies.push(sent.elapsed());
+                    number += 1;
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for worker in workers {
+        latencies.extend(worker.await.unwrap_or_default());
+    }
+    let took = began.elapsed().as_micros().max(1);
+    latencies.sort_unstable();
+    let at = |percent: usize| {
+        latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1)))
+    };
+    Pace {
+        per_second: latencies.len() as u128 * 1_000_000 / took,
+        p50: at(50).copied().unwrap_or_default(),
+        p99: at(99).copied().unwrap_or_default(),
+    }
+}
+
+/// Lets baseline and ours take turns, and prints the median ratio of the rounds, in hundredths.
+pub(crate) async fn compare<B, BF, O, OF>(name: &str, tasks: u64, rounds: Rounds, baseline: B, ours: O)
+where
+    B: Fn(u64, u64) -> BF + Clone + Send + 'static,
+    BF: Future<Output = ()> + Send,
+    O: Fn(u64, u64) -> OF + Clone + Send + 'static,
+    OF: Future<Output = ()> + Send,
+{
+    let mut ratios = Vec::new();
+    let mut last = None;
+    for _ in 0..rounds.number {
+        let raw = pace(tasks, rounds.each, baseline.clone()).await;
+        let own = pace(tasks, rounds.each, ours.clone()).await;
+        ratios.push(own.per_second * 100 / raw.per_second.max(1));
+        last = Some((raw, own));
+    }
+    ratios.sort_unstable();
+    let ratio = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
+    if let Some((raw, own)) = last {
+        say(format!(
+            "{name:<44} {tasks:>4} tasks  raw {:>8}/s {:>8.1?}/{:>8.1?}  ours {:>8}/s {:>8.1?}/{:>8.1?}  ratio {}.{:02}",
+            raw.per_second,
+            raw.p50,
+            raw.p99,
+            own.per_second,
+            own.p50,
+            own.p99,
+            ratio / 100,
+            ratio % 100
+        ));
+    }
+}
+
+/// Prints a pace without a baseline.
+pub(crate) async fn alone<C, F>(name: &str, tasks: u64, rounds: Rounds, call: C)
+where
+    C: Fn(u64, u64) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    let mut paces = Vec::new();
+    for _ in 0..rounds.number {
+        paces.push(pace(tasks, rounds.each, call.clone()).await);
+    }
+    paces.sort_unstable_by_key(|pace| pace.per_second);
+    if let Some(pace) = paces.get(paces.len() / 2) {
+        say(format!(
+            "{name:<44} {tasks:>4} tasks  {:>8}/s {:>8.1?}/{:>8.1?}",
+            pace.per_second, pace.p50, pace.p99
+        ));
+    }
+}
+
+/// One line of the result.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    // A closed pipe has seen enough.
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
