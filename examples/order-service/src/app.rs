@@ -1,22 +1,20 @@
-//! The routes of the order service. Each write and the record of its answer commit in one transaction, so a
-//! repeated request changes nothing and gets the first answer.
+//! The routes of the order service. Each write is one transaction, and applying it again changes nothing: so an
+//! attempt that was lost between its commit and the record of its answer is simply taken over.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::{Json, Router};
-use http::StatusCode;
 use http::request::Parts;
-use probity_idempotency::{Effects, IdempotencyLayer, Lease, Refusal, Scope, StoreError};
-use serde::Deserialize;
+use http::{StatusCode, header};
+use probity_idempotency::{Effects, IdempotencyLayer, Recording, Refusal, Scope};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{
-    Database, Drain, Health, JsonBody, MERCHANT_HEADER, MerchantId, Pool, Problem, Routes, ServiceToken, Settings,
-    Shell, StartError, database,
+    Drain, Health, JsonBody, MerchantId, Pool, Problem, Routes, Settings, Shell, StartError, database,
 };
 
 use crate::domain::{NewOrder, Order, OrderBody, number};
-use crate::reply::Reply;
 use crate::store::{self, Changed, Created, Payment};
 
 #[cfg(not(feature = "postgres"))]
@@ -40,12 +38,14 @@ pub(crate) struct App {
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
-    let records =
-        Records::new(pool.clone()).await.map_err(|error| StartError::other("idempotency records", error))?;
+    let records = Records::new(pool.clone())
+        .await
+        .map_err(|error| StartError::other("the idempotency records", error))?;
+    let idempotent = IdempotencyLayer::new(Arc::new(records)).scope(merchant_scope).effects(Effects::Local);
     let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
-    let drain = Drain::nothing().close(&pool);
-    let idempotent = IdempotencyLayer::new(Arc::new(records)).scope(scope).effects(Effects::Local);
-    let router = routes(&settings.service_token)
+    let tasks = idempotent.tasks();
+    let drain = Drain::nothing().then("requests", move || async move { tasks.drain().await }).close(&pool);
+    let router = routes()
         .map(|router| router.route_layer(idempotent))
         .require(&settings.service_token)
         .into_router()
@@ -53,7 +53,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     Ok((shell.wrap(router), drain))
 }
 
-/// All routes; the caller adds idempotency and the service token.
+/// All routes; [`start`] puts idempotency and the service token around them.
 pub(crate) fn routes() -> Routes<App> {
     Routes::new()
         .post("/orders", create)
@@ -62,4 +62,184 @@ pub(crate) fn routes() -> Routes<App> {
         .post("/orders/{order_no}/pay", pay)
         .post("/orders/{order_no}/cancel", cancel)
         .post("/orders/{order_no}/refund", refund)
+}
+
+/// Keys belong to the merchant the call is about: two merchants may use the same one.
+fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
+    let merchant = MerchantId::from_headers(&parts.headers)
+        .map_err(|problem| Refusal::new(problem.status(), problem.detail()))?;
+    Ok(Scope::new(format!("merchant:{}", merchant.0))?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PayBody {
+    payment_no: String,
+    amount: i64,
+    currency: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReasonBody {
+    reason: String,
+    payment_no: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    limit: Option<i64>,
+}
+
+async fn create(
+    State(app): State<App>,
+    merchant: MerchantId,
+    JsonBody(body): JsonBody<OrderBody>,
+) -> Result<Recording, Problem> {
+    let new = NewOrder::try_from(body)?;
+    probity_txn::on(&app.pool, "create_order")
+        .run(async |tx| {
+            let answer = match store::create(tx, merchant, &new).await? {
+                Created::New(order) => success(StatusCode::CREATED, &order),
+                Created::Existing(order) => success(StatusCode::OK, &order),
+                Created::NumberTaken => refusal(&Problem::conflict(
+                    "order-number-taken",
+                    "this merchant has an order with this number: use another one",
+                )),
+                Created::Cancelled => refusal(&Problem::conflict(
+                    "order-cancelled",
+                    "the order was cancelled before it arrived: use another number",
+                )),
+            };
+            Ok(answer)
+        })
+        .await
+        .map_err(write_failed)
+}
+
+async fn pay(
+    State(app): State<App>,
+    merchant: MerchantId,
+    Path(order_no): Path<String>,
+    JsonBody(body): JsonBody<PayBody>,
+) -> Result<Recording, Problem> {
+    let payment_no = number("payment_no", body.payment_no)?;
+    let payment = Payment { payment_no, amount: body.amount, currency: body.currency };
+    probity_txn::on(&app.pool, "pay_order")
+        .run(async |tx| {
+            let answer = shown(&store::pay(tx, merchant, &order_no, &payment).await?);
+            Ok(answer)
+        })
+        .await
+        .map_err(write_failed)
+}
+
+async fn cancel(
+    State(app): State<App>,
+    merchant: MerchantId,
+    Path(order_no): Path<String>,
+    JsonBody(body): JsonBody<ReasonBody>,
+) -> Result<Recording, Problem> {
+    let order_no = number("order_no", order_no)?;
+    probity_txn::on(&app.pool, "cancel_order")
+        .run(async |tx| {
+            let payment_no = body.payment_no.as_deref();
+            let answer = match store::cancel(tx, merchant, &order_no, payment_no, &body.reason).await? {
+                // The barrier is set: an order with this number can no longer be created.
+                Changed::Missing => success(
+                    StatusCode::OK,
+                    &json!({"order_no": order_no, "status": "cancelled", "seen": false}),
+                ),
+                Changed::Order { order, .. } => success(
+                    StatusCode::OK,
+                    &json!({"order_no": order_no, "status": order.status, "seen": true}),
+                ),
+                other => shown(&other),
+            };
+            Ok(answer)
+        })
+        .await
+        .map_err(write_failed)
+}
+
+async fn refund(
+    State(app): State<App>,
+    merchant: MerchantId,
+    Path(order_no): Path<String>,
+    JsonBody(body): JsonBody<ReasonBody>,
+) -> Result<Recording, Problem> {
+    probity_txn::on(&app.pool, "refund_order")
+        .run(async |tx| {
+            let answer = shown(&store::refund(tx, merchant, &order_no, &body.reason).await?);
+            Ok(answer)
+        })
+        .await
+        .map_err(write_failed)
+}
+
+async fn get(
+    State(app): State<App>,
+    merchant: MerchantId,
+    Path(order_no): Path<String>,
+) -> Result<Json<Order>, Problem> {
+    store::get(&app.pool, merchant, &order_no).await?.map(Json).ok_or_else(|| Problem::not_found("order"))
+}
+
+async fn list(
+    State(app): State<App>,
+    merchant: MerchantId,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
+    let limit = page.limit.unwrap_or(20);
+    if !(1..=100).contains(&limit) {
+        return Err(Problem::invalid("limit", "must be from 1 to 100"));
+    }
+    Ok(Json(json!({"orders": store::list(&app.pool, merchant, limit).await?})))
+}
+
+fn shown(changed: &Changed) -> Recording {
+    match changed {
+        Changed::Order { order, .. } => success(StatusCode::OK, order),
+        Changed::Missing => refusal(&Problem::not_found("order")),
+        Changed::Refused(order) => refusal(
+            &Problem::conflict(
+                "order-state",
+                format!("the order is {}: this cannot follow", order.status.as_str()),
+            )
+            .with("state", order.status.as_str()),
+        ),
+        Changed::OtherPayment(_) => refusal(&Problem::conflict(
+            "other-payment",
+            "the order has another amount, currency or payment number",
+        )),
+    }
+}
+
+fn success(status: StatusCode, body: &impl Serialize) -> Recording {
+    match serde_json::to_vec(body) {
+        Ok(body) => answer(status, "application/json", body),
+        Err(error) => refusal(&Problem::internal(&error)),
+    }
+}
+
+fn refusal(problem: &Problem) -> Recording {
+    answer(problem.status(), "application/problem+json", problem.body().to_string().into_bytes())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Recording {
+    Recording::new(status.as_u16()).header(header::CONTENT_TYPE.as_str(), content_type).body(body)
+}
+
+fn write_failed(error: probity_txn::Error<sqlx::Error>) -> Problem {
+    Problem::unavailable("the database", &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_lists_exactly_the_routes() {
+        assert_eq!(*routes().listed(), service_shell::operations(crate::OPENAPI));
+    }
 }

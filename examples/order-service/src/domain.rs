@@ -160,7 +160,8 @@ impl TryFrom<OrderBody> for NewOrder {
     type Error = Problem;
 
     fn try_from(body: OrderBody) -> Result<NewOrder, Problem> {
-        let currency: Currency = body.currency.parse().map_err(|error| Problem::invalid("currency", error))?;
+        let currency: Currency =
+            body.currency.parse().map_err(|error| Problem::invalid("currency", error))?;
         let money = Money::new(body.amount, currency).map_err(|error| Problem::invalid("amount", error))?;
         let total = total(&body.items)?;
         if total != money.amount() {
@@ -182,7 +183,7 @@ impl TryFrom<OrderBody> for NewOrder {
 ///
 /// # Errors
 /// A 422 problem naming the field.
-pub fn number(field: &str, text: String) -> Result<String, Problem> {
+pub(crate) fn number(field: &str, text: String) -> Result<String, Problem> {
     let fits = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(text) } else { Err(Problem::invalid(field, "must be 1 to 64 visible ASCII characters")) }
 }
@@ -196,7 +197,10 @@ fn total(items: &[Item]) -> Result<i64, Problem> {
             return Err(Problem::invalid("items", format!("need a name of 1 to {TEXT_MAX} bytes each")));
         }
         if item.quantity < 1 || item.unit_price < 0 {
-            return Err(Problem::invalid("items", "need a quantity of at least 1 and a unit_price of at least 0"));
+            return Err(Problem::invalid(
+                "items",
+                "need a quantity of at least 1 and a unit_price of at least 0",
+            ));
         }
         item.quantity
             .checked_mul(item.unit_price)
@@ -271,8 +275,9 @@ mod tests {
         assert_eq!(row(Change::Pay), [Apply, Already, Refuse, Refuse, Refuse, Refuse]);
         assert_eq!(row(Change::Cancel), [Apply, Refuse, Refuse, Already, Already, Already]);
         assert_eq!(row(Change::Refund), [Refuse, Apply, Refuse, Already, Refuse, Refuse]);
-        assert_eq!(Status::ALL.map(Status::as_str).map(|word| Status::parse(word).unwrap()), [
-            Pending, Paid, Completed, Refunded, Cancelled, Expired
-        ]);
+        assert_eq!(
+            Status::ALL.map(Status::as_str).map(|word| Status::parse(word).unwrap()),
+            [Pending, Paid, Completed, Refunded, Cancelled, Expired]
+        );
     }
 }

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! order-service: orders of merchants, with their items and a log of every change.
+//!
+//! Internal: other services call it with the platform's service token and `X-Merchant-Id`. It is the example
+//! of *local* effects: everything a request does is one transaction in which a repetition finds the first
+//! one's row, so nothing changes twice, whatever crashed in between.
+//!
+//! Reading order: `domain.rs` (rules), `store.rs` (SQL and the barrier), `app.rs` (routes).
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod domain;
+mod store;
+
+pub use app::start;
+pub use domain::{Change, Item, NewOrder, Order, OrderBody, Status, Verdict};
+pub use store::{Changed, Created, Payment, SCHEMA};
+
+/// The name of the service, as in `cargo run -p order-service`.
+pub const NAME: &str = "order-service";
+/// The port it listens on unless `PORT` says otherwise.
+pub const PORT: u16 = 40004;
+/// The document behind `GET /openapi.json`.
+pub const OPENAPI: &str = include_str!("../openapi.json");

@@ -61,17 +61,7 @@ pub struct Payment {
     pub currency: String,
 }
 
-type Row = (
-    Id,
-    String,
-    Option<String>,
-    i64,
-    String,
-    String,
-    String,
-    DateTime<Utc>,
-    DateTime<Utc>,
-);
+type Row = (Id, String, Option<String>, i64, String, String, String, DateTime<Utc>, DateTime<Utc>);
 
 macro_rules! columns {
     () => {
@@ -83,7 +73,10 @@ fn order(row: Row) -> Result<(Id, Order), sqlx::Error> {
     let (id, order_no, payment_no, amount, currency, status, pay_status, created_at, updated_at) = row;
     let status = Status::parse(&status)?;
     let items = Vec::new();
-    Ok((id, Order { order_no, payment_no, amount, currency, status, pay_status, items, created_at, updated_at }))
+    Ok((
+        id,
+        Order { order_no, payment_no, amount, currency, status, pay_status, items, created_at, updated_at },
+    ))
 }
 
 /// Takes the lock of a number; true if it was cancelled before its order arrived.
@@ -105,13 +98,7 @@ async fn lock_number(
 }
 
 /// Order, items and log row, in the caller's transaction.
-///
-/// # Cancel safety
-/// The caller's transaction decides.
-///
-/// # Errors
-/// When the database cannot be read or written.
-pub async fn create(
+pub(crate) async fn create(
     tx: &mut Tx<'_, Database>,
     merchant: MerchantId,
     new: &NewOrder,
@@ -160,13 +147,7 @@ pub async fn create(
 }
 
 /// One UPDATE guarded by the status and by the payment's own figures, plus the log.
-///
-/// # Cancel safety
-/// The caller's transaction decides.
-///
-/// # Errors
-/// When the database cannot be read or written.
-pub async fn pay(
+pub(crate) async fn pay(
     tx: &mut Tx<'_, Database>,
     merchant: MerchantId,
     order_no: &str,
@@ -208,13 +189,7 @@ pub async fn pay(
 
 /// Cancels an order, or leaves a barrier against one that may still come: then `Missing`, and no order with
 /// this number will ever be created. With a payment number only an order made for that payment is cancelled.
-///
-/// # Cancel safety
-/// The caller's transaction decides.
-///
-/// # Errors
-/// When the database cannot be read or written.
-pub async fn cancel(
+pub(crate) async fn cancel(
     tx: &mut Tx<'_, Database>,
     merchant: MerchantId,
     order_no: &str,
@@ -243,13 +218,7 @@ pub async fn cancel(
 }
 
 /// Marks a paid order as given back.
-///
-/// # Cancel safety
-/// The caller's transaction decides.
-///
-/// # Errors
-/// When the database cannot be read or written.
-pub async fn refund(
+pub(crate) async fn refund(
     tx: &mut Tx<'_, Database>,
     merchant: MerchantId,
     order_no: &str,
@@ -339,32 +308,25 @@ async fn find<'e>(
 }
 
 /// One order with its items.
-///
-/// # Cancel safety
-/// Safe: it only reads.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn get(pool: &Pool, merchant: MerchantId, order_no: &str) -> Result<Option<Order>, sqlx::Error> {
+pub(crate) async fn get(
+    pool: &Pool,
+    merchant: MerchantId,
+    order_no: &str,
+) -> Result<Option<Order>, sqlx::Error> {
     let Some((id, mut order)) = find(pool, merchant, order_no).await? else { return Ok(None) };
-    let items: Vec<(String, i64, i64)> =
-        sqlx::query_as("SELECT name, quantity, unit_price FROM order_items WHERE order_id = $1 ORDER BY line")
-            .bind(id)
-            .fetch_all(pool)
-            .await?;
+    let items: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT name, quantity, unit_price FROM order_items WHERE order_id = $1 ORDER BY line",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await?;
     order.items =
         items.into_iter().map(|(name, quantity, unit_price)| Item { name, quantity, unit_price }).collect();
     Ok(Some(order))
 }
 
 /// The newest orders of a merchant, without their items.
-///
-/// # Cancel safety
-/// Safe: it only reads.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn list(pool: &Pool, merchant: MerchantId, limit: i64) -> Result<Vec<Order>, sqlx::Error> {
+pub(crate) async fn list(pool: &Pool, merchant: MerchantId, limit: i64) -> Result<Vec<Order>, sqlx::Error> {
     let rows: Vec<Row> = sqlx::query_as(concat!(
         "SELECT ",
         columns!(),

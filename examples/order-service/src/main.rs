@@ -1,0 +1,8 @@
+//! The order service as a process of its own.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    service_shell::run(order_service::NAME, order_service::PORT, order_service::start).await
+}
