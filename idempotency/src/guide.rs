@@ -10,3 +10,7 @@ pub mod axum {}
 #[cfg(feature = "tower")]
 #[doc = include_str!("../docs/problems.md")]
 pub mod problems {}
+
+#[cfg(feature = "redis")]
+#[doc = include_str!("../docs/redis.md")]
+pub mod redis {}

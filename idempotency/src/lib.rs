@@ -18,6 +18,8 @@ mod policy;
 mod recording;
 mod recover;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 
 pub use claim::{Answer, Claim, Effects, Grant, Indeterminate, Renewed, Resolution, State, Terms, Written};
@@ -34,6 +36,8 @@ pub use policy::Policy;
 pub use recording::{Recording, Tombstone, TombstoneReason};
 pub use recover::{Recover, RecoverContext, Recovered};
 pub use store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use store::redis::{Durability, RedisStore};
 #[cfg(feature = "postgres")]
 pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]

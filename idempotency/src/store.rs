@@ -1,8 +1,12 @@
 //! The contract every store keeps. The memory store is its executable specification.
 
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod sql;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+pub(crate) mod stored;
 #[cfg(feature = "tower")]
 pub(crate) mod timed;
 

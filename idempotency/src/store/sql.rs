@@ -7,7 +7,6 @@
 mod dialect;
 #[cfg(feature = "postgres")]
 mod postgres;
-mod row;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;

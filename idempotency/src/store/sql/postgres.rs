@@ -3,10 +3,10 @@
 use sqlx::PgPool;
 
 use super::dialect::{Value, impl_dialect};
-use super::row::StoredRow;
 use super::schema;
 use super::statements::POSTGRES;
 use crate::machine::Entry;
+use crate::store::stored::StoredRow;
 use crate::{ErrorKind, StoreError};
 
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.

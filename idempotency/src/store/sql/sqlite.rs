@@ -3,10 +3,10 @@
 use sqlx::SqlitePool;
 
 use super::dialect::{Value, impl_dialect};
-use super::row::StoredRow;
 use super::schema;
 use super::statements::SQLITE;
 use crate::machine::Entry;
+use crate::store::stored::StoredRow;
 use crate::{ErrorKind, StoreError};
 
 impl_dialect!(sqlx::Sqlite, SQLITE, migrate);

@@ -1,9 +1,10 @@
-//! A row as the database returned it, and the record it means. Nothing in it is trusted.
+//! A record as a store outside this process returned it. Nothing in it is trusted.
 
 use crate::error::Unreadable;
 use crate::machine::{Entry, Phase};
 use crate::{Effects, Fence, Fingerprint, OwnerToken, Recording, StoreError, Tombstone, TombstoneReason};
 
+/// The fields of a record, as read.
 pub(crate) struct StoredRow {
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) effects: String,

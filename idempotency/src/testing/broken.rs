@@ -1,0 +1,310 @@
+//! Stores that are wrong in one way each. A suite nobody has seen fail proves nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    Answer, Claim, Effects, Fence, Fingerprint, Grant, HashKey, Holder, IdempotencyManager, MemoryStore,
+    OwnerToken, RecordId, Recording, Renewed, Resolution, Snapshot, State, StoreError, Tombstone, Written,
+};
+
+/// One way to be wrong, each seen in the wild, and the rule that must catch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Looks first and claims afterwards: two callers both find nothing.
+    ChecksThenActs,
+    /// Does not compare what the key is used for.
+    ForgetsTheFingerprint,
+    /// Cannot tell the repetition of a claim from a duplicate.
+    DeadlocksOnItself,
+    /// Takes a claim over while its holder is alive.
+    StealsLiveLeases,
+    /// Starts fences again with every claim.
+    ResetsFences,
+    /// Lets anybody complete.
+    IgnoresTheTokenOnComplete,
+    /// Lets anybody abandon.
+    IgnoresTheTokenOnAbandon,
+    /// Overwrites a recording when completed again.
+    OverwritesRecordings,
+    /// Refuses a completion after the lease although nobody took over.
+    ForgetsLateSuccess,
+    /// Creates a record when it completes one that does not exist.
+    CreatesOnComplete,
+    /// Cuts bodies at 64 KiB.
+    CutsBodies,
+    /// Keeps headers in a map.
+    FoldsHeaders,
+    /// Releases a key after its effect was announced.
+    AbandonsAfterTheMark,
+    /// Deletes a completed record when abandoned.
+    AbandonsCompleted,
+    /// Runs an indeterminate record again.
+    RunsIndeterminateAgain,
+    /// Runs again what left a tombstone.
+    RunsTombstonedAgain,
+    /// Replays after the retention.
+    ReplaysForEver,
+    /// Purges what is indeterminate.
+    PurgesIndeterminate,
+    /// Renews without end.
+    IgnoresTheCap,
+    /// Settles an attempt that is still running.
+    ResolvesTheLiving,
+}
+
+impl Flaw {
+    /// Every flaw, with the rule that names it.
+    #[must_use]
+    pub const fn all() -> &'static [(Self, &'static str)] {
+        use Flaw::*;
+        &[
+            (ChecksThenActs, "of_64_callers_at_once_one_acquires"),
+            (ForgetsTheFingerprint, "another_fingerprint_is_refused_in_every_state"),
+            (DeadlocksOnItself, "the_same_token_again_gets_the_same_grant"),
+            (StealsLiveLeases, "a_live_lease_is_not_taken_over"),
+            (ResetsFences, "fences_rise_across_takeovers_releases_and_expiry"),
+            (IgnoresTheTokenOnComplete, "a_lost_token_cannot_complete"),
+            (IgnoresTheTokenOnAbandon, "a_lost_token_cannot_abandon"),
+            (OverwritesRecordings, "completing_again_changes_nothing"),
+            (ForgetsLateSuccess, "a_late_completion_counts_if_nobody_took_over"),
+            (CreatesOnComplete, "completing_what_was_never_claimed_creates_nothing"),
+            (CutsBodies, "bodies_of_any_size_are_replayed_whole"),
+            (FoldsHeaders, "headers_are_replayed_in_order_with_repeats_and_raw_bytes"),
+            (AbandonsAfterTheMark, "a_marked_record_cannot_be_abandoned"),
+            (AbandonsCompleted, "a_completed_record_cannot_be_abandoned"),
+            (RunsIndeterminateAgain, "a_lapsed_opaque_attempt_is_indeterminate"),
+            (RunsTombstonedAgain, "a_tombstone_forbids_to_run_again"),
+            (ReplaysForEver, "a_finished_record_ends_with_its_retention"),
+            (PurgesIndeterminate, "purging_forgets_no_running_and_no_indeterminate_record"),
+            (IgnoresTheCap, "the_cap_holds_under_endless_renewal"),
+            (ResolvesTheLiving, "a_live_attempt_cannot_be_resolved"),
+        ]
+    }
+}
+
+/// A memory store with one flaw.
+#[derive(Debug)]
+pub struct BrokenStore {
+    inner: MemoryStore,
+    flaw: Flaw,
+    state: Mutex<Memory>,
+}
+
+/// What a flaw needs to remember to be wrong.
+#[derive(Debug, Default)]
+struct Memory {
+    last_claim: HashMap<RecordId, Claim>,
+    seen: HashSet<RecordId>,
+    forgotten: HashMap<RecordId, u8>,
+}
+
+impl BrokenStore {
+    /// A store with this flaw.
+    #[must_use]
+    pub fn new(flaw: Flaw) -> Self {
+        Self { inner: MemoryStore::new(), flaw, state: Mutex::default() }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the record lives now: "deleting" one moves it aside.
+    fn place(&self, record: RecordId) -> RecordId {
+        let mut bytes = *record.as_bytes();
+        bytes[31] ^= self.memory().forgotten.get(&record).copied().unwrap_or_default();
+        RecordId::from_bytes(bytes)
+    }
+
+    fn forget(&self, record: RecordId) {
+        *self.memory().forgotten.entry(record).or_default() += 1;
+    }
+
+    fn last_holder(&self, holder: &Holder) -> Holder {
+        self.memory().last_claim.get(&holder.record).map_or(*holder, Claim::holder)
+    }
+
+    async fn begin_check_then_act(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        let seen = self.memory().seen.contains(&claim.record);
+        tokio::task::yield_now().await;
+        self.memory().seen.insert(claim.record);
+        let answer = self.inner.begin(claim).await?;
+        match answer {
+            Answer::InFlight { .. } if !seen => {
+                Ok(Answer::Acquired(Grant { fence: Fence(1), attempt: 1, lease: claim.terms.lease }))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    async fn begin_again(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        match self.inner.begin(claim).await? {
+            Answer::InFlight { .. } if self.flaw == Flaw::StealsLiveLeases => {
+                let holder = self.last_holder(&claim.holder());
+                let _ = self.inner.abandon(&holder).await?;
+                self.inner.begin(claim).await
+            }
+            Answer::Indeterminate(lost) if self.flaw == Flaw::RunsIndeterminateAgain => {
+                let _ =
+                    self.inner.resolve(claim.record, lost.fence, &Resolution::Absent, Duration::ZERO).await?;
+                self.inner.begin(claim).await
+            }
+            Answer::NotReplayable(_) if self.flaw == Flaw::RunsTombstonedAgain => {
+                Ok(Answer::Acquired(Grant { fence: Fence(u64::MAX), attempt: 2, lease: claim.terms.lease }))
+            }
+            Answer::Acquired(grant) if self.flaw == Flaw::ResetsFences => {
+                Ok(Answer::Acquired(Grant { fence: Fence(1), ..grant }))
+            }
+            answer => Ok(answer),
+        }
+    }
+}
+
+#[async_trait]
+impl IdempotencyManager for BrokenStore {
+    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        let mut claim = Claim { record: self.place(claim.record), ..*claim };
+        match self.flaw {
+            Flaw::ForgetsTheFingerprint => claim.fingerprint = Fingerprint::of(&HashKey::default(), &[]),
+            Flaw::DeadlocksOnItself => claim.token = OwnerToken::generate()?,
+            Flaw::ChecksThenActs => return self.begin_check_then_act(&claim).await,
+            _ => {}
+        }
+        let answer = self.begin_again(&claim).await?;
+        if matches!(answer, Answer::Acquired(_)) {
+            self.memory().last_claim.insert(claim.record, claim);
+        }
+        Ok(answer)
+    }
+
+    async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
+        match self.inner.renew(holder, lease).await? {
+            Renewed::Held(_) if self.flaw == Flaw::IgnoresTheCap => Ok(Renewed::Held(lease)),
+            renewed => Ok(renewed),
+        }
+    }
+
+    async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.inner.mark_effect(holder).await
+    }
+
+    async fn complete(
+        &self,
+        holder: &Holder,
+        recording: &Recording,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        let mut recording = recording.clone();
+        let mut retention = retention;
+        let mut holder = Holder { record: self.place(holder.record), ..*holder };
+        match self.flaw {
+            Flaw::IgnoresTheTokenOnComplete => holder = self.last_holder(&holder),
+            Flaw::CutsBodies => {
+                let kept = recording.bytes().slice(..recording.bytes().len().min(65_536));
+                recording = recording.body(kept);
+            }
+            Flaw::FoldsHeaders => {
+                let folded: std::collections::BTreeMap<Bytes, Bytes> =
+                    recording.headers().iter().cloned().collect();
+                let headers = folded.into_iter().collect();
+                recording = Recording::from_parts(recording.status(), headers, recording.bytes().clone());
+            }
+            Flaw::ReplaysForEver => retention = retention.max(Duration::from_secs(60)),
+            Flaw::ForgetsLateSuccess => {
+                let late = self.inner.get(holder.record).await?.filter(|found| found.lease_left.is_zero());
+                if let Some(late) = late {
+                    return Ok(Written::LostTo(late.fence));
+                }
+            }
+            _ => {}
+        }
+        match self.inner.complete(&holder, &recording, retention).await? {
+            Written::Missing if self.flaw == Flaw::CreatesOnComplete => {
+                let claim = Claim {
+                    record: holder.record,
+                    token: holder.token,
+                    fingerprint: Fingerprint::of(&HashKey::default(), &[]),
+                    effects: Effects::Local,
+                    terms: crate::Terms::default(),
+                };
+                let _ = self.inner.begin(&claim).await?;
+                self.inner.complete(&holder, &recording, retention).await
+            }
+            Written::AlreadyApplied if self.flaw == Flaw::OverwritesRecordings => {
+                let claim = self.memory().last_claim.get(&holder.record).copied();
+                self.forget(holder.record);
+                if let Some(claim) = claim {
+                    let moved = Claim { record: self.place(claim.record), ..claim };
+                    let _ = self.inner.begin(&moved).await?;
+                    let _ = self.inner.complete(&moved.holder(), &recording, retention).await?;
+                }
+                Ok(Written::AlreadyApplied)
+            }
+            written => Ok(written),
+        }
+    }
+
+    async fn tombstone(
+        &self,
+        holder: &Holder,
+        tombstone: &Tombstone,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        self.inner.tombstone(holder, tombstone, retention).await
+    }
+
+    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
+        let holder = match self.flaw {
+            Flaw::IgnoresTheTokenOnAbandon => self.last_holder(holder),
+            _ => Holder { record: self.place(holder.record), ..*holder },
+        };
+        match self.inner.abandon(&holder).await? {
+            Written::Refused(State::InFlight) if self.flaw == Flaw::AbandonsAfterTheMark => {
+                self.forget(holder.record);
+                Ok(Written::Applied)
+            }
+            Written::Refused(State::Completed) if self.flaw == Flaw::AbandonsCompleted => {
+                self.forget(holder.record);
+                Ok(Written::Refused(State::Completed))
+            }
+            written => Ok(written),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        record: RecordId,
+        fence: Fence,
+        resolution: &Resolution,
+        retention: Duration,
+    ) -> Result<Written, StoreError> {
+        if self.flaw == Flaw::ResolvesTheLiving {
+            let claim = self.memory().last_claim.get(&record).copied();
+            if let Some(claim) = claim {
+                let _ = self.inner.renew(&claim.holder(), Duration::ZERO).await?;
+            }
+        }
+        self.inner.resolve(record, fence, resolution, retention).await
+    }
+
+    async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
+        self.inner.get(self.place(record)).await
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        if self.flaw == Flaw::PurgesIndeterminate {
+            let claims: Vec<RecordId> = self.memory().last_claim.keys().copied().collect();
+            for record in claims {
+                if self.inner.get(record).await?.is_some_and(|found| found.is_indeterminate()) {
+                    self.forget(record);
+                }
+            }
+        }
+        self.inner.purge(limit).await
+    }
+}

@@ -1,0 +1,303 @@
+//! The rules, by name, and what they run on.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    Answer, Claim, Effects, Fingerprint, Grant, HashKey, Holder, IdempotencyManager, OwnerToken, RecordId,
+    Recording, StoreError, Terms,
+};
+
+mod abandon;
+mod claim;
+mod expiry;
+mod faults;
+mod finish;
+mod history;
+mod lease;
+mod resolve;
+
+/// A store under test, and whatever must live as long as it: a database, a folder.
+pub struct Subject {
+    store: Arc<dyn IdempotencyManager>,
+    _keep: Option<Box<dyn Any + Send>>,
+}
+
+impl Subject {
+    /// A store to test. Rules use random records, so it may be shared.
+    #[must_use]
+    pub fn new(store: Arc<dyn IdempotencyManager>) -> Self {
+        Self { store, _keep: None }
+    }
+
+    /// Keeps `guard` alive until the rule is done.
+    #[must_use]
+    pub fn keep(mut self, guard: impl Any + Send) -> Self {
+        self._keep = Some(Box::new(guard));
+        self
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Subject").field(&self.store).finish()
+    }
+}
+
+/// What a store did that the rule forbids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation(String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl From<StoreError> for Violation {
+    fn from(error: StoreError) -> Self {
+        Self(format!("the store failed: {error} ({:?})", std::error::Error::source(&error)))
+    }
+}
+
+type Store = Arc<dyn IdempotencyManager>;
+type Checking = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send>>;
+
+/// One rule of the contract.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    /// What the rule says, as the name of its test.
+    pub name: &'static str,
+    check: fn(Store) -> Checking,
+}
+
+impl Rule {
+    /// Checks the rule.
+    ///
+    /// # Cancel safety
+    /// Leaves a random record or two behind, as it also does when it completes.
+    ///
+    /// # Errors
+    /// What the store did that the rule forbids.
+    pub async fn check(&self, subject: &Subject) -> Result<(), Violation> {
+        (self.check)(Arc::clone(&subject.store)).await
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Rule").field(&self.name).finish()
+    }
+}
+
+/// The rule of this name.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+#[expect(clippy::panic, reason = "a suite that silently checks nothing is worse")]
+pub fn rule(name: &str) -> Rule {
+    match rules().iter().find(|rule| rule.name == name) {
+        Some(rule) => *rule,
+        None => panic!("the contract has no rule {name}"),
+    }
+}
+
+/// Lists the rules once: as a table, and as the tests that `store_contract!` expands to.
+macro_rules! contract {
+    ($($module:ident: $($rule:ident)+;)+) => {
+        /// Every rule of the contract.
+        #[must_use]
+        pub fn rules() -> &'static [Rule] {
+            &[$($(Rule { name: stringify!($rule), check: |store| Box::pin($module::$rule(store)) },)+)+]
+        }
+    };
+}
+
+contract! {
+    claim: a_free_key_is_acquired
+        the_same_token_again_gets_the_same_grant
+        another_token_is_told_in_flight
+        another_fingerprint_is_refused_in_every_state
+        another_record_is_independent
+        of_64_callers_at_once_one_acquires
+        fences_rise_across_takeovers_releases_and_expiry;
+    lease: a_live_lease_is_not_taken_over
+        a_lapsed_lease_is_taken_over_by_the_next_attempt
+        a_lost_token_cannot_renew
+        renewing_does_not_revive_a_finished_record
+        the_cap_holds_under_endless_renewal
+        a_surrendered_lease_is_over;
+    finish: headers_are_replayed_in_order_with_repeats_and_raw_bytes
+        bodies_of_any_size_are_replayed_whole
+        a_lost_token_cannot_complete
+        completing_again_changes_nothing
+        a_late_completion_counts_if_nobody_took_over
+        completing_what_was_never_claimed_creates_nothing
+        a_tombstone_forbids_to_run_again
+        a_finished_record_cannot_be_finished_differently;
+    abandon: abandoning_frees_the_key_at_once_for_any_request
+        a_lost_token_cannot_abandon
+        a_completed_record_cannot_be_abandoned
+        a_marked_record_cannot_be_abandoned
+        abandoning_an_unknown_record_is_no_error
+        abandoning_again_changes_nothing;
+    expiry: a_finished_record_ends_with_its_retention
+        purging_forgets_no_running_and_no_indeterminate_record
+        purging_under_claims_loses_nothing;
+    resolve: a_lapsed_opaque_attempt_is_indeterminate
+        a_mark_makes_a_lapsed_attempt_indeterminate
+        a_lost_attempt_cannot_mark
+        a_resolution_of_done_is_replayed
+        a_resolution_of_absent_frees_the_key
+        a_live_attempt_cannot_be_resolved
+        a_stale_resolution_changes_nothing;
+    faults: every_call_can_be_dropped_at_every_point_and_repeated;
+    history: concurrent_histories_complete_once_with_rising_fences;
+}
+
+/// Expands to one `#[tokio::test]` per rule of the contract; `$subject` is an async function that makes a
+/// [`Subject`](crate::testing::Subject).
+#[macro_export]
+macro_rules! store_contract {
+    ($subject:path) => {
+        $crate::store_contract! { @rules $subject:
+            a_free_key_is_acquired
+            the_same_token_again_gets_the_same_grant
+            another_token_is_told_in_flight
+            another_fingerprint_is_refused_in_every_state
+            another_record_is_independent
+            of_64_callers_at_once_one_acquires
+            fences_rise_across_takeovers_releases_and_expiry
+            a_live_lease_is_not_taken_over
+            a_lapsed_lease_is_taken_over_by_the_next_attempt
+            a_lost_token_cannot_renew
+            renewing_does_not_revive_a_finished_record
+            the_cap_holds_under_endless_renewal
+            a_surrendered_lease_is_over
+            headers_are_replayed_in_order_with_repeats_and_raw_bytes
+            bodies_of_any_size_are_replayed_whole
+            a_lost_token_cannot_complete
+            completing_again_changes_nothing
+            a_late_completion_counts_if_nobody_took_over
+            completing_what_was_never_claimed_creates_nothing
+            a_tombstone_forbids_to_run_again
+            a_finished_record_cannot_be_finished_differently
+            abandoning_frees_the_key_at_once_for_any_request
+            a_lost_token_cannot_abandon
+            a_completed_record_cannot_be_abandoned
+            a_marked_record_cannot_be_abandoned
+            abandoning_an_unknown_record_is_no_error
+            abandoning_again_changes_nothing
+            a_finished_record_ends_with_its_retention
+            purging_forgets_no_running_and_no_indeterminate_record
+            purging_under_claims_loses_nothing
+            a_lapsed_opaque_attempt_is_indeterminate
+            a_mark_makes_a_lapsed_attempt_indeterminate
+            a_lost_attempt_cannot_mark
+            a_resolution_of_done_is_replayed
+            a_resolution_of_absent_frees_the_key
+            a_live_attempt_cannot_be_resolved
+            a_stale_resolution_changes_nothing
+            every_call_can_be_dropped_at_every_point_and_repeated
+            concurrent_histories_complete_once_with_rising_fences
+        }
+    };
+    (@rules $subject:path: $($rule:ident)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let subject = $subject().await;
+                if let Err(violation) = $crate::testing::rule(stringify!($rule)).check(&subject).await {
+                    panic!("{violation}");
+                }
+            }
+        )+
+
+        #[test]
+        fn every_rule_of_the_contract_is_checked() {
+            let checked = [$(stringify!($rule)),+];
+            for rule in $crate::testing::rules() {
+                assert!(checked.contains(&rule.name), "{} is not checked", rule.name);
+            }
+        }
+    };
+}
+
+/// Fails the rule unless both are equal.
+macro_rules! ensure_eq {
+    ($left:expr, $right:expr, $why:expr) => {
+        match (&$left, &$right) {
+            (left, right) if left == right => {}
+            (left, right) => {
+                return Err(super::Violation(format!("{}: got {left:?}, not {right:?}", $why)));
+            }
+        }
+    };
+}
+/// Fails the rule unless the value matches.
+macro_rules! ensure_matches {
+    ($value:expr, $pattern:pat $(if $guard:expr)?, $why:expr) => {
+        match $value {
+            $pattern $(if $guard)? => {}
+            ref other => return Err(super::Violation(format!("{}: got {other:?}", $why))),
+        }
+    };
+}
+use {ensure_eq, ensure_matches};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A claim on a fresh random record: local effects, leases and retention of an hour.
+fn any_claim() -> Result<Claim, Violation> {
+    let mut record = [0; 32];
+    for half in record.chunks_exact_mut(16) {
+        half.copy_from_slice(OwnerToken::generate()?.as_bytes());
+    }
+    Ok(Claim {
+        record: RecordId::from_bytes(record),
+        token: OwnerToken::generate()?,
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"request"]),
+        effects: Effects::Local,
+        terms: Terms { lease: HOUR, lease_cap: HOUR, retention: HOUR },
+    })
+}
+
+fn other_fingerprint() -> Fingerprint {
+    Fingerprint::of(&HashKey::default(), &[b"another request"])
+}
+
+impl Claim {
+    /// The same claim by another attempt.
+    fn retried(&self) -> Result<Self, Violation> {
+        Ok(Self { token: OwnerToken::generate()?, ..*self })
+    }
+
+    /// The same claim with a lease that is over as soon as it is granted.
+    const fn lapsing(mut self) -> Self {
+        self.terms.lease = Duration::ZERO;
+        self
+    }
+
+    const fn with(mut self, effects: Effects) -> Self {
+        self.effects = effects;
+        self
+    }
+}
+
+async fn acquire(store: &Store, claim: &Claim) -> Result<(Grant, Holder), Violation> {
+    match store.begin(claim).await? {
+        Answer::Acquired(grant) => Ok((grant, claim.holder())),
+        other => Err(Violation(format!("the claim was not granted: {other:?}"))),
+    }
+}
+
+fn a_recording() -> Recording {
+    Recording::new(201).header("content-type", "text/plain").body("first answer")
+}

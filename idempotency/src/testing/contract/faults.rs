@@ -1,0 +1,50 @@
+//! Callers that go away in the middle.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use super::{HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::{Answer, Effects, Written};
+
+/// Polls `call` at most `polls` times, then drops it. Says whether it was done.
+async fn dropped_after(polls: u32, call: impl Future) -> bool {
+    let mut call = pin!(call);
+    for _ in 0..polls {
+        let done = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
+        if done {
+            return true;
+        }
+        tokio::task::yield_now().await;
+    }
+    false
+}
+
+pub(super) async fn every_call_can_be_dropped_at_every_point_and_repeated(
+    store: Store,
+) -> Result<(), Violation> {
+    for polls in 0..40 {
+        let claim = any_claim()?.with(Effects::Marked);
+        let holder = claim.holder();
+        let mut done = dropped_after(polls, store.begin(&claim)).await;
+        let _ = acquire(&store, &claim).await?;
+        done &= dropped_after(polls, store.renew(&holder, HOUR)).await;
+        done &= dropped_after(polls, store.mark_effect(&holder)).await;
+        let marked = store.mark_effect(&holder).await?;
+        ensure_matches!(marked, Written::Applied | Written::AlreadyApplied, "a repeated mark");
+        done &= dropped_after(polls, store.complete(&holder, &a_recording(), HOUR)).await;
+        let completed = store.complete(&holder, &a_recording(), HOUR).await?;
+        ensure_matches!(completed, Written::Applied | Written::AlreadyApplied, "a repeated completion");
+        ensure_eq!(store.begin(&claim.retried()?).await?, Answer::Replay(a_recording()), "a retry");
+        let claim = any_claim()?;
+        let _ = acquire(&store, &claim).await?;
+        done &= dropped_after(polls, store.abandon(&claim.holder())).await;
+        let abandoned = store.abandon(&claim.holder()).await?;
+        ensure_matches!(abandoned, Written::Applied | Written::AlreadyApplied, "a repeated abandon");
+        let _ = acquire(&store, &claim.retried()?).await?;
+        if done {
+            break;
+        }
+    }
+    Ok(())
+}

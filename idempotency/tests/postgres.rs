@@ -1,0 +1,161 @@
+//! PostgreSQL: the zombie, the isolation levels, and the duplicate of an open transaction.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![cfg(feature = "postgres")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use probity_idempotency::*;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgPool, Row};
+use testkit::TestDatabase;
+
+struct Database {
+    pool: PgPool,
+    manager: Arc<dyn IdempotencyManager>,
+    _database: TestDatabase,
+}
+
+async fn database() -> Database {
+    let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(8).connect(database.url()).await.unwrap();
+    sqlx::query("CREATE TABLE payments (amount BIGINT NOT NULL)").execute(&pool).await.unwrap();
+    let manager = Arc::new(PostgresStore::new(pool.clone()).await.unwrap());
+    Database { pool, manager, _database: database }
+}
+
+async fn payments(pool: &PgPool) -> i64 {
+    sqlx::query("SELECT count(*) FROM payments").fetch_one(pool).await.unwrap().get(0)
+}
+
+fn a_claim(lease: Duration) -> Claim {
+    Claim {
+        record: RecordId::from_bytes([7; 32]),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects: Effects::Local,
+        terms: Terms { lease, ..Terms::default() },
+    }
+}
+
+fn granted(answer: Answer<LeaseGuard>) -> LeaseGuard {
+    match answer {
+        Answer::Acquired(guard) => guard,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+async fn pay(pool: &PgPool, begin: &'static str, lease: &Lease) -> Result<(), StoreError> {
+    let mut tx = pool.begin_with(begin).await.unwrap();
+    sqlx::query("INSERT INTO payments (amount) VALUES (100)").execute(&mut *tx).await.unwrap();
+    lease.complete_in(&mut *tx, &Recording::new(201).body("paid")).await?;
+    tx.commit().await.unwrap();
+    Ok(())
+}
+
+// proves: I-4
+#[tokio::test]
+async fn a_zombie_can_commit_neither_its_answer_nor_its_payment_at_any_isolation() {
+    for begin in [
+        "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+    ] {
+        let database = database().await;
+        let zombie = granted(claim(&database.manager, &a_claim(Duration::ZERO)).await.unwrap());
+        let heir = granted(claim(&database.manager, &a_claim(Duration::from_secs(30))).await.unwrap());
+        let lost = pay(&database.pool, begin, &zombie.lease()).await.unwrap_err();
+        assert_eq!((lost.kind(), lost.effect()), (ErrorKind::LeaseLost, Effect::NotApplied));
+        assert_eq!(payments(&database.pool).await, 0);
+        pay(&database.pool, begin, &heir.lease()).await.unwrap();
+        let retry = database.manager.begin(&a_claim(Duration::ZERO)).await.unwrap();
+        assert_eq!(retry, Answer::Replay(Recording::new(201).body("paid")));
+        assert_eq!(payments(&database.pool).await, 1);
+    }
+}
+
+// proves: I-4
+#[tokio::test]
+async fn a_takeover_waits_for_a_completion_in_an_open_transaction_and_then_replays() {
+    let database = database().await;
+    let slow = granted(claim(&database.manager, &a_claim(Duration::ZERO)).await.unwrap());
+    let mut tx = database.pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO payments (amount) VALUES (100)").execute(&mut *tx).await.unwrap();
+    slow.lease().complete_in(&mut *tx, &Recording::new(201)).await.unwrap();
+    let manager = Arc::clone(&database.manager);
+    let heir = tokio::spawn(async move { manager.begin(&a_claim(Duration::from_secs(30))).await });
+    // The heir's statement is inside PostgreSQL once it waits for our row.
+    loop {
+        let waiting: i64 =
+            sqlx::query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                .fetch_one(&database.pool)
+                .await
+                .unwrap()
+                .get(0);
+        if waiting > 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(heir.await.unwrap().unwrap(), Answer::Replay(Recording::new(201)));
+    assert_eq!(payments(&database.pool).await, 1);
+}
+
+#[tokio::test]
+async fn a_claim_in_the_callers_transaction_is_real_only_when_it_commits() {
+    let database = database().await;
+    let claim = a_claim(Duration::from_secs(30));
+    let mut tx = database.pool.begin().await.unwrap();
+    assert!(matches!(PostgresStore::begin_in(&mut tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    tx.rollback().await.unwrap();
+    assert_eq!(database.manager.get(claim.record).await.unwrap(), None);
+    let mut tx = database.pool.begin().await.unwrap();
+    assert!(matches!(PostgresStore::begin_in(&mut tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    let kept = Duration::from_secs(60);
+    PostgresStore::complete_in(&mut *tx, &claim.holder(), &Recording::new(200), kept).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(database.manager.begin(&claim).await.unwrap(), Answer::Replay(Recording::new(200)));
+    let other = Claim { record: RecordId::from_bytes([8; 32]), ..claim };
+    let mut tx = database.pool.begin().await.unwrap();
+    assert!(matches!(PostgresStore::begin_in(&mut tx, &other).await.unwrap(), Answer::Acquired(_)));
+    PostgresStore::abandon_in(&mut *tx, &other.holder()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(database.manager.get(other.record).await.unwrap().unwrap().state, State::Released);
+}
+
+#[tokio::test]
+async fn many_starts_at_once_create_one_table() {
+    let database = database().await;
+    let starts: Vec<_> = (0..6).map(|_| tokio::spawn(PostgresStore::new(database.pool.clone()))).collect();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+}
+
+// proves: I-9
+#[tokio::test]
+async fn a_stopped_server_is_an_error_and_never_a_grant() {
+    let mut server = tokio::task::spawn_blocking(testkit::Postgres::start).await.unwrap();
+    let url = server.url().to_owned();
+    let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(2));
+    let store = PostgresStore::new(options.connect(&url).await.unwrap()).await.unwrap();
+    let done = a_claim(Duration::from_secs(30));
+    assert!(matches!(store.begin(&done).await.unwrap(), Answer::Acquired(_)));
+    let kept = Duration::from_secs(60);
+    assert_eq!(store.complete(&done.holder(), &Recording::new(200), kept).await.unwrap(), Written::Applied);
+    server = tokio::task::spawn_blocking(move || {
+        server.kill9();
+        server
+    })
+    .await
+    .unwrap();
+    assert!(store.begin(&a_claim(Duration::ZERO)).await.is_err());
+    let _server = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    })
+    .await
+    .unwrap();
+    assert_eq!(store.begin(&a_claim(Duration::ZERO)).await.unwrap(), Answer::Replay(Recording::new(200)));
+}
