@@ -11,6 +11,8 @@ mod policy;
 mod record;
 mod step;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use context::StepContext;
 pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
@@ -26,6 +28,8 @@ pub use record::{
     ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

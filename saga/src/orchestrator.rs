@@ -455,10 +455,6 @@ fn fresh(new: NewSaga) -> Journal {
 fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, SagaError> {
     match inserted {
         Inserted::Created => Ok(Started { id: new.id, existed: false, undriven: AtomicBool::new(true) }),
-        // A repeated insert after a lost answer finds its own row.
-        Inserted::Exists { id, .. } if *id == new.id => {
-            Ok(Started { id: new.id, existed: false, undriven: AtomicBool::new(true) })
-        }
         Inserted::Exists { id, input_hash } if *input_hash == new.input_hash => {
             Ok(Started { id: *id, existed: true, undriven: AtomicBool::new(false) })
         }

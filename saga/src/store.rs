@@ -4,6 +4,8 @@
 //! the store's own clock. Start at [`SagaStore::apply`].
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod rows;
 #[cfg(feature = "sqlite")]
@@ -12,6 +14,8 @@ mod sqlite;
 use async_trait::async_trait;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -58,7 +62,7 @@ pub trait SagaStore: Send + Sync + 'static {
     /// Inserts sagas, owned by their worker with epoch 1. One answer per saga, in order.
     ///
     /// # Cancel safety
-    /// A repeated insert answers [`Inserted::Exists`] with the same id.
+    /// A repeated insert of the same id is answered as the first one.
     ///
     /// # Errors
     /// If the store cannot be used.

@@ -57,7 +57,7 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool) -> Opt
         });
     let (state, input) = match read {
         Ok(read) => read,
-        Err(reason) => return park(engine, &journal, era, reason).await,
+        Err(reason) => return park(engine, &journal, reason).await,
     };
     let requests = Requests { cancel: instance.cancel_requested.clone(), pause: instance.pause_requested };
     let write_no = instance.write_no;
@@ -73,7 +73,7 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool) -> Opt
 }
 
 /// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
-async fn park(engine: &Engine, journal: &Journal, era: Era, reason: String) -> Option<News> {
+async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<News> {
     let instance = &journal.instance;
     tracing::error!(saga.id = %instance.id, reason, "a saga cannot be read and is paused");
     let change = Change {
@@ -92,7 +92,7 @@ async fn park(engine: &Engine, journal: &Journal, era: Era, reason: String) -> O
         change,
         release: None,
     };
-    match engine.writer.apply(record, era).await {
+    match engine.writer.apply(record).await {
         Ok(Verdict::Applied(_)) => {
             Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
         }
@@ -285,10 +285,15 @@ impl Driver<'_> {
             change,
             release,
         };
-        let verdict = match self.engine.writer.apply(record, self.era).await {
+        let era = self.engine.lease.era();
+        let verdict = match self.engine.writer.apply(record).await {
             Ok(verdict) => verdict,
             Err(Unanswered::Lost | Unanswered::Store(_)) => return Err(Gone::Lost),
         };
+        if let Verdict::Applied(_) = verdict {
+            // Written under our epoch after the last beat: nobody took the saga in any lapse before.
+            self.era = era;
+        }
         if verdict == Verdict::Fenced {
             metrics::counter!("probity_saga_fenced_writes_total").increment(1);
         } else if status != from {

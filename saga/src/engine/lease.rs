@@ -22,6 +22,7 @@ struct State {
     last_beat: Option<Instant>,
     /// Raised when the lease lapsed: whatever was owned before may have other owners now.
     era: u64,
+    revoked: bool,
 }
 
 /// The era in which a drive began.
@@ -34,7 +35,7 @@ pub(crate) struct Lost;
 
 impl Lease {
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { ttl, state: Arc::new(watch::Sender::new(State { last_beat: None, era: 0 })) }
+        Self { ttl, state: Arc::new(watch::Sender::new(State { last_beat: None, era: 0, revoked: false })) }
     }
 
     pub(crate) fn era(&self) -> Era {
@@ -55,8 +56,8 @@ impl Lease {
     /// This worker ends: nothing it drives may go on.
     pub(crate) fn revoke(&self) {
         self.state.send_modify(|state| {
-            state.last_beat = None;
             state.era += 1;
+            state.revoked = true;
         });
     }
 
@@ -64,8 +65,8 @@ impl Lease {
     pub(crate) async fn allows(&self, era: Era) -> Result<(), Lost> {
         let mut changes = self.state.subscribe();
         loop {
-            let State { last_beat, era: now } = *changes.borrow_and_update();
-            if now != era.0 {
+            let State { last_beat, era: now, revoked } = *changes.borrow_and_update();
+            if revoked || now != era.0 {
                 return Err(Lost);
             }
             if last_beat.is_some_and(|beat| beat.elapsed() < self.ttl * 2 / 3) {
@@ -77,8 +78,9 @@ impl Lease {
         }
     }
 
-    /// Whether writes of that era are pointless.
-    pub(crate) fn is_lost(&self, era: Era) -> bool {
-        self.state.borrow().era != era.0
+    /// Whether this worker has ended. A mere lapse does not forbid a write: as long as nobody claimed
+    /// the saga its epoch is ours, and if somebody did, the store refuses it.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.state.borrow().revoked
     }
 }

@@ -4,13 +4,14 @@
 //! Invariant: a driver hears its own verdict only after the store acknowledged the batch. A lost
 //! answer is met by the same batch again; records carry numbers, so that is harmless.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::lease::{Era, Lease};
+use super::lease::Lease;
 use crate::error::StoreError;
 use crate::record::{Inserted, NewSaga, Record, Verdict};
 use crate::store::SagaStore;
@@ -29,7 +30,6 @@ pub(crate) enum Unanswered {
 
 struct Write {
     record: Record,
-    era: Era,
     answer: oneshot::Sender<Verdict>,
 }
 
@@ -52,9 +52,9 @@ impl Writer {
         Self { records, inserts }
     }
 
-    pub(crate) async fn apply(&self, record: Record, era: Era) -> Result<Verdict, Unanswered> {
+    pub(crate) async fn apply(&self, record: Record) -> Result<Verdict, Unanswered> {
         let (answer, verdict) = oneshot::channel();
-        self.records.send(Write { record, era, answer }).await.map_err(|_| Unanswered::Lost)?;
+        self.records.send(Write { record, answer }).await.map_err(|_| Unanswered::Lost)?;
         verdict.await.map_err(|_| Unanswered::Lost)
     }
 
@@ -70,33 +70,50 @@ impl Writer {
 async fn write_records(store: Arc<dyn SagaStore>, lease: Lease, mut queue: mpsc::Receiver<Write>) {
     let mut writes = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut writes, BATCH).await > 0 {
-        let mut wait = Duration::from_millis(50);
-        loop {
+        while !writes.is_empty() {
+            let later = set_repeats_aside(&mut writes);
+            flush(&*store, &lease, &mut writes).await;
+            writes = later;
+        }
+    }
+}
+
+/// A store takes one record per saga in a batch. Two can meet here when a saga was lost and won back
+/// while its old driver was still finishing.
+fn set_repeats_aside(writes: &mut Vec<Write>) -> Vec<Write> {
+    let mut seen = HashSet::with_capacity(writes.len());
+    let (now, later) = writes.drain(..).partition(|write: &Write| seen.insert(write.record.saga));
+    *writes = now;
+    later
+}
+
+/// Writes one batch until the store acknowledges it, or nobody may write it any more.
+async fn flush(store: &dyn SagaStore, lease: &Lease, writes: &mut Vec<Write>) {
+    let mut wait = Duration::from_millis(50);
+    loop {
+        if lease.is_revoked() {
             // Dropping a write answers its driver: lost.
-            writes.retain(|write: &Write| !lease.is_lost(write.era));
-            if writes.is_empty() {
-                break;
+            writes.clear();
+            return;
+        }
+        metrics::histogram!("probity_saga_batch_size")
+            .record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
+        let records: Vec<Record> = writes.iter().map(|write| write.record.clone()).collect();
+        match store.apply(&records).await {
+            Ok(verdicts) => {
+                for (write, verdict) in writes.drain(..).zip(verdicts) {
+                    // A driver that is gone does not need its verdict.
+                    let _ = write.answer.send(verdict);
+                }
+                return;
             }
-            metrics::histogram!("probity_saga_batch_size")
-                .record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
-            let records: Vec<Record> = writes.iter().map(|write| write.record.clone()).collect();
-            match store.apply(&records).await {
-                Ok(verdicts) => {
-                    for (write, verdict) in writes.drain(..).zip(verdicts) {
-                        // A driver that is gone does not need its verdict.
-                        let _ = write.answer.send(verdict);
-                    }
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, records = records.len(), "a batch of saga results was not acknowledged; writing it again");
-                    metrics::counter!("probity_saga_store_errors_total").increment(1);
-                    sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(2));
-                }
+            Err(error) => {
+                tracing::warn!(%error, records = records.len(), "a batch of saga results was not acknowledged; writing it again");
+                metrics::counter!("probity_saga_store_errors_total").increment(1);
+                sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(2));
             }
         }
-        writes.clear();
     }
 }
 

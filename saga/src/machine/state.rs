@@ -338,10 +338,10 @@ impl State {
         Change {
             status: self.status,
             resume_status: self.resume,
-            reason: self.reason.clone(),
+            reason: self.reason.clone().map(without_nul),
             current_step: u32::try_from(current).unwrap_or(u32::MAX),
             unresolved: self.unresolved(shape),
-            steps: written.iter().filter_map(|at| self.rows[*at].clone()).collect(),
+            steps: written.iter().filter_map(|at| self.rows[*at].clone()).map(storable).collect(),
         }
     }
 
@@ -415,4 +415,15 @@ impl State {
             _ => reason,
         });
     }
+}
+
+/// PostgreSQL stores no NUL in text, and an error message must not cost the record that carries it.
+fn without_nul(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
+fn storable(mut row: StepRow) -> StepRow {
+    row.error = row.error.map(without_nul);
+    row.evidence = row.evidence.map(without_nul);
+    row
 }

@@ -214,6 +214,10 @@ impl SagaStore for MemoryStore {
         for new in sagas {
             let business = (new.saga_type.clone(), new.business_id.clone());
             if let Some(id) = inner.business.get(&business).copied() {
+                if id == new.id {
+                    answers.push(Inserted::Created);
+                    continue;
+                }
                 let input_hash = inner.sagas.get(&id).map(|saga| saga.instance.input_hash.clone());
                 answers.push(Inserted::Exists { id, input_hash: input_hash.unwrap_or_default() });
                 continue;
@@ -242,14 +246,16 @@ impl SagaStore for MemoryStore {
             instance.epoch += 1;
             instance.write_no = 0;
             instance.row_version += 1;
-            if instance.stalled_claims >= request.stalled_max {
+            // A worker that takes its own saga back is alive: the saga did not kill it.
+            let suspect = instance.owner != Some(request.worker);
+            if suspect && instance.stalled_claims >= request.stalled_max {
                 instance.resume_status = Some(instance.status);
                 instance.status = Status::Paused;
                 instance.owner = None;
                 instance.reason = Some(super::poison_reason(instance.stalled_claims));
                 continue;
             }
-            instance.stalled_claims += 1;
+            instance.stalled_claims += u32::from(suspect);
             instance.owner = Some(request.worker);
             if let Ok(taken) = transition(instance.status, None, Trigger::Claimed) {
                 instance.status = taken;

@@ -42,17 +42,18 @@ WHERE status IN ('pending', 'in_progress', 'committing', 'compensating')
   AND business_type || ' ' || definition IN (SELECT value FROM json_each(?3))
 ORDER BY run_at LIMIT ?4";
 
+/// A worker that takes its own saga back is alive, so that claim does not count as stalled.
 pub(super) const CLAIM: &str = "\
 UPDATE saga_instances SET
     lease_epoch = lease_epoch + 1, write_no = 0, row_version = row_version + 1,
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
-    resume_status = CASE WHEN stalled_claims >= ?3 THEN status END,
+    resume_status = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN status END,
     error_message = CASE WHEN stalled_claims >= ?3
         THEN 'poison: ' || stalled_claims || ' claims in a row ended without progress; see what its step does to the worker, then resume'
         ELSE error_message END,
-    status = CASE WHEN stalled_claims >= ?3 THEN 'paused' WHEN status = 'pending' THEN 'in_progress' ELSE status END,
-    owner_id = CASE WHEN stalled_claims >= ?3 THEN NULL ELSE ?2 END,
-    stalled_claims = CASE WHEN stalled_claims >= ?3 THEN stalled_claims ELSE stalled_claims + 1 END
+    status = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN 'paused' WHEN status = 'pending' THEN 'in_progress' ELSE status END,
+    owner_id = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN NULL ELSE ?2 END,
+    stalled_claims = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN stalled_claims ELSE stalled_claims + (owner_id IS NOT ?2) END
 WHERE id IN (SELECT value FROM json_each(?1))
 RETURNING id, status";
 

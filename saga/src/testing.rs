@@ -1,0 +1,9 @@
+//! Tests for stores and for your sagas.
+//!
+//! * [`contract`]: what every [`SagaStore`](crate::SagaStore) must do, one clause per function;
+//!   [`store_contract!`](crate::store_contract) makes a test of each.
+//! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves
+//!   nothing.
+
+pub mod broken;
+pub mod contract;

@@ -1,0 +1,415 @@
+//! The clauses. Each is told as a small story about workers and one saga.
+
+use std::time::Duration;
+
+use super::Violation;
+use super::scene::{
+    LONG, Result, apply, change, check, claim_by, is_applied, load, new_saga, record, saga, step, worker,
+};
+use crate::machine::{Status, StepStatus};
+use crate::record::{Beat, Inserted, Intervened, Intervention, ListFilter, Verdict, Worker, WorkerId};
+use crate::store::SagaStore;
+
+macro_rules! clauses {
+    ($($(#[doc = $doc:literal])+ $name:ident($store:ident) $body:block)+) => {$(
+        $(#[doc = $doc])+
+        ///
+        /// # Cancel safety
+        /// For tests; the store is left as it is.
+        ///
+        /// # Errors
+        /// [`Violation`] with what the store did instead.
+        pub async fn $name($store: &dyn SagaStore) -> Result $body
+    )+};
+}
+
+clauses! {
+    /// A business id starts one saga; a repeated insert of it is answered as the first.
+    a_business_id_starts_one_saga(store) {
+        let me = worker(store, LONG).await?;
+        let first = new_saga(me, "B-1");
+        let second = new_saga(me, "B-1");
+        for _lost_answer in 0..2 {
+            let answer = store.insert(std::slice::from_ref(&first)).await?;
+            check(answer == [Inserted::Created], || format!("a repeated insert was answered {answer:?}"))?;
+        }
+        let answer = store.insert(std::slice::from_ref(&second)).await?;
+        let expected = Inserted::Exists { id: first.id, input_hash: "hash".into() };
+        check(answer == [expected], || format!("a second insert was answered {answer:?}"))
+    }
+
+    /// A new saga is in progress, owned by its starter with epoch 1.
+    a_new_saga_belongs_to_its_starter(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let found = load(store, id).await?.instance;
+        let seen = (found.status, found.owner, found.epoch, found.write_no, found.unresolved);
+        check(seen == (Status::InProgress, Some(me), 1, 0, 0), || format!("{seen:?}"))?;
+        let owned = store.owned(me).await?;
+        check(owned == [id], || format!("it owns {owned:?}"))
+    }
+
+    /// What a record carries comes back unchanged.
+    a_result_is_stored_as_it_was_written(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let found = load(store, id).await?;
+        let expected = step(1, StepStatus::Succeeded);
+        let stored = found.steps.first().ok_or_else(|| Violation("the step row is missing".into()))?;
+        check(format!("{stored:?}") == format!("{expected:?}"), || format!("{stored:?}"))?;
+        check(stored.output == expected.output, || "the output changed".into())?;
+        let instance = found.instance;
+        let seen = (instance.current_step, instance.reason.as_deref(), instance.write_no);
+        check(seen == (1, Some("because"), 1), || format!("{seen:?}"))
+    }
+
+    /// A lost answer is met by the same record again: answered, not applied.
+    a_repeated_record_is_answered_and_not_applied_again(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let first = apply(store, record(id, 1, 1)).await?;
+        let version = load(store, id).await?.instance.row_version;
+        let again = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&first) && is_applied(&again), || format!("{first:?}, then {again:?}"))?;
+        let after = load(store, id).await?.instance.row_version;
+        check(version == after, || format!("the row went from version {version} to {after}"))
+    }
+
+    /// Only the epoch that the row has may write.
+    a_record_of_another_epoch_is_refused(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        for epoch in [0, 2] {
+            let verdict = apply(store, record(id, epoch, 1)).await?;
+            check(verdict == Verdict::Fenced, || format!("epoch {epoch}: {verdict:?}"))?;
+        }
+        let found = load(store, id).await?;
+        check(found.steps.is_empty() && found.instance.current_step == 0, || "it was written".into())
+    }
+
+    /// A writer that believes in another status is refused.
+    a_record_from_another_status_is_refused(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let mut wrong = record(id, 1, 1);
+        wrong.from = Status::Compensating;
+        let verdict = apply(store, wrong).await?;
+        check(verdict == Verdict::Fenced, || format!("{verdict:?}"))
+    }
+
+    /// A refused record costs only itself.
+    each_record_of_a_batch_gets_its_own_verdict(store) {
+        let me = worker(store, LONG).await?;
+        let good = saga(store, me, "B-1").await?;
+        let fenced = saga(store, me, "B-2").await?;
+        let bad = saga(store, me, "B-3").await?;
+        let mut open_end = record(bad, 1, 1);
+        (open_end.change.status, open_end.change.unresolved) = (Status::Compensated, 1);
+        let batch = [record(good, 1, 1), record(fenced, 9, 1), open_end];
+        let verdicts = store.apply(&batch).await?;
+        let as_told = matches!(&verdicts[..], [Verdict::Applied(_), Verdict::Fenced, Verdict::Refused(_)]);
+        check(as_told, || format!("{verdicts:?}"))?;
+        let steps = load(store, good).await?.steps.len();
+        check(steps == 1, || format!("the good record left {steps} step rows"))
+    }
+
+    /// While its worker beats, a saga is nobody else's.
+    a_live_workers_sagas_are_not_claimed(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        saga(store, me, "B-1").await?;
+        let claimed = store.claim(&claim_by(other)).await?;
+        check(claimed.is_empty(), || format!("{} sagas were taken from a live worker", claimed.len()))
+    }
+
+    /// An owner that is expired, or that has no row, has lost its sagas.
+    a_dead_workers_sagas_are_claimed_with_a_higher_epoch(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let expired = saga(store, dead, "B-1").await?;
+        let missing = saga(store, WorkerId::generate(), "B-2").await?;
+        let mut claimed = store.claim(&claim_by(me)).await?;
+        claimed.sort_by_key(|journal| journal.instance.id);
+        let seen: Vec<_> = claimed
+            .iter()
+            .map(|journal| (journal.instance.id, journal.instance.epoch, journal.instance.owner))
+            .collect();
+        check(seen == [(expired, 2, Some(me)), (missing, 2, Some(me))], || format!("{seen:?}"))?;
+        let verdict = apply(store, record(expired, 2, 1)).await?;
+        check(is_applied(&verdict), || format!("the new owner's first write: {verdict:?}"))
+    }
+
+    /// After a claim the old owner writes nothing.
+    a_zombie_is_refused_after_the_claim(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let id = saga(store, dead, "B-1").await?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("an expired owner that lost nothing yet: {verdict:?}"))?;
+        let claimed = store.claim(&claim_by(me)).await?.len();
+        check(claimed == 1, || format!("{claimed} were claimed"))?;
+        let verdict = apply(store, record(id, 1, 2)).await?;
+        check(verdict == Verdict::Fenced, || format!("the zombie's write: {verdict:?}"))?;
+        let version = load(store, id).await?.instance.write_no;
+        check(version == 0, || format!("the zombie left write number {version}"))
+    }
+
+    /// A worker gets only what it can run.
+    a_definition_nobody_named_is_not_claimed(store) {
+        let me = worker(store, LONG).await?;
+        saga(store, WorkerId::generate(), "B-1").await?;
+        let mut request = claim_by(me);
+        request.runnable = vec![("contract".into(), "another".into()), ("other".into(), "fingerprint".into())];
+        let claimed = store.claim(&request).await?;
+        check(claimed.is_empty(), || "a saga was handed to a worker that cannot run it".into())
+    }
+
+    /// A saga that was given up for a while stays given up for that while.
+    a_saga_released_until_later_is_not_claimed_before(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let (later, now) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        for (id, after) in [(later, LONG), (now, Duration::ZERO)] {
+            let mut release = record(id, 1, 1);
+            release.release = Some(after);
+            let verdict = apply(store, release).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        }
+        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [now], || format!("claimed {claimed:?}, released now {now}, later {later}"))
+    }
+
+    /// A claim respects its limit.
+    a_claim_takes_no_more_than_its_limit(store) {
+        let me = worker(store, LONG).await?;
+        for n in 0..5 {
+            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
+        }
+        let mut request = claim_by(me);
+        request.limit = 2;
+        for expected in [2, 2, 1, 0] {
+            let claimed = store.claim(&request).await?.len();
+            check(claimed == expected, || format!("{claimed} instead of {expected}"))?;
+        }
+        Ok(())
+    }
+
+    /// However many claim at once, each saga goes to one.
+    two_claims_at_once_never_share_a_saga(store) {
+        for n in 0..40 {
+            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
+        }
+        let mut workers = Vec::new();
+        for _ in 0..4 {
+            workers.push(worker(store, LONG).await?);
+        }
+        let requests: Vec<_> = workers.into_iter().map(claim_by).collect();
+        let answers = futures_util::future::join_all(requests.iter().map(|request| store.claim(request))).await;
+        let mut ids = Vec::new();
+        for answer in answers {
+            ids.extend(answer?.iter().map(|journal| journal.instance.id));
+        }
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        check(all == ids.len(), || format!("{all} claims of {} sagas", ids.len()))
+    }
+
+    /// At the limit the claim itself pauses the saga, and hands it to nobody.
+    a_saga_that_makes_no_progress_is_parked_by_the_claim(store) {
+        let id = saga(store, WorkerId::generate(), "B-1").await?;
+        for _ in 0..5 {
+            let dying = worker(store, Duration::ZERO).await?;
+            let claimed = store.claim(&claim_by(dying)).await?.len();
+            check(claimed == 1, || format!("{claimed} were claimed before the limit"))?;
+        }
+        let last = worker(store, LONG).await?;
+        let claimed = store.claim(&claim_by(last)).await?;
+        check(claimed.is_empty(), || "a poison saga was handed out again".into())?;
+        let found = load(store, id).await?.instance;
+        let seen = (found.status, found.resume_status, found.owner);
+        check(seen == (Status::Paused, Some(Status::InProgress), None), || format!("{seen:?}"))?;
+        let told = found.reason.as_deref().is_some_and(|reason| reason.contains("poison"));
+        check(told, || format!("its reason is {:?}", found.reason))
+    }
+
+    /// A worker that takes its own saga back is alive: such a claim is not a stalled one.
+    a_worker_that_survives_its_saga_never_parks_it(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let mut request = claim_by(me);
+        request.own = vec![id];
+        for round in 0..8 {
+            let claimed = store.claim(&request).await?.len();
+            check(claimed == 1, || format!("it was parked in round {round}"))?;
+        }
+        Ok(())
+    }
+
+    /// One result is progress: the count of claims starts again.
+    progress_forgives_earlier_claims(store) {
+        let id = saga(store, WorkerId::generate(), "B-1").await?;
+        for round in 0..7_i64 {
+            let dying = worker(store, Duration::ZERO).await?;
+            let claimed = store.claim(&claim_by(dying)).await?.len();
+            check(claimed == 1, || format!("it was parked in round {round}"))?;
+            let verdict = apply(store, record(id, round + 2, 1)).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// A worker may take over its own sagas that it no longer drives, if it names them.
+    a_worker_reclaims_only_the_own_sagas_it_names(store) {
+        let me = worker(store, LONG).await?;
+        let (named, driven) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        let mut request = claim_by(me);
+        request.own = vec![named];
+        let claimed: Vec<_> = store.claim(&request).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [named], || format!("claimed {claimed:?}, named {named}, driven {driven}"))
+    }
+
+    /// Retiring gives everything back at once.
+    a_retired_worker_owns_nothing(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let released = store.retire(me).await?;
+        check(released == 1, || format!("{released} were released"))?;
+        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [id], || format!("{claimed:?}"))
+    }
+
+    /// What is finished has no owner and is never claimed.
+    a_finished_saga_is_not_claimed(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let mut last = record(id, 1, 1);
+        last.change.status = Status::Completed;
+        let verdict = apply(store, last).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let owner = load(store, id).await?.instance.owner;
+        check(owner.is_none(), || format!("it still belongs to {owner:?}"))?;
+        let claimed = store.claim(&claim_by(other)).await?;
+        check(claimed.is_empty(), || "a finished saga was handed out".into())
+    }
+
+    /// `completed` and `compensated` are refused while an effect is open.
+    no_saga_ends_with_open_effects(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        for end in [Status::Completed, Status::Compensated] {
+            let mut lie = record(id, 1, 1);
+            (lie.change.status, lie.change.unresolved) = (end, 1);
+            let verdict = apply(store, lie).await?;
+            check(matches!(verdict, Verdict::Refused(_)), || format!("{end}: {verdict:?}"))?;
+        }
+        let status = load(store, id).await?.instance.status;
+        check(status == Status::InProgress, || format!("it is {status}"))
+    }
+
+    /// `stuck` and `paused` have a `resume_status`, and no other status has one.
+    a_stopped_saga_knows_where_it_goes_on(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let mut lost = record(id, 1, 1);
+        lost.change.status = Status::Stuck;
+        let verdict = apply(store, lost).await?;
+        check(matches!(verdict, Verdict::Refused(_)), || format!("stuck without a way on: {verdict:?}"))?;
+        let mut odd = record(id, 1, 1);
+        odd.change.resume_status = Some(Status::InProgress);
+        let verdict = apply(store, odd).await?;
+        check(matches!(verdict, Verdict::Refused(_)), || format!("running with a way on: {verdict:?}"))
+    }
+
+    /// A decision applies to what the operator saw.
+    a_stale_decision_is_refused(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let seen = load(store, id).await?.instance.row_version;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let mut abort = intervention(id, seen);
+        abort.change = Some(change(Status::Aborted, Vec::new()));
+        let answer = store.intervene(&abort).await?;
+        check(answer == Intervened::Stale, || format!("{answer:?}"))?;
+        let status = load(store, id).await?.instance.status;
+        check(status == Status::InProgress, || format!("it is {status}"))
+    }
+
+    /// A decision takes the saga away from whoever drives it.
+    a_decision_fences_the_driver(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let mut stuck = record(id, 1, 1);
+        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
+        let verdict = apply(store, stuck).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let mut retry = intervention(id, load(store, id).await?.instance.row_version);
+        retry.change = Some(change(Status::InProgress, vec![step(1, StepStatus::Failed)]));
+        let answer = store.intervene(&retry).await?;
+        check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        let verdict = apply(store, record(id, 1, 2)).await?;
+        check(verdict == Verdict::Fenced, || format!("the old driver's write: {verdict:?}"))?;
+        let claimed = store.claim(&claim_by(other)).await?;
+        let seen: Vec<_> = claimed
+            .iter()
+            .map(|journal| (journal.instance.epoch, journal.steps.first().map(|step| step.status)))
+            .collect();
+        check(seen == [(3, Some(StepStatus::Failed))], || format!("after the decision: {seen:?}"))
+    }
+
+    /// Cancel and pause reach the driver with the verdict of its next record.
+    a_request_reaches_the_driver_with_its_next_write(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let mut request = intervention(id, load(store, id).await?.instance.row_version);
+        (request.request_cancel, request.request_pause) = (Some("customer left".into()), true);
+        let answer = store.intervene(&request).await?;
+        check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        let told = matches!(&verdict, Verdict::Applied(requests)
+            if requests.pause && requests.cancel.as_deref() == Some("customer left"));
+        check(told, || format!("{verdict:?}"))
+    }
+
+    /// The first beat, and a beat after the expiry, say that the lease was not held.
+    a_beat_tells_whether_the_lease_lapsed(store) {
+        let id = WorkerId::generate();
+        let mut answers = Vec::new();
+        for lease in [LONG, LONG, Duration::ZERO, LONG] {
+            answers.push(store.beat(&Worker { id, lease, pid: 1 }).await?);
+        }
+        check(answers == [Beat::Lapsed, Beat::Held, Beat::Held, Beat::Lapsed], || format!("{answers:?}"))
+    }
+
+    /// By business id, by page, newest first.
+    sagas_are_found_and_listed_newest_first(store) {
+        let me = worker(store, LONG).await?;
+        let (first, second) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        let found = store.find("contract", "B-1").await?.map(|journal| journal.instance.id);
+        check(found == Some(first), || format!("found {found:?}"))?;
+        let nothing = store.find("contract", "B-3").await?;
+        check(nothing.is_none(), || "found a saga that nobody started".into())?;
+        let mut filter = ListFilter { limit: 1, ..ListFilter::default() };
+        for expected in [vec![second], vec![first], vec![]] {
+            let page: Vec<_> = store.list(&filter).await?.iter().map(|instance| instance.id).collect();
+            check(page == expected, || format!("listed {page:?}, expected {expected:?}"))?;
+            filter.before = page.last().copied().or(filter.before);
+        }
+        let stuck = ListFilter { status: Some(Status::Stuck), ..ListFilter::default() };
+        let listed = store.list(&stuck).await?;
+        check(listed.is_empty(), || format!("{} are listed as stuck", listed.len()))
+    }
+}
+
+fn intervention(saga: crate::record::SagaId, row_version: i64) -> Intervention {
+    Intervention {
+        saga,
+        row_version,
+        change: None,
+        request_cancel: None,
+        request_pause: false,
+        actor: "alice".into(),
+        action: "test".into(),
+        reason: "the contract".into(),
+        before: Status::InProgress,
+    }
+}

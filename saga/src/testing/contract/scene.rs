@@ -1,0 +1,107 @@
+//! What the clauses are told with: workers, sagas, records.
+
+use std::time::Duration;
+
+use super::Violation;
+use crate::machine::{Status, StepStatus};
+use crate::record::{
+    Beat, Change, ClaimRequest, Document, Inserted, Journal, NewSaga, Record, SagaId, StepRow, Verdict,
+    Worker, WorkerId,
+};
+use crate::store::SagaStore;
+
+pub(super) type Result<T = ()> = std::result::Result<T, Violation>;
+
+/// Fails the clause unless the condition holds.
+pub(super) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result {
+    if holds { Ok(()) } else { Err(Violation(otherwise())) }
+}
+
+pub(super) const LONG: Duration = Duration::from_secs(3600);
+const TYPE: &str = "contract";
+const PRINT: &str = "fingerprint";
+
+pub(super) async fn worker(store: &dyn SagaStore, lease: Duration) -> Result<WorkerId> {
+    let id = WorkerId::generate();
+    let _first: Beat = store.beat(&Worker { id, lease, pid: 1 }).await?;
+    Ok(id)
+}
+
+pub(super) fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {
+    NewSaga {
+        id: SagaId::generate(),
+        saga_type: TYPE.into(),
+        business_id: business_id.into(),
+        definition: PRINT.into(),
+        input: Document::from_stored("{\"amount\":1}".into()),
+        input_hash: "hash".into(),
+        owner,
+    }
+}
+
+pub(super) async fn saga(store: &dyn SagaStore, owner: WorkerId, business_id: &str) -> Result<SagaId> {
+    let new = new_saga(owner, business_id);
+    let inserted = store.insert(std::slice::from_ref(&new)).await?;
+    check(inserted == [Inserted::Created], || format!("a new saga was answered {inserted:?}"))?;
+    Ok(new.id)
+}
+
+pub(super) fn claim_by(worker: WorkerId) -> ClaimRequest {
+    ClaimRequest {
+        worker,
+        runnable: vec![(TYPE.into(), PRINT.into())],
+        own: Vec::new(),
+        limit: 64,
+        stalled_max: 5,
+    }
+}
+
+pub(super) async fn load(store: &dyn SagaStore, saga: SagaId) -> Result<Journal> {
+    let loaded = store.load(&[saga]).await?.pop();
+    loaded.ok_or_else(|| Violation(format!("saga {saga} was not found again")))
+}
+
+pub(super) fn step(order: u32, status: StepStatus) -> StepRow {
+    StepRow {
+        order,
+        name: format!("Step{order}"),
+        status,
+        output: Some(Document::from_stored("{\"answer\":\"é\"}".into())),
+        evidence: Some("receipt 7".into()),
+        error: Some("slow".into()),
+        retries: 2,
+        retries_max: 3,
+        undo_retries: 1,
+        completion: order,
+        key: format!("key-{order}"),
+        retry_in: None,
+        resolved_by: Some("alice".into()),
+    }
+}
+
+pub(super) fn change(status: Status, steps: Vec<StepRow>) -> Change {
+    Change {
+        status,
+        resume_status: None,
+        reason: Some("because".into()),
+        current_step: 1,
+        unresolved: 0,
+        steps,
+    }
+}
+
+/// The first result of a saga that goes forward.
+pub(super) fn record(saga: SagaId, epoch: i64, write_no: i64) -> Record {
+    let change = change(Status::InProgress, vec![step(1, StepStatus::Succeeded)]);
+    Record { saga, epoch, write_no, from: Status::InProgress, change, release: None }
+}
+
+pub(super) async fn apply(store: &dyn SagaStore, record: Record) -> Result<Verdict> {
+    let mut verdicts = store.apply(&[record]).await?;
+    check(verdicts.len() == 1, || format!("one record was answered by {} verdicts", verdicts.len()))?;
+    verdicts.pop().ok_or_else(|| Violation("no verdict".into()))
+}
+
+pub(super) fn is_applied(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Applied(_))
+}

@@ -1,0 +1,156 @@
+//! PostgreSQL: the caller's own transaction, two workers, and a server that goes away.
+#![cfg(feature = "postgres")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use probity_saga::{
+    Evidence, Executed, Orchestrator, Outcome, PostgresStore, Saga, SagaError, SagaStep, Status, StepContext,
+    StepError,
+};
+use sqlx::PgPool;
+use tokio::sync::{Notify, Semaphore};
+
+#[derive(Default)]
+struct Channel {
+    charges: AtomicU32,
+    undone: AtomicU32,
+    reached: Notify,
+    answers: Option<Semaphore>,
+}
+
+struct Reserve(Arc<Channel>);
+impl SagaStep for Reserve {
+    type Input = String;
+    type Output = String;
+    const NAME: &'static str = "Reserve";
+    async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
+        Ok(format!("reserved {}", cx.business_id()))
+    }
+    async fn compensate(
+        &self,
+        _: &StepContext<String>,
+        done: Executed<String>,
+    ) -> Result<Evidence, StepError> {
+        self.0.undone.fetch_add(1, Ordering::SeqCst);
+        Ok(Evidence::new(format!("released: {}", done.known().unwrap_or_default())))
+    }
+}
+
+struct Charge(Arc<Channel>);
+impl SagaStep for Charge {
+    type Input = String;
+    type Output = String;
+    const NAME: &'static str = "Charge";
+    async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
+        self.0.reached.notify_one();
+        if let Some(answers) = &self.0.answers {
+            answers.acquire().await?.forget();
+        }
+        match cx.input().as_str() {
+            "refused" => Err(StepError::rejected("card\0declined")),
+            "huge NUL" => Ok("\0".repeat(3)),
+            _ => {
+                self.0.charges.fetch_add(1, Ordering::SeqCst);
+                Ok("charged".into())
+            }
+        }
+    }
+    async fn compensate(&self, _: &StepContext<String>, _: Executed<String>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("refunded"))
+    }
+}
+
+async fn worker(url: &str, channel: &Arc<Channel>) -> Orchestrator {
+    let saga =
+        Saga::named("payment").step(Reserve(channel.clone())).step(Charge(channel.clone())).build().unwrap();
+    let store = PostgresStore::new(PgPool::connect(url).await.unwrap()).await.unwrap();
+    let builder = Orchestrator::new(store).lease(Duration::from_secs(2)).poll(Duration::from_millis(50));
+    builder.register(saga).start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_saga_starts_with_the_callers_row_or_not_at_all() {
+    let database = testkit::Postgres::shared().database();
+    let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), Arc::new(Channel::default()));
+    let orchestrator = worker(database.url(), &channel).await;
+    sqlx::query("CREATE TABLE payments (payment_no text PRIMARY KEY)").execute(&pool).await.unwrap();
+
+    let mut tx = pool.begin().await.unwrap();
+    let lost = orchestrator.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    tx.rollback().await.unwrap();
+    assert!(matches!(orchestrator.wait(&lost).await, Err(SagaError::NotFound(_))));
+
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO payments VALUES ('PAY-1')").execute(&mut *tx).await.unwrap();
+    let started = orchestrator.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    assert_eq!(channel.charges.load(Ordering::SeqCst), 1);
+
+    let instances = sqlx::query("SELECT * FROM saga_instances ORDER BY created_at DESC LIMIT 10");
+    assert_eq!(instances.fetch_all(&pool).await.unwrap().len(), 1);
+    let joined = sqlx::query(
+        "SELECT si.*, ss.* FROM saga_instances si LEFT JOIN saga_steps ss ON si.id = ss.saga_id
+         WHERE si.business_id = 'PAY-1' ORDER BY ss.step_order",
+    );
+    assert_eq!(joined.fetch_all(&pool).await.unwrap().len(), 2);
+    orchestrator.drain().await.unwrap();
+}
+
+#[tokio::test]
+async fn reasons_and_outputs_with_nul_are_stored_and_spoil_nothing() {
+    let database = testkit::Postgres::shared().database();
+    let channel = Arc::new(Channel::default());
+    let orchestrator = worker(database.url(), &channel).await;
+    let refused = orchestrator.run("payment", "PAY-1", &"refused".to_owned()).await.unwrap();
+    assert!(matches!(refused, Outcome::Compensated { .. }), "{refused:?}");
+    let outcome = orchestrator.run("payment", "PAY-2", &"huge NUL".to_owned()).await.unwrap();
+    assert_eq!(outcome, Outcome::Completed);
+    assert_eq!(channel.undone.load(Ordering::SeqCst), 1);
+}
+
+// proves: S-6, S-7
+#[tokio::test]
+async fn a_second_worker_takes_over_and_the_first_can_write_no_more() {
+    let database = testkit::Postgres::shared().database();
+    let slow = Arc::new(Channel { answers: Some(Semaphore::new(0)), ..Channel::default() });
+    let fast = Arc::new(Channel::default());
+    let first = worker(database.url(), &slow).await;
+    let _started = first.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    slow.reached.notified().await;
+
+    // As after a pause longer than its lease: whoever looks now finds no living owner.
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    sqlx::query("UPDATE saga_instances SET owner_id = gen_random_uuid()").execute(&pool).await.unwrap();
+    let second = worker(database.url(), &fast).await;
+    let again = second.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    assert_eq!(second.wait(&again).await.unwrap(), Outcome::Completed);
+
+    let before = second.get("payment", "PAY-1").await.unwrap().unwrap().instance;
+    slow.answers.as_ref().unwrap().add_permits(1);
+    while slow.charges.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    first.drain().await.unwrap();
+    let after = second.get("payment", "PAY-1").await.unwrap().unwrap().instance;
+    assert_eq!((after.status, after.row_version), (Status::Completed, before.row_version));
+}
+
+#[tokio::test]
+async fn sagas_survive_a_server_that_is_killed_and_restarted() {
+    let mut server = testkit::Postgres::start();
+    let url = server.url().to_owned();
+    let channel = Arc::new(Channel { answers: Some(Semaphore::new(0)), ..Channel::default() });
+    let orchestrator = worker(&url, &channel).await;
+    let started = orchestrator.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    channel.reached.notified().await;
+    server.kill9();
+    channel.answers.as_ref().unwrap().add_permits(10);
+    server.restart();
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
+    assert_eq!(view.steps.len(), 2);
+}
