@@ -8,6 +8,10 @@ pub mod keys {}
 pub mod axum {}
 
 #[cfg(feature = "tower")]
+#[doc = include_str!("../docs/wire.md")]
+pub mod wire {}
+
+#[cfg(feature = "tower")]
 #[doc = include_str!("../docs/problems.md")]
 pub mod problems {}
 

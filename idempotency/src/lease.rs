@@ -165,6 +165,9 @@ impl Lease {
     /// `on` is anything that executes SQL in the database that holds the records: `&mut *tx` of a `sqlx` transaction,
     /// or a wrapper around one. It is one statement.
     ///
+    /// Behind the layer, answer with the recording itself when the commit succeeded, and with another status when it
+    /// did not: an answer with the recorded status is taken as the word that it is committed.
+    ///
     /// # Cancel safety
     /// Nothing is recorded unless the transaction commits.
     ///
@@ -172,15 +175,23 @@ impl Lease {
     /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if the record is not held by this attempt in this
     /// database; other kinds if the database failed. Roll back in either case.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub async fn complete_in<'c, E>(&self, on: E, recording: &crate::Recording) -> Result<(), StoreError>
+    pub fn complete_in<'e, 'c: 'e, E>(
+        &self,
+        on: E,
+        recording: &crate::Recording,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<'e, 'c, E>
     where
-        E: sqlx::Executor<'c>,
+        E: sqlx::Executor<'c> + 'e,
         E::Database: crate::store::sql::Dialect,
     {
-        let held = &self.0;
-        crate::store::sql::complete_in(on, &held.holder, recording, held.terms.retention).await?;
-        held.recorded.store(recording.status().min(NOT_RECORDED - 1), Ordering::SeqCst);
-        Ok(())
+        let held = Arc::clone(&self.0);
+        let running = crate::store::sql::complete_in(on, &held.holder, recording, held.terms.retention);
+        let status = recording.status().min(NOT_RECORDED - 1);
+        async move {
+            running.await?;
+            held.recorded.store(status, Ordering::SeqCst);
+            Ok(())
+        }
     }
 
     /// Whether this attempt must assume that another may run: a renewal was refused, or none succeeded in time.

@@ -8,7 +8,7 @@ mod execute;
 mod fingerprint;
 pub mod guide;
 #[cfg(feature = "tower")]
-pub mod http;
+mod http;
 mod identity;
 mod key;
 mod lease;
@@ -27,7 +27,7 @@ pub use error::{Effect, ErrorKind, StoreError};
 pub use execute::{ExecuteError, Execution, execute};
 pub use fingerprint::Fingerprint;
 #[cfg(feature = "tower")]
-pub use http::{IdempotencyLayer, Refusal, Verdict};
+pub use http::{IdempotencyLayer, IdempotencyService, Refusal, ReplayBody, Scoped, Tasks, Unscoped, Verdict};
 pub use identity::{HashKey, RecordId};
 pub use key::{IdempotencyKey, KEY_LENGTH_MAX, KeyError, SCOPE_LENGTH_MAX, Scope};
 pub use lease::Lease;

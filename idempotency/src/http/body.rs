@@ -10,12 +10,18 @@ use http_body::{Body, Frame, SizeHint};
 
 /// What the layer answers with: a recorded or buffered body, the inner service's own, or a buffered beginning followed
 /// by the rest of the inner service's.
-pub struct ReplayBody<B> {
+pub struct ReplayBody<B: Body> {
     start: VecDeque<Frame<Bytes>>,
-    rest: Option<Pin<Box<B>>>,
+    rest: Option<Rest<B>>,
 }
 
-impl<B> ReplayBody<B> {
+/// What follows the buffered beginning.
+enum Rest<B: Body> {
+    Inner(Pin<Box<B>>),
+    Broken(B::Error),
+}
+
+impl<B: Body> ReplayBody<B> {
     /// A complete body.
     pub(crate) fn full(bytes: Bytes) -> Self {
         let start = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([Frame::data(bytes)]) };
@@ -24,14 +30,22 @@ impl<B> ReplayBody<B> {
 
     /// The inner service's body, untouched.
     pub(crate) fn inner(body: B) -> Self {
-        Self { start: VecDeque::new(), rest: Some(Box::pin(body)) }
+        Self { start: VecDeque::new(), rest: Some(Rest::Inner(Box::pin(body))) }
     }
 
     /// What was read of a body, and the rest of it.
     pub(crate) fn resumed(start: VecDeque<Frame<Bytes>>, rest: Pin<Box<B>>) -> Self {
-        Self { start, rest: Some(rest) }
+        Self { start, rest: Some(Rest::Inner(rest)) }
+    }
+
+    /// What was read of a body before it broke off. The client must see that it did.
+    pub(crate) fn broken(start: VecDeque<Frame<Bytes>>, error: B::Error) -> Self {
+        Self { start, rest: Some(Rest::Broken(error)) }
     }
 }
+
+// The inner body is boxed and the error is only ever moved out, so nothing here is structurally pinned.
+impl<B: Body> Unpin for ReplayBody<B> {}
 
 impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
     type Data = Bytes;
@@ -44,20 +58,33 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
         if let Some(frame) = self.start.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        match &mut self.rest {
-            Some(rest) => rest.as_mut().poll_frame(cx),
+        match self.rest.take() {
+            Some(Rest::Inner(mut inner)) => {
+                let polled = inner.as_mut().poll_frame(cx);
+                self.rest = Some(Rest::Inner(inner));
+                polled
+            }
+            Some(Rest::Broken(error)) => Poll::Ready(Some(Err(error))),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.start.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+        self.start.is_empty()
+            && match &self.rest {
+                Some(Rest::Inner(inner)) => inner.is_end_stream(),
+                Some(Rest::Broken(_)) => false,
+                None => true,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
         let start = self.start.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum::<u64>();
-        let Some(rest) = &self.rest else { return SizeHint::with_exact(start) };
-        let inner = rest.size_hint();
+        let inner = match &self.rest {
+            Some(Rest::Inner(inner)) => inner.size_hint(),
+            Some(Rest::Broken(_)) => SizeHint::new(),
+            None => return SizeHint::with_exact(start),
+        };
         let mut hint = SizeHint::new();
         hint.set_lower(start.saturating_add(inner.lower()));
         if let Some(upper) = inner.upper() {
@@ -67,7 +94,7 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
     }
 }
 
-impl<B> fmt::Debug for ReplayBody<B> {
+impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayBody")
             .field("buffered", &self.start.len())

@@ -37,7 +37,7 @@ impl fmt::Debug for Scoped {
     }
 }
 
-/// Makes a service safe to retry; see the [module](crate::http) for the wire contract.
+/// Makes a service safe to retry; what the wire says is in [the guide](crate::guide::wire).
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -54,7 +54,7 @@ impl fmt::Debug for Scoped {
 ///     .effects(Effects::Marked);
 /// ```
 ///
-/// Without a scope it is not a layer:
+/// Without a scope it is not a layer, and this does not compile; with `.single_tenant()` after `new(..)` it does:
 ///
 /// ```compile_fail
 /// # use std::sync::Arc;
@@ -62,6 +62,17 @@ impl fmt::Debug for Scoped {
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
 ///     .layer(IdempotencyLayer::new(Arc::new(MemoryStore::new())))
+///     .service_fn(async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+///         Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
+///     });
+/// ```
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use probity_idempotency::{IdempotencyLayer, MemoryStore};
+/// # use tower::ServiceBuilder;
+/// ServiceBuilder::new()
+///     .layer(IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant())
 ///     .service_fn(async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
 ///         Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
 ///     });

@@ -71,7 +71,7 @@ pub(crate) fn fate(verdict: Option<Verdict>, status: StatusCode, effects: Effect
 }
 
 /// An answer, read as far as it could be, and what to keep of it.
-pub(crate) enum Kept<B> {
+pub(crate) enum Kept<B: Body> {
     Recording(Recording, Response<ReplayBody<B>>),
     Tombstone(Tombstone, Response<ReplayBody<B>>),
 }
@@ -120,7 +120,7 @@ where
         match timeout_at(give_up_at, body.frame()).await {
             Err(_) => break TombstoneReason::Streaming,
             Ok(None) => return Ok(join(frames, length)),
-            Ok(Some(Err(_))) => break TombstoneReason::Broken,
+            Ok(Some(Err(error))) => return Err((TombstoneReason::Broken, ReplayBody::broken(frames, error))),
             Ok(Some(Ok(frame))) => {
                 let data = frame.data_ref().map(Bytes::len);
                 frames.push_back(frame);

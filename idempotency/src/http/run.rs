@@ -80,7 +80,7 @@ impl Run {
 type Panic = Box<dyn Any + Send>;
 
 /// What the task hands to the connection that waits for it, if it still does.
-enum Reply<B, E> {
+enum Reply<B: Body, E> {
     Answer(Response<ReplayBody<B>>),
     Error(E),
     Panic(Panic),
@@ -151,7 +151,7 @@ async fn attempt<S, ReqB, ResB>(
 }
 
 /// The answers that need no handler.
-fn without_running<B>(answer: Result<Answer<LeaseGuard>, StoreError>) -> Response<ReplayBody<B>> {
+fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> Response<ReplayBody<B>> {
     let problem = match answer {
         Ok(Answer::Replay(recording)) => match record::replay(&recording) {
             Ok(response) => return response.map(ReplayBody::full),
@@ -256,7 +256,7 @@ fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
     response
 }
 
-fn refuse<B>(problem: Problem) -> Response<ReplayBody<B>> {
+fn refuse<B: Body>(problem: Problem) -> Response<ReplayBody<B>> {
     problem.into_response().map(ReplayBody::full)
 }
 

@@ -20,7 +20,7 @@ use sqlx::Pool;
 use sqlx::pool::PoolConnection;
 
 pub use dialect::Dialect;
-use dialect::{Value, driver::Driver};
+use dialect::{Running, Value, driver::Driver};
 
 use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
 use crate::{
@@ -91,16 +91,16 @@ impl<DB: Dialect> SqlStore<DB> {
     /// # Errors
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here: roll back. Other kinds if the database
     /// failed.
-    pub async fn complete_in<'c, E>(
+    pub fn complete_in<'e, 'c: 'e, E>(
         on: E,
         holder: &Holder,
         recording: &Recording,
         retention: Duration,
-    ) -> Result<(), StoreError>
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<'e, 'c, E, DB>
     where
-        E: sqlx::Executor<'c, Database = DB>,
+        E: sqlx::Executor<'c, Database = DB> + 'e,
     {
-        complete_in(on, holder, recording, retention).await
+        complete_in(on, holder, recording, retention)
     }
 
     /// Gives the key back in the caller's transaction.
@@ -111,16 +111,20 @@ impl<DB: Dialect> SqlStore<DB> {
     /// # Errors
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here, or has marked it. Other kinds if the
     /// database failed.
-    pub async fn abandon_in<'c, E>(on: E, holder: &Holder) -> Result<(), StoreError>
+    pub fn abandon_in<'e, 'c: 'e, E>(
+        on: E,
+        holder: &Holder,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<'e, 'c, E, DB>
     where
-        E: sqlx::Executor<'c, Database = DB>,
+        E: sqlx::Executor<'c, Database = DB> + 'e,
     {
         let values = [
             Value::Bytes(holder.record.as_bytes()),
             Value::Bytes(holder.token.as_bytes()),
             Value::Int(machine::micros(RELEASED_FOR)),
         ];
-        held(DB::execute(on, DB::statements().abandon, &values).await?)
+        let running = DB::execute(on, DB::statements().abandon, &values);
+        async move { held(running.await?) }
     }
 
     /// Runs a guarded write by a holder, or says why it must not be.
@@ -169,14 +173,14 @@ impl<DB: Dialect> SqlStore<DB> {
     }
 }
 
-pub(crate) async fn complete_in<'c, E>(
+pub(crate) fn complete_in<'e, 'c: 'e, E>(
     on: E,
     holder: &Holder,
     recording: &Recording,
     retention: Duration,
-) -> Result<(), StoreError>
+) -> Running<'e, ()>
 where
-    E: sqlx::Executor<'c>,
+    E: sqlx::Executor<'c> + 'e,
     E::Database: Dialect,
 {
     let headers = recording.encode_headers();
@@ -188,7 +192,8 @@ where
         Value::Bytes(&headers),
         Value::Bytes(recording.bytes()),
     ];
-    held(E::Database::execute(on, E::Database::statements().complete, &values).await?)
+    let running = E::Database::execute(on, E::Database::statements().complete, &values);
+    Box::pin(async move { held(running.await?) })
 }
 
 #[async_trait]

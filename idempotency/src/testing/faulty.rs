@@ -26,13 +26,15 @@ pub enum Call {
     Purge,
 }
 
-/// On which side of the store a call fails. The caller cannot tell them apart.
+/// Where a call fails. The caller cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The call never arrives.
     Before,
     /// The call is applied; its reply is lost.
     After,
+    /// The call never arrives, and nobody says so.
+    Silence,
 }
 
 /// Fails planned calls with an unknown effect, and passes everything else on.
@@ -77,6 +79,7 @@ impl FaultyStore {
             None => applied.await,
             Some(Side::Before) => Err(lost()),
             Some(Side::After) => applied.await.and(Err(lost())),
+            Some(Side::Silence) => std::future::pending().await,
         }
     }
 }

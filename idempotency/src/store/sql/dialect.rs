@@ -1,9 +1,16 @@
 //! What differs between databases: the statements, the migration lock, and how errors are read.
 
+use std::pin::Pin;
+
+use crate::StoreError;
+
 /// A database this crate knows: `sqlx::Sqlite` and `sqlx::Postgres`. Sealed.
 pub trait Dialect: driver::Driver {}
 
 impl<DB: driver::Driver> Dialect for DB {}
+
+/// A statement on its way in somebody else's transaction.
+pub(crate) type Running<'e, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'e>>;
 
 /// The part of a dialect that is nobody's business outside.
 pub(crate) mod driver {
@@ -11,7 +18,7 @@ pub(crate) mod driver {
 
     use sqlx::{Database, Executor, Pool};
 
-    use super::Value;
+    use super::{Running, Value};
     use crate::StoreError;
     use crate::machine::Entry;
     use crate::store::sql::statements::Statements;
@@ -25,12 +32,13 @@ pub(crate) mod driver {
         /// Creates or upgrades the schema under a lock.
         fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-        /// Runs a guarded write and says how many rows it touched.
-        fn execute<'c, E: Executor<'c, Database = Self>>(
+        /// Runs a guarded write and says how many rows it touched. Boxed, because a handler that awaits an opaque
+        /// future over a borrowed executor cannot be proven `Send` (rust-lang/rust#100013).
+        fn execute<'e, 'c: 'e, E: Executor<'c, Database = Self> + 'e>(
             on: E,
             sql: &'static str,
             values: &[Value<'_>],
-        ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+        ) -> Running<'e, u64>;
 
         /// The same on a connection of the store's own.
         fn touch(
@@ -81,12 +89,13 @@ macro_rules! impl_dialect {
                 $migrate(pool).await
             }
 
-            async fn execute<'c, E: sqlx::Executor<'c, Database = Self>>(
+            fn execute<'e, 'c: 'e, E: sqlx::Executor<'c, Database = Self> + 'e>(
                 on: E,
                 sql: &'static str,
                 values: &[Value<'_>],
-            ) -> Result<u64, StoreError> {
-                Ok(bind(sql, values).execute(on).await.map_err(classify)?.rows_affected())
+            ) -> $crate::store::sql::dialect::Running<'e, u64> {
+                let running = on.execute(bind(sql, values));
+                Box::pin(async move { Ok(running.await.map_err(classify)?.rows_affected()) })
             }
 
             async fn touch(

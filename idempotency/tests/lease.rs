@@ -1,0 +1,215 @@
+//! The lease: renewal, loss, lost replies, and what dropping it means. Time is tokio's and stands still.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![cfg(feature = "testing")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use probity_idempotency::testing::{Call, FaultyStore, Side};
+use probity_idempotency::*;
+use tokio::time::{advance, sleep};
+
+fn stores() -> (Arc<FaultyStore>, Arc<dyn IdempotencyManager>) {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    (Arc::clone(&faulty), faulty)
+}
+
+fn a_claim(effects: Effects) -> Claim {
+    Claim {
+        record: RecordId::from_bytes([7; 32]),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects,
+        terms: Terms::default(),
+    }
+}
+
+fn granted(answer: Answer<LeaseGuard>) -> LeaseGuard {
+    match answer {
+        Answer::Acquired(guard) => guard,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+/// Lets background tasks run until they all wait.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+// proves: I-1
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_renewed_while_the_work_runs_and_lost_at_the_cap() {
+    let (_, manager) = stores();
+    let guard = granted(claim(&manager, &a_claim(Effects::Local)).await.unwrap());
+    let lease = guard.lease();
+    for _ in 0..28 {
+        sleep(Duration::from_secs(10)).await;
+        assert!(!lease.is_lost());
+        assert!(matches!(manager.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::InFlight { .. }));
+    }
+    tokio::time::timeout(Duration::from_secs(21), lease.lost()).await.expect("lost at the cap of 5 min");
+    assert_eq!(lease.effect_starting().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert!(matches!(manager.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_cannot_renew_stops_believing_before_anybody_can_take_over() {
+    let (faulty, manager) = stores();
+    let guard = granted(claim(&manager, &a_claim(Effects::Local)).await.unwrap());
+    for _ in 0..10 {
+        faulty.fail(Call::Renew, Side::Before);
+    }
+    let lease = guard.lease();
+    lease.lost().await;
+    assert!(lease.is_lost());
+    advance(Duration::from_millis(2)).await;
+    assert!(matches!(manager.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
+    assert_eq!(lease.effect_starting().await.unwrap_err().kind(), ErrorKind::LeaseLost);
+}
+
+// proves: I-5
+#[tokio::test(start_paused = true)]
+async fn dropping_a_lease_frees_the_key_only_if_nothing_can_have_happened() {
+    for (effects, mark, free) in [
+        (Effects::Local, false, true),
+        (Effects::Marked, false, true),
+        (Effects::Marked, true, false),
+        (Effects::Opaque, false, false),
+    ] {
+        let (_, manager) = stores();
+        let guard = granted(claim(&manager, &a_claim(effects)).await.unwrap());
+        if mark {
+            guard.lease().effect_starting().await.unwrap();
+        }
+        drop(guard);
+        settle().await;
+        match manager.begin(&a_claim(effects)).await.unwrap() {
+            Answer::Acquired(grant) => assert!(free && grant.attempt == 2, "{effects:?} {mark}"),
+            Answer::Indeterminate(_) => assert!(!free, "{effects:?} {mark}"),
+            other => panic!("{effects:?} {mark}: {other:?}"),
+        }
+    }
+}
+
+// proves: I-7
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_to_any_call_is_found_out_by_asking_again() {
+    for side in [Side::Before, Side::After] {
+        let (faulty, manager) = stores();
+        faulty.fail(Call::Begin, side);
+        let mut guard = granted(claim(&manager, &a_claim(Effects::Marked)).await.unwrap());
+        faulty.fail(Call::MarkEffect, side);
+        guard.lease().effect_starting().await.unwrap();
+        faulty.fail(Call::Complete, side);
+        let settlement = Settlement::Record(Recording::new(201));
+        let written = guard.settle_persistently(&settlement).await.unwrap();
+        assert!(matches!(written, Written::Applied | Written::AlreadyApplied));
+        let retry = manager.begin(&a_claim(Effects::Marked)).await.unwrap();
+        assert_eq!(retry, Answer::Replay(Recording::new(201)), "{side:?}");
+    }
+}
+
+// proves: I-9
+#[tokio::test(start_paused = true)]
+async fn a_claim_nobody_could_confirm_is_an_error_and_is_given_back() {
+    let (faulty, manager) = stores();
+    faulty.fail(Call::Begin, Side::After);
+    faulty.fail(Call::Begin, Side::After);
+    let error = claim(&manager, &a_claim(Effects::Opaque)).await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown);
+    settle().await;
+    assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
+    let (faulty, manager) = stores();
+    let guard = granted(claim(&manager, &a_claim(Effects::Marked)).await.unwrap());
+    for _ in 0..3 {
+        faulty.fail(Call::MarkEffect, Side::After);
+    }
+    assert_eq!(guard.lease().effect_starting().await.unwrap_err().effect(), Effect::Unknown);
+    drop(guard);
+    settle().await;
+    let after = manager.begin(&a_claim(Effects::Marked)).await.unwrap();
+    assert!(matches!(after, Answer::Indeterminate(_)), "the mark was set after all: {after:?}");
+}
+
+struct Says(Recovered, AtomicU32);
+
+#[async_trait]
+impl Recover for Says {
+    async fn recover(&self, cx: &RecoverContext) -> Recovered {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        assert_eq!((cx.attempt(), cx.downstream_key("channel").len()), (1, 40));
+        self.0.clone()
+    }
+}
+
+// proves: I-5
+#[tokio::test(start_paused = true)]
+async fn a_lost_attempt_runs_again_only_when_the_hook_proves_absence() {
+    let result = Recording::payload("7");
+    for (says, expected, runs) in [
+        (Recovered::Done(result.clone()), "Replayed(7)", 0),
+        (Recovered::Absent, "Fresh(8)", 1),
+        (Recovered::Unknown, "Indeterminate", 0),
+    ] {
+        let (_, manager) = stores();
+        let (scope, key) = (Scope::single_tenant(), IdempotencyKey::new("k").unwrap());
+        let print = Fingerprint::of(&HashKey::default(), &[b"job"]);
+        let lost = async |_| Err::<u32, _>("lost");
+        let failed = execute(&manager, &scope, &key, print, &Policy::default(), lost).await;
+        assert!(matches!(failed, Err(ExecuteError::Work("lost"))));
+        settle().await;
+        let (ran, policy) = (AtomicU32::new(0), Policy::default().recover(Says(says, AtomicU32::new(0))));
+        let work = async |lease: Lease| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(lease.attempt(), 2);
+            Ok::<u32, &str>(8)
+        };
+        let execution = execute(&manager, &scope, &key, print, &policy, work).await.unwrap();
+        assert!(format!("{execution:?}").starts_with(expected), "{execution:?}");
+        assert_eq!(ran.load(Ordering::SeqCst), runs);
+    }
+}
+
+// proves: I-2
+#[tokio::test(start_paused = true)]
+async fn a_job_keeps_its_typed_result_and_a_damaged_one_is_an_error() {
+    let (_, manager) = stores();
+    let (scope, key) = (Scope::single_tenant(), IdempotencyKey::new("k").unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"job"]);
+    let policy = Policy::default();
+    for expected in [Execution::Fresh((1, "a".to_owned())), Execution::Replayed((1, "a".to_owned()))] {
+        let work = async |_| Ok::<_, StoreError>((1, "a".to_owned()));
+        assert_eq!(execute(&manager, &scope, &key, print, &policy, work).await.unwrap(), expected);
+    }
+    let other = async |_| Ok::<u64, StoreError>(1);
+    let error = execute(&manager, &scope, &key, print, &policy, other).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::NotRun(source) if source.kind() == ErrorKind::Corrupt));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_memory_store_refuses_new_claims_rather_than_forget_one() {
+    let store = MemoryStore::new().capacity(1000);
+    let mut refused = 0;
+    for record in 0..10 {
+        let claim = Claim { record: RecordId::from_bytes([record; 32]), ..a_claim(Effects::Local) };
+        match store.begin(&claim).await {
+            Ok(_) => {
+                let kept = Duration::from_secs(60);
+                let _ = store.complete(&claim.holder(), &Recording::new(200), kept).await.unwrap();
+            }
+            Err(error) => {
+                assert_eq!((error.kind(), error.effect()), (ErrorKind::Full, Effect::NotApplied));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 7);
+    advance(Duration::from_secs(61)).await;
+    assert!(store.begin(&a_claim(Effects::Local)).await.is_ok(), "what has expired makes room");
+}
