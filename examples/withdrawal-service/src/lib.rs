@@ -1,1 +1,21 @@
-//! Placeholder.
+//! withdrawal-service: merchants' money on its way to their banks.
+//!
+//! A withdrawal waits for as many people as its amount needs, each of whom approves once. What two requests
+//! could break together is decided by one UPDATE. Every POST carries an `Idempotency-Key`, and each row remembers
+//! the request that made it, so that no attempt of it makes a second one.
+//!
+//! Reading order: `domain.rs` (rules), `store.rs` (SQL), `app.rs` (routes).
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod domain;
+mod start;
+mod store;
+
+pub use app::OPENAPI;
+pub use domain::{
+    Balance, BankAccount, NewBankAccount, NewCredit, NewWithdrawal, Speed, Status, Withdrawal,
+    approvals_required,
+};
+pub use start::start;

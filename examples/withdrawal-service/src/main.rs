@@ -1,0 +1,10 @@
+//! Runs withdrawal-service from the environment; everything else is in the library.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    service_shell::run("withdrawal-service", 40014, withdrawal_service::start).await
+}

@@ -1,0 +1,51 @@
+//! Wires the service: database, idempotency records, routes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use probity_idempotency::{Effects, IdempotencyLayer, IdempotencyManager};
+use service_shell::{Drain, Health, Settings, Shell, StartError, database};
+
+use crate::app::{App, Guards, OPENAPI, approver_scope, merchant_scope, routes};
+use crate::store::SCHEMA;
+
+#[cfg(not(feature = "postgres"))]
+type Records = probity_idempotency::SqliteStore;
+#[cfg(feature = "postgres")]
+type Records = probity_idempotency::PostgresStore;
+
+/// Opens everything and returns the router and what to do after it stopped serving.
+///
+/// # Cancel safety
+/// Safe: dropping the future closes what was opened; files and tables that were created stay.
+///
+/// # Errors
+/// [`StartError`] with the remedy.
+pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
+    let pool = database::open(&settings).await?;
+    SCHEMA.apply(&pool).await?;
+    let records = Records::new(pool.clone())
+        .await
+        .map_err(|error| StartError::other("the idempotency records", error))?;
+    let guards = guards(&settings, Arc::new(records));
+    let (merchants, approvers) = (guards.merchants.tasks(), guards.approvers.tasks());
+    let router = routes(&guards).into_router().with_state(App { pool: pool.clone() });
+    let health = Health::named(settings.name).database(&pool);
+    let router = Shell::new(settings.name, health, OPENAPI)?.wrap(router);
+    let drain = Drain::nothing()
+        .then("merchants' requests", move || async move { merchants.drain().await })
+        .then("approvers' requests", move || async move { approvers.drain().await })
+        .close(&pool);
+    Ok((router, drain))
+}
+
+/// A handler is one transaction that may be applied again, so a lost attempt may be taken over:
+/// [`Effects::Local`].
+pub(crate) fn guards(settings: &Settings, records: Arc<dyn IdempotencyManager>) -> Guards {
+    Guards {
+        service_token: settings.service_token.clone(),
+        operator_token: settings.operator_token.clone(),
+        merchants: IdempotencyLayer::new(records.clone()).scope(merchant_scope).effects(Effects::Local),
+        approvers: IdempotencyLayer::new(records).scope(approver_scope).effects(Effects::Local),
+    }
+}

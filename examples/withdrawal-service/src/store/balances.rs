@@ -1,0 +1,73 @@
+//! What merchants own. A credit is booked once, whatever key it came with.
+
+use service_shell::{Id, Money, Pool, Problem, TxError};
+
+use super::Tx;
+use crate::domain::Balance;
+
+/// Books a credit and returns the balance.
+pub(crate) async fn credit(
+    tx: &mut Tx<'_>,
+    merchant: Id,
+    credit_no: &str,
+    money: Money,
+    request: &str,
+) -> Result<Balance, TxError> {
+    let currency = money.currency().code();
+    let booked = sqlx::query(
+        "INSERT INTO balance_credits (merchant_id, credit_no, amount, currency, request)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+    )
+    .bind(merchant)
+    .bind(credit_no)
+    .bind(money.amount())
+    .bind(currency)
+    .bind(request)
+    .execute(&mut *tx)
+    .await?;
+    if booked.rows_affected() == 0 {
+        return booked_before(tx, merchant, currency, request).await;
+    }
+    let balance = sqlx::query_as(
+        "INSERT INTO balances (merchant_id, currency, available) VALUES ($1, $2, $3)
+         ON CONFLICT (merchant_id, currency) DO UPDATE SET available = balances.available + excluded.available
+         RETURNING currency, available, frozen",
+    )
+    .bind(merchant)
+    .bind(currency)
+    .bind(money.amount())
+    .fetch_one(&mut *tx)
+    .await?;
+    Ok(balance)
+}
+
+/// By an earlier attempt of this request, or by another request that used the number.
+async fn booked_before(
+    tx: &mut Tx<'_>,
+    merchant: Id,
+    currency: &str,
+    request: &str,
+) -> Result<Balance, TxError> {
+    sqlx::query_as(
+        "SELECT currency, available, frozen FROM balances
+          WHERE merchant_id = $1 AND currency = $2
+            AND EXISTS (SELECT 1 FROM balance_credits WHERE request = $3)",
+    )
+    .bind(merchant)
+    .bind(currency)
+    .bind(request)
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or_else(|| {
+        Problem::conflict("credit-booked", "this credit_no is booked already: use a new one").into()
+    })
+}
+
+pub(crate) async fn balances(pool: &Pool, merchant: Id) -> Result<Vec<Balance>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT currency, available, frozen FROM balances WHERE merchant_id = $1 ORDER BY currency",
+    )
+    .bind(merchant)
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,215 @@
+//! Withdrawals. Each change of status is one UPDATE that names the status it comes from: of two people who
+//! decide at once, one is first and the other is told.
+
+use service_shell::{Id, Money, Pool, Problem, TxError, public_number, sql_now};
+
+use super::Tx;
+use crate::domain::{NewWithdrawal, Status, Withdrawal, approvals_required};
+
+macro_rules! columns {
+    () => {
+        "id, withdrawal_no, merchant_id, bank_account_id, amount, fee, currency, speed, status,
+         approvals_required, approvals, reason, bank_reference, created_at, updated_at"
+    };
+}
+
+/// A decision about a withdrawal.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// By the merchant, before the money is on its way.
+    Cancel,
+    /// By an approver, before the money is on its way.
+    Reject(String),
+}
+
+/// Inserts a withdrawal to the named account, or to the default one.
+pub(crate) async fn create(
+    tx: &mut Tx<'_>,
+    merchant: Id,
+    new: &NewWithdrawal,
+    money: Money,
+    request: &str,
+) -> Result<Withdrawal, TxError> {
+    let created = sqlx::query_as(concat!("SELECT ", columns!(), " FROM withdrawals WHERE request = $1"))
+        .bind(request)
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some(withdrawal) = created {
+        return Ok(withdrawal);
+    }
+    let account: Option<(Id, String)> = sqlx::query_as(
+        "SELECT id, currency FROM bank_accounts
+          WHERE merchant_id = $1 AND (id = $2 OR ($2 IS NULL AND is_default))",
+    )
+    .bind(merchant)
+    .bind(new.bank_account_id)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some((account, currency)) = account else {
+        let detail = "must be one of this merchant's accounts: add one with POST /api/v1/bank-accounts";
+        return Err(Problem::invalid("bank_account_id", detail).into());
+    };
+    if currency != money.currency().code() {
+        return Err(Problem::invalid("currency", format!("must be the account's, {currency}")).into());
+    }
+    let withdrawal = sqlx::query_as(concat!(
+        "INSERT INTO withdrawals (id, withdrawal_no, merchant_id, bank_account_id, amount, fee, currency, speed,
+                                  approvals_required, request)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING ",
+        columns!()
+    ))
+    .bind(Id::new())
+    .bind(public_number("WD"))
+    .bind(merchant)
+    .bind(account)
+    .bind(money.amount())
+    .bind(new.speed.fee(money))
+    .bind(currency)
+    .bind(new.speed)
+    .bind(approvals_required(money))
+    .bind(request)
+    .fetch_one(&mut *tx)
+    .await?;
+    Ok(withdrawal)
+}
+
+/// One person's approval; the last one needed makes the withdrawal `approved`.
+pub(crate) async fn approve(
+    tx: &mut Tx<'_>,
+    id: Id,
+    person: &str,
+    request: &str,
+) -> Result<Withdrawal, TxError> {
+    // First, so that its row lock puts approvals of one withdrawal into an order.
+    let approved: Option<Withdrawal> = sqlx::query_as(concat!(
+        "UPDATE withdrawals SET approvals = approvals + 1, updated_at = ",
+        sql_now!(),
+        ", status = CASE WHEN approvals + 1 = approvals_required THEN 'approved' ELSE status END
+          WHERE id = $1 AND status = 'pending'
+            AND NOT EXISTS (SELECT 1 FROM withdrawal_approvals a WHERE a.request = $2) RETURNING ",
+        columns!()
+    ))
+    .bind(id)
+    .bind(request)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(approved) = approved else { return approved_before(tx, id, request).await };
+    let counted = sqlx::query(
+        "INSERT INTO withdrawal_approvals (withdrawal_id, person, request) VALUES ($1, $2, $3)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(id)
+    .bind(person)
+    .bind(request)
+    .execute(&mut *tx)
+    .await?;
+    if counted.rows_affected() == 0 {
+        let detail = "this person approved it already: another one is needed";
+        return Err(Problem::conflict("approved-already", detail).into());
+    }
+    Ok(approved)
+}
+
+/// By an earlier attempt of this request, or it cannot be approved any more.
+async fn approved_before(tx: &mut Tx<'_>, id: Id, request: &str) -> Result<Withdrawal, TxError> {
+    let approved = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM withdrawals
+          WHERE id = $1 AND id IN (SELECT withdrawal_id FROM withdrawal_approvals WHERE request = $2)"
+    ))
+    .bind(id)
+    .bind(request)
+    .fetch_optional(&mut *tx)
+    .await?;
+    match approved {
+        Some(withdrawal) => Ok(withdrawal),
+        None => Err(unchanged(tx, id, "approved").await?.into()),
+    }
+}
+
+/// Cancels or rejects, as long as the money is not on its way. Doing it again changes nothing.
+pub(crate) async fn change(
+    tx: &mut Tx<'_>,
+    merchant: Option<Id>,
+    id: Id,
+    change: &Change,
+) -> Result<Withdrawal, TxError> {
+    let (status, reason) = match change {
+        Change::Cancel => (Status::Cancelled, None),
+        Change::Reject(reason) => (Status::Rejected, Some(reason)),
+    };
+    let changed = sqlx::query_as(concat!(
+        "UPDATE withdrawals SET status = $3, reason = COALESCE(reason, $4), updated_at = ",
+        sql_now!(),
+        " WHERE id = $1 AND (merchant_id = $2 OR $2 IS NULL) AND status IN ('pending', 'approved', $3) RETURNING ",
+        columns!()
+    ))
+    .bind(id)
+    .bind(merchant)
+    .bind(status)
+    .bind(reason)
+    .fetch_optional(&mut *tx)
+    .await?;
+    match changed {
+        Some(withdrawal) => Ok(withdrawal),
+        None if visible(tx, merchant, id).await? => Err(unchanged(tx, id, status.as_str()).await?.into()),
+        None => Err(Problem::not_found("withdrawal").into()),
+    }
+}
+
+async fn visible(tx: &mut Tx<'_>, merchant: Option<Id>, id: Id) -> Result<bool, sqlx::Error> {
+    let found: Option<Id> = sqlx::query_scalar("SELECT merchant_id FROM withdrawals WHERE id = $1")
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    Ok(found.is_some_and(|owner| merchant.is_none_or(|merchant| merchant == owner)))
+}
+
+/// Why an UPDATE met no row.
+async fn unchanged(tx: &mut Tx<'_>, id: Id, wanted: &str) -> Result<Problem, sqlx::Error> {
+    let status: Option<Status> = sqlx::query_scalar("SELECT status FROM withdrawals WHERE id = $1")
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    Ok(match status {
+        None => Problem::not_found("withdrawal"),
+        Some(status) => Problem::conflict(
+            "withdrawal-state",
+            format!("the withdrawal is {status} and cannot be {wanted}"),
+        )
+        .with("state", status.as_str()),
+    })
+}
+
+/// Any withdrawal, for approvers.
+pub(crate) async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
+    sqlx::query_as(concat!("SELECT ", columns!(), " FROM withdrawals WHERE id = $1"))
+        .bind(id)
+        .fetch_optional(pool)
+        .await
+}
+
+/// A merchant's own.
+pub(crate) async fn find_of(pool: &Pool, merchant: Id, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
+    Ok(find(pool, id).await?.filter(|withdrawal| withdrawal.merchant_id == merchant))
+}
+
+/// A merchant's own, in the order of creation, after the given one.
+pub(crate) async fn list(
+    pool: &Pool,
+    merchant: Id,
+    after: Option<Id>,
+    limit: i64,
+) -> Result<Vec<Withdrawal>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM withdrawals WHERE merchant_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+    ))
+    .bind(merchant)
+    .bind(after.unwrap_or(Id(uuid::Uuid::nil())))
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,69 @@
+//! As many people as the amount needs, each of them once.
+
+use serde_json::{Value, json};
+
+use crate::platform::{Platform, problem};
+
+#[tokio::test]
+async fn the_last_approval_needed_approves_and_a_person_counts_once() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let large = platform.withdrawal(merchant, 1_000_000).await;
+    assert_eq!(large["approvals_required"], 3);
+    assert_eq!(platform.approve(&large, "ada").await.json::<Value>().await.unwrap()["status"], "pending");
+    for same in ["ada", "Ada", " ada "] {
+        problem(platform.approve(&large, same).await, 409).await;
+    }
+    assert_eq!(platform.approve(&large, "bob").await.json::<Value>().await.unwrap()["approvals"], 2);
+    let approved: Value = platform.approve(&large, "cyd").await.json().await.unwrap();
+    assert_eq!((&approved["status"], &approved["approvals"]), (&json!("approved"), &json!(3)));
+    assert_eq!(problem(platform.approve(&large, "dan").await, 409).await["state"], "approved");
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawal_approvals").await, 3);
+}
+
+#[tokio::test]
+async fn of_concurrent_approvals_exactly_as_many_count_as_are_needed() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let withdrawal = platform.withdrawal(merchant, 100_000).await;
+    let approve = async |person: &str| platform.approve(&withdrawal, person).await.status().as_u16();
+    let (a, b, c, d) = tokio::join!(approve("ada"), approve("ada"), approve("bob"), approve("cyd"));
+    let mut statuses = [a, b, c, d];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 409, 409]);
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawal_approvals").await, 2);
+    assert_eq!(platform.number("SELECT approvals FROM withdrawals WHERE status = 'approved'").await, 2);
+}
+
+#[tokio::test]
+async fn an_approval_lost_after_its_commit_is_taken_over_and_counts_once() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let withdrawal = platform.withdrawal(merchant, 100_000).await;
+    let path = format!("/api/v1/withdrawals/{}/approve", withdrawal["id"].as_str().unwrap());
+    let approve = || async {
+        let request = platform.client.post(platform.url(&path)).bearer_auth("operator-of-the-tests");
+        let request = request.header("idempotency-key", "lost").json(&json!({"approver": "ada"}));
+        request.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    let first = approve().await;
+    assert_eq!(first["approvals"], 1);
+    sqlx::query("DELETE FROM idempotency_records").execute(&platform.pool).await.unwrap();
+    assert_eq!(approve().await, first);
+}
+
+#[tokio::test]
+async fn only_an_approver_with_a_name_approves_what_exists() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let withdrawal = platform.withdrawal(merchant, 10).await;
+    let path = format!("/api/v1/withdrawals/{}/approve", withdrawal["id"].as_str().unwrap());
+    problem(platform.post(merchant, &path, &json!({"approver": "ada"})).await, 401).await;
+    assert_eq!(problem(platform.approve(&withdrawal, " ").await, 422).await["field"], "approver");
+    problem(platform.decide(&withdrawal, "approve", &json!({})).await, 400).await;
+    let nowhere = json!({"id": "00000000-0000-7000-8000-000000000000"});
+    problem(platform.approve(&nowhere, "ada").await, 404).await;
+    let silent = json!({"approver": "ada", "reason": ""});
+    assert_eq!(problem(platform.decide(&withdrawal, "reject", &silent).await, 422).await["field"], "reason");
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawal_approvals").await, 0);
+}

@@ -1,0 +1,8 @@
+//! withdrawal-service over real HTTP; `platform.rs` decides on which database.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod accounts;
+mod approvals;
+mod platform;
+mod withdrawals;

@@ -1,0 +1,142 @@
+//! The service on a real listener and a real database. Which database is decided here and nowhere else:
+//! an embedded file, or with `--features postgres` a fresh database of testkit's server.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::Method;
+use reqwest::{RequestBuilder, Response};
+use serde_json::{Value, json};
+use service_shell::{HttpTimeouts, Id, Pool, Settings, database};
+
+const OPERATOR: &str = "operator-of-the-tests";
+pub(crate) const SERVICE: &str = "service-of-the-tests";
+
+pub(crate) struct Platform {
+    pub(crate) base: String,
+    pub(crate) client: reqwest::Client,
+    pub(crate) pool: Pool,
+    pub(crate) settings: Settings,
+    _place: Place,
+}
+
+struct Place {
+    folder: testkit::TempDir,
+    #[cfg(feature = "postgres")]
+    database: testkit::TestDatabase,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place {
+            folder: testkit::temp_dir(),
+            #[cfg(feature = "postgres")]
+            database: testkit::Postgres::shared().database(),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let vars = [
+            ("DATA_DIR", self.folder.path().to_str().unwrap()),
+            ("SERVICE_TOKEN", SERVICE),
+            ("OPERATOR_TOKEN", OPERATOR),
+            #[cfg(feature = "postgres")]
+            ("DATABASE_URL", self.database.url()),
+        ];
+        Settings::from_vars("withdrawal-service", 0, vars).unwrap()
+    }
+}
+
+impl Platform {
+    pub(crate) async fn start() -> Platform {
+        let place = Place::new();
+        let settings = place.settings();
+        let base = serve(settings.clone()).await;
+        let pool = database::open(&settings).await.unwrap();
+        let client = service_shell::http_client(HttpTimeouts::default()).unwrap();
+        Platform { base, client, pool, settings, _place: place }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// A call of another service on behalf of a merchant, with a key of its own.
+    pub(crate) fn call(&self, merchant: Id, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, self.url(path)).bearer_auth(SERVICE);
+        request.header("x-merchant-id", merchant.to_string()).header("idempotency-key", key())
+    }
+
+    pub(crate) async fn post(&self, merchant: Id, path: &str, body: &Value) -> Response {
+        self.call(merchant, Method::POST, path).json(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, merchant: Id, path: &str) -> Value {
+        self.call(merchant, Method::GET, path).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// A decision of an approver.
+    pub(crate) async fn decide(&self, withdrawal: &Value, verb: &str, body: &Value) -> Response {
+        let path = format!("/api/v1/withdrawals/{}/{verb}", withdrawal["id"].as_str().unwrap());
+        let request =
+            self.client.post(self.url(&path)).bearer_auth(OPERATOR).header("idempotency-key", key());
+        request.json(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn approve(&self, withdrawal: &Value, approver: &str) -> Response {
+        self.decide(withdrawal, "approve", &json!({"approver": approver})).await
+    }
+
+    /// A merchant with one account.
+    pub(crate) async fn merchant(&self) -> Id {
+        let merchant = Id::new();
+        let added = self.post(merchant, "/api/v1/bank-accounts", &account("acct_ok")).await;
+        assert_eq!(added.status(), 201);
+        merchant
+    }
+
+    /// A pending withdrawal of whole dollars.
+    pub(crate) async fn withdrawal(&self, merchant: Id, dollars: i64) -> Value {
+        let reply = self.post(merchant, "/api/v1/withdrawals", &withdrawal(dollars)).await;
+        assert_eq!(reply.status(), 201);
+        reply.json().await.unwrap()
+    }
+
+    /// One number of the database, such as a count.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+/// Serves on a free port until the test ends.
+pub(crate) async fn serve(settings: Settings) -> String {
+    let listener = service_shell::bind(settings.address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (router, drain) = withdrawal_service::start(settings).await.unwrap();
+    tokio::spawn(async move {
+        service_shell::serve(listener, router, std::future::pending()).await.unwrap();
+        drain.run().await;
+    });
+    format!("http://{address}")
+}
+
+pub(crate) fn account(number: &str) -> Value {
+    json!({"holder": "Corner Shop", "account": number, "currency": "USD"})
+}
+
+pub(crate) fn withdrawal(dollars: i64) -> Value {
+    json!({"amount": dollars * 100, "currency": "USD", "speed": "normal"})
+}
+
+pub(crate) fn key() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Asserts the shape of every error, and returns it.
+pub(crate) async fn problem(reply: Response, status: u16) -> Value {
+    assert_eq!(reply.headers()["content-type"], "application/problem+json");
+    assert_eq!(reply.status().as_u16(), status, "{}", reply.text().await.unwrap());
+    let body: Value = reply.json().await.unwrap();
+    assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{body}");
+    body
+}
