@@ -116,7 +116,8 @@ impl TryFrom<PaymentBody> for NewPayment {
     type Error = Problem;
 
     fn try_from(body: PaymentBody) -> Result<NewPayment, Problem> {
-        let currency: Currency = body.currency.parse().map_err(|error| Problem::invalid("currency", error))?;
+        let currency: Currency =
+            body.currency.parse().map_err(|error| Problem::invalid("currency", error))?;
         let money = Money::new(body.amount, currency).map_err(|error| Problem::invalid("amount", error))?;
         let order_no = text("order_no", body.order_no, 64)?;
         let plain = order_no.bytes().all(|byte| byte.is_ascii_graphic());
@@ -256,11 +257,17 @@ mod tests {
         assert!(refused(|body| body.order_no = String::new()).starts_with("order_no must be"));
         assert!(refused(|body| body.order_no = "a b".to_owned()).starts_with("order_no must be"));
         assert!(refused(|body| body.order_no = "..".to_owned()).starts_with("order_no must be"));
-        assert!(refused(|body| body.payment_method = "Card!".to_owned()).starts_with("payment_method must be"));
-        assert!(refused(|body| body.description = Some("a\nb".to_owned())).starts_with("description must be"));
+        assert!(
+            refused(|body| body.payment_method = "Card!".to_owned()).starts_with("payment_method must be")
+        );
+        assert!(
+            refused(|body| body.description = Some("a\nb".to_owned())).starts_with("description must be")
+        );
         assert!(refused(|body| body.items = Some(Vec::new())).starts_with("items must be"));
         let item = |quantity, unit_price| Item { name: "tea".to_owned(), quantity, unit_price };
-        assert!(refused(|body| body.items = Some(vec![item(1, 1)])).contains("the sum of the items, which is 1"));
+        assert!(
+            refused(|body| body.items = Some(vec![item(1, 1)])).contains("the sum of the items, which is 1")
+        );
         assert!(refused(|body| body.items = Some(vec![item(i64::MAX, 3)])).starts_with("items add up"));
         assert!(refused(|body| body.items = Some(vec![item(1, -1)])).starts_with("items need"));
     }

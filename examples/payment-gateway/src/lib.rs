@@ -1,1 +1,32 @@
-//! Placeholder.
+//! payment-gateway: a payment is charged once and undone cleanly, whoever retries and whatever crashes.
+//!
+//! One transaction inserts the payment and starts its saga; the saga creates the order and calls the channel;
+//! the idempotency layer answers repetitions with the first answer, and after a crash looks the answer up.
+//!
+//! Reading order: `payments.rs` (the life of a request), `steps.rs` (the saga), `peer.rs` (what an answer of
+//! another service proves), `recover.rs` (after a crash), `app.rs` (wiring).
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod domain;
+mod payments;
+mod peer;
+mod recover;
+mod settings;
+mod steps;
+mod store;
+
+pub use app::start;
+pub use domain::{Item, NewPayment, Payment, PaymentBody, Status};
+pub use settings::Tempo;
+pub use steps::{CallPaymentChannel, Charge, CreateOrder, Order, PaymentRequest};
+pub use store::SCHEMA;
+
+/// The name of the service, as in `cargo run -p payment-gateway`.
+pub const NAME: &str = "payment-gateway";
+/// The port it listens on unless `PORT` says otherwise.
+pub const PORT: u16 = 40003;
+/// The document behind `GET /openapi.json`.
+pub const OPENAPI: &str = include_str!("../openapi.json");

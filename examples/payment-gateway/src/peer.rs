@@ -23,10 +23,7 @@ pub(crate) enum Said {
     /// It did it; this is its answer.
     Yes(Value),
     /// It did not, and says why in its own words: the problem's kind and detail.
-    No {
-        kind: String,
-        reason: String,
-    },
+    No { kind: String, reason: String },
 }
 
 impl Peer {
@@ -119,9 +116,13 @@ mod tests {
     fn only_what_a_peer_names_as_its_refusal_is_one() {
         assert!(matches!(problem(402, "refused"), Ok(Said::No { reason, .. }) if reason == "because"));
         assert!(matches!(problem(422, "invalid-field"), Ok(Said::No { .. })));
-        for (status, kind) in
-            [(409, "in-flight"), (422, "key-reused"), (500, "internal"), (503, "unavailable"), (404, "no-such-route")]
-        {
+        for (status, kind) in [
+            (409, "in-flight"),
+            (422, "key-reused"),
+            (500, "internal"),
+            (503, "unavailable"),
+            (404, "no-such-route"),
+        ] {
             assert!(matches!(problem(status, kind), Err(StepError::Unknown(_))), "{status} {kind}");
         }
         assert!(matches!(problem(401, "authentication-failed"), Err(StepError::Retryable(_))));

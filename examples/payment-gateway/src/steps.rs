@@ -87,7 +87,8 @@ impl SagaStep for CreateOrder {
         let request = cx.input();
         let path = format!("/orders/{}/cancel", segment(&request.order_no));
         let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
-        let evidence = match self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await? {
+        let evidence = match self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await?
+        {
             Said::Yes(answer) => format!("order {} is {}", request.order_no, word(&answer, "status")),
             // The number belongs to another order, so ours was never created and never can be.
             Said::No { kind, .. } if kind == "other-payment" => "the order is not of this payment".to_owned(),

@@ -120,7 +120,11 @@ pub(crate) async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<P
 }
 
 /// A merchant's own payment.
-pub(crate) async fn find(pool: &Pool, merchant: Id, payment_no: &str) -> Result<Option<Payment>, sqlx::Error> {
+pub(crate) async fn find(
+    pool: &Pool,
+    merchant: Id,
+    payment_no: &str,
+) -> Result<Option<Payment>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(concat!(
         "SELECT ",
         columns!(),

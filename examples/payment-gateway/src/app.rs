@@ -1,0 +1,190 @@
+//! Wires the gateway: database, idempotency, sagas, peers, routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::post;
+use http::StatusCode;
+use http::request::Parts;
+use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
+use probity_saga::{Backoff, Orchestrator, Saga, SagaError, StepPolicy};
+use serde_json::{Value, json};
+use service_shell::{
+    Drain, Health, HttpTimeouts, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError, database,
+    http_client,
+};
+
+use crate::auth::{Gatekeeper, Merchant, signed};
+use crate::payments::{self, Gateway};
+use crate::peer::Peer;
+use crate::recover::FindPayment;
+use crate::settings::Tempo;
+use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT};
+use crate::store;
+
+#[cfg(not(feature = "postgres"))]
+type Records = probity_idempotency::SqliteStore;
+#[cfg(feature = "postgres")]
+type Records = probity_idempotency::PostgresStore;
+#[cfg(not(feature = "postgres"))]
+type Sagas = probity_saga::SqliteStore;
+#[cfg(feature = "postgres")]
+type Sagas = probity_saga::PostgresStore;
+
+/// How often payments are looked for whose saga was undone before any step could say so.
+const CLOSE_EVERY: Duration = Duration::from_secs(5);
+
+/// How soon a saga is picked up whose process has not driven it itself.
+const SAGA_POLL: Duration = Duration::from_millis(50);
+
+/// Opens everything and returns the routes, and what to do after serving. Sagas that an earlier process left
+/// behind go on from here.
+///
+/// # Cancel safety
+/// Safe: what was opened is closed again; sagas that were resumed are resumed by the next start.
+///
+/// # Errors
+/// [`StartError`] when a setting or the database cannot be used.
+pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
+    let tempo = Tempo::from_settings(&settings)?;
+    let pool = database::open(&settings).await?;
+    store::SCHEMA.apply(&pool).await?;
+    let records = Records::new(pool.clone())
+        .await
+        .map_err(|error| StartError::other("the idempotency records", error))?;
+    let (sagas, definition) = orchestrator(&settings, &tempo, &pool).await?;
+    let gateway =
+        Gateway { pool: pool.clone(), sagas: sagas.clone(), definition, request_wait: tempo.request_wait };
+    let idempotent = IdempotencyLayer::new(Arc::new(records))
+        .scope(merchant_scope)
+        .effects(Effects::Opaque)
+        .lease(tempo.idempotency_lease)
+        .recover(FindPayment(gateway.clone()));
+    let client = http_client(HttpTimeouts::default())?;
+    let gatekeeper = Gatekeeper {
+        client: client.clone(),
+        merchant_service: settings.peers.merchant.clone(),
+        token: settings.service_token.clone(),
+    };
+    let tasks = idempotent.tasks();
+    let router = routes(idempotent, gatekeeper, &settings.service_token).into_router().with_state(gateway);
+    let health = Health::named(settings.name)
+        .database(&pool)
+        .peer("merchant-service", &client, &settings.peers.merchant)
+        .peer("order-service", &client, &settings.peers.order)
+        .peer("channel-adapter", &client, &settings.peers.channel);
+    let closing = tokio::spawn(close_undone(pool.clone()));
+    let drain = Drain::nothing()
+        .then("requests", move || async move { tasks.drain().await })
+        .then("sagas", move || async move {
+            if let Err(error) = sagas.drain().await {
+                tracing::warn!(%error, "sagas wait for their lease to run out");
+            }
+        })
+        .then("closing", move || async move { closing.abort() })
+        .close(&pool);
+    Ok((Shell::new(settings.name, health, crate::OPENAPI)?.wrap(router), drain))
+}
+
+async fn orchestrator(
+    settings: &Settings,
+    tempo: &Tempo,
+    pool: &Pool,
+) -> Result<(Orchestrator, String), StartError> {
+    let failed = |error: probity_saga::BuildError| StartError::other("the payment saga", error);
+    let client = |total: Duration| http_client(HttpTimeouts { total, ..HttpTimeouts::default() });
+    let (token, peers) = (&settings.service_token, &settings.peers);
+    let orders = Peer::new(&client(tempo.order_timeout)?, &peers.order, token);
+    let channel = Peer::new(&client(tempo.channel_timeout)?, &peers.channel, token);
+    let retries = Backoff::doubling(3, tempo.step_retry, tempo.step_retry.saturating_mul(4));
+    let undo = Backoff::doubling(9, tempo.step_retry, Duration::from_secs(300));
+    let policy = |timeout| StepPolicy::default().retries(retries).undo_retries(undo).timeout(timeout);
+    let saga = Saga::named(PAYMENT)
+        .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: policy(tempo.order_timeout) })
+        .step(CallPaymentChannel {
+            pool: pool.clone(),
+            channel,
+            orders,
+            policy: policy(tempo.channel_timeout),
+        })
+        .build()
+        .map_err(failed)?;
+    let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
+    let definition = saga.fingerprint().to_owned();
+    let sagas = Orchestrator::new(store).lease(tempo.saga_lease).poll(SAGA_POLL).register(saga);
+    Ok((sagas.start().await.map_err(failed)?, definition))
+}
+
+async fn close_undone(pool: Pool) {
+    loop {
+        match store::close_undone(&pool).await {
+            Ok(0) => {}
+            Ok(closed) => tracing::info!(closed, "payments of undone sagas are failed now"),
+            Err(error) => tracing::warn!(%error, "payments of undone sagas cannot be looked for"),
+        }
+        tokio::time::sleep(CLOSE_EVERY).await;
+    }
+}
+
+/// All routes, each behind its own kind of caller.
+pub(crate) fn routes(
+    idempotent: IdempotencyLayer,
+    gatekeeper: Gatekeeper,
+    token: &ServiceToken,
+) -> Routes<Gateway> {
+    // From the inside out: the handler, idempotency, the checks, the signature.
+    let create = post(payments::create).layer(idempotent).layer(from_fn(payments::checked));
+    let merchants = Routes::new()
+        .mount("POST", "/api/v1/payments", create)
+        .get("/api/v1/payments", payments::list)
+        .get("/api/v1/payments/{payment_no}", payments::get)
+        .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
+    let operators = Routes::new().post("/saga/payments/{payment_no}/compensate", compensate).require(token);
+    merchants.merge(operators)
+}
+
+/// Keys belong to the merchant whose signature was verified.
+fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
+    let merchant = parts.extensions.get::<Merchant>().ok_or_else(Refusal::unauthenticated)?;
+    Ok(Scope::new(format!("merchant:{}", merchant.id))?)
+}
+
+/// `POST /saga/payments/{payment_no}/compensate`: an operator turns a saga back.
+async fn compensate(
+    State(gateway): State<Gateway>,
+    Path(payment_no): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
+    let operator = gateway.sagas.operator("service-token");
+    match operator.compensate(PAYMENT, &payment_no, "ordered over HTTP").await {
+        Ok(()) => {}
+        Err(SagaError::NoSuchSaga { .. }) => return Err(Problem::not_found("payment")),
+        Err(error @ (SagaError::Refused { .. } | SagaError::Stale)) => {
+            return Err(Problem::new(StatusCode::CONFLICT, "saga-state", error.to_string()));
+        }
+        Err(error) => return Err(Problem::unavailable("the saga store", &error)),
+    }
+    let view = gateway.sagas.get(PAYMENT, &payment_no).await;
+    let view = view.map_err(|error| Problem::unavailable("the saga store", &error))?;
+    let status = view.map(|view| view.instance.status.to_string());
+    Ok(axum::Json(json!({"payment_no": payment_no, "saga_status": status})))
+}
+
+#[cfg(test)]
+mod tests {
+    use probity_idempotency::MemoryStore;
+
+    use super::*;
+
+    #[test]
+    fn the_document_lists_exactly_the_routes() {
+        let idempotent = IdempotencyLayer::new(Arc::new(MemoryStore::new())).scope(merchant_scope);
+        let token = ServiceToken::new("0123456789abcdef");
+        let client = http_client(HttpTimeouts::default()).unwrap();
+        let gatekeeper = Gatekeeper { client, merchant_service: String::new(), token: token.clone() };
+        let routes = routes(idempotent, gatekeeper, &token);
+        assert_eq!(*routes.listed(), service_shell::operations(crate::OPENAPI));
+    }
+}

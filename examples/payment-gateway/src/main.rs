@@ -1,0 +1,8 @@
+//! The gateway as a process of its own.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    service_shell::run(payment_gateway::NAME, payment_gateway::PORT, payment_gateway::start).await
+}

@@ -1,0 +1,243 @@
+//! The gateway over real HTTP with real neighbours: what a merchant sees, and what is in the databases.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../platform/mod.rs"]
+mod platform;
+mod refusals;
+
+use platform::{Answer, Merchant, Place, Platform, payment, read, serve};
+use serde_json::{Value, json};
+use service_shell::{ServiceToken, Settings};
+
+/// Short steps, so that a silent channel is asked soon.
+const QUICK: [(&str, &str); 2] = [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "10")];
+
+async fn gateway(platform: &Platform, extra: &[(&'static str, &str)]) -> String {
+    let settings = Settings::from_vars("payment-gateway", 0, platform.environment(extra)).unwrap();
+    let (router, _drain) = payment_gateway::start(settings).await.unwrap();
+    serve(router).await
+}
+
+async fn setup(extra: &[(&'static str, &str)]) -> (Platform, Merchant) {
+    let platform = Platform::start().await;
+    let base = gateway(&platform, extra).await;
+    let merchant = platform.merchant(&base).await;
+    (platform, merchant)
+}
+
+async fn pay(merchant: &Merchant, key: &str, body: &Value) -> Answer {
+    merchant.try_pay(key, body).await.unwrap()
+}
+
+async fn count(place: &Place, sql: &'static str) -> i64 {
+    let pool = place.open().await;
+    let found = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+    pool.close().await;
+    found
+}
+
+async fn word(place: &Place, sql: &'static str) -> String {
+    let pool = place.open().await;
+    let found = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+    pool.close().await;
+    found
+}
+
+async fn charges(platform: &Platform) -> i64 {
+    count(&platform.channel, "SELECT COUNT(*) FROM channel_charges WHERE status = 'charged'").await
+}
+
+fn kind(answer: &Answer) -> String {
+    let uri = answer.json()["type"].as_str().unwrap().to_owned();
+    uri.rsplit([':', '#']).next().unwrap().to_owned()
+}
+
+// proves: I-2
+#[tokio::test]
+async fn a_payment_is_charged_once_and_its_repetition_gets_the_same_bytes() {
+    let (platform, merchant) = setup(&[]).await;
+    let body = payment("A-1", "card_ok");
+    let first = pay(&merchant, "key-1", &body).await;
+    assert_eq!((first.status, first.replayed), (201, false), "{first:?}");
+    assert_eq!(first.json()["status"], "success");
+    let again = pay(&merchant, "key-1", &body).await;
+    assert_eq!((again.status, again.replayed, &again.body), (201, true, &first.body));
+    assert_eq!(charges(&platform).await, 1);
+    assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "paid");
+    assert_eq!(word(&platform.gateway, "SELECT status FROM saga_instances").await, "completed");
+    assert_eq!(
+        word(&platform.gateway, "SELECT step_name FROM saga_steps ORDER BY step_order DESC LIMIT 1").await,
+        "CallPaymentChannel"
+    );
+    let path = format!("/api/v1/payments/{}", first.json()["payment_no"].as_str().unwrap());
+    assert_eq!(merchant.get(&path).await.unwrap().json(), first.json());
+}
+
+// proves: I-3
+#[tokio::test]
+async fn the_same_key_with_another_body_is_refused_and_charges_nothing_more() {
+    let (platform, merchant) = setup(&[]).await;
+    assert_eq!(pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.status, 201);
+    let other = pay(&merchant, "key-1", &payment("A-2", "card_ok")).await;
+    assert_eq!((other.status, kind(&other)), (422, "mismatch".to_owned()));
+    assert_eq!(charges(&platform).await, 1);
+}
+
+// proves: I-1
+#[tokio::test]
+async fn while_the_first_request_runs_its_repetition_is_told_to_wait() {
+    let (platform, merchant) = setup(&[]).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_ok");
+    let first = async { pay(&merchant, "key-1", &body).await };
+    let second = async {
+        platform.gate.arrived(1).await;
+        let second = pay(&merchant, "key-1", &body).await;
+        platform.gate.reopen();
+        second
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((second.status, kind(&second)), (409, "in-flight".to_owned()));
+    assert_eq!((first.status, &first.json()["status"]), (201, &json!("success")));
+    assert_eq!(charges(&platform).await, 1);
+}
+
+#[tokio::test]
+async fn a_payment_that_takes_longer_than_the_request_is_processing_until_it_is_asked_for() {
+    let (platform, merchant) = setup(&[("REQUEST_WAIT_MS", "50")]).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_ok");
+    let first = pay(&merchant, "key-1", &body).await;
+    assert_eq!((first.status, &first.json()["status"]), (202, &json!("processing")));
+    platform.gate.reopen();
+    let path = format!("/api/v1/payments/{}", first.json()["payment_no"].as_str().unwrap());
+    while merchant.get(&path).await.unwrap().json()["status"] != "success" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pay(&merchant, "key-1", &body).await.body, first.body, "a replay is the first answer");
+    assert_eq!(charges(&platform).await, 1);
+}
+
+// proves: S-4
+#[tokio::test]
+async fn a_declined_card_cancels_the_order_and_fails_the_payment() {
+    let (platform, merchant) = setup(&[]).await;
+    let body = payment("A-1", "card_declined");
+    let first = pay(&merchant, "key-1", &body).await;
+    let shown = first.json();
+    assert_eq!((first.status, &shown["status"]), (201, &json!("failed")), "{first:?}");
+    assert_eq!(shown["failure_reason"], "card_declined");
+    let again = pay(&merchant, "key-1", &body).await;
+    assert_eq!((again.replayed, &again.body), (true, &first.body));
+    assert_eq!(charges(&platform).await, 0);
+    assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "cancelled");
+    assert_eq!(word(&platform.gateway, "SELECT status FROM saga_instances").await, "compensated");
+}
+
+#[tokio::test]
+async fn a_channel_that_hangs_is_asked_and_the_one_charge_counts() {
+    let (platform, merchant) = setup(&QUICK).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_hangs")).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (201, &json!("success")), "{answer:?}");
+    assert_eq!(charges(&platform).await, 1);
+    assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "paid");
+}
+
+// proves: S-5
+#[tokio::test]
+async fn a_charge_that_never_arrives_is_made_impossible_before_the_payment_fails() {
+    let (platform, merchant) = setup(&QUICK).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_never_arrives")).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (201, &json!("failed")), "{answer:?}");
+    assert_eq!(charges(&platform).await, 0);
+    assert_eq!(word(&platform.channel, "SELECT status FROM channel_payments").await, "cancelled");
+    assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "cancelled");
+}
+
+#[tokio::test]
+async fn a_slow_charge_is_found_although_no_attempt_heard_of_it() {
+    let (platform, merchant) = setup(&[("STEP_TIMEOUT_MS", "100"), ("STEP_RETRY_MS", "60")]).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_slow")).await;
+    let live = charges(&platform).await;
+    match answer.json()["status"].as_str() {
+        Some("success") => assert_eq!(live, 1),
+        Some("failed") => assert_eq!(live, 0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_order_number_under_many_keys_at_once_is_one_payment() {
+    let (platform, merchant) = setup(&[]).await;
+    let body = payment("A-1", "card_ok");
+    let calls = (0..8).map(|n| {
+        let (merchant, body) = (merchant.clone(), body.clone());
+        tokio::spawn(async move { pay(&merchant, &format!("key-{n}"), &body).await.status })
+    });
+    let mut statuses = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        statuses.push(call.await.unwrap());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
+    assert_eq!(count(&platform.gateway, "SELECT COUNT(*) FROM payments").await, 1);
+    assert_eq!(charges(&platform).await, 1);
+}
+
+// proves: I-8
+#[tokio::test]
+async fn merchants_never_meet() {
+    let (platform, ours) = setup(&[]).await;
+    let theirs = platform.merchant(&ours.base).await;
+    let body = payment("A-1", "card_ok");
+    let mine = pay(&ours, "key-1", &body).await;
+    let other = pay(&theirs, "key-1", &body).await;
+    assert_eq!((other.status, other.replayed), (201, false), "the same key and number, another merchant");
+    assert_ne!(mine.json()["payment_no"], other.json()["payment_no"]);
+    let path = format!("/api/v1/payments/{}", mine.json()["payment_no"].as_str().unwrap());
+    assert_eq!(theirs.get(&path).await.unwrap().status, 404);
+    let listed = theirs.get("/api/v1/payments?order_no=A-1").await.unwrap().json();
+    assert_eq!(listed["payments"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["payments"][0]["payment_no"], other.json()["payment_no"]);
+    assert_eq!(charges(&platform).await, 2);
+}
+
+#[tokio::test]
+async fn without_the_order_service_nothing_is_charged_and_nothing_is_guessed() {
+    let nowhere = format!("http://127.0.0.1:{}", testkit::free_port());
+    let mut extra = QUICK.to_vec();
+    extra.push(("ORDER_SERVICE_URL", nowhere.as_str()));
+    let (platform, merchant) = setup(&extra).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.json();
+    let saga = word(&platform.gateway, "SELECT status FROM saga_instances").await;
+    // It failed if it is proven that no order was created; otherwise a person can see it waiting.
+    let told = (answer["status"].as_str().unwrap(), saga.as_str());
+    assert!(matches!(told, ("failed", "compensated") | ("processing", "stuck")), "{told:?}");
+    assert_eq!(charges(&platform).await, 0);
+}
+
+// proves: I-9
+#[tokio::test]
+async fn without_the_merchant_service_nobody_is_let_in() {
+    let nowhere = format!("http://127.0.0.1:{}", testkit::free_port());
+    let platform = Platform::start().await;
+    let base = gateway(&platform, &[("MERCHANT_SERVICE_URL", nowhere.as_str())]).await;
+    let merchant = platform.merchant(&base).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(count(&platform.gateway, "SELECT COUNT(*) FROM payments").await, 0);
+}
+
+#[tokio::test]
+async fn only_an_operator_turns_a_saga_back_and_only_while_it_can() {
+    let (_platform, merchant) = setup(&[]).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.json();
+    let url = |number: &str| format!("{}/saga/payments/{number}/compensate", merchant.base);
+    let payment_no = answer["payment_no"].as_str().unwrap();
+    let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
+    let order = |number: &str| merchant.http.post(url(number)).bearer_auth(token.text());
+    assert_eq!(read(merchant.http.post(url(payment_no))).await.unwrap().status, 401);
+    assert_eq!(read(order("PAY-NONE")).await.unwrap().status, 404);
+    assert_eq!(read(order(payment_no)).await.unwrap().status, 409, "it is completed");
+}
