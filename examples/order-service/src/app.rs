@@ -1,5 +1,5 @@
-//! The routes of the order service. Each write is one transaction, and applying it again changes nothing: so an
-//! attempt that was lost between its commit and the record of its answer is simply taken over.
+//! The routes of the order service. Each write and the record of its answer commit in one transaction, so a
+//! repeated request changes nothing and gets the first answer.
 
 use std::sync::Arc;
 
@@ -7,11 +7,13 @@ use axum::extract::{Path, Query, State};
 use axum::{Json, Router};
 use http::request::Parts;
 use http::{StatusCode, header};
-use probity_idempotency::{Effects, IdempotencyLayer, Recording, Refusal, Scope};
+use probity_idempotency::{Effects, IdempotencyLayer, Lease, Recording, Refusal, Scope, StoreError};
+use probity_txn::Tx;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{
-    Drain, Health, JsonBody, MerchantId, Pool, Problem, Routes, Settings, Shell, StartError, database,
+    Database, Drain, Health, JsonBody, MerchantId, Pool, Problem, Routes, Settings, Shell, StartError,
+    database,
 };
 
 use crate::domain::{NewOrder, Order, OrderBody, number};
@@ -94,6 +96,7 @@ struct Page {
 async fn create(
     State(app): State<App>,
     merchant: MerchantId,
+    lease: Lease,
     JsonBody(body): JsonBody<OrderBody>,
 ) -> Result<Recording, Problem> {
     let new = NewOrder::try_from(body)?;
@@ -111,7 +114,7 @@ async fn create(
                     "the order was cancelled before it arrived: use another number",
                 )),
             };
-            Ok(answer)
+            recorded(tx, &lease, answer).await
         })
         .await
         .map_err(write_failed)
@@ -121,6 +124,7 @@ async fn pay(
     State(app): State<App>,
     merchant: MerchantId,
     Path(order_no): Path<String>,
+    lease: Lease,
     JsonBody(body): JsonBody<PayBody>,
 ) -> Result<Recording, Problem> {
     let payment_no = number("payment_no", body.payment_no)?;
@@ -128,7 +132,7 @@ async fn pay(
     probity_txn::on(&app.pool, "pay_order")
         .run(async |tx| {
             let answer = shown(&store::pay(tx, merchant, &order_no, &payment).await?);
-            Ok(answer)
+            recorded(tx, &lease, answer).await
         })
         .await
         .map_err(write_failed)
@@ -138,6 +142,7 @@ async fn cancel(
     State(app): State<App>,
     merchant: MerchantId,
     Path(order_no): Path<String>,
+    lease: Lease,
     JsonBody(body): JsonBody<ReasonBody>,
 ) -> Result<Recording, Problem> {
     let order_no = number("order_no", order_no)?;
@@ -156,7 +161,7 @@ async fn cancel(
                 ),
                 other => shown(&other),
             };
-            Ok(answer)
+            recorded(tx, &lease, answer).await
         })
         .await
         .map_err(write_failed)
@@ -166,12 +171,13 @@ async fn refund(
     State(app): State<App>,
     merchant: MerchantId,
     Path(order_no): Path<String>,
+    lease: Lease,
     JsonBody(body): JsonBody<ReasonBody>,
 ) -> Result<Recording, Problem> {
     probity_txn::on(&app.pool, "refund_order")
         .run(async |tx| {
             let answer = shown(&store::refund(tx, merchant, &order_no, &body.reason).await?);
-            Ok(answer)
+            recorded(tx, &lease, answer).await
         })
         .await
         .map_err(write_failed)
@@ -195,6 +201,16 @@ async fn list(
         return Err(Problem::invalid("limit", "must be from 1 to 100"));
     }
     Ok(Json(json!({"orders": store::list(&app.pool, merchant, limit).await?})))
+}
+
+/// Records the answer in the transaction that makes it true: both commit, or neither does.
+async fn recorded(
+    tx: &mut Tx<'_, Database>,
+    lease: &Lease,
+    answer: Recording,
+) -> Result<Recording, WriteError> {
+    lease.complete_in(&mut *tx, &answer).await?;
+    Ok(answer)
 }
 
 fn shown(changed: &Changed) -> Recording {
@@ -230,7 +246,17 @@ fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Reco
     Recording::new(status.as_u16()).header(header::CONTENT_TYPE.as_str(), content_type).body(body)
 }
 
-fn write_failed(error: probity_txn::Error<sqlx::Error>) -> Problem {
+/// Why a write did not commit.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// Another attempt holds the key now; `?` rolls this one back.
+    #[error(transparent)]
+    Record(#[from] StoreError),
+}
+
+fn write_failed(error: probity_txn::Error<WriteError>) -> Problem {
     Problem::unavailable("the database", &error)
 }
 

@@ -1,8 +1,8 @@
 //! order-service: orders of merchants, with their items and a log of every change.
 //!
 //! Internal: other services call it with the platform's service token and `X-Merchant-Id`. It is the example
-//! of *local* effects: everything a request does is one transaction in which a repetition finds the first
-//! one's row, so nothing changes twice, whatever crashed in between.
+//! of *local* effects: a write and the record of its answer commit in one transaction (`complete_in`), so a
+//! repeated request cannot change anything twice, whatever crashed in between.
 //!
 //! Reading order: `domain.rs` (rules), `store.rs` (SQL and the barrier), `app.rs` (routes).
 
