@@ -103,7 +103,11 @@ where
     };
     let result = match work(guard.lease()).await {
         Ok(result) => result,
-        Err(error) => return Err(ExecuteError::Work(error)),
+        Err(error) => {
+            // If this fails too, dropping the guard tries once more, and then the lease ends by itself.
+            let _ = guard.give_up().await;
+            return Err(ExecuteError::Work(error));
+        }
     };
     if guard.lease().0.recorded_in().is_some() {
         guard.settled_in_transaction();

@@ -3,6 +3,18 @@
 #[doc = include_str!("../docs/keys.md")]
 pub mod keys {}
 
+#[doc = include_str!("../docs/effects.md")]
+pub mod effects {}
+
+#[doc = include_str!("../docs/jobs.md")]
+pub mod jobs {}
+
+#[doc = include_str!("../docs/your-own-store.md")]
+pub mod your_own_store {}
+
+#[doc = include_str!("../docs/pitfalls.md")]
+pub mod pitfalls {}
+
 #[cfg(feature = "axum")]
 #[doc = include_str!("../docs/axum.md")]
 pub mod axum {}
