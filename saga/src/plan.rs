@@ -10,6 +10,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+pub(crate) use erased::Answer;
 pub(crate) use erased::{AnyInput, AnyStep};
 use erased::{Forward, Undoable};
 

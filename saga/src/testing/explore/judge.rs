@@ -1,0 +1,41 @@
+//! The verdict at the end: does the world agree with what the saga says of itself?
+
+use super::watched::World;
+use crate::machine::{Status, StepStatus};
+use crate::record::Instance;
+
+/// The broken promise, if there is one. `rested` is the saga before frozen workers went on.
+pub(super) fn judge(world: &World, rested: Option<&Instance>) -> Option<String> {
+    let Some((rested, journal)) = rested.zip(world.journal()) else {
+        return Some("S-7: the saga is lost".into());
+    };
+    let now = &journal.instance;
+    if rested.status.is_active() {
+        return Some(format!("S-7: nobody finishes the saga, it is {}", rested.status));
+    }
+    if (rested.row_version, rested.status) != (now.row_version, now.status) {
+        return Some(format!(
+            "S-6: a worker that had lost the saga made it {} of {}",
+            now.status, rested.status
+        ));
+    }
+    for (at, step) in world.shape.steps.iter().enumerate() {
+        let present = world.effect(at).present;
+        let row = journal.steps.get(at);
+        let broken = match now.status {
+            Status::Completed => !present,
+            Status::Compensated => present && step.undo,
+            _ => false,
+        };
+        if broken {
+            let is = if present { "there" } else { "missing" };
+            return Some(format!("S-5: the saga is {}, but the effect of {} is {is}", now.status, step.name));
+        }
+        let undone = row.is_some_and(|row| row.status == StepStatus::Compensated);
+        if undone && row.is_none_or(|row| row.evidence.is_none()) {
+            return Some(format!("S-5: {} is compensated without evidence", step.name));
+        }
+    }
+    let waiting = matches!(now.status, Status::Stuck | Status::Paused);
+    (waiting && now.reason.is_none()).then(|| format!("S-8: the saga is {} without a reason", now.status))
+}

@@ -1,0 +1,190 @@
+//! Steps under observation: each call is a point, each effect is on a ledger, and promises about
+//! the moment of a call are checked at that moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Fate;
+use super::gated::Gate;
+use crate::context::Frame;
+use crate::machine::{Shape, Status, StepStatus};
+use crate::plan::{Answer, AnyInput, AnyStep, Saga};
+use crate::policy::StepPolicy;
+use crate::record::{Document, Instance, Journal};
+use crate::step::{Evidence, Probe, StepError};
+use crate::store::MemoryStore;
+
+/// What outlives the workers of a schedule.
+pub(super) struct World {
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) shape: Shape,
+    fate: Fate,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    effects: BTreeMap<usize, Effect>,
+    broken: Option<String>,
+}
+
+/// The other side of a step: one key to do, one to undo.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Effect {
+    pub(super) present: bool,
+    undone: bool,
+    called: bool,
+    undo_called: bool,
+}
+
+impl World {
+    pub(super) fn new(fate: Fate, shape: Shape) -> Self {
+        Self { store: Arc::new(MemoryStore::new()), shape, fate, ledger: Mutex::default() }
+    }
+
+    pub(super) fn instance(&self) -> Option<Instance> {
+        self.journal().map(|journal| journal.instance)
+    }
+
+    pub(super) fn journal(&self) -> Option<Journal> {
+        self.store.only()
+    }
+
+    pub(super) fn effect(&self, at: usize) -> Effect {
+        self.lock().effects.get(&at).copied().unwrap_or_default()
+    }
+
+    pub(super) fn broken_promise(&self) -> Option<String> {
+        self.lock().broken.clone()
+    }
+
+    fn breaks(&self, promise: String) {
+        self.lock().broken.get_or_insert(promise);
+    }
+
+    fn change<T>(&self, at: usize, change: impl FnOnce(&mut Effect) -> T) -> T {
+        change(self.lock().effects.entry(at).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// S-1 and S-2, at the moment an effect is about to start.
+    fn check_execute(&self, at: usize) {
+        let Some(journal) = self.journal() else {
+            return self.breaks(format!("S-1: step {} starts before its saga is stored", at + 1));
+        };
+        let status = |at: usize| journal.steps.get(at).map(|row| row.status);
+        if (0..at).any(|before| status(before) != Some(StepStatus::Succeeded)) {
+            self.breaks(format!("S-1: step {} starts before the results before it are stored", at + 1));
+        }
+        if matches!(status(at), Some(StepStatus::Succeeded | StepStatus::Compensated)) {
+            self.breaks(format!("S-2: step {} is executed again after its result was stored", at + 1));
+        }
+    }
+
+    /// S-3 and S-4, at the moment an undo is about to start.
+    fn check_compensate(&self, at: usize) {
+        let Some(journal) = self.journal() else {
+            return self.breaks("S-3: an undo starts without a saga".into());
+        };
+        if journal.instance.status != Status::Compensating {
+            self.breaks(format!(
+                "S-3: step {} is undone while the saga is {}",
+                at + 1,
+                journal.instance.status
+            ));
+        }
+        let open = |row: &StepStatus| matches!(row, StepStatus::Succeeded | StepStatus::Unknown);
+        let later = journal.steps.iter().skip(at + 1).zip(&self.shape.steps[at + 1..]);
+        if later.into_iter().any(|(row, step)| step.undo && open(&row.status)) {
+            self.breaks(format!("S-4: step {} is undone before a later one", at + 1));
+        }
+    }
+}
+
+/// Puts every step of a saga under observation.
+pub(super) fn watch(mut saga: Saga, world: &Arc<World>, gate: &Arc<Gate>) -> Saga {
+    let watch = |(at, inner)| -> Box<dyn AnyStep> {
+        Box::new(Watched { inner, at, world: Arc::clone(world), gate: Arc::clone(gate) })
+    };
+    saga.steps = saga.steps.into_iter().enumerate().map(watch).collect();
+    saga
+}
+
+struct Watched {
+    inner: Box<dyn AnyStep>,
+    at: usize,
+    world: Arc<World>,
+    gate: Arc<Gate>,
+}
+
+impl AnyStep for Watched {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.inner.policy()
+    }
+
+    fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
+        Box::pin(async move {
+            self.gate.pass().await;
+            if !self.gate.is_zombie() {
+                self.world.check_execute(self.at);
+            }
+            let effect = self.world.effect(self.at);
+            let first = self.world.change(self.at, |effect| !std::mem::replace(&mut effect.called, true));
+            let last = self.at + 1 == self.world.shape.steps.len();
+            let answered = match self.world.fate {
+                _ if effect.undone => Err(StepError::rejected("this key was undone")),
+                Fate::Refused(at) if at == self.at => Err(StepError::rejected("refused")),
+                Fate::UndoLost(_) if last => Err(StepError::rejected("refused")),
+                Fate::RequestLost(at) if at == self.at && first => {
+                    Err(StepError::unknown("the request was lost"))
+                }
+                fate => {
+                    let answer = self.inner.execute(input, frame).await;
+                    self.world.change(self.at, |effect| effect.present |= answer.is_ok());
+                    match fate {
+                        Fate::AnswerLost(at) if at == self.at && first => {
+                            Err(StepError::unknown("the answer was lost"))
+                        }
+                        _ => answer,
+                    }
+                }
+            };
+            self.gate.pass().await;
+            answered
+        })
+    }
+
+    fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
+        Box::pin(async move {
+            self.gate.hold().await;
+            self.inner.probe(input, frame).await
+        })
+    }
+
+    fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence> {
+        Box::pin(async move {
+            self.gate.pass().await;
+            if !self.gate.is_zombie() {
+                self.world.check_compensate(self.at);
+            }
+            let first =
+                self.world.change(self.at, |effect| !std::mem::replace(&mut effect.undo_called, true));
+            let mut answered = self.inner.compensate(input, frame, done).await;
+            if answered.is_ok() {
+                self.world.change(self.at, |effect| (effect.present, effect.undone) = (false, true));
+            }
+            if self.world.fate == Fate::UndoLost(self.at) && first {
+                answered = Err(StepError::unknown("the answer of the undo was lost"));
+            }
+            self.gate.pass().await;
+            answered
+        })
+    }
+}
