@@ -4,7 +4,7 @@ mod commit;
 mod dropped;
 mod hooks;
 mod limits;
-mod lock;
+pub(crate) mod lock;
 mod misuse;
 mod once;
 mod scope;

@@ -95,3 +95,25 @@ async fn without_the_table_of_tokens_nothing_runs() {
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     bank.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_run_dropped_at_any_await_and_repeated_with_its_token_takes_effect_once() {
+    // proves: T-6
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let add = "UPDATE accounts SET balance = balance + 1 WHERE id = 'b' RETURNING balance";
+    for polls in 1.. {
+        let run = || {
+            on(&bank.pool, "add").once(format!("after {polls} polls")).run(async |tx| {
+                tokio::task::yield_now().await;
+                sqlx::query_scalar::<_, i64>(add).fetch_one(&mut *tx).await
+            })
+        };
+        let finished = super::dropped::poll_then_drop(run(), polls).await.is_some();
+        let (first, second) = (run().await.unwrap(), run().await.unwrap());
+        assert_eq!((first, second), (i64::from(polls), i64::from(polls)));
+        if finished {
+            return;
+        }
+    }
+}

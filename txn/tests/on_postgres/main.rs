@@ -6,6 +6,9 @@ mod bank;
 #[path = "../both/mod.rs"]
 mod both;
 mod conflict;
+mod lock;
+mod lost;
+mod proxy;
 
 use bank::Bank;
 use sqlx::Postgres as Database;

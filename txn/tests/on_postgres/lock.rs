@@ -1,0 +1,162 @@
+use std::time::Duration;
+
+use probity_txn::{Error, Isolation, LockError, Policy, TryLock, on};
+use tokio::sync::{Barrier, oneshot};
+
+use super::Bank;
+use super::both::lock::Account;
+
+/// Holds the lock of `a` until the returned sender is dropped.
+async fn hold_a(bank: &Bank) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let (release, released) = oneshot::channel::<()>();
+    let (locked, is_locked) = oneshot::channel();
+    let pool = bank.pool.clone();
+    let holder = tokio::spawn(async move {
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::query("SELECT 1 FROM accounts WHERE id = 'a' FOR NO KEY UPDATE")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        let _ = locked.send(());
+        let _ = released.await;
+        tx.commit().await.unwrap();
+    });
+    is_locked.await.unwrap();
+    (release, holder)
+}
+
+#[tokio::test]
+async fn a_held_row_is_an_answer_to_those_who_do_not_wait() {
+    let bank = Bank::open(2).await;
+    let (release, holder) = hold_a(&bank).await;
+    on(&bank.pool, "lock")
+        .run(async |tx| {
+            assert!(matches!(tx.try_lock_one::<Account>("a").await?, TryLock::Held));
+            assert!(matches!(tx.try_lock_one::<Account>("b").await?, TryLock::Locked(_)));
+            let free = tx.lock_free::<Account>(["a", "b"]).await?;
+            assert_eq!(free.len(), 1);
+            Ok::<_, LockError>(())
+        })
+        .await
+        .unwrap();
+    let refused =
+        on(&bank.pool, "lock").run(async |tx| tx.lock_one_nowait::<Account>("a").await.map(|_| ())).await;
+    assert!(matches!(refused, Err(Error::App(LockError::Held { table: "accounts" }))));
+    drop(release);
+    holder.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_is_refused_where_it_would_prove_nothing() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "lock")
+        .isolation(Isolation::RepeatableRead)
+        .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()))
+        .await;
+    assert!(matches!(outcome, Err(Error::App(LockError::RepeatableRead))));
+    let outcome = on(&bank.pool, "lock")
+        .isolation(Isolation::RepeatableRead)
+        .run(async |tx| tx.advisory("account", "a").await.map(|_| ()))
+        .await;
+    assert!(matches!(outcome, Err(Error::App(LockError::RepeatableRead))));
+}
+
+#[tokio::test]
+async fn children_can_be_inserted_while_the_parent_is_locked() {
+    let bank = Bank::open(2).await;
+    let (release, holder) = hold_a(&bank).await;
+    // With FOR UPDATE this would wait for the holder, who waits for us.
+    on(&bank.pool, "entry")
+        .run(async |tx| sqlx::query("INSERT INTO entries VALUES ('a', 5)").execute(&mut *tx).await)
+        .await
+        .unwrap();
+    drop(release);
+    holder.await.unwrap();
+}
+
+#[tokio::test]
+async fn runs_that_lock_the_same_rows_in_any_order_never_deadlock() {
+    // proves: T-7
+    let bank = Bank::open(8).await;
+    sqlx::query("INSERT INTO accounts SELECT 'n' || i, 100 FROM generate_series(1, 10) AS i")
+        .execute(&bank.pool)
+        .await
+        .unwrap();
+    let seed = testkit::seed();
+    let start = std::sync::Arc::new(Barrier::new(8));
+    let workers = (0..8_u64).map(|worker| {
+        let pool = bank.pool.clone();
+        let start = start.clone();
+        tokio::spawn(async move {
+            let mut random = testkit::Rng::new(seed ^ worker);
+            start.wait().await;
+            for _ in 0..25 {
+                let mut keys: Vec<_> = (1..=10).map(|number| format!("n{number}")).collect();
+                random.shuffle(&mut keys);
+                keys.truncate(5);
+                // One attempt: a deadlock would be a failure, not a retry.
+                let policy = Policy { attempts: 1, lock_timeout: None, ..Policy::payments() };
+                on(&pool, "shuffle")
+                    .policy(policy)
+                    .run(async |tx| {
+                        for row in tx.lock_many::<Account>(keys.iter().map(String::as_str)).await? {
+                            sqlx::query("UPDATE accounts SET balance = balance + 1 WHERE id = $1")
+                                .bind(row.key())
+                                .execute(&mut *tx)
+                                .await?;
+                        }
+                        Ok::<_, LockError>(())
+                    })
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.unwrap();
+    }
+    let sum: i64 =
+        sqlx::query_scalar("SELECT sum(balance)::bigint FROM accounts").fetch_one(&bank.pool).await.unwrap();
+    assert_eq!(sum, 100 + 10 * 100 + 8 * 25 * 5);
+}
+
+#[tokio::test]
+async fn an_advisory_lock_keeps_the_second_run_out_until_the_first_has_committed() {
+    let bank = Bank::open(2).await;
+    let both = Barrier::new(2);
+    // Check, then insert: without the lock both would find nothing.
+    let register = || {
+        on(&bank.pool, "register").run(async |tx| {
+            if tx.attempt() == 1 {
+                both.wait().await;
+            }
+            tx.advisory("customer", "42").await?;
+            let known: i64 = sqlx::query_scalar("SELECT count(*) FROM entries").fetch_one(&mut *tx).await?;
+            if known == 0 {
+                sqlx::query("INSERT INTO entries VALUES ('a', 1)").execute(&mut *tx).await?;
+            }
+            Ok::<_, LockError>(known)
+        })
+    };
+    let (one, two) = tokio::join!(register(), register());
+    let mut found = [one.unwrap(), two.unwrap()];
+    found.sort_unstable();
+    assert_eq!(found, [0, 1]);
+}
+
+#[tokio::test]
+async fn waiting_for_a_lock_is_not_time_between_statements() {
+    let bank = Bank::open(2).await;
+    let (release, holder) = hold_a(&bank).await;
+    let policy = Policy { between_statements_max: Some(Duration::from_millis(100)), ..Policy::payments() };
+    let run = on(&bank.pool, "patient")
+        .policy(policy)
+        .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()));
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(release);
+    };
+    let (outcome, ()) = tokio::join!(run, later);
+    outcome.unwrap();
+    holder.await.unwrap();
+}

@@ -1,0 +1,190 @@
+//! COMMITs whose answer never comes: three places to break, with and without a token.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use probity_txn::{Effect, Error, Policy, create_token_table, on};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use super::proxy::{Cut, Proxy};
+
+/// How often each break is tried.
+const RUNS: i64 = 200;
+
+/// A pool whose wire can be cut, on a database with one counter.
+async fn behind(proxy: &Proxy, url: &str) -> PgPool {
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(60))
+        .connect(&url.replace(&host(url), &proxy.address()))
+        .await
+        .unwrap();
+    sqlx::raw_sql("CREATE TABLE counter (n BIGINT NOT NULL); INSERT INTO counter VALUES (0)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    create_token_table(&pool).await.unwrap();
+    pool
+}
+
+/// `host:port` of a URL.
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").unwrap().1;
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split('/').next().unwrap().to_owned()
+}
+
+async fn count(tx: &mut probity_txn::Tx<'_, sqlx::Postgres>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("UPDATE counter SET n = n + 1 RETURNING n").fetch_one(&mut *tx).await
+}
+
+async fn counted(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("SELECT n FROM counter").fetch_one(pool).await.unwrap()
+}
+
+/// One run, with a token or without.
+async fn run(pool: &PgPool, token: Option<String>) -> Result<i64, Error<sqlx::Error>> {
+    let transaction = on(pool, "count").policy(Policy {
+        deadline: Duration::from_secs(60),
+        commit_timeout: Duration::from_secs(60),
+        ..Policy::payments()
+    });
+    match token {
+        Some(token) => transaction.once(token).run(async |tx| count(tx).await).await,
+        None => transaction.run(async |tx| count(tx).await).await,
+    }
+}
+
+async fn cut_many_times(cut: Cut, with_token: bool) {
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    for round in 1..=RUNS {
+        proxy.cut_next(cut);
+        let outcome = run(&pool, with_token.then(|| format!("round {round}"))).await;
+        assert_eq!(outcome.unwrap(), round, "{cut:?}");
+        if with_token {
+            let again = run(&pool, Some(format!("round {round}"))).await;
+            assert_eq!(again.unwrap(), round, "the result is kept");
+        }
+    }
+    assert_eq!(counted(&pool).await, RUNS);
+}
+
+#[tokio::test]
+async fn a_commit_that_never_reached_the_server_is_run_again_once() {
+    // proves: T-2
+    cut_many_times(Cut::BeforeTheServer, false).await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_recognised() {
+    // proves: T-2
+    cut_many_times(Cut::BeforeTheAnswer, false).await;
+}
+
+#[tokio::test]
+async fn with_a_token_a_commit_that_never_reached_the_server_is_run_again_once() {
+    // proves: T-6
+    cut_many_times(Cut::BeforeTheServer, true).await;
+}
+
+#[tokio::test]
+async fn with_a_token_a_commit_whose_answer_was_lost_gives_its_result() {
+    // proves: T-6
+    cut_many_times(Cut::BeforeTheAnswer, true).await;
+}
+
+/// How the server goes down while a COMMIT is under way.
+#[derive(Clone, Copy)]
+enum Down {
+    Cleanly,
+    Crashing,
+}
+
+/// Takes the server down at `cut`, brings it back, and then breaks the connection.
+async fn across_a_restart(cut: Cut, down: Down, with_token: bool) -> (Result<i64, Error<sqlx::Error>>, i64) {
+    let mut server = testkit::Postgres::start();
+    let url = server.url().to_owned();
+    let proxy = Proxy::to(host(&url)).await;
+    let pool = behind(&proxy, &url).await;
+    let mut paused = proxy.pause_next(cut);
+    let restart = async move {
+        let go_on = paused.recv().await.unwrap();
+        tokio::task::spawn_blocking(move || {
+            match down {
+                Down::Cleanly => server.stop(),
+                Down::Crashing => server.kill9(),
+            }
+            server.restart();
+            server
+        })
+        .await
+        .map(|server| {
+            drop(go_on);
+            server
+        })
+        .unwrap()
+    };
+    let (outcome, _server) = tokio::join!(run(&pool, with_token.then(|| "T".to_owned())), restart);
+    (outcome, counted(&pool).await)
+}
+
+#[tokio::test]
+async fn a_commit_answered_into_a_clean_restart_is_recognised() {
+    // proves: T-2
+    let (outcome, counted) = across_a_restart(Cut::BeforeTheAnswer, Down::Cleanly, false).await;
+    assert_eq!((outcome.unwrap(), counted), (1, 1));
+}
+
+#[tokio::test]
+async fn a_commit_answered_into_a_crash_is_unknown_without_a_token() {
+    let (outcome, counted) = across_a_restart(Cut::BeforeTheAnswer, Down::Crashing, false).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
+    assert_eq!(error.effect(), Effect::Unknown);
+    assert_eq!(counted, 1);
+}
+
+#[tokio::test]
+async fn a_commit_answered_into_a_crash_gives_its_result_with_a_token() {
+    // proves: T-6
+    let (outcome, counted) = across_a_restart(Cut::BeforeTheAnswer, Down::Crashing, true).await;
+    assert_eq!((outcome.unwrap(), counted), (1, 1));
+}
+
+#[tokio::test]
+async fn a_commit_that_a_crash_swallowed_is_run_again_once() {
+    // proves: T-2
+    // proves: T-6
+    for with_token in [false, true] {
+        let (outcome, counted) = across_a_restart(Cut::BeforeTheServer, Down::Crashing, with_token).await;
+        assert_eq!((outcome.unwrap(), counted), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn hooks_run_after_a_commit_that_had_to_be_looked_up() {
+    // proves: T-8
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    let ran = std::sync::Arc::new(AtomicU32::new(0));
+    for token in [None, Some("T")] {
+        proxy.cut_next(Cut::BeforeTheAnswer);
+        let transaction = on(&pool, "count");
+        let body = async |tx: &mut probity_txn::Tx<'_, sqlx::Postgres>| {
+            let ran = ran.clone();
+            tx.after_commit(async move {
+                ran.fetch_add(1, Ordering::SeqCst);
+            });
+            count(tx).await
+        };
+        match token {
+            Some(token) => transaction.once(token).run(body).await.unwrap(),
+            None => transaction.run(body).await.unwrap(),
+        };
+    }
+    assert_eq!(ran.load(Ordering::SeqCst), 2);
+}
