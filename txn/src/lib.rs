@@ -15,6 +15,8 @@ mod classify;
 mod conclude;
 mod error;
 mod executor;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub mod guide;
 mod hooks;
 mod lock;
 mod nesting;

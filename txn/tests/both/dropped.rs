@@ -7,7 +7,7 @@ use probity_txn::on;
 use super::{Bank, move_60};
 
 /// Polls `future` at most `polls` times, each time after it asked for it, then drops it.
-pub(super) async fn poll_then_drop<F: Future>(future: F, polls: u32) -> Option<F::Output> {
+pub(crate) async fn poll_then_drop<F: Future>(future: F, polls: u32) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
     std::future::poll_fn(|context| {

@@ -1,7 +1,7 @@
 //! What holds on every database.
 
 mod commit;
-mod dropped;
+pub(crate) mod dropped;
 mod hooks;
 mod limits;
 pub(crate) mod lock;

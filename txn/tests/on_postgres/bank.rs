@@ -1,5 +1,5 @@
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, PgPool, Row as _};
 
 /// A database with the accounts `a` (100) and `b` (0), dropped with the value.
 pub(super) struct Bank {
@@ -34,12 +34,15 @@ impl Bank {
     /// Fails if the next borrower of a connection of this pool meets an open transaction.
     pub(super) async fn assert_clean(&self) {
         let mut connection = self.pool.acquire().await.unwrap();
-        // A simple query: in the extended protocol the timestamps differ by themselves.
-        let row = sqlx::raw_sql("SELECT statement_timestamp() = transaction_timestamp()")
-            .fetch_one(&mut *connection)
-            .await
-            .expect("a borrowed connection is not inside an aborted transaction");
-        let alone: bool = row.get(0);
-        assert!(alone, "a borrowed connection is not inside a transaction");
+        assert!(is_clean(&mut connection).await, "a borrowed connection is not inside a transaction");
     }
+}
+
+/// Whether no transaction is open, nor aborted.
+pub(super) async fn is_clean(connection: &mut PgConnection) -> bool {
+    // A simple query: in the extended protocol the timestamps differ by themselves.
+    sqlx::raw_sql("SELECT statement_timestamp() = transaction_timestamp()")
+        .fetch_one(connection)
+        .await
+        .is_ok_and(|row| row.get(0))
 }

@@ -13,7 +13,7 @@ use super::proxy::{Cut, Proxy};
 const RUNS: i64 = 200;
 
 /// A pool whose wire can be cut, on a database with one counter.
-async fn behind(proxy: &Proxy, url: &str) -> PgPool {
+pub(super) async fn behind(proxy: &Proxy, url: &str) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(Duration::from_secs(60))
@@ -29,7 +29,7 @@ async fn behind(proxy: &Proxy, url: &str) -> PgPool {
 }
 
 /// `host:port` of a URL.
-fn host(url: &str) -> String {
+pub(super) fn host(url: &str) -> String {
     let rest = url.split_once("://").unwrap().1;
     let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
     rest.split('/').next().unwrap().to_owned()
@@ -121,10 +121,7 @@ async fn across_a_restart(cut: Cut, down: Down, with_token: bool) -> (Result<i64
             server
         })
         .await
-        .map(|server| {
-            drop(go_on);
-            server
-        })
+        .inspect(|_server| drop(go_on))
         .unwrap()
     };
     let (outcome, _server) = tokio::join!(run(&pool, with_token.then(|| "T".to_owned())), restart);

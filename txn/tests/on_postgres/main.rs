@@ -1,6 +1,6 @@
 //! The promises on PostgreSQL: what holds on every database, and what only PostgreSQL can show.
 #![cfg(feature = "postgres")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bank;
 #[path = "../both/mod.rs"]
@@ -8,6 +8,7 @@ mod both;
 mod conflict;
 mod lock;
 mod lost;
+mod pitfalls;
 mod proxy;
 
 use bank::Bank;

@@ -1,0 +1,30 @@
+//! The guide: chapters to read in order, each compiled and run with the tests.
+//!
+//! 1. [`start`]: the first transaction, and what its failures say
+//! 2. [`retries`]: conflicts, fresh attempts, limits
+//! 3. [`locks`]: parents before sums, witnesses, order, hot rows
+//! 4. [`lost_replies`]: COMMIT without an answer, tokens
+//! 5. [`sqlite`]: one writer, and what that changes
+//! 6. [`poolers`]: PgBouncer and its relatives
+//! 7. [`pitfalls`]: how payment code goes wrong, and the way out of each
+
+#[doc = include_str!("../docs/01-start.md")]
+pub mod start {}
+
+#[doc = include_str!("../docs/02-retries.md")]
+pub mod retries {}
+
+#[doc = include_str!("../docs/03-locks.md")]
+pub mod locks {}
+
+#[doc = include_str!("../docs/04-lost-replies.md")]
+pub mod lost_replies {}
+
+#[doc = include_str!("../docs/05-sqlite.md")]
+pub mod sqlite {}
+
+#[doc = include_str!("../docs/06-poolers.md")]
+pub mod poolers {}
+
+#[doc = include_str!("../docs/07-pitfalls.md")]
+pub mod pitfalls {}

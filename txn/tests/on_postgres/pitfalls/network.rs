@@ -1,0 +1,61 @@
+use probity_txn::on;
+
+use super::super::both::dropped::poll_then_drop;
+use super::super::lost::{behind, host};
+use super::super::proxy::{Cut, Proxy};
+use super::*;
+
+#[tokio::test]
+async fn pitfall_19_a_lost_answer_taken_for_a_failure_pays_twice() {
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    let pay = "UPDATE counter SET n = n + 1";
+
+    proxy.cut_next(Cut::BeforeTheAnswer);
+    for attempt in 1..=2 {
+        let mut naive = begin(&pool).await;
+        say(&mut naive, pay).await.unwrap();
+        // As one query with a statement before it, so that the wire knows this COMMIT.
+        let answer = sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *naive).await;
+        assert_eq!(answer.is_ok(), attempt == 2);
+    }
+    assert_eq!(find(&pool, "SELECT n FROM counter").await, 2, "the damage");
+
+    proxy.cut_next(Cut::BeforeTheAnswer);
+    on(&pool, "pay")
+        .once("PAY-1")
+        .run(async |tx| {
+            query(pay).execute(&mut *tx).await?;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(find(&pool, "SELECT n FROM counter").await, 3, "once");
+}
+
+#[tokio::test]
+async fn pitfall_22_a_cancelled_begin_leaves_its_transaction_to_the_next_borrower() {
+    // proves: T-5
+    let bank = Bank::open(1).await;
+    let mut stale = 0;
+    for polls in 1.. {
+        let finished = poll_then_drop(bank.pool.begin(), polls).await.is_some();
+        let mut connection = bank.pool.acquire().await.unwrap();
+        stale += u32::from(!super::super::bank::is_clean(&mut connection).await);
+        sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.unwrap();
+        if finished {
+            break;
+        }
+    }
+    assert!(stale > 0, "the damage: the driver has learnt to roll back; the shield may go");
+
+    for polls in 1.. {
+        let run = on(&bank.pool, "nothing").run(async |_tx| Ok::<_, sqlx::Error>(()));
+        let finished = poll_then_drop(run, polls).await.is_some();
+        bank.assert_clean().await;
+        if finished {
+            break;
+        }
+    }
+}

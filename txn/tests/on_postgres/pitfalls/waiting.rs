@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use probity_txn::{Error, LockError, Misuse, Policy, Reason, on};
+use tokio::sync::Barrier;
+
+use super::*;
+
+/// A pool of one that does not wait long.
+async fn narrow(bank: &Bank) -> PgPool {
+    sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_millis(100))
+        .connect_with((*bank.pool.connect_options()).clone())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn pitfall_23_an_external_call_inside_a_transaction_starves_the_pool() {
+    let bank = Bank::open(1).await;
+    let pool = narrow(&bank).await;
+    let mut naive = begin(&pool).await;
+    say(&mut naive, "SELECT 1").await.unwrap();
+    let external_call = tokio::time::sleep(Duration::from_millis(300));
+    let (other, ()) = tokio::join!(pool.acquire(), external_call);
+    assert!(matches!(other, Err(sqlx::Error::PoolTimedOut)), "the damage");
+    naive.commit().await.unwrap();
+
+    let policy = Policy { between_statements_max: Some(Duration::from_millis(50)), ..Policy::payments() };
+    let outcome = on(&bank.pool, "pay")
+        .policy(policy)
+        .run(async |tx| {
+            query("SELECT 1").execute(&mut *tx).await?;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::RolledBack(Reason::BetweenStatements { .. }))));
+}
+
+#[tokio::test]
+async fn pitfall_24_locks_in_different_orders_deadlock() {
+    let bank = Bank::open(2).await;
+    let (lock_a, lock_b) = (
+        "SELECT 1 FROM accounts WHERE id = 'a' FOR UPDATE",
+        "SELECT 1 FROM accounts WHERE id = 'b' FOR UPDATE",
+    );
+    let (mut a, mut b) = (begin(&bank.pool).await, begin(&bank.pool).await);
+    say(&mut a, lock_a).await.unwrap();
+    say(&mut b, lock_b).await.unwrap();
+    let (one, two) = tokio::join!(
+        async {
+            let answer = say(&mut a, lock_b).await;
+            a.rollback().await.unwrap();
+            answer
+        },
+        async {
+            let answer = say(&mut b, lock_a).await;
+            b.rollback().await.unwrap();
+            answer
+        }
+    );
+    assert!(one.is_err() != two.is_err(), "the damage: one of them is the victim");
+
+    let start = Barrier::new(2);
+    let run = async |keys: [&str; 2]| {
+        on(&bank.pool, "transfer")
+            .attempts(1)
+            .run(async |tx| {
+                start.wait().await;
+                tx.lock_many::<Account>(keys).await.map(|rows| rows.len())
+            })
+            .await
+    };
+    let (one, two): (Result<_, Error<LockError>>, _) = tokio::join!(run(["a", "b"]), run(["b", "a"]));
+    assert_eq!((one.unwrap(), two.unwrap()), (2, 2));
+}
+
+#[tokio::test]
+async fn pitfall_26_a_second_connection_while_holding_the_first_waits_for_itself() {
+    let bank = Bank::open(1).await;
+    let pool = narrow(&bank).await;
+    let naive = begin(&pool).await;
+    let second = query("INSERT INTO entries VALUES ('a', 1)").execute(&pool).await;
+    assert!(matches!(second, Err(sqlx::Error::PoolTimedOut)), "the damage");
+    naive.rollback().await.unwrap();
+
+    let outcome = on(&bank.pool, "outer")
+        .run(async |_tx| on(&bank.pool, "audit").run(async |_tx| Ok::<_, sqlx::Error>(())).await)
+        .await;
+    assert!(matches!(outcome, Err(Error::App(Error::Misuse(Misuse::Nested { .. })))));
+}
