@@ -148,12 +148,12 @@ async fn an_advisory_lock_keeps_the_second_run_out_until_the_first_has_committed
 async fn waiting_for_a_lock_is_not_time_between_statements() {
     let bank = Bank::open(2).await;
     let (release, holder) = hold_a(&bank).await;
-    let policy = Policy { between_statements_max: Some(Duration::from_millis(100)), ..Policy::payments() };
+    let policy = Policy { between_statements_max: Some(Duration::from_millis(500)), ..Policy::payments() };
     let run = on(&bank.pool, "patient")
         .policy(policy)
         .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()));
     let later = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
         drop(release);
     };
     let (outcome, ()) = tokio::join!(run, later);

@@ -9,7 +9,7 @@ use super::*;
 async fn narrow(bank: &Bank) -> PgPool {
     sqlx::postgres::PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_millis(100))
+        .acquire_timeout(Duration::from_secs(1))
         .connect_with((*bank.pool.connect_options()).clone())
         .await
         .unwrap()
@@ -21,7 +21,7 @@ async fn pitfall_23_an_external_call_inside_a_transaction_starves_the_pool() {
     let pool = narrow(&bank).await;
     let mut naive = begin(&pool).await;
     say(&mut naive, "SELECT 1").await.unwrap();
-    let external_call = tokio::time::sleep(Duration::from_millis(300));
+    let external_call = tokio::time::sleep(Duration::from_millis(1500));
     let (other, ()) = tokio::join!(pool.acquire(), external_call);
     assert!(matches!(other, Err(sqlx::Error::PoolTimedOut)), "the damage");
     naive.commit().await.unwrap();
