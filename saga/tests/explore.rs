@@ -1,6 +1,5 @@
 //! The promises under every cut of a four-step saga, and an explorer that is seen to fail.
 #![cfg(feature = "testing")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use probity_saga::testing::explore;
 use probity_saga::{

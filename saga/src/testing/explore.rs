@@ -23,8 +23,8 @@
 //! For every way a step can answer (as it does, refused, its answer lost, its request lost, its undo
 //! lost) the saga runs on a memory store in virtual time, and the worker is stopped before and after
 //! each store call and each effect: dead for ever, or frozen and going on after another worker has
-//! finished. Where no message is lost, that second worker is stopped at each of its points as well.
-//! Then the promises are checked. The other side of each step is taken to honour its key: a key once undone is refused.
+//! finished. Where no message is lost, at each point of that second worker it is stopped as well, or
+//! the first one goes on beside it. Then the promises are checked. The other side of each step is taken to honour its key: a key once undone is refused.
 
 mod gated;
 mod judge;
@@ -84,7 +84,7 @@ struct Schedule {
     fate: Fate,
     first_cut: Option<usize>,
     second_cut: Option<usize>,
-    /// The stopped workers go on after the saga has come to rest.
+    /// The stopped worker goes on: when the second one is at its cut, or after the saga came to rest.
     zombies: bool,
 }
 
@@ -97,12 +97,15 @@ impl fmt::Display for Schedule {
             Fate::RequestLost(at) => write!(f, "the request of step {} is lost", at + 1)?,
             Fate::UndoLost(at) => write!(f, "the undo of step {} loses its answer", at + 1)?,
         }
-        for (worker, cut) in [("first", self.first_cut), ("second", self.second_cut)] {
-            if let Some(cut) = cut {
-                write!(f, ", the {worker} worker stops at point {cut}")?;
-            }
+        if let Some(cut) = self.first_cut {
+            write!(f, ", the first worker stops at point {cut}")?;
         }
-        if self.zombies { f.write_str(" and goes on later") } else { Ok(()) }
+        match (self.second_cut, self.zombies) {
+            (Some(cut), true) => write!(f, " and goes on when the second is at its point {cut}"),
+            (Some(cut), false) => write!(f, ", the second worker stops at point {cut}"),
+            (None, true) => f.write_str(" and goes on after the end"),
+            (None, false) => Ok(()),
+        }
     }
 }
 
@@ -127,8 +130,10 @@ pub fn explore<I: Payload + Clone>(
             // A lost message and two deaths add time, and no case that each alone does not show.
             let alone_is_enough = matches!(fate, Fate::AnswerLost(_) | Fate::RequestLost(_));
             for second in 0..if alone_is_enough { 0 } else { again } {
-                let twice = Schedule { second_cut: Some(second), zombies: second % 2 == 0, ..dead };
-                one(&input, &saga, twice, &mut report)?;
+                for zombies in [false, true] {
+                    let twice = Schedule { second_cut: Some(second), zombies, ..dead };
+                    one(&input, &saga, twice, &mut report)?;
+                }
             }
         }
     }
@@ -193,7 +198,8 @@ async fn run<I: Payload + Clone>(
     let mut gates: Vec<Arc<Gate>> = Vec::new();
     let mut frozen = Vec::new();
     for cut in [schedule.first_cut, schedule.second_cut, None] {
-        let gate = Arc::new(Gate::new(cut));
+        let releases = gates.first().filter(|_| schedule.zombies && cut.is_some()).cloned();
+        let gate = Arc::new(Gate::new(cut, releases));
         gates.push(Arc::clone(&gate));
         let watched = watched::watch(saga()?, &world, &gate);
         let name = watched.name().to_owned();

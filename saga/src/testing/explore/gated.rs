@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -16,6 +17,8 @@ use crate::store::{MemoryStore, SagaStore};
 /// Stops one worker at one point, for ever or until it is opened.
 pub(super) struct Gate {
     cut: Option<usize>,
+    /// Whom to let go on at the cut, instead of stopping.
+    releases: Option<Arc<Gate>>,
     passed: AtomicUsize,
     state: watch::Sender<State>,
 }
@@ -28,14 +31,18 @@ enum State {
 }
 
 impl Gate {
-    pub(super) fn new(cut: Option<usize>) -> Self {
-        Self { cut, passed: AtomicUsize::new(0), state: watch::Sender::new(State::Running) }
+    pub(super) fn new(cut: Option<usize>, releases: Option<Arc<Self>>) -> Self {
+        Self { cut, releases, passed: AtomicUsize::new(0), state: watch::Sender::new(State::Running) }
     }
 
     /// A point. At the cut, the worker stops here, and everywhere else.
     pub(super) async fn pass(&self) {
         let point = self.passed.fetch_add(1, Ordering::SeqCst);
-        if Some(point) == self.cut {
+        if let (true, Some(stopped)) = (Some(point) == self.cut, &self.releases) {
+            stopped.open();
+            // Let it run into whatever it was about to do before this worker goes on.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        } else if Some(point) == self.cut {
             self.state.send_if_modified(|state| {
                 let running = *state == State::Running;
                 if running {
@@ -68,7 +75,7 @@ impl Gate {
 
     /// Whether this worker was stopped and goes on now: what it does is late by design.
     pub(super) fn is_zombie(&self) -> bool {
-        self.cut.is_some() && *self.state.borrow() == State::Open
+        self.cut.is_some() && self.releases.is_none() && *self.state.borrow() == State::Open
     }
 
     pub(super) fn points(&self) -> usize {

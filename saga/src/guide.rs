@@ -1,0 +1,16 @@
+//! The guide, chapter by chapter. The first saga is on the front page.
+
+#[doc = include_str!("../docs/01-unknown-outcomes.md")]
+pub mod unknown_outcomes {}
+
+#[doc = include_str!("../docs/02-undo.md")]
+pub mod undo {}
+
+#[doc = include_str!("../docs/03-testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("../docs/04-operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("../docs/05-your-own-store.md")]
+pub mod your_own_store {}
