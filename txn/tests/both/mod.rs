@@ -1,6 +1,7 @@
 //! What holds on every database.
 
 mod commit;
+mod conserve;
 pub(crate) mod dropped;
 mod hooks;
 mod limits;
