@@ -10,6 +10,8 @@ use probity_idempotency::{IdempotencyLayer, Recording, Refusal, Scope};
 use serde::Serialize;
 use service_shell::{MerchantId, Pool, Problem, Routes, ServiceToken};
 
+use crate::payouts::Payouts;
+
 /// The description of every route, held against the router by a test.
 pub const OPENAPI: &str = include_str!("../openapi.json");
 
@@ -17,6 +19,7 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) pool: Pool,
+    pub(crate) payouts: Payouts,
 }
 
 /// The two bearers and the idempotency of the two kinds of callers.
@@ -45,6 +48,7 @@ pub(crate) fn routes(guards: &Guards) -> Routes<App> {
     let approvers = Routes::new()
         .post("/api/v1/withdrawals/{id}/approve", withdrawals::approve)
         .post("/api/v1/withdrawals/{id}/reject", withdrawals::reject)
+        .post("/api/v1/withdrawals/{id}/execute", withdrawals::execute)
         .map(|router| router.route_layer(guards.approvers.clone()))
         .require(&guards.operator_token);
     merchants.merge(approvers)

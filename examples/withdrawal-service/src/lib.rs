@@ -4,13 +4,17 @@
 //! could break together is decided by one UPDATE. Every POST carries an `Idempotency-Key`, and each row remembers
 //! the request that made it, so that no attempt of it makes a second one.
 //!
-//! Reading order: `domain.rs` (rules), `store.rs` (SQL), `app.rs` (routes).
+//! Reading order: `domain.rs` (rules), `store.rs` (SQL), `steps.rs` (the saga that moves the money), `app.rs`
+//! (routes).
 
 #![forbid(unsafe_code)]
 
 mod app;
+mod bank;
 mod domain;
+mod payouts;
 mod start;
+mod steps;
 mod store;
 
 pub use app::OPENAPI;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use probity_idempotency::{Effects, IdempotencyLayer, IdempotencyManager};
-use service_shell::{Drain, Health, Settings, Shell, StartError, database};
+use service_shell::{Drain, Health, HttpTimeouts, Settings, Shell, StartError, database, http_client};
 
 use crate::app::{App, Guards, OPENAPI, approver_scope, merchant_scope, routes};
+use crate::payouts::Payouts;
 use crate::store::SCHEMA;
 
 #[cfg(not(feature = "postgres"))]
@@ -27,14 +28,24 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let records = Records::new(pool.clone())
         .await
         .map_err(|error| StartError::other("the idempotency records", error))?;
+    let payouts = Payouts::start(&settings, &pool).await?;
+    let sweeping = tokio::spawn(payouts.clone().sweep());
     let guards = guards(&settings, Arc::new(records));
     let (merchants, approvers) = (guards.merchants.tasks(), guards.approvers.tasks());
-    let router = routes(&guards).into_router().with_state(App { pool: pool.clone() });
-    let health = Health::named(settings.name).database(&pool);
+    let router =
+        routes(&guards).into_router().with_state(App { pool: pool.clone(), payouts: payouts.clone() });
+    let client = http_client(HttpTimeouts::default())?;
+    let health = Health::named(settings.name).database(&pool).peer(
+        "channel-adapter",
+        &client,
+        &settings.peers.channel,
+    );
     let router = Shell::new(settings.name, health, OPENAPI)?.wrap(router);
     let drain = Drain::nothing()
         .then("merchants' requests", move || async move { merchants.drain().await })
         .then("approvers' requests", move || async move { approvers.drain().await })
+        .then("sweeping", move || async move { sweeping.abort() })
+        .then("sagas", move || payouts.drain())
         .close(&pool);
     Ok((router, drain))
 }

@@ -86,6 +86,14 @@ pub(super) async fn approve(
     answer(StatusCode::OK, &withdrawal)
 }
 
+/// Answers as soon as the intent is durable; the withdrawal says how far it is.
+pub(super) async fn execute(State(app): State<App>, Path(id): Path<Id>) -> Result<Recording, Problem> {
+    let (withdrawal, payout) =
+        probity_txn::on(&app.pool, "withdrawal.execute").run(async |tx| store::execute(tx, id).await).await?;
+    app.payouts.run(&payout).await;
+    answer(StatusCode::ACCEPTED, &withdrawal)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rejection {

@@ -5,11 +5,20 @@ use service_shell::{Id, Money, Pool, Problem, TxError, public_number, sql_now};
 
 use super::Tx;
 use crate::domain::{NewWithdrawal, Status, Withdrawal, approvals_required};
+use crate::steps::Payout;
 
 macro_rules! columns {
     () => {
         "id, withdrawal_no, merchant_id, bank_account_id, amount, fee, currency, speed, status,
          approvals_required, approvals, reason, bank_reference, created_at, updated_at"
+    };
+}
+
+macro_rules! payouts {
+    () => {
+        "SELECT w.id AS withdrawal_id, w.withdrawal_no, w.merchant_id, w.amount, w.amount + w.fee AS total,
+                w.currency, a.account
+           FROM withdrawals w JOIN bank_accounts a ON a.id = w.bank_account_id"
     };
 }
 
@@ -156,6 +165,27 @@ pub(crate) async fn change(
         None if visible(tx, merchant, id).await? => Err(unchanged(tx, id, status.as_str()).await?.into()),
         None => Err(Problem::not_found("withdrawal").into()),
     }
+}
+
+/// Sends an approved withdrawal on its way. Doing it again while it is on its way changes nothing.
+pub(crate) async fn execute(tx: &mut Tx<'_>, id: Id) -> Result<(Withdrawal, Payout), TxError> {
+    let started = sqlx::query_as(concat!(
+        "UPDATE withdrawals SET status = 'processing', updated_at = ",
+        sql_now!(),
+        " WHERE id = $1 AND status IN ('approved', 'processing') RETURNING ",
+        columns!()
+    ))
+    .bind(id)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(started) = started else { return Err(unchanged(tx, id, "executed").await?.into()) };
+    let payout = sqlx::query_as(concat!(payouts!(), " WHERE w.id = $1")).bind(id).fetch_one(&mut *tx).await?;
+    Ok((started, payout))
+}
+
+/// Withdrawals on their way, oldest first.
+pub(crate) async fn unfinished(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error> {
+    sqlx::query_as(concat!(payouts!(), " WHERE w.status = 'processing' ORDER BY w.id")).fetch_all(pool).await
 }
 
 async fn visible(tx: &mut Tx<'_>, merchant: Option<Id>, id: Id) -> Result<bool, sqlx::Error> {

@@ -4,5 +4,6 @@
 
 mod accounts;
 mod approvals;
+mod execution;
 mod platform;
 mod withdrawals;

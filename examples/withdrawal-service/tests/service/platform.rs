@@ -16,6 +16,8 @@ pub(crate) struct Platform {
     pub(crate) client: reqwest::Client,
     pub(crate) pool: Pool,
     pub(crate) settings: Settings,
+    /// The bank's own ledger.
+    pub(crate) ledger: Pool,
     _place: Place,
 }
 
@@ -23,6 +25,8 @@ struct Place {
     folder: testkit::TempDir,
     #[cfg(feature = "postgres")]
     database: testkit::TestDatabase,
+    #[cfg(feature = "postgres")]
+    bank: testkit::TestDatabase,
 }
 
 impl Place {
@@ -31,29 +35,49 @@ impl Place {
             folder: testkit::temp_dir(),
             #[cfg(feature = "postgres")]
             database: testkit::Postgres::shared().database(),
+            #[cfg(feature = "postgres")]
+            bank: testkit::Postgres::shared().database(),
         }
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, bank: &str) -> Settings {
         let vars = [
             ("DATA_DIR", self.folder.path().to_str().unwrap()),
             ("SERVICE_TOKEN", SERVICE),
             ("OPERATOR_TOKEN", OPERATOR),
+            ("CHANNEL_ADAPTER_URL", bank),
+            // Shorter than the bank's silence, and patient enough for a busy machine.
+            ("BANK_TIMEOUT_MS", "1000"),
+            ("STEP_RETRY_MS", "20"),
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.database.url()),
         ];
         Settings::from_vars("withdrawal-service", 0, vars).unwrap()
+    }
+
+    fn bank(&self) -> Settings {
+        let vars = [
+            ("DATA_DIR", self.folder.path().to_str().unwrap()),
+            ("SERVICE_TOKEN", SERVICE),
+            ("OPERATOR_TOKEN", OPERATOR),
+            ("CHANNEL_HANG_MS", "1500"),
+            #[cfg(feature = "postgres")]
+            ("DATABASE_URL", self.bank.url()),
+        ];
+        Settings::from_vars("channel-adapter", 0, vars).unwrap()
     }
 }
 
 impl Platform {
     pub(crate) async fn start() -> Platform {
         let place = Place::new();
-        let settings = place.settings();
+        let bank = place.bank();
+        let settings = place.settings(&serve_bank(bank.clone()).await);
+        let ledger = database::open(&bank).await.unwrap();
         let base = serve(settings.clone()).await;
         let pool = database::open(&settings).await.unwrap();
         let client = service_shell::http_client(HttpTimeouts::default()).unwrap();
-        Platform { base, client, pool, settings, _place: place }
+        Platform { base, client, pool, settings, ledger, _place: place }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -109,9 +133,18 @@ impl Platform {
 
 /// Serves on a free port until the test ends.
 pub(crate) async fn serve(settings: Settings) -> String {
+    let started = withdrawal_service::start(settings.clone()).await.unwrap();
+    listen(settings, started).await
+}
+
+async fn serve_bank(settings: Settings) -> String {
+    let started = channel_adapter::start(settings.clone()).await.unwrap();
+    listen(settings, started).await
+}
+
+async fn listen(settings: Settings, (router, drain): (axum::Router, service_shell::Drain)) -> String {
     let listener = service_shell::bind(settings.address).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (router, drain) = withdrawal_service::start(settings).await.unwrap();
     tokio::spawn(async move {
         service_shell::serve(listener, router, std::future::pending()).await.unwrap();
         drain.run().await;

@@ -1,0 +1,94 @@
+//! Starts the sagas of withdrawals, and sees to it that none is forgotten.
+//!
+//! Invariant: a row in `processing` is the intent to pay it out. Starting its saga again is harmless, so a
+//! process that dies between the commit of the row and the start of the saga loses nothing: the next sweep
+//! starts what has no saga.
+
+use std::time::Duration;
+
+use probity_saga::{Backoff, BuildError, Orchestrator, Saga, StepPolicy};
+use service_shell::{HttpTimeouts, Pool, Settings, StartError, http_client};
+
+use crate::bank::Bank;
+use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, WITHDRAWAL};
+use crate::store;
+
+#[cfg(not(feature = "postgres"))]
+type Sagas = probity_saga::SqliteStore;
+#[cfg(feature = "postgres")]
+type Sagas = probity_saga::PostgresStore;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs withdrawals to their end.
+#[derive(Clone, Debug)]
+pub(crate) struct Payouts {
+    pool: Pool,
+    sagas: Orchestrator,
+}
+
+impl Payouts {
+    /// Resumes what an earlier process left behind and takes new withdrawals.
+    pub(crate) async fn start(settings: &Settings, pool: &Pool) -> Result<Payouts, StartError> {
+        let total = milliseconds(settings, "BANK_TIMEOUT_MS", 120_000)?;
+        let retry = milliseconds(settings, "STEP_RETRY_MS", 2_000)?;
+        let lease = milliseconds(settings, "SAGA_LEASE_MS", 30_000)?;
+        let client = http_client(HttpTimeouts { total, ..HttpTimeouts::default() })?;
+        let bank = Bank::new(client, &settings.peers.channel, &settings.service_token);
+        let retries = Backoff::doubling(3, retry, retry.saturating_mul(4));
+        let undo = Backoff::doubling(9, retry, Duration::from_secs(300));
+        let policy = StepPolicy::default().retries(retries).undo_retries(undo);
+        let failed = |error: BuildError| StartError::other("the withdrawal saga", error);
+        let saga = Saga::named(WITHDRAWAL)
+            .step(FreezeBalance { pool: pool.clone(), policy: policy.clone() })
+            .pivot(BankTransfer { pool: pool.clone(), bank, policy: policy.clone().timeout(total) })
+            .step(DeductBalance { pool: pool.clone(), policy })
+            .build()
+            .map_err(failed)?;
+        let store =
+            Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
+        let sagas = Orchestrator::new(store).lease(lease).register(saga).start().await.map_err(failed)?;
+        Ok(Payouts { pool: pool.clone(), sagas })
+    }
+
+    /// Starts the saga of a withdrawal that is `processing`, unless it runs already.
+    pub(crate) async fn run(&self, payout: &Payout) {
+        // Who calls it need not wait: the row says how far it is.
+        if let Err(error) = self.sagas.start(WITHDRAWAL, &payout.withdrawal_no, payout).await {
+            tracing::warn!(withdrawal_no = payout.withdrawal_no, %error, "the next sweep starts this saga");
+        }
+    }
+
+    /// Starts what has no saga yet, now and every few seconds, until it is aborted.
+    pub(crate) async fn sweep(self) {
+        loop {
+            match store::unfinished(&self.pool).await {
+                Ok(payouts) => {
+                    for payout in payouts {
+                        self.run(&payout).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "unfinished withdrawals cannot be looked for"),
+            }
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
+    }
+
+    /// Gives every saga back, so that the next process need not wait.
+    pub(crate) async fn drain(self) {
+        if let Err(error) = self.sagas.drain().await {
+            tracing::warn!(%error, "sagas wait for their lease to run out");
+        }
+    }
+}
+
+fn milliseconds(settings: &Settings, name: &'static str, default: u64) -> Result<Duration, StartError> {
+    let Some(text) = settings.variable(name) else { return Ok(Duration::from_millis(default)) };
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(Duration::from_millis(number)),
+        _ => {
+            let problem = format!("must be a number of milliseconds from 1 on, not `{text}`");
+            Err(StartError::Setting { name, problem })
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The money leaves once, or stays; what nobody knows is neither sent again nor released.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use service_shell::Id;
+
+use crate::platform::{Platform, account, problem, serve, withdrawal};
+
+const TRANSFERS: &str = "SELECT COUNT(*) FROM channel_transfers WHERE status = 'sent'";
+
+/// An approved withdrawal of 10.00 to this account, from a balance of 100.00.
+async fn approved(platform: &Platform, number: &str) -> (Id, Value) {
+    let merchant = Id::new();
+    assert_eq!(platform.post(merchant, "/api/v1/bank-accounts", &account(number)).await.status(), 201);
+    let credit = json!({"credit_no": "SETTLE-1", "amount": 10_000, "currency": "USD"});
+    assert_eq!(platform.post(merchant, "/internal/v1/credits", &credit).await.status(), 201);
+    let reply = platform.post(merchant, "/api/v1/withdrawals", &withdrawal(10)).await;
+    let created: Value = reply.json().await.unwrap();
+    (merchant, platform.approve(&created, "ada").await.json().await.unwrap())
+}
+
+async fn balance(platform: &Platform, merchant: Id) -> (i64, i64) {
+    let balances = platform.get(merchant, "/api/v1/balances").await;
+    let balance = &balances["balances"][0];
+    (balance["available"].as_i64().unwrap(), balance["frozen"].as_i64().unwrap())
+}
+
+/// Asks until the saga of this withdrawal rests, and returns how.
+async fn rest(platform: &Platform, withdrawal: &Value) -> String {
+    let number = withdrawal["withdrawal_no"].as_str().unwrap();
+    let resting = async {
+        loop {
+            let status: Option<String> = sqlx::query_scalar(
+                "SELECT status FROM saga_instances WHERE business_id = $1
+                    AND status IN ('completed', 'compensated', 'stuck', 'paused', 'aborted')",
+            )
+            .bind(number)
+            .fetch_optional(&platform.pool)
+            .await
+            .unwrap();
+            match status {
+                Some(status) => return status,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), resting).await.unwrap()
+}
+
+async fn shown(platform: &Platform, merchant: Id, withdrawal: &Value) -> Value {
+    platform.get(merchant, &format!("/api/v1/withdrawals/{}", withdrawal["id"].as_str().unwrap())).await
+}
+
+async fn sent(platform: &Platform) -> i64 {
+    sqlx::query_scalar(TRANSFERS).fetch_one(&platform.ledger).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_approved_withdrawal_leaves_once_with_its_fee_whoever_executes_it_how_often() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_ok").await;
+    let execute = || async { platform.decide(&withdrawal, "execute", &json!({})).await.status().as_u16() };
+    let statuses = tokio::join!(execute(), execute(), execute());
+    for status in [statuses.0, statuses.1, statuses.2] {
+        // 409: it was completed before this one came.
+        assert!(matches!(status, 202 | 409), "{status}");
+    }
+    assert_eq!(rest(&platform, &withdrawal).await, "completed");
+    let done = shown(&platform, merchant, &withdrawal).await;
+    assert_eq!(done["status"], "completed");
+    assert!(done["bank_reference"].is_string());
+    assert_eq!(balance(&platform, merchant).await, (10_000 - 1_000 - 100, 0));
+    assert_eq!(sent(&platform).await, 1);
+    assert_eq!(
+        problem(platform.decide(&withdrawal, "execute", &json!({})).await, 409).await["state"],
+        "completed"
+    );
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_is_not_approved_is_not_executed() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let pending = platform.withdrawal(merchant, 10).await;
+    assert_eq!(
+        problem(platform.decide(&pending, "execute", &json!({})).await, 409).await["state"],
+        "pending"
+    );
+    let path = format!("/api/v1/withdrawals/{}/execute", pending["id"].as_str().unwrap());
+    problem(platform.post(merchant, &path, &json!({})).await, 401).await;
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_instances").await, 0);
+}
+
+#[tokio::test]
+async fn a_refused_transfer_gives_the_money_back_and_says_why() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_declined").await;
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "compensated");
+    let failed = shown(&platform, merchant, &withdrawal).await;
+    assert_eq!(failed["status"], "failed");
+    assert!(failed["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{failed}");
+    assert_eq!(balance(&platform, merchant).await, (10_000, 0));
+    assert_eq!(sent(&platform).await, 0);
+}
+
+#[tokio::test]
+async fn a_balance_that_is_too_small_fails_the_withdrawal_and_the_bank_is_not_asked() {
+    let platform = Platform::start().await;
+    let (merchant, first) = approved(&platform, "acct_ok").await;
+    let reply = platform.post(merchant, "/api/v1/withdrawals", &withdrawal(95)).await;
+    let second: Value = reply.json().await.unwrap();
+    let second: Value = platform.approve(&second, "ada").await.json().await.unwrap();
+    platform.decide(&first, "execute", &json!({})).await;
+    assert_eq!(rest(&platform, &first).await, "completed");
+    platform.decide(&second, "execute", &json!({})).await;
+    assert_eq!(rest(&platform, &second).await, "compensated");
+    let failed = shown(&platform, merchant, &second).await;
+    assert_eq!((&failed["status"], &failed["reason"]), (&json!("failed"), &json!("insufficient_balance")));
+    assert_eq!(balance(&platform, merchant).await, (8_900, 0));
+    assert_eq!(sent(&platform).await, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_never_came_is_asked_for_and_the_money_leaves_once() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_hangs").await;
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "completed");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "completed");
+    assert_eq!(balance(&platform, merchant).await, (8_900, 0));
+    assert_eq!(sent(&platform).await, 1);
+}
+
+#[tokio::test]
+async fn what_the_bank_cannot_tell_stays_frozen_and_visible() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_never_arrives").await;
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "stuck");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "processing");
+    assert_eq!(balance(&platform, merchant).await, (8_900, 1_100));
+    assert_eq!(sent(&platform).await, 0);
+}
+
+#[tokio::test]
+async fn a_withdrawal_whose_process_died_before_its_saga_began_is_finished_by_the_next_start() {
+    let mut platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_ok").await;
+    // What a crash between the commit of the intent and the start of the saga leaves.
+    sqlx::query("UPDATE withdrawals SET status = 'processing'").execute(&platform.pool).await.unwrap();
+    platform.base = serve(platform.settings.clone()).await;
+    assert_eq!(rest(&platform, &withdrawal).await, "completed");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "completed");
+    assert_eq!(sent(&platform).await, 1);
+}
