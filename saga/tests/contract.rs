@@ -1,7 +1,7 @@
 //! Every store keeps the contract, and the contract catches every broken store.
 #![cfg(feature = "testing")]
 
-// proves: S-1, S-6, S-11
+// proves: S-1, S-6, S-10, S-11
 mod memory {
     async fn store() -> (probity_saga::MemoryStore, ()) {
         (probity_saga::MemoryStore::new(), ())
@@ -9,7 +9,7 @@ mod memory {
     probity_saga::store_contract!(store);
 }
 
-// proves: S-1, S-6, S-11
+// proves: S-1, S-6, S-10, S-11
 #[cfg(feature = "sqlite")]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod sqlite {
@@ -32,7 +32,7 @@ mod sqlite {
     probity_saga::store_contract!(store);
 }
 
-// proves: S-1, S-6, S-11
+// proves: S-1, S-6, S-10, S-11
 #[cfg(feature = "postgres")]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod postgres {

@@ -253,3 +253,28 @@ async fn many_sagas_at_once_each_get_their_own_verdict() {
     assert_eq!(channel.charges.load(Ordering::SeqCst), 90);
     assert_eq!(channel.cancelled.load(Ordering::SeqCst), 10);
 }
+
+#[tokio::test]
+async fn a_saga_whose_rows_were_lost_is_paused_with_the_evidence_and_the_others_go_on() {
+    let folder = testkit::temp_dir();
+    let (pool, channel) = (pool(folder.path()).await, Arc::new(Channel::default()));
+    let orchestrator = builder(&pool, &channel).await.start().await.unwrap();
+    assert_eq!(orchestrator.run("payment", "PAY-1", &"tea".to_owned()).await.unwrap(), Outcome::Completed);
+    for damage in [
+        "DELETE FROM saga_steps",
+        "UPDATE saga_instances SET status = 'in_progress', current_step = 1, completed_at = NULL",
+    ] {
+        sqlx::query(damage).execute(&pool).await.unwrap();
+    }
+    let again = orchestrator.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    let outcome = orchestrator.wait(&again).await.unwrap();
+    assert!(
+        matches!(&outcome, Outcome::Paused { reason } if reason.contains("only 0 step rows are there")),
+        "{outcome:?}"
+    );
+    assert_eq!(orchestrator.run("payment", "PAY-2", &"tea".to_owned()).await.unwrap(), Outcome::Completed);
+    assert_eq!(channel.orders.load(Ordering::SeqCst), 2);
+    // A saga that cannot be read can still be closed.
+    orchestrator.operator("alice").abort("payment", "PAY-1", "settled by hand").await.unwrap();
+    assert_eq!(text(&pool, "SELECT action || ' by ' || actor FROM saga_audit").await, "abort by alice");
+}

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probity_saga::{
-    Backoff, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Probe, Saga, SagaError, SagaStep,
-    Status, StepContext, StepError, StepPolicy, StepStatus, WhenUnknown,
+    Backoff, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Probe, Resolution, Saga, SagaError,
+    SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus, WhenUnknown,
 };
 use tokio::time::Instant;
 
@@ -345,4 +345,121 @@ async fn the_sagas_of_a_dead_worker_are_finished_when_its_lease_has_run_out() {
     assert!(begun.elapsed() > Duration::from_secs(19), "the lease protects the dead worker's effect");
     assert_eq!(script[0].log().len(), 1);
     assert_eq!(script[1].log(), ["do Second #1 Second:do", "ask Second", "do Second #1 Second:do"]);
+}
+
+/// A saga that is stuck in its second step, because nobody knows whether it happened.
+async fn stuck() -> Stage {
+    let stage = stage().await;
+    *stage.script[1].policy.lock().unwrap() = Some(StepPolicy::default().not_idempotent());
+    stage.script[1].execute.lock().unwrap().push_back(Act::Unknown);
+    let outcome = stage.orchestrator.run("story", "S-1", &1_u32).await.unwrap();
+    assert!(matches!(outcome, Outcome::Stuck { .. }), "{outcome:?}");
+    stage
+}
+
+async fn outcome_now(stage: &Stage) -> Outcome {
+    let again = stage.orchestrator.start("story", "S-1", &1_u32).await.unwrap();
+    stage.orchestrator.wait(&again).await.unwrap()
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_found_the_effect_lets_the_saga_go_on() {
+    let stage = stuck().await;
+    let operator = stage.orchestrator.operator("alice");
+    let found = Resolution::applied(&2_u32).unwrap();
+    operator.resolve_step("story", "S-1", 2, found, "ledger line 7").await.unwrap();
+    assert_eq!(outcome_now(&stage).await, Outcome::Completed);
+    let view = stage.orchestrator.get("story", "S-1").await.unwrap().unwrap();
+    assert_eq!(view.steps[1].resolved_by.as_deref(), Some("alice"));
+    assert_eq!(view.steps[1].evidence.as_deref(), Some("ledger line 7"));
+    let audit = stage.store.audit();
+    assert_eq!((audit[0].action.as_str(), audit[0].before), ("resolve_step", Status::Stuck));
+    assert_eq!(stage.script[1].log().iter().filter(|line| line.starts_with("do")).count(), 1);
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_found_nothing_turns_the_saga_back() {
+    let stage = stuck().await;
+    let operator = stage.orchestrator.operator("alice");
+    operator.resolve_step("story", "S-1", 2, Resolution::NotApplied, "no line in the ledger").await.unwrap();
+    assert!(matches!(outcome_now(&stage).await, Outcome::Compensated { .. }));
+    let (_, steps) = stage.statuses().await;
+    assert_eq!(steps, [StepStatus::Compensated, StepStatus::Failed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_saga_that_is_turned_back_undoes_the_unknown_step_too() {
+    let stage = stuck().await;
+    stage.orchestrator.operator("alice").compensate("story", "S-1", "customer left").await.unwrap();
+    assert!(matches!(outcome_now(&stage).await, Outcome::Compensated { .. }));
+    assert_eq!(stage.script[1].log().last().unwrap(), "undo Second Unknown Second:undo");
+    assert!(
+        stage.script[2].log().is_empty(),
+        "a step that cannot have started is neither asked about nor undone"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_undo_is_tried_again_when_an_operator_says_so() {
+    let stage = stage().await;
+    stage.script[1].execute.lock().unwrap().push_back(Act::Reject);
+    stage.script[0].undo.lock().unwrap().push_back(Act::Reject);
+    let outcome = stage.orchestrator.run("story", "S-1", &1_u32).await.unwrap();
+    assert!(matches!(outcome, Outcome::Stuck { .. }), "{outcome:?}");
+    stage.orchestrator.operator("alice").retry_now("story", "S-1", "the order system is back").await.unwrap();
+    assert!(matches!(outcome_now(&stage).await, Outcome::Compensated { .. }));
+    assert_eq!(stage.script[0].log().last().unwrap(), "undo First Applied(..) First:undo");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_made_on_a_stale_screen_is_refused() {
+    let stage = stuck().await;
+    let seen = stage.orchestrator.get("story", "S-1").await.unwrap().unwrap().instance.row_version;
+    stage.orchestrator.operator("bob").abort("story", "S-1", "settled by hand").await.unwrap();
+    let late = stage.orchestrator.operator("alice").having_seen(seen);
+    assert!(matches!(late.retry_now("story", "S-1", "again").await, Err(SagaError::Stale)));
+    let view = stage.orchestrator.get("story", "S-1").await.unwrap().unwrap();
+    assert_eq!((view.instance.status, view.instance.unresolved), (Status::Aborted, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_saga_goes_on_where_it_stood() {
+    let stage = stage().await;
+    stage.script[1].execute.lock().unwrap().push_back(Act::Retryable);
+    let started = stage.orchestrator.start("story", "S-1", &1_u32).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let operator = stage.orchestrator.operator("alice");
+    operator.pause("story", "S-1", "let me look").await.unwrap();
+    let outcome = stage.orchestrator.wait(&started).await.unwrap();
+    assert_eq!(outcome, Outcome::Paused { reason: "paused by an operator".into() });
+    assert!(stage.script[2].log().is_empty());
+    operator.resume("story", "S-1", "looked").await.unwrap();
+    assert_eq!(outcome_now(&stage).await, Outcome::Completed);
+}
+
+// proves: S-10
+#[tokio::test(start_paused = true)]
+async fn a_saga_goes_on_with_the_definition_it_began_with() {
+    let stage = stage().await;
+    stage.script[1].execute.lock().unwrap().push_back(Act::Retryable);
+    let _started = stage.orchestrator.start("story", "S-1", &1_u32).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.orchestrator.drain().await.unwrap();
+
+    // The next release knows only a shorter definition: it leaves the open saga alone.
+    let shorter = || Saga::named("story").version(2).step(First(Arc::default())).build().unwrap();
+    let next = Orchestrator::shared(stage.store.clone()).register(shorter()).start().await.unwrap();
+    let again = next.start("story", "S-1", &1_u32).await.unwrap();
+    let nobody = tokio::time::timeout(Duration::from_secs(120), next.wait(&again)).await;
+    assert!(nobody.is_err(), "{nobody:?}");
+    assert_eq!(next.run("story", "S-2", &1_u32).await.unwrap(), Outcome::Completed);
+
+    // One that knows both finishes each with its own.
+    let builder = Orchestrator::shared(stage.store.clone()).register(shorter()).register(saga(&stage.script));
+    let both = builder.start().await.unwrap();
+    let again = both.start("story", "S-1", &1_u32).await.unwrap();
+    assert_eq!(both.wait(&again).await.unwrap(), Outcome::Completed);
+    assert_eq!(stage.script[2].log().len(), 1);
 }

@@ -307,7 +307,10 @@ impl State {
     pub(crate) fn turned(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
         let mut written = Vec::new();
         let frontier = self.rows.iter().position(Option::is_none);
-        if let Some(at) = frontier.filter(|_| !self.clean) {
+        // A step starts only after every step before it succeeded.
+        let done = |row: &StepRow| matches!(row.status, StepStatus::Succeeded | StepStatus::Skipped);
+        let reached = self.rows.iter().flatten().all(done);
+        if let Some(at) = frontier.filter(|_| reached && !self.clean) {
             self.row(shape, at, StepStatus::Unknown, 0).error = Some("may have been started before".into());
             written.push(at);
         }
