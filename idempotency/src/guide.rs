@@ -15,6 +15,9 @@ pub mod your_own_store {}
 #[doc = include_str!("../docs/pitfalls.md")]
 pub mod pitfalls {}
 
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
+
 #[cfg(feature = "axum")]
 #[doc = include_str!("../docs/axum.md")]
 pub mod axum {}

@@ -123,3 +123,19 @@ async fn a_dropped_table_is_an_error_and_never_a_grant() {
     let error = store.begin(&a_claim(Effects::Local, Duration::from_secs(1))).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied));
 }
+
+#[tokio::test]
+async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
+    let database = database().await;
+    let store = SqliteStore::new(database.pool.clone()).await.unwrap();
+    let chapter = include_str!("../docs/operating.md");
+    let query = chapter.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    let waiting = async |pool: &SqlitePool| sqlx::query(query).fetch_all(pool).await.unwrap().len();
+    let lost = a_claim(Effects::Opaque, Duration::ZERO);
+    assert!(matches!(store.begin(&lost).await.unwrap(), Answer::Acquired(_)));
+    assert_eq!(waiting(&database.pool).await, 1);
+    let resolution = Resolution::Done(Recording::new(201));
+    let fence = store.get(lost.record).await.unwrap().unwrap().fence;
+    let written = store.resolve(lost.record, fence, &resolution, Duration::from_secs(60)).await.unwrap();
+    assert_eq!((written, waiting(&database.pool).await), (Written::Applied, 0));
+}
