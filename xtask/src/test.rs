@@ -41,7 +41,10 @@ fn steps(examples: &[String]) -> Vec<Step> {
         steps.push(step.packages(&[published]));
     }
     steps.extend([
-        Step::cargo("rustdoc", &format!("doc {everything} --no-deps")).env("RUSTDOCFLAGS", "-D warnings"),
+        // There are no examples to document; naming them makes cargo choose the features that the tests have.
+        Step::cargo("rustdoc", &format!("doc {everything} --no-deps --lib --examples"))
+            .env("RUSTDOCFLAGS", "-D warnings"),
+        Step::cargo("rustdoc of xtask", "doc --locked -p xtask --no-deps").env("RUSTDOCFLAGS", "-D warnings"),
         Step::cargo("tests, examples on PostgreSQL", &format!("test {everything} --lib --bins --tests")),
         Step::cargo("doctests", &format!("test {everything} --doc")),
         Step::cargo("tests, examples on SQLite", "test --locked --lib --bins --tests").packages(examples),
