@@ -3,7 +3,7 @@
 //! ```text
 //! cargo demo                     the whole platform, one kill -9 in the middle of a payment, and the books checked
 //! cargo xtask test               everything a change must pass, on SQLite, PostgreSQL and Redis
-//! cargo xtask ci                 the same, and the crates packaged, as on a fresh machine
+//! cargo xtask ci                 the same, and packages and benches: what a fresh machine must pass
 //! cargo xtask tidy               the cheap rules that no compiler checks
 //! cargo xtask services install   the servers the tests need
 //! ```
@@ -33,7 +33,7 @@ The developer's commands of Probity.
 
   cargo demo [-- OPTIONS]        run the platform's story and check its books; -- --help says more
   cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
-  cargo xtask ci                 test, and package the published crates, and tidy
+  cargo xtask ci                 tidy, test, package the published crates, run the benches once
   cargo xtask tidy               sizes, dependency edges, promises, decisions, code in Markdown, leftovers
   cargo xtask services install   install redis-server and PostgreSQL, if missing";
 
