@@ -130,10 +130,11 @@ impl Evidence {
     pub(crate) async fn wait_until_at_the_channel(&self, order_no: &str) -> Result<String, Failure> {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
-            if let Some(traces) = self.trace(order_no).await? {
-                if traces.order != "-" && !self.steps(&traces.payment_no).await?.is_empty() {
-                    return Ok(traces.payment_no);
-                }
+            if let Some(traces) = self.trace(order_no).await?
+                && traces.order != "-"
+                && !self.steps(&traces.payment_no).await?.is_empty()
+            {
+                return Ok(traces.payment_no);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

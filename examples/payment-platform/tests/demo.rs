@@ -1,5 +1,6 @@
 //! The README's first command, as a user runs it.
 #![cfg(not(feature = "postgres"))]
+#![expect(clippy::expect_used, reason = "a test that cannot start the program has failed")]
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
