@@ -1,6 +1,9 @@
 //! Redis keeps the contract.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(all(feature = "testing", feature = "redis"))]
+#![cfg_attr(
+    all(feature = "testing", feature = "redis"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::sync::Arc;
 

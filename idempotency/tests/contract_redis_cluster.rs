@@ -1,6 +1,9 @@
 //! A Redis Cluster of three masters keeps the contract.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(all(feature = "testing", feature = "redis-cluster"))]
+#![cfg_attr(
+    all(feature = "testing", feature = "redis-cluster"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

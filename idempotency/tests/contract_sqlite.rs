@@ -1,6 +1,9 @@
 //! SQLite keeps the contract.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(all(feature = "testing", feature = "sqlite"))]
+#![cfg_attr(
+    all(feature = "testing", feature = "sqlite"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::sync::Arc;
 

@@ -1,6 +1,9 @@
 //! The layer in front of an axum handler, over the memory store: the wire contract, and what runs how often.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(feature = "axum")]
+#![cfg_attr(
+    feature = "axum",
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,6 +1,9 @@
 //! The layer when the store, the client or the handler misbehaves. Plain tower, no axum.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(all(feature = "testing", feature = "tower"))]
+#![cfg_attr(
+    all(feature = "testing", feature = "tower"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

@@ -1,6 +1,9 @@
 //! The lease: renewal, loss, lost replies, and what dropping it means. Time is tokio's and stands still.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(feature = "testing")]
+#![cfg_attr(
+    feature = "testing",
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,6 +1,9 @@
 //! PostgreSQL: the zombie, the isolation levels, and the duplicate of an open transaction.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(feature = "postgres")]
+#![cfg_attr(
+    feature = "postgres",
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

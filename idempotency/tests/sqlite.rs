@@ -1,6 +1,9 @@
 //! SQLite: what only a store inside the business database can promise.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![cfg(feature = "sqlite")]
+#![cfg_attr(
+    feature = "sqlite",
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
