@@ -169,7 +169,7 @@ impl Orchestrator {
         input: &I,
     ) -> Result<Started, SagaError>
     where
-        E: sqlx::Executor<'c>,
+        E: sqlx::Executor<'c> + 'c,
         E::Database: crate::store::StartIn,
         I: Serialize + Send + Sync + 'static,
     {

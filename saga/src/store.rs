@@ -12,6 +12,8 @@ mod rows;
 mod sqlite;
 
 use async_trait::async_trait;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use futures_util::future::BoxFuture;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
@@ -140,12 +142,18 @@ pub trait SagaStore: Send + Sync + 'static {
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub trait StartIn: sqlx::Database {
     /// Inserts one saga with a single statement on the caller's connection.
-    fn insert_in<'c, E>(
-        executor: E,
-        saga: NewSaga,
-    ) -> impl Future<Output = Result<Inserted, StoreError>> + Send
+    ///
+    /// Boxed, so that it is `Send` by its type: of an opaque future the compiler would have to prove it for every
+    /// lifetime of the executor, which it cannot do inside a transaction's closure (rust-lang/rust#100013).
+    ///
+    /// # Cancel safety
+    /// The statement may have been executed; it takes effect with the caller's commit.
+    ///
+    /// # Errors
+    /// If the database fails.
+    fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
-        E: sqlx::Executor<'c, Database = Self>;
+        E: sqlx::Executor<'c, Database = Self> + 'c;
 }
 
 /// Why the claim parked a saga.

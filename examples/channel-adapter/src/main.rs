@@ -1,4 +1,5 @@
 //! The channel as a process of its own.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

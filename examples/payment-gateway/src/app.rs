@@ -55,9 +55,8 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let records = Records::new(pool.clone())
         .await
         .map_err(|error| StartError::other("the idempotency records", error))?;
-    let (sagas, definition) = orchestrator(&settings, &tempo, &pool).await?;
-    let gateway =
-        Gateway { pool: pool.clone(), sagas: sagas.clone(), definition, request_wait: tempo.request_wait };
+    let sagas = orchestrator(&settings, &tempo, &pool).await?;
+    let gateway = Gateway { pool: pool.clone(), sagas: sagas.clone(), request_wait: tempo.request_wait };
     let idempotent = IdempotencyLayer::new(Arc::new(records))
         .scope(merchant_scope)
         .effects(Effects::Opaque)
@@ -89,11 +88,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     Ok((Shell::new(settings.name, health, crate::OPENAPI)?.wrap(router), drain))
 }
 
-async fn orchestrator(
-    settings: &Settings,
-    tempo: &Tempo,
-    pool: &Pool,
-) -> Result<(Orchestrator, String), StartError> {
+async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result<Orchestrator, StartError> {
     let failed = |error: probity_saga::BuildError| StartError::other("the payment saga", error);
     let client = |total: Duration| http_client(HttpTimeouts { total, ..HttpTimeouts::default() });
     let (token, peers) = (&settings.service_token, &settings.peers);
@@ -113,9 +108,8 @@ async fn orchestrator(
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    let definition = saga.fingerprint().to_owned();
     let sagas = Orchestrator::new(store).lease(tempo.saga_lease).poll(SAGA_POLL).register(saga);
-    Ok((sagas.start().await.map_err(failed)?, definition))
+    sagas.start().await.map_err(failed)
 }
 
 async fn close_undone(pool: Pool) {

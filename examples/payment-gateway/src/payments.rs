@@ -12,11 +12,11 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{StatusCode, header};
 use probity_idempotency::{Lease, Recording, Verdict};
-use probity_saga::{Document, NewSaga, Orchestrator, Outcome, SagaError, SagaId, StartIn as _, Started};
-use probity_txn::{Effect, Tx};
+use probity_saga::{Orchestrator, Outcome, SagaError, Started};
+use probity_txn::Effect;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_shell::{BODY_LIMIT, Database, Id, JsonBody, Pool, Problem, public_number};
+use service_shell::{BODY_LIMIT, Id, JsonBody, Pool, Problem, public_number};
 
 use crate::auth::Merchant;
 use crate::domain::{NewPayment, Payment, PaymentBody};
@@ -28,8 +28,6 @@ use crate::store::{self, Inserted, Origin, Selection};
 pub(crate) struct Gateway {
     pub(crate) pool: Pool,
     pub(crate) sagas: Orchestrator,
-    /// The fingerprint of the payment saga.
-    pub(crate) definition: String,
     pub(crate) request_wait: Duration,
 }
 
@@ -57,20 +55,19 @@ pub(crate) async fn create(
     let payment_no = public_number("PAY");
     let request = request(&payment_no, &origin, &new);
     let written = probity_txn::on(&gateway.pool, "create_payment")
-        .run(async |tx| -> Result<Inserted, CreateError> {
-            let inserted = store::insert(tx, &payment_no, &origin, &new).await?;
-            if inserted == Inserted::New {
-                gateway.start_saga_in(tx, &payment_no, &request).await?;
+        .run(async |tx| -> Result<Option<Started>, CreateError> {
+            match store::insert(tx, &payment_no, &origin, &new).await? {
+                Inserted::New => {
+                    let started = gateway.sagas.start_in(&mut *tx, PAYMENT, &payment_no, &request).await?;
+                    Ok(Some(started))
+                }
+                Inserted::Exists => Ok(None),
             }
-            Ok(inserted)
         })
         .await;
     match written {
-        Ok(Inserted::New) => match gateway.sagas.start(PAYMENT, &payment_no, &request).await {
-            Ok(started) => gateway.settled(&origin.record, &started).await,
-            Err(error) => undecided(&error),
-        },
-        Ok(Inserted::Exists) => gateway.existing(&origin.record).await,
+        Ok(Some(started)) => gateway.settled(&origin.record, &started).await,
+        Ok(None) => gateway.existing(&origin.record).await,
         // The layer asks the recovery hook when the key comes again, so nothing has to be guessed here.
         Err(error) if error.effect() == Effect::Unknown => undecided(&error),
         Err(error) => {
@@ -100,10 +97,8 @@ fn undecided(cause: &dyn std::fmt::Display) -> Response {
 enum CreateError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("the request cannot be stored: {0}")]
-    Unstorable(#[from] serde_json::Error),
     #[error(transparent)]
-    Store(#[from] probity_saga::StoreError),
+    Saga(#[from] SagaError),
 }
 
 /// How far a payment is after waiting for it.
@@ -116,28 +111,6 @@ pub(crate) enum Waited {
 }
 
 impl Gateway {
-    /// What `Orchestrator::start_in` does, written out: its future is not `Send` inside a transaction's closure,
-    /// the store's own method is. The same start after the commit then finds this row.
-    async fn start_saga_in(
-        &self,
-        tx: &mut Tx<'_, Database>,
-        payment_no: &str,
-        request: &PaymentRequest,
-    ) -> Result<(), CreateError> {
-        let input = Document::encode(request)?;
-        let saga = NewSaga {
-            id: SagaId::generate(),
-            saga_type: PAYMENT.to_owned(),
-            business_id: payment_no.to_owned(),
-            definition: self.definition.clone(),
-            input_hash: blake3::hash(input.as_json().as_bytes()).to_hex()[..32].to_owned(),
-            input,
-            owner: self.sagas.worker(),
-        };
-        let _: probity_saga::Inserted = Database::insert_in(&mut *tx, saga).await?;
-        Ok(())
-    }
-
     /// Waits for a payment's saga, and sees to it that the row says what became of it.
     pub(crate) async fn wait(&self, started: &Started) -> Result<Waited, SagaError> {
         let Ok(outcome) = tokio::time::timeout(self.request_wait, self.sagas.wait(started)).await else {

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow, Postgres};
 
@@ -332,20 +333,22 @@ impl SagaStore for PostgresStore {
 }
 
 impl StartIn for Postgres {
-    async fn insert_in<'c, E>(executor: E, saga: NewSaga) -> Result<Inserted, StoreError>
+    fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
-        E: sqlx::Executor<'c, Database = Self>,
+        E: sqlx::Executor<'c, Database = Self> + 'c,
     {
-        let row = sqlx::query(sql::INSERT_ONE)
-            .bind(saga.id.to_string())
-            .bind(&saga.business_id)
-            .bind(&saga.saga_type)
-            .bind(&saga.definition)
-            .bind(saga.input.as_json())
-            .bind(&saga.input_hash)
-            .bind(saga.owner.to_string())
-            .fetch_one(executor)
-            .await;
-        row.and_then(|row| inserted(&saga, &row)).map_err(|error| store_error("insert a saga", error))
+        Box::pin(async move {
+            let row = sqlx::query(sql::INSERT_ONE)
+                .bind(saga.id.to_string())
+                .bind(&saga.business_id)
+                .bind(&saga.saga_type)
+                .bind(&saga.definition)
+                .bind(saga.input.as_json())
+                .bind(&saga.input_hash)
+                .bind(saga.owner.to_string())
+                .fetch_one(executor)
+                .await;
+            row.and_then(|row| inserted(&saga, &row)).map_err(|error| store_error("insert a saga", error))
+        })
     }
 }

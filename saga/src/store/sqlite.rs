@@ -7,6 +7,7 @@
 mod sql;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
 use sqlx::{Row as _, Transaction};
 use std::time::Duration;
@@ -402,28 +403,30 @@ impl SagaStore for SqliteStore {
 }
 
 impl StartIn for Sqlite {
-    async fn insert_in<'c, E>(executor: E, saga: NewSaga) -> Result<Inserted, StoreError>
+    fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
-        E: sqlx::Executor<'c, Database = Self>,
+        E: sqlx::Executor<'c, Database = Self> + 'c,
     {
-        let failed = |error| store_error("insert a saga", error);
-        let row = sqlx::query(sql::INSERT)
-            .bind(saga.id.to_string())
-            .bind(&saga.business_id)
-            .bind(&saga.saga_type)
-            .bind(&saga.definition)
-            .bind(saga.input.as_json())
-            .bind(&saga.input_hash)
-            .bind(saga.owner.to_string())
-            .fetch_one(executor)
-            .await
-            .map_err(failed)?;
-        let id: String = row.try_get("id").map_err(failed)?;
-        if id == saga.id.to_string() {
-            return Ok(Inserted::Created);
-        }
-        let input_hash = row.try_get("input_hash").map_err(failed)?;
-        let id = id.parse().map_err(|error| StoreError::not_applied("insert a saga", error))?;
-        Ok(Inserted::Exists { id, input_hash })
+        Box::pin(async move {
+            let failed = |error| store_error("insert a saga", error);
+            let row = sqlx::query(sql::INSERT)
+                .bind(saga.id.to_string())
+                .bind(&saga.business_id)
+                .bind(&saga.saga_type)
+                .bind(&saga.definition)
+                .bind(saga.input.as_json())
+                .bind(&saga.input_hash)
+                .bind(saga.owner.to_string())
+                .fetch_one(executor)
+                .await
+                .map_err(failed)?;
+            let id: String = row.try_get("id").map_err(failed)?;
+            if id == saga.id.to_string() {
+                return Ok(Inserted::Created);
+            }
+            let input_hash = row.try_get("input_hash").map_err(failed)?;
+            let id = id.parse().map_err(|error| StoreError::not_applied("insert a saga", error))?;
+            Ok(Inserted::Exists { id, input_hash })
+        })
     }
 }
