@@ -22,8 +22,9 @@ pub(crate) use waiters::{News, Waiters};
 pub(crate) use worker::work;
 pub(crate) use writer::Unanswered;
 
+use crate::error::StoreError;
 use crate::plan::Saga;
-use crate::record::{Journal, SagaId, WorkerId};
+use crate::record::{Intervened, Intervention, Journal, SagaId, WorkerId};
 use crate::store::SagaStore;
 use lease::Lease;
 use writer::Writer;
@@ -193,6 +194,21 @@ impl Engine {
                 engine.waiters.tell(id, &news);
             }
         });
+    }
+
+    /// Writes an operator's decision in a task of its own: the caller may go away, a transaction
+    /// that has begun must not be dropped.
+    pub(crate) async fn intervene(&self, intervention: Intervention) -> Result<Intervened, StoreError> {
+        let store = Arc::clone(&self.store);
+        let written = tokio::spawn(async move { store.intervene(&intervention).await }).await;
+        written.unwrap_or_else(|error| Err(StoreError::ambiguous("apply an operator's decision", error)))
+    }
+
+    /// Gives everything back and removes the worker; in a task of its own, as `intervene`.
+    pub(crate) async fn retire(&self) -> Result<u64, StoreError> {
+        let (store, worker) = (Arc::clone(&self.store), self.worker);
+        let retired = tokio::spawn(async move { store.retire(worker).await }).await;
+        retired.unwrap_or_else(|error| Err(StoreError::ambiguous("retire a worker", error)))
     }
 
     fn active(&self) -> MutexGuard<'_, BTreeSet<SagaId>> {

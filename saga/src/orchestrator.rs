@@ -294,7 +294,7 @@ impl Orchestrator {
         }
         // A beat after this would bring the worker back.
         engine.stop(Stop::Stopped);
-        let retired = engine.store.retire(engine.worker).await;
+        let retired = engine.retire().await;
         engine.waiters.tell_all(&News::Draining);
         retired?;
         Ok(())

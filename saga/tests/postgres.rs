@@ -64,10 +64,14 @@ impl SagaStep for Charge {
 }
 
 async fn worker(url: &str, channel: &Arc<Channel>) -> Orchestrator {
+    looking(url, channel, Duration::from_millis(50)).await
+}
+
+async fn looking(url: &str, channel: &Arc<Channel>, poll: Duration) -> Orchestrator {
     let saga =
         Saga::named("payment").step(Reserve(channel.clone())).step(Charge(channel.clone())).build().unwrap();
     let store = PostgresStore::new(PgPool::connect(url).await.unwrap()).await.unwrap();
-    let builder = Orchestrator::new(store).lease(Duration::from_secs(2)).poll(Duration::from_millis(50));
+    let builder = Orchestrator::new(store).lease(Duration::from_secs(2)).poll(poll);
     builder.register(saga).start().await.unwrap()
 }
 
@@ -118,7 +122,8 @@ async fn a_second_worker_takes_over_and_the_first_can_write_no_more() {
     let database = testkit::Postgres::shared().database();
     let slow = Arc::new(Channel { answers: Some(Semaphore::new(0)), ..Channel::default() });
     let fast = Arc::new(Channel::default());
-    let first = worker(database.url(), &slow).await;
+    // It looks for lost sagas too rarely to find its own again.
+    let first = looking(database.url(), &slow, Duration::from_secs(3600)).await;
     let _started = first.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     slow.reached.notified().await;
 

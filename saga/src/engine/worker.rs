@@ -39,9 +39,12 @@ async fn beat(engine: &Engine) -> Result<(), StoreError> {
 async fn keep_lease(engine: Arc<Engine>) {
     let pause = engine.settings.lease / 3;
     while pause_unless_stopped(&engine, pause).await {
-        match timeout(engine.settings.lease, beat(&engine)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the saga worker could not renew its lease"),
+        // A task of its own: a beat that hangs is left alone, not dropped in the middle of its transaction.
+        let beating = Arc::clone(&engine);
+        match timeout(engine.settings.lease, tokio::spawn(async move { beat(&beating).await })).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a heartbeat of the saga worker panicked"),
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the saga worker could not renew its lease"),
             Err(_) => tracing::warn!("the saga store did not answer a heartbeat"),
         }
     }

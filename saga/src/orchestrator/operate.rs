@@ -242,7 +242,7 @@ impl Operator {
             before: view.instance.status,
         };
         metrics::counter!("probity_saga_admin_actions_total", "action" => verb).increment(1);
-        match self.orchestrator.handle.engine.store.intervene(&intervention).await? {
+        match self.orchestrator.handle.engine.intervene(intervention).await? {
             Intervened::Applied => Ok(()),
             Intervened::Stale => Err(SagaError::Stale),
         }

@@ -161,11 +161,10 @@ impl SqliteStore {
     }
 
     async fn journals(&self, ids: String) -> Result<Vec<Journal>, sqlx::Error> {
-        // One transaction, so that steps and instance are of one moment.
-        let mut tx = self.pool.begin().await?;
-        let journals = load_all(&mut tx, &ids).await?;
-        tx.commit().await?;
-        Ok(journals)
+        // No transaction: a caller may drop this future, and a BEGIN must not be dropped half way. The
+        // steps may be newer than their saga; whoever decides on that is stale by the row version.
+        let mut connection = self.pool.acquire().await?;
+        load_all(&mut connection, &ids).await
     }
 }
 
