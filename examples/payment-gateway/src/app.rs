@@ -34,8 +34,8 @@ type Sagas = probity_saga::SqliteStore;
 #[cfg(feature = "postgres")]
 type Sagas = probity_saga::PostgresStore;
 
-/// How often payments are looked for whose saga was undone before any step could say so.
-const CLOSE_EVERY: Duration = Duration::from_secs(5);
+/// How often payments are looked for whose saga ended while nobody waited for it.
+const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
 /// How soon a saga is picked up whose process has not driven it itself.
 const SAGA_POLL: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         .peer("merchant-service", &client, &settings.peers.merchant)
         .peer("order-service", &client, &settings.peers.order)
         .peer("channel-adapter", &client, &settings.peers.channel);
-    let closing = tokio::spawn(close_undone(pool.clone()));
+    let closing = tokio::spawn(close_ended(pool.clone()));
     let drain = Drain::nothing()
         .then("requests", move || async move { tasks.drain().await })
         .then("sagas", move || async move {
@@ -112,12 +112,12 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     sagas.start().await.map_err(failed)
 }
 
-async fn close_undone(pool: Pool) {
+async fn close_ended(pool: Pool) {
     loop {
-        match store::close_undone(&pool).await {
+        match store::close_ended(&pool).await {
             Ok(0) => {}
-            Ok(closed) => tracing::info!(closed, "payments of undone sagas are failed now"),
-            Err(error) => tracing::warn!(%error, "payments of undone sagas cannot be looked for"),
+            Ok(closed) => tracing::info!(closed, "payments have the end of their sagas now"),
+            Err(error) => tracing::warn!(%error, "payments of ended sagas cannot be looked for"),
         }
         tokio::time::sleep(CLOSE_EVERY).await;
     }

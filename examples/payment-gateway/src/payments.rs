@@ -112,14 +112,16 @@ pub(crate) enum Waited {
 
 impl Gateway {
     /// Waits for a payment's saga, and sees to it that the row says what became of it.
-    pub(crate) async fn wait(&self, started: &Started) -> Result<Waited, SagaError> {
-        let Ok(outcome) = tokio::time::timeout(self.request_wait, self.sagas.wait(started)).await else {
-            return Ok(Waited::StillRunning);
-        };
-        if let Outcome::Compensated { .. } = outcome?
-            && let Err(error) = store::close_undone(&self.pool).await
-        {
-            tracing::warn!(%error, "a failed payment is not marked yet");
+    pub(crate) async fn wait(&self, started: &Started) -> Result<Waited, WaitError> {
+        let waiting = self.sagas.wait(started);
+        match tokio::time::timeout(self.request_wait, waiting).await {
+            Err(_) => return Ok(Waited::StillRunning),
+            Ok(outcome) => match outcome? {
+                Outcome::Completed | Outcome::Compensated { .. } => {
+                    store::close_ended(&self.pool).await?;
+                }
+                Outcome::Stuck { .. } | Outcome::Paused { .. } | Outcome::Aborted { .. } => {}
+            },
         }
         Ok(Waited::Settled)
     }
@@ -165,6 +167,15 @@ impl Gateway {
         let request: PaymentRequest = input.decode()?;
         Ok(self.sagas.start(PAYMENT, payment_no, &request).await?)
     }
+}
+
+/// Why the end of a saga cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WaitError {
+    #[error(transparent)]
+    Saga(#[from] SagaError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
 }
 
 /// Why a saga that exists cannot be waited for.

@@ -117,7 +117,8 @@ impl SagaStep for CreateOrder {
     }
 }
 
-/// Step 2: the money is taken, the order is paid, the payment is a success. Undo: no money is taken.
+/// Step 2: the money is taken and the order is paid; with that the saga completes, and the payment is a
+/// success. Undo: no money is taken.
 #[derive(Debug)]
 pub struct CallPaymentChannel {
     pub(crate) pool: Pool,
@@ -197,7 +198,7 @@ impl SagaStep for CallPaymentChannel {
 }
 
 impl CallPaymentChannel {
-    /// The money was taken: pays the order and marks the payment. May run again after any interruption.
+    /// The money was taken: pays the order and keeps the channel's number. May run again after any interruption.
     async fn settle(&self, cx: &StepContext<PaymentRequest>, charge: Charge) -> Result<Charge, StepError> {
         let request = cx.input();
         let path = format!("/orders/{}/pay", segment(&request.order_no));
@@ -215,7 +216,7 @@ impl CallPaymentChannel {
                 return Err(StepError::unknown(format!("charged, but the order cannot be paid: {reason}")));
             }
         }
-        store::mark_success(&self.pool, &request.payment_no, &charge.channel_order_no).await?;
+        store::note_charge(&self.pool, &request.payment_no, &charge.channel_order_no).await?;
         Ok(charge)
     }
 }

@@ -1,7 +1,7 @@
 //! The SQL of payments.
 //!
-//! Invariant: a payment becomes `success` only with the channel's number, and `failed` only with a reason;
-//! every change is one UPDATE guarded by the state it starts from.
+//! Invariant: a payment becomes `success` only when its saga has completed, and `failed` only when nothing is
+//! charged and nothing will be; every change is one UPDATE guarded by the state it starts from.
 
 use chrono::{DateTime, Utc};
 use probity_txn::Tx;
@@ -167,14 +167,15 @@ pub(crate) async fn list(
     rows.into_iter().map(payment).collect()
 }
 
-/// The channel took the money.
-pub(crate) async fn mark_success(
+/// Keeps the channel's number. The payment is no success yet: until its saga has completed it may still be
+/// undone, and a merchant who was told of a success must never see it fail.
+pub(crate) async fn note_charge(
     pool: &Pool,
     payment_no: &str,
     channel_order_no: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(concat!(
-        "UPDATE payments SET status = 'success', channel_order_no = $2, failure_reason = NULL, updated_at = ",
+        "UPDATE payments SET channel_order_no = $2, updated_at = ",
         sql_now!(),
         " WHERE payment_no = $1 AND status IN ('pending', 'processing')"
     ))
@@ -199,13 +200,12 @@ pub(crate) async fn note_reason(pool: &Pool, payment_no: &str, reason: &str) -> 
     Ok(())
 }
 
-/// Everything is undone. A payment that was shown as a success fails too: the undo of its saga took the
-/// money back, which only an operator can order.
+/// Everything is undone: nothing is charged, and nothing will be.
 pub(crate) async fn mark_failed(pool: &Pool, payment_no: &str, reason: &str) -> Result<(), sqlx::Error> {
     sqlx::query(concat!(
         "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, $2), updated_at = ",
         sql_now!(),
-        " WHERE payment_no = $1 AND status IN ('pending', 'processing', 'success')"
+        " WHERE payment_no = $1 AND status IN ('pending', 'processing')"
     ))
     .bind(payment_no)
     .bind(reason)
@@ -214,9 +214,20 @@ pub(crate) async fn mark_failed(pool: &Pool, payment_no: &str, reason: &str) -> 
     Ok(())
 }
 
-/// Fails payments whose saga was undone although no step was left to say so: its very first step was refused.
-pub(crate) async fn close_undone(pool: &Pool) -> Result<u64, sqlx::Error> {
-    let closed = sqlx::query(concat!(
+/// Brings payments to the end their sagas have reached: a completed saga is never undone, and an undone one
+/// never goes on, so what a merchant is told from here on stays true.
+pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
+    let succeeded = sqlx::query(concat!(
+        "UPDATE payments SET status = 'success', failure_reason = NULL, updated_at = ",
+        sql_now!(),
+        " WHERE status IN ('pending', 'processing') AND channel_order_no IS NOT NULL
+            AND EXISTS (SELECT 1 FROM saga_instances
+                         WHERE business_type = 'payment' AND business_id = payments.payment_no
+                           AND saga_instances.status = 'completed')"
+    ))
+    .execute(pool)
+    .await?;
+    let failed = sqlx::query(concat!(
         "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, 'undone'), updated_at = ",
         sql_now!(),
         " WHERE status IN ('pending', 'processing')
@@ -226,5 +237,5 @@ pub(crate) async fn close_undone(pool: &Pool) -> Result<u64, sqlx::Error> {
     ))
     .execute(pool)
     .await?;
-    Ok(closed.rows_affected())
+    Ok(succeeded.rows_affected() + failed.rows_affected())
 }
