@@ -70,7 +70,7 @@ pub(crate) fn routes() -> Routes<App> {
 fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     let merchant = MerchantId::from_headers(&parts.headers)
         .map_err(|problem| Refusal::new(problem.status(), problem.detail()))?;
-    Ok(Scope::new(format!("merchant:{}", merchant.0))?)
+    Ok(Scope::new(format!("order-service:merchant:{}", merchant.0))?)
 }
 
 #[derive(Debug, Deserialize)]

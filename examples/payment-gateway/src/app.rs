@@ -37,9 +37,6 @@ type Sagas = probity_saga::PostgresStore;
 /// How often payments are looked for whose saga ended while nobody waited for it.
 const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
-/// How soon a saga is picked up whose process has not driven it itself.
-const SAGA_POLL: Duration = Duration::from_millis(50);
-
 /// Opens everything and returns the routes, and what to do after serving. Sagas that an earlier process left
 /// behind go on from here.
 ///
@@ -108,8 +105,7 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    let sagas = Orchestrator::new(store).lease(tempo.saga_lease).poll(SAGA_POLL).register(saga);
-    sagas.start().await.map_err(failed)
+    Orchestrator::new(store).lease(tempo.saga_lease).register(saga).start().await.map_err(failed)
 }
 
 async fn close_ended(pool: Pool) {
@@ -143,7 +139,7 @@ pub(crate) fn routes(
 /// Keys belong to the merchant whose signature was verified.
 fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     let merchant = parts.extensions.get::<Merchant>().ok_or_else(Refusal::unauthenticated)?;
-    Ok(Scope::new(format!("merchant:{}", merchant.id))?)
+    Ok(Scope::new(format!("payment-gateway:merchant:{}", merchant.id))?)
 }
 
 /// `POST /saga/payments/{payment_no}/compensate`: an operator turns a saga back.
