@@ -7,6 +7,9 @@
 #[doc = include_str!("../../README.md")]
 pub mod readme {}
 
+#[doc = include_str!("../TOGETHER.md")]
+pub mod together {}
+
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
 
