@@ -26,7 +26,7 @@ use crate::error::StoreError;
 use crate::plan::Saga;
 use crate::record::{Intervened, Intervention, Journal, SagaId, WorkerId};
 use crate::store::SagaStore;
-use lease::Lease;
+use lease::{Era, Lease};
 use writer::Writer;
 
 /// What can be set on an orchestrator.
@@ -173,12 +173,16 @@ impl Engine {
     }
 
     /// Drives a saga to its next resting place, in a task of its own (the caller may go away).
+    ///
+    /// `era` was read before the store was asked whether the saga is ours: from then on a lapse may
+    /// have given it to somebody else, also while this waits for a permit.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         reservation: Reservation,
         permit: Option<OwnedSemaphorePermit>,
         journal: Journal,
         clean: bool,
+        era: Era,
     ) {
         let engine = Arc::clone(self);
         tokio::spawn(async move {
@@ -188,7 +192,7 @@ impl Engine {
                 // Nothing closes this semaphore.
                 None => Arc::clone(&engine.permits).acquire_owned().await.ok(),
             };
-            let news = drive::drive(&engine, journal, clean).await;
+            let news = drive::drive(&engine, journal, clean, era).await;
             drop(reservation);
             if let Some(news) = news {
                 engine.waiters.tell(id, &news);

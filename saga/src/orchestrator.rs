@@ -140,12 +140,13 @@ impl Orchestrator {
         let permit = Arc::clone(&engine.permits).acquire_owned().await.ok();
         // Before the row exists, so that the recovery loop never sees it undriven.
         let reservation = engine.reserve(new.id);
+        let era = engine.lease.era();
         let inserted = engine.writer.insert(new.clone()).await?;
         let started = accept(&new, &inserted)?;
         if let (false, Some(reservation)) = (started.existed, reservation) {
             metrics::counter!("probity_saga_started_total", "type" => saga.to_owned()).increment(1);
             started.undriven.store(false, Ordering::Release);
-            engine.spawn(reservation, permit, fresh(new), true);
+            engine.spawn(reservation, permit, fresh(new), true, era);
         }
         Ok(started)
     }
@@ -200,6 +201,7 @@ impl Orchestrator {
         let undriven = started.undriven.swap(false, Ordering::AcqRel);
         let reservation = if undriven { engine.reserve(id) } else { None };
         if reservation.is_some() || !engine.is_active(id) {
+            let era = engine.lease.era();
             let loaded = engine.store.load(&[id]).await.map(|journals| journals.into_iter().next());
             let journal = match loaded {
                 Ok(Some(journal)) => journal,
@@ -218,7 +220,7 @@ impl Orchestrator {
             let Instance { owner, epoch, write_no, .. } = journal.instance;
             let untouched = owner == Some(engine.worker) && epoch == 1 && write_no == 0;
             match reservation {
-                Some(reservation) if untouched => engine.spawn(reservation, None, journal, true),
+                Some(reservation) if untouched => engine.spawn(reservation, None, journal, true, era),
                 _ => {}
             }
         }

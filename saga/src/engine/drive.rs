@@ -42,9 +42,9 @@ struct Driver<'a> {
     era: Era,
 }
 
-/// Drives a saga; the news is for its waiters. `None`: others will go on with it.
-pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool) -> Option<News> {
-    let era = engine.lease.era();
+/// Drives a saga that was known to be ours in `era`; the news is for its waiters. `None`: others
+/// will go on with it.
+pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: Era) -> Option<News> {
     let instance = &journal.instance;
     let saga = engine.plan(&instance.saga_type, &instance.definition)?;
     let id = instance.id;

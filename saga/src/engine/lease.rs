@@ -25,7 +25,7 @@ struct State {
     revoked: bool,
 }
 
-/// The era in which a drive began.
+/// The era in which a saga was last known to be this worker's: read before the store was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Era(u64);
 

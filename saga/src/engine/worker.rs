@@ -99,6 +99,7 @@ async fn claim(engine: &Arc<Engine>, orphans: &mut BTreeSet<SagaId>) -> Result<u
         limit: u32::try_from(room).unwrap_or(1),
         stalled_max: engine.settings.stalled_max,
     };
+    let era = engine.lease.era();
     let journals = engine.store.claim(&request).await?;
     let claimed = journals.len();
     for journal in journals {
@@ -112,7 +113,7 @@ async fn claim(engine: &Arc<Engine>, orphans: &mut BTreeSet<SagaId>) -> Result<u
         if let Some(reservation) = reservation {
             tracing::info!(saga.id = %id, saga.r#type = %journal.instance.saga_type, "resuming a saga");
             metrics::counter!("probity_saga_recovery_claims_total").increment(1);
-            engine.spawn(reservation, None, journal, false);
+            engine.spawn(reservation, None, journal, false, era);
         }
     }
     Ok(claimed)
