@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::{
     Answer, Claim, ErrorKind, Fingerprint, HashKey, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
-    OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone, Written, recover,
+    OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone, TombstoneReason,
+    Written, recover,
 };
 
 /// What became of a call to [`execute`].
@@ -42,7 +43,8 @@ pub enum ExecuteError<E> {
     /// The store failed before the work ran: it did not run.
     #[error("the store failed before the work ran")]
     NotRun(#[source] StoreError),
-    /// The work ran, but its result could not be recorded: the record is indeterminate, or another attempt has it.
+    /// The work ran, but its result could not be recorded. A result that cannot be serialized is buried: the work is not
+    /// run again. After a failure of the store the record is indeterminate, or another attempt has it.
     #[error("the work ran, but its result could not be recorded")]
     Unrecorded(#[source] StoreError),
 }
@@ -109,12 +111,20 @@ where
             return Err(ExecuteError::Work(error));
         }
     };
-    if guard.lease().0.recorded_in().is_some() {
-        guard.settled_in_transaction();
-        return Ok(Execution::Fresh(result));
-    }
-    let encoded = serde_json::to_vec(&result)
-        .map_err(|source| ExecuteError::Unrecorded(StoreError::not_applied(ErrorKind::Rejected, source)))?;
+    // Also after `complete_in`: only the store knows whether that transaction was committed, and if it was, this changes
+    // nothing.
+    let encoded = match serde_json::to_vec(&result) {
+        Ok(encoded) => encoded,
+        Err(source) => {
+            let tombstone = Tombstone { reason: TombstoneReason::NotStored, status: 0, location: None };
+            let rejected = StoreError::not_applied(ErrorKind::Rejected, source);
+            let _ = guard
+                .settle_persistently(&Settlement::Bury(tombstone))
+                .await
+                .map_err(ExecuteError::Unrecorded)?;
+            return Err(ExecuteError::Unrecorded(rejected));
+        }
+    };
     let settlement = Settlement::Record(Recording::payload(encoded));
     match guard.settle_persistently(&settlement).await {
         Ok(Written::Applied | Written::AlreadyApplied) => Ok(Execution::Fresh(result)),

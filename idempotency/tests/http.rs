@@ -204,6 +204,7 @@ where
     Router::new().route("/payments", post(handler)).layer(layer)
 }
 
+// proves: I-5
 #[tokio::test]
 async fn what_an_answer_means_for_the_next_try_depends_on_status_effects_and_verdict() {
     use Effects::{Local, Marked, Opaque};
@@ -215,6 +216,8 @@ async fn what_an_answer_means_for_the_next_try_depends_on_status_effects_and_ver
         (Opaque, 402, None, 1),
         (Opaque, 429, None, 2),
         (Opaque, 401, None, 2),
+        (Opaque, 408, None, 1),
+        (Local, 408, None, 2),
         (Opaque, 503, Some(Verdict::Retryable), 2),
         (Opaque, 504, Some(Verdict::Unknown), 1),
         (Opaque, 200, Some(Verdict::NoStore), 1),
@@ -233,6 +236,7 @@ async fn what_an_answer_means_for_the_next_try_depends_on_status_effects_and_ver
         let second = call(&app, request(Some("k"), "{}")).await;
         assert_eq!(count.load(Ordering::SeqCst), runs, "{effects:?} {status} {verdict:?}");
         match verdict {
+            None if runs == 1 && status == 408 => assert_eq!(problem(&second), "outcome-unknown"),
             Some(Verdict::Unknown) => assert_eq!(problem(&second), "outcome-unknown"),
             Some(Verdict::NoStore) => assert_eq!(problem(&second), "not-replayable"),
             _ => assert_eq!((second.status(), second.body()), (first.status(), first.body())),

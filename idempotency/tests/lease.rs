@@ -216,3 +216,19 @@ async fn a_full_memory_store_refuses_new_claims_rather_than_forget_one() {
     advance(Duration::from_secs(61)).await;
     assert!(store.begin(&a_claim(Effects::Local)).await.is_ok(), "what has expired makes room");
 }
+
+// proves: I-10
+#[tokio::test]
+async fn a_result_that_cannot_be_stored_is_not_run_again() {
+    type Unstorable = std::collections::BTreeMap<(u8, u8), u8>; // JSON has no such keys
+    let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
+    let (scope, key) = (Scope::new("jobs").unwrap(), IdempotencyKey::new("payout-1").unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
+    let policy = Policy::default().effects(Effects::Local);
+    let work = async |_lease: Lease| Ok::<_, std::io::Error>(Unstorable::from([((1, 2), 3)]));
+    let error = execute(&manager, &scope, &key, print, &policy, work).await.unwrap_err();
+    assert!(matches!(error, ExecuteError::Unrecorded(_)), "{error:?}");
+    let never = async |_lease: Lease| -> Result<Unstorable, std::io::Error> { panic!("ran twice") };
+    let again = execute(&manager, &scope, &key, print, &policy, never).await.unwrap();
+    assert!(matches!(again, Execution::NotReplayable(_)), "{again:?}");
+}

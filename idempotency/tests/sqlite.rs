@@ -142,3 +142,25 @@ async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
     let written = store.resolve(lost.record, fence, &resolution, Duration::from_secs(60)).await.unwrap();
     assert_eq!((written, waiting(&database.pool).await), (Written::Applied, 0));
 }
+
+// proves: I-5
+#[tokio::test]
+async fn a_result_given_after_its_transaction_rolled_back_is_recorded_all_the_same() {
+    let database = database().await;
+    let manager: Arc<dyn IdempotencyManager> =
+        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
+    let (scope, key) = (Scope::new("jobs").unwrap(), IdempotencyKey::new("payout-1").unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
+    let policy = Policy::default().effects(Effects::Local);
+    let pool = database.pool.clone();
+    let work = async |lease: Lease| {
+        pay(&pool, &lease, false).await.unwrap();
+        Ok::<_, std::io::Error>("declined".to_owned())
+    };
+    let first = execute(&manager, &scope, &key, print, &policy, work).await.unwrap();
+    assert_eq!(first, Execution::Fresh("declined".to_owned()));
+    let never = async |_lease: Lease| -> Result<String, std::io::Error> { panic!("ran twice") };
+    let again = execute(&manager, &scope, &key, print, &policy, never).await.unwrap();
+    assert_eq!(again, Execution::Replayed("declined".to_owned()));
+    assert_eq!(payments(&database.pool).await, 0);
+}
