@@ -21,7 +21,7 @@ pub(super) fn transaction_control(sql: &str) -> Option<Control> {
             return None;
         }
         let word = first_word(rest);
-        if let Some(control) = control(word) {
+        if let Some(control) = control(word).or_else(|| prepared(word, rest)) {
             return Some(control);
         }
         // The body of a trigger or a function has semicolons and an END of its own.
@@ -43,6 +43,13 @@ fn control(word: &str) -> Option<Control> {
     } else {
         None
     }
+}
+
+/// `PREPARE TRANSACTION` takes the transaction away from the connection; `PREPARE name AS` is only a statement.
+fn prepared(word: &str, statement: &str) -> Option<Control> {
+    let next = first_word(skip_blank(&statement[word.len()..]));
+    let prepares = word.eq_ignore_ascii_case("PREPARE") && next.eq_ignore_ascii_case("TRANSACTION");
+    prepares.then_some(Control::Transaction)
 }
 
 fn has_body(statement: &str) -> bool {
@@ -125,6 +132,7 @@ mod tests {
             "SELECT ';'; begin",
             "SELECT $$;$$;abort",
             "SELECT 1 /* ; */;;ROLLBACK",
+            "PREPARE TRANSACTION 'later'",
         ] {
             assert_eq!(transaction_control(sql), Some(Control::Transaction), "{sql}");
         }
@@ -142,6 +150,7 @@ mod tests {
             "UPDATE commits SET a = $1 WHERE b = $2",
             "SELECT $tag$; ROLLBACK; $tag$",
             "-- COMMIT\nSELECT 1",
+            "PREPARE transactions AS SELECT 1",
             "SELECT 'it''s; COMMIT'",
             "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = 1; END;",
             "CREATE OR REPLACE FUNCTION f() RETURNS int AS 'BEGIN; END;' LANGUAGE plpgsql",
