@@ -2,20 +2,24 @@
 //! acknowledgement, and only then goes on.
 //!
 //! Invariant: no effect starts before the write that precedes it was acknowledged, nor while the
-//! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step,
+//! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step, `park.rs` stops
+//! those that cannot be driven,
 //! `writer.rs` batches writes, `worker.rs` keeps the lease and finds lost sagas.
 
 mod attempt;
 mod drive;
 mod lease;
+mod park;
 mod waiters;
 mod worker;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use waiters::{News, Waiters};
@@ -192,7 +196,12 @@ impl Engine {
                 // Nothing closes this semaphore.
                 None => Arc::clone(&engine.permits).acquire_owned().await.ok(),
             };
-            let news = drive::drive(&engine, journal, clean, era).await;
+            let epoch = journal.instance.epoch;
+            let driven = AssertUnwindSafe(drive::drive(&engine, journal, clean, era)).catch_unwind().await;
+            let news = match driven {
+                Ok(news) => news,
+                Err(panic) => park::park_after_panic(&engine, id, epoch, panic).await,
+            };
             drop(reservation);
             if let Some(news) = news {
                 engine.waiters.tell(id, &news);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::attempt::Attempts;
 use super::lease::{Era, Lost};
+use super::park::{park, printable};
 use super::writer::Unanswered;
 use super::{Engine, News, Stop};
 use crate::context::Frame;
@@ -69,34 +70,6 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
             tracing::info!(saga.id = %id, "another worker goes on with this saga");
             (engine.stopping() >= Stop::Draining).then_some(News::Draining)
         }
-    }
-}
-
-/// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
-async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<News> {
-    let instance = &journal.instance;
-    tracing::error!(saga.id = %instance.id, reason, "a saga cannot be read and is paused");
-    let change = Change {
-        status: Status::Paused,
-        resume_status: Some(instance.status),
-        reason: Some(reason.clone()),
-        current_step: instance.current_step,
-        unresolved: instance.unresolved,
-        steps: Vec::new(),
-    };
-    let record = Record {
-        saga: instance.id,
-        epoch: instance.epoch,
-        write_no: instance.write_no + 1,
-        from: instance.status,
-        change,
-        release: None,
-    };
-    match engine.writer.apply(record).await {
-        Ok(Verdict::Applied(_)) => {
-            Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
-        }
-        Ok(Verdict::Fenced | Verdict::Refused(_)) | Err(_) => None,
     }
 }
 
@@ -303,9 +276,4 @@ impl Driver<'_> {
         }
         Ok(verdict)
     }
-}
-
-/// A reason may quote what could not be stored; it must be storable itself.
-fn printable(text: &str) -> String {
-    text.chars().filter(|char| !char.is_control()).take(500).collect()
 }

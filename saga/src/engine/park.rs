@@ -1,0 +1,76 @@
+//! Sagas that cannot be driven: parked with the evidence, so that they do not come back for ever.
+//!
+//! Invariant: parking runs and undoes nothing, and is fenced like every other write.
+
+use std::any::Any;
+
+use super::{Engine, News};
+use crate::machine::Status;
+use crate::record::{Change, Journal, Record, SagaId, Verdict};
+
+/// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
+pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<News> {
+    let instance = &journal.instance;
+    tracing::error!(saga.id = %instance.id, reason, "a saga cannot be driven and is paused");
+    let change = Change {
+        status: Status::Paused,
+        resume_status: Some(instance.status),
+        reason: Some(reason.clone()),
+        current_step: instance.current_step,
+        unresolved: instance.unresolved,
+        steps: Vec::new(),
+    };
+    let record = Record {
+        saga: instance.id,
+        epoch: instance.epoch,
+        write_no: instance.write_no + 1,
+        from: instance.status,
+        change,
+        release: None,
+    };
+    match engine.writer.apply(record).await {
+        Ok(Verdict::Applied(_)) => {
+            Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
+        }
+        Ok(Verdict::Fenced | Verdict::Refused(_)) | Err(_) => None,
+    }
+}
+
+/// Parks a saga whose drive panicked outside a step's call, as in `policy` or in the decoding of its
+/// input: claimed again, it would only panic again. A step that may have run is asked about when an
+/// operator resumes the saga, as after a crash.
+pub(super) async fn park_after_panic(
+    engine: &Engine,
+    id: SagaId,
+    epoch: i64,
+    panic: Box<dyn Any + Send>,
+) -> Option<News> {
+    let reason = format!("driving it panicked: {}", printable(&text(panic)));
+    while !engine.lease.is_revoked() {
+        match engine.store.load(&[id]).await {
+            Ok(found) => {
+                // Where the panic left it is in the store, not in what this drive believed.
+                let journal = found.into_iter().next()?;
+                let ours = journal.instance.epoch == epoch && journal.instance.status.is_active();
+                return if ours { park(engine, &journal, reason).await } else { None };
+            }
+            Err(error) => {
+                tracing::warn!(saga.id = %id, %error, "a saga whose drive panicked cannot be looked at yet");
+                tokio::time::sleep(engine.settings.poll).await;
+            }
+        }
+    }
+    None
+}
+
+fn text(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => other.downcast_ref::<&str>().map_or_else(|| "no text".into(), ToString::to_string),
+    }
+}
+
+/// A reason may quote what could not be stored; it must be storable itself.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().filter(|char| !char.is_control()).take(500).collect()
+}
