@@ -2,9 +2,9 @@
 //! acknowledgement, and only then goes on.
 //!
 //! Invariant: no effect starts before the write that precedes it was acknowledged, nor while the
-//! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step, `park.rs` stops
-//! those that cannot be driven,
-//! `writer.rs` batches writes, `worker.rs` keeps the lease and finds lost sagas.
+//! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step,
+//! `park.rs` stops those that cannot be driven, `writer.rs` batches writes, `worker.rs` keeps the
+//! lease and finds lost sagas.
 
 mod attempt;
 mod drive;
