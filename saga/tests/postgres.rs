@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use probity_saga::{
-    Evidence, Executed, Orchestrator, Outcome, PostgresStore, Saga, SagaError, SagaStep, Status, StepContext,
-    StepError,
+    ClaimRequest, Document, Evidence, Executed, NewSaga, Orchestrator, Outcome, PostgresStore, Saga,
+    SagaError, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, WorkerId,
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
@@ -158,4 +158,69 @@ async fn sagas_survive_a_server_that_is_killed_and_restarted() {
     assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
     let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
     assert_eq!(view.steps.len(), 2);
+}
+
+/// From here on a claim stops before it judges the lease of a dead worker, with its view of the
+/// workers already taken, until the advisory lock is free.
+const SLOW_JUDGEMENT: &str = "
+    ALTER TABLE saga_workers RENAME TO real_workers;
+    CREATE FUNCTION judged(expiry timestamptz) RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS
+        $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN expiry; END $$;
+    CREATE VIEW saga_workers AS SELECT worker_id, judged(expires_at) AS expires_at FROM real_workers;";
+
+// proves: S-7
+#[tokio::test]
+async fn a_claim_that_judged_too_long_does_not_take_the_saga_of_a_worker_it_cannot_see() {
+    let database = testkit::Postgres::shared().database();
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    let store = PostgresStore::new(pool.clone()).await.unwrap();
+    let (dead, fresh, slow) = (WorkerId::generate(), WorkerId::generate(), WorkerId::generate());
+    let new = NewSaga {
+        id: SagaId::generate(),
+        saga_type: "payment".into(),
+        business_id: "PAY-1".into(),
+        definition: "v1".into(),
+        input: Document::encode("tea").unwrap(),
+        input_hash: "hash".into(),
+        owner: dead,
+    };
+    let _ = store.insert(std::slice::from_ref(&new)).await.unwrap();
+    let expired = "INSERT INTO saga_workers (worker_id, pid, heartbeat_at, expires_at)
+        VALUES ($1::uuid, 1, now() - interval '1 minute', now() - interval '30 seconds')";
+    sqlx::query(expired).bind(dead.to_string()).execute(&pool).await.unwrap();
+    sqlx::raw_sql(SLOW_JUDGEMENT).execute(&pool).await.unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(7)").execute(&mut *holder).await.unwrap();
+
+    let claiming = {
+        let request = ClaimRequest {
+            worker: slow,
+            runnable: vec![("payment".into(), "v1".into())],
+            own: Vec::new(),
+            limit: 10,
+            stalled_max: 5,
+        };
+        let store = store.clone();
+        tokio::spawn(async move { store.claim(&request).await })
+    };
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&pool).await.unwrap() == 0 {
+        assert!(!claiming.is_finished(), "the claim did not look at the workers");
+        tokio::task::yield_now().await;
+    }
+
+    // Meanwhile a new worker beats and claims.
+    let beats = "INSERT INTO real_workers (worker_id, pid, heartbeat_at, expires_at)
+        VALUES ($1::uuid, 2, now(), now() + interval '1 hour')";
+    sqlx::query(beats).bind(fresh.to_string()).execute(&pool).await.unwrap();
+    let claims = "UPDATE saga_instances SET owner_id = $1::uuid, lease_epoch = lease_epoch + 1,
+        row_version = row_version + 1";
+    sqlx::query(claims).bind(fresh.to_string()).execute(&pool).await.unwrap();
+    holder.rollback().await.unwrap();
+
+    let claimed = claiming.await.unwrap().unwrap();
+    assert!(claimed.is_empty(), "taken from a living worker");
+    let instance = store.load(&[new.id]).await.unwrap().remove(0).instance;
+    assert_eq!((instance.owner, instance.epoch), (Some(fresh), 2));
 }

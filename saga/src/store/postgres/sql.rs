@@ -37,15 +37,22 @@ INSERT INTO saga_definitions (fingerprint, saga_type, version, steps) VALUES ($1
 ON CONFLICT (fingerprint) DO UPDATE SET seen_at = clock_timestamp()";
 
 /// A worker that takes its own saga back is alive, so that claim does not count as stalled.
+///
+/// Looks first and locks second: a row that changed in between is looked at again by the lock, but
+/// the workers are not, so the new owner of a changed row could seem dead. Whatever moved since it
+/// was seen is left for the next look. More are seen than locked, because others lock some of them.
 pub(super) const CLAIM: &str = "\
-WITH due AS (
-    SELECT i.id FROM saga_instances i
+WITH seen AS MATERIALIZED (
+    SELECT i.id, i.row_version FROM saga_instances i
     WHERE i.status IN ('pending', 'in_progress', 'committing', 'compensating') AND i.run_at <= now()
       AND (i.owner_id IS NULL
            OR NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = i.owner_id AND w.expires_at > clock_timestamp())
            OR (i.owner_id = $1::uuid AND i.id = ANY ($2::uuid[])))
       AND i.business_type || ' ' || i.definition = ANY ($3::text[])
-    ORDER BY i.run_at LIMIT $4 FOR UPDATE OF i SKIP LOCKED)
+    ORDER BY i.run_at LIMIT 4 * $4),
+due AS (
+    SELECT i.id FROM seen JOIN saga_instances i ON i.id = seen.id
+    WHERE i.row_version = seen.row_version LIMIT $4 FOR UPDATE OF i SKIP LOCKED)
 UPDATE saga_instances i SET
     lease_epoch = i.lease_epoch + 1, write_no = 0, row_version = i.row_version + 1, updated_at = clock_timestamp(),
     resume_status = CASE WHEN i.stalled_claims >= $5 AND i.owner_id IS DISTINCT FROM $1::uuid THEN i.status END,
