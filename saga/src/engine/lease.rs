@@ -42,8 +42,15 @@ impl Lease {
         Era(self.state.borrow().era)
     }
 
+    /// After a silence longer than the lease even a held one is a lapse: whoever judged it meanwhile,
+    /// on an older view of the workers, may have claimed what was owned.
     pub(crate) fn held(&self, sent: Instant) {
-        self.state.send_modify(|state| state.last_beat = Some(sent));
+        self.state.send_modify(|state| {
+            if state.last_beat.is_some_and(|beat| beat.elapsed() >= self.ttl) {
+                state.era += 1;
+            }
+            state.last_beat = state.last_beat.max(Some(sent));
+        });
     }
 
     pub(crate) fn lapsed(&self, sent: Instant) {
@@ -82,5 +89,45 @@ impl Lease {
     /// the saga its epoch is ours, and if somebody did, the store refuses it.
     pub(crate) fn is_revoked(&self) -> bool {
         self.state.borrow().revoked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_beat_within_the_lease_keeps_the_era() {
+        let lease = Lease::new(TTL);
+        lease.lapsed(Instant::now());
+        let era = lease.era();
+        tokio::time::advance(TTL - Duration::from_millis(1)).await;
+        lease.held(Instant::now());
+        assert_eq!(lease.era(), era);
+        assert_eq!(lease.allows(era).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_beat_after_a_silence_longer_than_the_lease_is_a_lapse() {
+        let lease = Lease::new(TTL);
+        lease.lapsed(Instant::now());
+        let era = lease.era();
+        tokio::time::advance(TTL).await;
+        lease.held(Instant::now());
+        assert_eq!(lease.allows(era).await, Err(Lost));
+        assert_eq!(lease.allows(lease.era()).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_to_an_older_beat_does_not_shorten_the_lease() {
+        let lease = Lease::new(TTL);
+        let older = Instant::now();
+        tokio::time::advance(TTL / 3).await;
+        lease.lapsed(Instant::now());
+        lease.held(older);
+        tokio::time::advance(TTL / 2).await;
+        assert_eq!(lease.allows(lease.era()).await, Ok(()));
     }
 }
