@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::Row as _;
+use sqlx::error::DatabaseError;
 
 use crate::error::{Effect, StoreError};
 use crate::machine::{Status, StepStatus};
@@ -157,13 +158,40 @@ pub(super) fn store_error(operation: &'static str, error: sqlx::Error) -> StoreE
 
 fn effect(error: &sqlx::Error) -> Effect {
     match error {
-        // The database answered: it refused. Lost connections are I/O errors.
-        sqlx::Error::Database(_)
-        | sqlx::Error::PoolTimedOut
+        sqlx::Error::Database(answer) => effect_of_answer(&**answer),
+        sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::Configuration(_)
-        | sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Encode(_) => Effect::NotApplied,
+        // Also an answer that cannot be decoded: the statement was executed.
+        _ => Effect::Unknown,
+    }
+}
+
+/// The database answered: it refused, unless it says that it does not know either.
+fn effect_of_answer(answer: &dyn DatabaseError) -> Effect {
+    let code = answer.code();
+    let code = code.as_deref().unwrap_or_default();
+    #[cfg(feature = "sqlite")]
+    if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        return effect_of_result_code(code);
+    }
+    effect_of_sqlstate(code)
+}
+
+/// A connection that failed (class 08), a statement whose completion is unknown (40003), and a
+/// server that was stopped, crashed or started under it (57P01 to 57P03).
+fn effect_of_sqlstate(code: &str) -> Effect {
+    let unknown = code.starts_with("08") || matches!(code, "40003" | "57P01" | "57P02" | "57P03");
+    if unknown { Effect::Unknown } else { Effect::NotApplied }
+}
+
+/// An I/O error, in any extension: SQLite cannot say whether a commit reached the disk.
+#[cfg(feature = "sqlite")]
+fn effect_of_result_code(code: &str) -> Effect {
+    const IO_ERROR: i32 = 10;
+    match code.parse::<i32>() {
+        Ok(code) if code & 0xff != IO_ERROR => Effect::NotApplied,
         _ => Effect::Unknown,
     }
 }
@@ -172,4 +200,43 @@ fn effect(error: &sqlx::Error) -> Effect {
 pub(super) fn json_list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     serde_json::Value::from(items).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_went_away_or_does_not_know_leaves_the_effect_unknown() {
+        for code in ["08000", "08003", "08006", "08P01", "40003", "57P01", "57P02", "57P03"] {
+            assert_eq!(effect_of_sqlstate(code), Effect::Unknown, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_refused_applied_nothing() {
+        for code in ["22021", "23505", "23514", "40001", "40P01", "42P01", "53300", "55P03", "57014"] {
+            assert_eq!(effect_of_sqlstate(code), Effect::NotApplied, "{code}");
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn only_an_io_error_of_sqlite_leaves_the_effect_unknown() {
+        // IOERR, and its extensions for read, fsync and a commit that is not atomic.
+        for code in ["10", "266", "1034", "7690", ""] {
+            assert_eq!(effect_of_result_code(code), Effect::Unknown, "{code}");
+        }
+        // BUSY, LOCKED, READONLY, FULL, CONSTRAINT_UNIQUE, CONSTRAINT_CHECK.
+        for code in ["5", "6", "8", "13", "2067", "275"] {
+            assert_eq!(effect_of_result_code(code), Effect::NotApplied, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_decoded_leaves_the_effect_unknown() {
+        let error = sqlx::Error::ColumnDecode { index: "id".into(), source: "not a uuid".into() };
+        assert_eq!(store_error("insert a saga", error).effect(), Effect::Unknown);
+        assert_eq!(store_error("insert a saga", sqlx::Error::PoolTimedOut).effect(), Effect::NotApplied);
+    }
 }
