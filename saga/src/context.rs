@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::record::{Document, SagaId};
+use crate::record::{Document, SagaId, unquoted};
 use crate::step::{ForwardStep, Payload, SagaStep, StepError};
 
 /// The view of one attempt of one step.
@@ -109,9 +109,9 @@ impl<I> StepContext<I> {
                 self.frame.step
             ))
         })?;
-        stored
-            .decode()
-            .map_err(|error| StepError::fatal(format!("the stored output of {name} cannot be read: {error}")))
+        stored.decode().map_err(|error| {
+            StepError::fatal(format!("the stored output of {name} cannot be read: {}", unquoted(&error)))
+        })
     }
 }
 

@@ -19,7 +19,9 @@ use crate::engine::{Engine, News, Settings, Stop, Unanswered, work};
 use crate::error::{BuildError, SagaError};
 use crate::machine::Status;
 use crate::plan::Saga;
-use crate::record::{Document, Inserted, Instance, Journal, ListFilter, NewSaga, SagaId, WorkerId};
+use crate::record::{
+    Document, Inserted, Instance, Journal, ListFilter, MAX_DOCUMENT, NewSaga, SagaId, WorkerId, unquoted,
+};
 use crate::store::SagaStore;
 
 /// A saga with its steps, as `get` shows it. Payloads are redacted in `Debug`.
@@ -324,7 +326,7 @@ impl Orchestrator {
         if business_id.is_empty() || business_id.len() > 255 || business_id.contains('\0') {
             return Err(unstorable("the business id must have 1 to 255 bytes and no NUL".into()));
         }
-        let input = Document::encode(input).map_err(|error| unstorable(error.to_string()))?;
+        let input = Document::encode(input).map_err(|error| unstorable(unquoted(&error)))?;
         if input.as_json().len() > MAX_DOCUMENT {
             return Err(unstorable(format!(
                 "it has {} bytes, the limit is {MAX_DOCUMENT}",
@@ -342,9 +344,6 @@ impl Orchestrator {
         })
     }
 }
-
-/// The most bytes of an input or an output: a saga carries references, not files.
-pub(crate) const MAX_DOCUMENT: usize = 1024 * 1024;
 
 impl OrchestratorBuilder {
     /// How long a dead worker's sagas wait for another worker (30 seconds unless set). It is

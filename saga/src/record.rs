@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use uuid::Uuid;
 
 use crate::machine::{Status, StepStatus};
@@ -93,6 +94,24 @@ impl Document {
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.0
+    }
+}
+
+/// The most bytes of an input or an output: a saga carries references, not files.
+pub(crate) const MAX_DOCUMENT: usize = 1024 * 1024;
+
+/// What was wrong with a document and where. The error's own text may quote the payload, and reasons
+/// are stored and logged.
+pub(crate) fn unquoted(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Io => "an I/O error",
+        Category::Syntax => "not JSON",
+        Category::Data => "a value of another type or form",
+        Category::Eof => "it ends too early",
+    };
+    match error.line() {
+        0 => what.into(),
+        line => format!("{what} at line {line} column {}", error.column()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Engine, News, Stop};
 use crate::context::Frame;
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing};
 use crate::plan::{AnyInput, Saga};
-use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
+use crate::record::{Change, Document, Journal, Record, Requests, Verdict, unquoted};
 use crate::step::Probe;
 
 /// Why a drive ends without the saga being at rest.
@@ -54,7 +54,7 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
             let input = (saga.input.decode)(&instance.input);
             input
                 .map(|input| (state, input))
-                .map_err(|error| format!("the stored input cannot be read: {error}"))
+                .map_err(|error| format!("the stored input cannot be read: {}", unquoted(&error)))
         });
     let (state, input) = match read {
         Ok(read) => read,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::context::{Frame, StepContext};
 use crate::policy::StepPolicy;
-use crate::record::Document;
+use crate::record::{Document, MAX_DOCUMENT, unquoted};
 use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
 
 /// The decoded input of a saga.
@@ -51,8 +51,16 @@ fn context<I: Payload>(input: AnyInput, frame: Frame) -> Result<StepContext<I>, 
 
 fn encode<T: Payload>(step: &'static str, output: &T) -> Result<Document, StepError> {
     // The effect has happened; only its answer is lost.
-    Document::encode(output)
-        .map_err(|error| StepError::unknown(format!("the output of {step} cannot be stored: {error}")))
+    let output = Document::encode(output).map_err(|error| {
+        StepError::unknown(format!("the output of {step} cannot be stored: {}", unquoted(&error)))
+    })?;
+    match output.as_json().len() {
+        // Another try would be as long: the saga is parked with this step unknown.
+        bytes if bytes > MAX_DOCUMENT => Err(StepError::fatal(format!(
+            "the output of {step} has {bytes} bytes, the limit is {MAX_DOCUMENT}"
+        ))),
+        _ => Ok(output),
+    }
 }
 
 fn encode_probe<T: Payload>(step: &'static str, probe: Probe<T>) -> Result<Probe<Document>, StepError> {
@@ -92,7 +100,11 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
             let done = match done {
                 None => Executed::Unknown,
                 Some(stored) => Executed::Applied(stored.decode().map_err(|error| {
-                    StepError::fatal(format!("the stored output of {} cannot be read: {error}", S::NAME))
+                    StepError::fatal(format!(
+                        "the stored output of {} cannot be read: {}",
+                        S::NAME,
+                        unquoted(&error)
+                    ))
                 })?),
             };
             let cx = context(input, frame)?;
