@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+#[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -50,11 +52,13 @@ pub(crate) struct Held {
     /// Set before the mark is sent: from then on it may be in the store.
     marked: AtomicBool,
     /// The status of the recording that `complete_in` wrote, 0 for a job's; `NOT_RECORDED` if none.
+    #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
     recorded: AtomicU16,
     /// Until when this process may believe in its lease; measured from before the claim was sent.
     believed_until: watch::Sender<Instant>,
 }
 
+#[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
 const NOT_RECORDED: u16 = u16::MAX;
 
 impl Held {
@@ -71,6 +75,7 @@ impl Held {
             effects: claim.effects,
             terms: claim.terms,
             marked: AtomicBool::new(false),
+            #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
             recorded: AtomicU16::new(NOT_RECORDED),
             believed_until: watch::Sender::new(asked_at + grant.lease),
         }
@@ -87,6 +92,7 @@ impl Held {
     }
 
     /// The status `complete_in` recorded, if it was used.
+    #[cfg(feature = "tower")]
     pub(crate) fn recorded_in(&self) -> Option<u16> {
         Some(self.recorded.load(Ordering::SeqCst)).filter(|status| *status != NOT_RECORDED)
     }

@@ -82,7 +82,9 @@ impl Settings {
     ///
     /// # Examples
     /// ```
-    /// let settings = service_shell::Settings::from_vars("order-service", 40004, [("PORT", "0")])?;
+    /// # let url = if service_shell::POSTGRES { "postgres://localhost/orders" } else { "sqlite:orders.sqlite3" };
+    /// let variables = [("PORT", "0"), ("DATABASE_URL", url)];
+    /// let settings = service_shell::Settings::from_vars("order-service", 40004, variables)?;
     /// assert_eq!(settings.address.port(), 0);
     /// # Ok::<(), service_shell::StartError>(())
     /// ```
@@ -215,7 +217,9 @@ mod tests {
     use super::*;
 
     fn settings<const N: usize>(vars: [(&str, &str); N]) -> Result<Settings, StartError> {
-        Settings::from_vars("order-service", 40004, vars)
+        // A PostgreSQL build has no database to fall back to, and would say so first.
+        let url = crate::POSTGRES.then_some(("DATABASE_URL", "postgres://localhost/orders"));
+        Settings::from_vars("order-service", 40004, url.into_iter().chain(vars))
     }
 
     fn refusal<const N: usize>(vars: [(&str, &str); N]) -> String {

@@ -211,6 +211,7 @@ impl LeaseGuard {
     }
 
     /// Declares that `complete_in` has settled the record inside a committed transaction.
+    #[cfg(feature = "tower")]
     pub(crate) fn settled_in_transaction(&mut self) {
         self.seal();
     }
