@@ -46,14 +46,14 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
 /// All routes, behind the service token.
 pub(crate) fn routes(token: &ServiceToken) -> Routes<App> {
     Routes::new()
-        .post("/channel/payments", pay)
-        .get("/channel/payments/{payment_no}", payment)
-        .post("/channel/payments/{payment_no}/cancel", cancel_payment)
-        .post("/channel/refunds", give_back)
-        .get("/channel/refunds/{refund_no}", refund_of)
-        .post("/channel/transfers", transfer)
-        .get("/channel/transfers/{transfer_no}", transfer_of)
-        .post("/channel/transfers/{transfer_no}/cancel", cancel_transfer)
+        .post("/api/v1/channel/payments", pay)
+        .get("/api/v1/channel/payments/{payment_no}", payment)
+        .post("/api/v1/channel/payments/{payment_no}/cancel", cancel_payment)
+        .post("/api/v1/channel/refunds", give_back)
+        .get("/api/v1/channel/refunds/{refund_no}", refund_of)
+        .post("/api/v1/channel/transfers", transfer)
+        .get("/api/v1/channel/transfers/{transfer_no}", transfer_of)
+        .post("/api/v1/channel/transfers/{transfer_no}/cancel", cancel_transfer)
         .require(token)
 }
 

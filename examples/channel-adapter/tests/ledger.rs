@@ -70,11 +70,12 @@ fn payment(number: &str, method: &str) -> Value {
 async fn the_same_key_charges_once_and_answers_the_same() {
     let channel = Channel::start().await;
     let body = payment("PAY-1", "card_ok");
-    let (status, first) = channel.post("/channel/payments", "k-1", &body).await;
+    let (status, first) = channel.post("/api/v1/channel/payments", "k-1", &body).await;
     assert_eq!((status, &first["status"]), (201, &json!("charged")));
-    assert_eq!(channel.post("/channel/payments", "k-1", &body).await, (201, first.clone()));
-    assert_eq!(channel.get("/channel/payments/PAY-1").await, (200, first));
-    let (status, refused) = channel.post("/channel/payments", "k-1", &payment("PAY-2", "card_ok")).await;
+    assert_eq!(channel.post("/api/v1/channel/payments", "k-1", &body).await, (201, first.clone()));
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await, (200, first));
+    let (status, refused) =
+        channel.post("/api/v1/channel/payments", "k-1", &payment("PAY-2", "card_ok")).await;
     assert_eq!((status, &refused["type"]), (422, &json!("urn:probity:problem:idempotency-key-reused")));
 }
 
@@ -83,33 +84,34 @@ async fn a_declined_card_is_refused_with_its_reason_and_moves_nothing() {
     let channel = Channel::start().await;
     let body = payment("PAY-1", "card_declined");
     for _ in 0..2 {
-        let (status, refused) = channel.post("/channel/payments", "k-1", &body).await;
+        let (status, refused) = channel.post("/api/v1/channel/payments", "k-1", &body).await;
         assert_eq!((status, &refused["reason"]), (402, &json!("card_declined")));
     }
-    assert_eq!(channel.get("/channel/payments/PAY-1").await.1["status"], "refused");
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await.1["status"], "refused");
 }
 
 #[tokio::test]
 async fn a_cancel_of_what_was_never_seen_refuses_the_charge_that_comes_late() {
     let channel = Channel::start().await;
-    let (status, unknown) = channel.get("/channel/payments/PAY-1").await;
+    let (status, unknown) = channel.get("/api/v1/channel/payments/PAY-1").await;
     assert_eq!((status, &unknown["final"]), (404, &json!(false)));
-    let (status, cancelled) = channel.post("/channel/payments/PAY-1/cancel", "c-1", &json!({})).await;
+    let (status, cancelled) = channel.post("/api/v1/channel/payments/PAY-1/cancel", "c-1", &json!({})).await;
     assert_eq!((status, &cancelled["voided"]), (200, &json!(false)));
-    let (status, late) = channel.post("/channel/payments", "k-1", &payment("PAY-1", "card_ok")).await;
+    let (status, late) = channel.post("/api/v1/channel/payments", "k-1", &payment("PAY-1", "card_ok")).await;
     assert_eq!((status, &late["reason"]), (402, &json!("cancelled_before")));
-    assert_eq!(channel.get("/channel/payments/PAY-1").await.0, 200);
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await.0, 200);
 }
 
 #[tokio::test]
 async fn a_cancel_voids_a_charge_and_says_so_every_time() {
     let channel = Channel::start().await;
-    assert_eq!(channel.post("/channel/payments", "k-1", &payment("PAY-1", "card_ok")).await.0, 201);
+    assert_eq!(channel.post("/api/v1/channel/payments", "k-1", &payment("PAY-1", "card_ok")).await.0, 201);
     for _ in 0..2 {
-        let (status, cancelled) = channel.post("/channel/payments/PAY-1/cancel", "c-1", &json!({})).await;
+        let (status, cancelled) =
+            channel.post("/api/v1/channel/payments/PAY-1/cancel", "c-1", &json!({})).await;
         assert_eq!((status, &cancelled["voided"]), (200, &json!(true)));
     }
-    assert_eq!(channel.get("/channel/payments/PAY-1").await.1["status"], "cancelled");
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await.1["status"], "cancelled");
 }
 
 #[tokio::test]
@@ -117,13 +119,15 @@ async fn a_charge_and_a_cancel_at_the_same_moment_never_leave_a_charge_behind() 
     let channel = Channel::start().await;
     for round in 0..10 {
         let number = format!("PAY-{round}");
-        let (body, path) = (payment(&number, "card_ok"), format!("/channel/payments/{number}/cancel"));
+        let (body, path) = (payment(&number, "card_ok"), format!("/api/v1/channel/payments/{number}/cancel"));
         let (key, nothing) = (format!("k-{round}"), json!({}));
-        let (charge, cancel) =
-            tokio::join!(channel.post("/channel/payments", &key, &body), channel.post(&path, "c", &nothing),);
+        let (charge, cancel) = tokio::join!(
+            channel.post("/api/v1/channel/payments", &key, &body),
+            channel.post(&path, "c", &nothing),
+        );
         assert!(matches!(charge.0, 201 | 402), "{charge:?}");
         assert_eq!(cancel.0, 200, "{cancel:?}");
-        let state = channel.get(&format!("/channel/payments/{number}")).await.1;
+        let state = channel.get(&format!("/api/v1/channel/payments/{number}")).await.1;
         assert_ne!(state["status"], "charged", "{state}");
     }
 }
@@ -132,9 +136,9 @@ async fn a_charge_and_a_cancel_at_the_same_moment_never_leave_a_charge_behind() 
 async fn a_hanging_card_is_charged_although_the_answer_does_not_come() {
     let channel = Channel::start_with(&[("CHANNEL_HANG_MS", "600000")]).await;
     let body = payment("PAY-1", "card_hangs");
-    let call = channel.post("/channel/payments", "k-1", &body);
+    let call = channel.post("/api/v1/channel/payments", "k-1", &body);
     let charged = async {
-        while channel.get("/channel/payments/PAY-1").await.0 != 200 {
+        while channel.get("/api/v1/channel/payments/PAY-1").await.0 != 200 {
             tokio::task::yield_now().await;
         }
     };
@@ -143,7 +147,7 @@ async fn a_hanging_card_is_charged_although_the_answer_does_not_come() {
         () = charged => {}
     }
     // A repeat is answered at once, with the charge of the first.
-    let (status, repeated) = channel.post("/channel/payments", "k-1", &body).await;
+    let (status, repeated) = channel.post("/api/v1/channel/payments", "k-1", &body).await;
     assert_eq!((status, &repeated["status"]), (201, &json!("charged")));
 }
 
@@ -155,11 +159,11 @@ async fn a_slow_card_is_charged_even_if_the_caller_hangs_up() {
         ..HttpTimeouts::default()
     })
     .unwrap();
-    let call = client.post(format!("{}/channel/payments", channel.base)).bearer_auth(&channel.token);
+    let call = client.post(format!("{}/api/v1/channel/payments", channel.base)).bearer_auth(&channel.token);
     let hung_up =
         call.header("idempotency-key", "k-1").json(&payment("PAY-1", "card_slow")).send().await.unwrap_err();
     assert!(hung_up.is_timeout() || hung_up.is_request(), "{hung_up}");
-    while channel.get("/channel/payments/PAY-1").await.0 != 200 {
+    while channel.get("/api/v1/channel/payments/PAY-1").await.0 != 200 {
         tokio::task::yield_now().await;
     }
 }
@@ -167,10 +171,10 @@ async fn a_slow_card_is_charged_even_if_the_caller_hangs_up() {
 #[tokio::test]
 async fn refunds_never_exceed_the_charge_and_stop_its_cancel() {
     let channel = Channel::start().await;
-    assert_eq!(channel.post("/channel/payments", "k-1", &payment("PAY-1", "card_ok")).await.0, 201);
+    assert_eq!(channel.post("/api/v1/channel/payments", "k-1", &payment("PAY-1", "card_ok")).await.0, 201);
     let refund = |number: &str, amount: i64| json!({"refund_no": number, "payment_no": "PAY-1", "amount": amount, "currency": "USD"});
     let (bodies, path) =
-        ([refund("REF-1", 400), refund("REF-2", 400), refund("REF-3", 400)], "/channel/refunds");
+        ([refund("REF-1", 400), refund("REF-2", 400), refund("REF-3", 400)], "/api/v1/channel/refunds");
     let (a, b, c) = tokio::join!(
         channel.post(path, "r-1", &bodies[0]),
         channel.post(path, "r-2", &bodies[1]),
@@ -179,8 +183,8 @@ async fn refunds_never_exceed_the_charge_and_stop_its_cancel() {
     let mut statuses = [a.0, b.0, c.0];
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 201, 402]);
-    assert_eq!(channel.post("/channel/payments/PAY-1/cancel", "c-1", &json!({})).await.0, 409);
-    assert_eq!(channel.get("/channel/refunds/REF-9").await.0, 404);
+    assert_eq!(channel.post("/api/v1/channel/payments/PAY-1/cancel", "c-1", &json!({})).await.0, 409);
+    assert_eq!(channel.get("/api/v1/channel/refunds/REF-9").await.0, 404);
 }
 
 #[tokio::test]
@@ -188,17 +192,17 @@ async fn a_transfer_once_sent_cannot_be_cancelled_but_one_never_seen_can() {
     let channel = Channel::start().await;
     let transfer =
         |number: &str| json!({"transfer_no": number, "amount": 500, "currency": "EUR", "account": "acct_ok"});
-    let (status, sent) = channel.post("/channel/transfers", "t-1", &transfer("T-1")).await;
+    let (status, sent) = channel.post("/api/v1/channel/transfers", "t-1", &transfer("T-1")).await;
     assert_eq!((status, &sent["status"]), (201, &json!("sent")));
-    assert_eq!(channel.post("/channel/transfers/T-1/cancel", "c-1", &json!({})).await.0, 409);
-    assert_eq!(channel.post("/channel/transfers/T-2/cancel", "c-2", &json!({})).await.0, 200);
-    assert_eq!(channel.post("/channel/transfers", "t-2", &transfer("T-2")).await.0, 402);
+    assert_eq!(channel.post("/api/v1/channel/transfers/T-1/cancel", "c-1", &json!({})).await.0, 409);
+    assert_eq!(channel.post("/api/v1/channel/transfers/T-2/cancel", "c-2", &json!({})).await.0, 200);
+    assert_eq!(channel.post("/api/v1/channel/transfers", "t-2", &transfer("T-2")).await.0, 402);
 }
 
 #[tokio::test]
 async fn a_request_that_cannot_be_right_is_a_problem_and_writes_nothing() {
     let channel = Channel::start().await;
-    let path = "/channel/payments";
+    let path = "/api/v1/channel/payments";
     let with = |name: &str, value: Value| {
         let mut body = payment("PAY-1", "card_ok");
         body[name] = value;
@@ -216,7 +220,7 @@ async fn a_request_that_cannot_be_right_is_a_problem_and_writes_nothing() {
         let (answered, problem) = channel.post(path, "k-1", &body).await;
         assert_eq!(answered, status, "{body} {problem}");
     }
-    assert_eq!(channel.get("/channel/payments/PAY-1").await.0, 404);
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await.0, 404);
     let call = channel.client.post(format!("{}{path}", channel.base)).json(&payment("PAY-1", "card_ok"));
     assert_eq!(answer(call.bearer_auth("wrong")).await.0, 401);
     let call = channel.client.post(format!("{}{path}", channel.base)).json(&payment("PAY-1", "card_ok"));

@@ -58,12 +58,12 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
 /// All routes; [`start`] puts idempotency and the service token around them.
 pub(crate) fn routes() -> Routes<App> {
     Routes::new()
-        .post("/orders", create)
-        .get("/orders", list)
-        .get("/orders/{order_no}", get)
-        .post("/orders/{order_no}/pay", pay)
-        .post("/orders/{order_no}/cancel", cancel)
-        .post("/orders/{order_no}/refund", refund)
+        .post("/api/v1/orders", create)
+        .get("/api/v1/orders", list)
+        .get("/api/v1/orders/{order_no}", get)
+        .post("/api/v1/orders/{order_no}/pay", pay)
+        .post("/api/v1/orders/{order_no}/cancel", cancel)
+        .post("/api/v1/orders/{order_no}/refund", refund)
 }
 
 /// Keys belong to the merchant the call is about: two merchants may use the same one.

@@ -193,8 +193,9 @@ fn total(items: &[Item]) -> Result<i64, Problem> {
         return Err(Problem::invalid("items", format!("must be a list of 1 to {ITEMS_MAX} items")));
     }
     items.iter().try_fold(0_i64, |sum, item| {
-        if item.name.is_empty() || item.name.len() > TEXT_MAX {
-            return Err(Problem::invalid("items", format!("need a name of 1 to {TEXT_MAX} bytes each")));
+        if !(1..=TEXT_MAX).contains(&item.name.len()) || item.name.chars().any(char::is_control) {
+            let rule = format!("need a name of 1 to {TEXT_MAX} bytes without control characters each");
+            return Err(Problem::invalid("items", rule));
         }
         if item.quantity < 1 || item.unit_price < 0 {
             return Err(Problem::invalid(

@@ -78,18 +78,22 @@ fn paid_by(payment_no: &str) -> Value {
 #[tokio::test]
 async fn an_order_comes_with_its_items_and_a_log_row_once() {
     let (orders, shop) = (Orders::start().await, Id::new());
-    let (status, created) = orders.post(shop, "/orders", "k-1", order("A-1")).await;
+    let (status, created) = orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await;
     assert_eq!((status, &created["status"]), (201, &json!("pending")), "{created}");
-    assert_eq!(orders.post(shop, "/orders", "k-1", order("A-1")).await, (201, created.clone()));
-    assert_eq!(orders.post(shop, "/orders", "k-2", order("A-1")).await.0, 200, "the same payment's order");
-    let (status, found) = orders.get(shop, "/orders/A-1").await;
+    assert_eq!(orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await, (201, created.clone()));
+    assert_eq!(
+        orders.post(shop, "/api/v1/orders", "k-2", order("A-1")).await.0,
+        200,
+        "the same payment's order"
+    );
+    let (status, found) = orders.get(shop, "/api/v1/orders/A-1").await;
     assert_eq!((status, found["items"].as_array().unwrap().len()), (200, 2));
     assert_eq!(orders.count("SELECT COUNT(*) FROM orders").await, 1);
     assert_eq!(orders.count("SELECT COUNT(*) FROM order_items").await, 2);
     assert_eq!(orders.count("SELECT COUNT(*) FROM order_logs").await, 1);
     let mut other = order("A-1");
     other["payment_no"] = json!("PAY-2");
-    assert_eq!(orders.post(shop, "/orders", "k-3", other).await.0, 409);
+    assert_eq!(orders.post(shop, "/api/v1/orders", "k-3", other).await.0, 409);
 }
 
 #[tokio::test]
@@ -100,7 +104,7 @@ async fn an_order_without_items_or_with_another_sum_is_refused_and_not_written()
     let mut wrong = order("A-1");
     wrong["amount"] = json!(701);
     for (key, body) in [("k-1", empty), ("k-2", wrong)] {
-        assert_eq!(orders.post(shop, "/orders", key, body).await.0, 422);
+        assert_eq!(orders.post(shop, "/api/v1/orders", key, body).await.0, 422);
     }
     assert_eq!(orders.count("SELECT COUNT(*) FROM orders").await, 0);
 }
@@ -109,13 +113,13 @@ async fn an_order_without_items_or_with_another_sum_is_refused_and_not_written()
 async fn a_cancel_that_comes_before_its_order_keeps_the_order_away() {
     let (orders, shop) = (Orders::start().await, Id::new());
     let reason = json!({"reason": "undo", "payment_no": "PAY-1"});
-    let (status, cancelled) = orders.post(shop, "/orders/A-1/cancel", "c-1", reason).await;
+    let (status, cancelled) = orders.post(shop, "/api/v1/orders/A-1/cancel", "c-1", reason).await;
     assert_eq!((status, &cancelled["seen"]), (200, &json!(false)));
-    let (status, late) = orders.post(shop, "/orders", "k-1", order("A-1")).await;
+    let (status, late) = orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await;
     assert_eq!((status, &late["type"]), (409, &json!("urn:probity:problem:order-cancelled")));
     assert_eq!(orders.count("SELECT COUNT(*) FROM orders").await, 0);
     assert_eq!(
-        orders.post(Id::new(), "/orders", "k-1", order("A-1")).await.0,
+        orders.post(Id::new(), "/api/v1/orders", "k-1", order("A-1")).await.0,
         201,
         "another merchant's number"
     );
@@ -126,10 +130,10 @@ async fn a_create_and_its_cancel_at_the_same_moment_leave_no_open_order() {
     let (orders, shop) = (Orders::start().await, Id::new());
     for round in 0..10 {
         let number = format!("A-{round}");
-        let path = format!("/orders/{number}/cancel");
+        let path = format!("/api/v1/orders/{number}/cancel");
         let (create_key, cancel_key) = (format!("k-{round}"), format!("c-{round}"));
         let (created, cancelled) = tokio::join!(
-            orders.post(shop, "/orders", &create_key, order(&number)),
+            orders.post(shop, "/api/v1/orders", &create_key, order(&number)),
             orders.post(shop, &path, &cancel_key, json!({"reason": "undo"})),
         );
         assert!(matches!(created.0, 201 | 409), "{created:?}");
@@ -141,8 +145,8 @@ async fn a_create_and_its_cancel_at_the_same_moment_leave_no_open_order() {
 #[tokio::test]
 async fn an_order_is_paid_once_by_its_own_payment_only() {
     let (orders, shop) = (Orders::start().await, Id::new());
-    assert_eq!(orders.post(shop, "/orders", "k-1", order("A-1")).await.0, 201);
-    let path = "/orders/A-1/pay";
+    assert_eq!(orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await.0, 201);
+    let path = "/api/v1/orders/A-1/pay";
     let short = json!({"payment_no": "PAY-1", "amount": 699, "currency": "USD"});
     assert_eq!(orders.post(shop, path, "p-1", short).await.0, 409);
     assert_eq!(orders.post(shop, path, "p-2", paid_by("PAY-2")).await.0, 409);
@@ -153,20 +157,23 @@ async fn an_order_is_paid_once_by_its_own_payment_only() {
     assert_eq!((a.0, b.0), (200, 200));
     assert_eq!(orders.count("SELECT COUNT(*) FROM order_logs WHERE to_status = 'paid'").await, 1);
     let late = json!({"reason": "too late"});
-    let (status, refused) = orders.post(shop, "/orders/A-1/cancel", "c-1", late).await;
+    let (status, refused) = orders.post(shop, "/api/v1/orders/A-1/cancel", "c-1", late).await;
     assert_eq!((status, &refused["state"]), (409, &json!("paid")));
     let back = json!({"reason": "returned"});
-    assert_eq!(orders.post(shop, "/orders/A-1/refund", "r-1", back.clone()).await.1["status"], "refunded");
-    assert_eq!(orders.post(shop, "/orders/A-1/refund", "r-2", back).await.0, 200);
+    assert_eq!(
+        orders.post(shop, "/api/v1/orders/A-1/refund", "r-1", back.clone()).await.1["status"],
+        "refunded"
+    );
+    assert_eq!(orders.post(shop, "/api/v1/orders/A-1/refund", "r-2", back).await.0, 200);
 }
 
 #[tokio::test]
 async fn another_merchants_order_does_not_exist() {
     let (orders, ours, theirs) = (Orders::start().await, Id::new(), Id::new());
-    assert_eq!(orders.post(ours, "/orders", "k-1", order("A-1")).await.0, 201);
-    assert_eq!(orders.get(theirs, "/orders/A-1").await.0, 404);
-    assert_eq!(orders.post(theirs, "/orders/A-1/pay", "k-1", paid_by("PAY-1")).await.0, 404);
-    assert_eq!(orders.get(theirs, "/orders").await.1["orders"].as_array().unwrap().len(), 0);
-    let call = orders.client.get(format!("{}/orders/A-1", orders.base)).bearer_auth("wrong");
+    assert_eq!(orders.post(ours, "/api/v1/orders", "k-1", order("A-1")).await.0, 201);
+    assert_eq!(orders.get(theirs, "/api/v1/orders/A-1").await.0, 404);
+    assert_eq!(orders.post(theirs, "/api/v1/orders/A-1/pay", "k-1", paid_by("PAY-1")).await.0, 404);
+    assert_eq!(orders.get(theirs, "/api/v1/orders").await.1["orders"].as_array().unwrap().len(), 0);
+    let call = orders.client.get(format!("{}/api/v1/orders/A-1", orders.base)).bearer_auth("wrong");
     assert_eq!(call.send().await.unwrap().status().as_u16(), 401);
 }

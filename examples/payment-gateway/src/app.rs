@@ -132,7 +132,8 @@ pub(crate) fn routes(
         .get("/api/v1/payments", payments::list)
         .get("/api/v1/payments/{payment_no}", payments::get)
         .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
-    let operators = Routes::new().post("/saga/payments/{payment_no}/compensate", compensate).require(token);
+    let operators =
+        Routes::new().post("/api/v1/saga/payments/{payment_no}/compensate", compensate).require(token);
     merchants.merge(operators)
 }
 
@@ -142,7 +143,7 @@ fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     Ok(Scope::new(format!("payment-gateway:merchant:{}", merchant.id))?)
 }
 
-/// `POST /saga/payments/{payment_no}/compensate`: an operator turns a saga back.
+/// `POST /api/v1/saga/payments/{payment_no}/compensate`: an operator turns a saga back.
 async fn compensate(
     State(gateway): State<Gateway>,
     Path(payment_no): Path<String>,

@@ -128,6 +128,14 @@ impl TryFrom<PaymentBody> for NewPayment {
             ));
         }
         let description = body.description.map(|given| text("description", given, 200)).transpose()?;
+        let channel = body.channel.unwrap_or_else(|| CHANNEL.to_owned());
+        if channel != CHANNEL {
+            return Err(Problem::invalid("channel", format!("must be `{CHANNEL}`, or left out")));
+        }
+        let payment_method = word("payment_method", body.payment_method)?;
+        if !payment_method.starts_with("card_") {
+            return Err(Problem::invalid("payment_method", "must be one of the channel's, such as card_ok"));
+        }
         let items = match body.items {
             Some(items) => checked(items, money)?,
             None => vec![Item {
@@ -136,16 +144,12 @@ impl TryFrom<PaymentBody> for NewPayment {
                 unit_price: money.amount(),
             }],
         };
-        Ok(NewPayment {
-            money,
-            payment_method: word("payment_method", body.payment_method)?,
-            channel: word("channel", body.channel.unwrap_or_else(|| "card".to_owned()))?,
-            order_no,
-            description,
-            items,
-        })
+        Ok(NewPayment { money, payment_method, channel, order_no, description, items })
     }
 }
+
+/// The one channel there is.
+const CHANNEL: &str = "card";
 
 fn text(field: &str, given: String, bytes_max: usize) -> Result<String, Problem> {
     let fits = (1..=bytes_max).contains(&given.len()) && !given.chars().any(char::is_control);
@@ -168,10 +172,12 @@ fn checked(items: Vec<Item>, money: Money) -> Result<Vec<Item>, Problem> {
     }
     let mut total = 0_i64;
     for item in &items {
-        if !(1..=200).contains(&item.name.len()) || item.quantity < 1 || item.unit_price < 0 {
+        let named = (1..=200).contains(&item.name.len()) && !item.name.chars().any(char::is_control);
+        if !named || item.quantity < 1 || item.unit_price < 0 {
             return Err(Problem::invalid(
                 "items",
-                "need a name of 1 to 200 bytes, a quantity of at least 1 and a unit_price of at least 0",
+                "need a name of 1 to 200 bytes without control characters, a quantity of at least 1 and a \
+                 unit_price of at least 0",
             ));
         }
         let line = item.quantity.checked_mul(item.unit_price);

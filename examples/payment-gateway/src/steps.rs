@@ -70,7 +70,7 @@ impl SagaStep for CreateOrder {
             "currency": request.currency,
             "items": request.items,
         });
-        match self.orders.post("/orders", request.merchant_id, cx.idempotency_key(), &body).await? {
+        match self.orders.post("/api/v1/orders", request.merchant_id, cx.idempotency_key(), &body).await? {
             Said::Yes(_) => Ok(Order { order_no: request.order_no.clone() }),
             Said::No { kind, .. } => {
                 store::note_reason(&self.pool, &request.payment_no, &kind).await?;
@@ -85,7 +85,7 @@ impl SagaStep for CreateOrder {
         _done: Executed<Order>,
     ) -> Result<Evidence, StepError> {
         let request = cx.input();
-        let path = format!("/orders/{}/cancel", segment(&request.order_no));
+        let path = format!("/api/v1/orders/{}/cancel", segment(&request.order_no));
         let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
         let evidence = match self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await?
         {
@@ -102,7 +102,7 @@ impl SagaStep for CreateOrder {
 
     async fn probe(&self, cx: &StepContext<PaymentRequest>) -> Result<Probe<Order>, StepError> {
         let request = cx.input();
-        let path = format!("/orders/{}", segment(&request.order_no));
+        let path = format!("/api/v1/orders/{}", segment(&request.order_no));
         Ok(match self.orders.get(&path, request.merchant_id).await? {
             Said::Yes(order) if order["payment_no"] == request.payment_no => {
                 Probe::Applied(Order { order_no: request.order_no.clone() })
@@ -140,7 +140,7 @@ impl SagaStep for CallPaymentChannel {
             "currency": request.currency,
             "payment_method": request.payment_method,
         });
-        let path = "/channel/payments";
+        let path = "/api/v1/channel/payments";
         match self.channel.post(path, request.merchant_id, cx.idempotency_key(), &body).await? {
             Said::Yes(answer) => self.settle(cx, charge(&answer)?).await,
             Said::No { reason, .. } => {
@@ -157,7 +157,7 @@ impl SagaStep for CallPaymentChannel {
     ) -> Result<Evidence, StepError> {
         let request = cx.input();
         let key = cx.idempotency_key();
-        let path = format!("/channel/payments/{}/cancel", segment(&request.payment_no));
+        let path = format!("/api/v1/channel/payments/{}/cancel", segment(&request.payment_no));
         let evidence = match self.channel.post(&path, request.merchant_id, key, &json!({})).await? {
             Said::Yes(answer) if answer["voided"] == true => "the charge was voided",
             Said::Yes(_) => "nothing was charged, and a late charge will be refused",
@@ -166,7 +166,7 @@ impl SagaStep for CallPaymentChannel {
             }
         };
         // The order may have been paid by an attempt whose end nobody saw. `order-state`: it was not.
-        let path = format!("/orders/{}/refund", segment(&request.order_no));
+        let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
         let body = json!({"reason": "charge cancelled"});
         let order_key = format!("{key}-order");
         let _unpaid: Said = self.orders.post(&path, request.merchant_id, &order_key, &body).await?;
@@ -176,7 +176,7 @@ impl SagaStep for CallPaymentChannel {
 
     async fn probe(&self, cx: &StepContext<PaymentRequest>) -> Result<Probe<Charge>, StepError> {
         let request = cx.input();
-        let path = format!("/channel/payments/{}", segment(&request.payment_no));
+        let path = format!("/api/v1/channel/payments/{}", segment(&request.payment_no));
         Ok(match self.channel.get(&path, request.merchant_id).await? {
             Said::Yes(answer) => match word(&answer, "status") {
                 "charged" => Probe::Applied(self.settle(cx, charge(&answer)?).await?),
@@ -201,7 +201,7 @@ impl CallPaymentChannel {
     /// The money was taken: pays the order and keeps the channel's number. May run again after any interruption.
     async fn settle(&self, cx: &StepContext<PaymentRequest>, charge: Charge) -> Result<Charge, StepError> {
         let request = cx.input();
-        let path = format!("/orders/{}/pay", segment(&request.order_no));
+        let path = format!("/api/v1/orders/{}/pay", segment(&request.order_no));
         let key = format!("{}-order", cx.idempotency_key());
         let body = json!({
             "payment_no": request.payment_no,

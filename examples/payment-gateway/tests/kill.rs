@@ -158,6 +158,18 @@ async fn killed_at_any_moment_every_payment_is_charged_once_or_undone_or_visibly
         let told = answer["status"].as_str().unwrap();
         assert!(told == row.status || told == "processing", "told {told}, but {row:?}");
     }
+    // What would make this test say nothing: kills that met nobody, or payments that all ended the same way.
+    let all = async |sql: &'static str| -> i64 { sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap() };
+    assert!(all("SELECT COUNT(*) FROM saga_instances WHERE lease_epoch > 1").await > 0, "no kill met a saga");
+    let declined =
+        "SELECT COUNT(*) FROM payments WHERE payment_method = 'card_declined' AND status = 'success'";
+    assert_eq!(all(declined).await, 0);
+    for paying in [
+        "SELECT COUNT(*) FROM payments WHERE payment_method = 'card_ok' AND status = 'success'",
+        "SELECT COUNT(*) FROM payments WHERE payment_method <> 'card_ok' AND status = 'success'",
+    ] {
+        assert!(all(paying).await > 0, "{paying}");
+    }
     let by_end = |status: &str| seen.iter().filter(|row| row.status == status).count();
     println!(
         "{KILLS} kills, {} payments: {} success, {} failed, {} waiting for a person",
@@ -166,5 +178,7 @@ async fn killed_at_any_moment_every_payment_is_charged_once_or_undone_or_visibly
         by_end("failed"),
         seen.len() - by_end("success") - by_end("failed")
     );
+    let resting = by_end("success") + by_end("failed");
+    assert!(resting * 2 > seen.len(), "most payments need no person: {seen:?}");
     gateway.terminate();
 }

@@ -70,7 +70,7 @@ pub(crate) async fn killed_and_finished(world: &mut World) -> Result<(), Failure
         async move { merchant.post(PAYMENTS, "key-4", &body).await }
     });
     let payment_no = world.evidence.wait_until_at_the_channel("order-4").await?;
-    world.console.say("the order exists, the channel has been called, nobody has answered yet");
+    world.console.say("the order exists, the charge is the next step, nobody has answered yet");
     let pid = world.gateway.pid().unwrap_or_default();
     world.gateway.kill_9().await?;
     world.console.say(format!("kill -9 {pid}"));

@@ -55,6 +55,12 @@ impl Folder {
         }
     }
 
+    /// Takes a given folder away again if nothing was put into it.
+    pub(crate) fn leave_if_empty(&self) {
+        // A folder with something in it is not removed by this call, and stays.
+        drop(std::fs::remove_dir(self.path()));
+    }
+
     /// Leaves the folder in place and tells where it is.
     pub(crate) fn keep(self) -> PathBuf {
         match self {

@@ -72,7 +72,7 @@ impl GatewayProcess {
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), Failure> {
-        let client = reqwest::Client::new();
+        let client = reqwest::Client::builder().no_proxy().build()?;
         let ready = format!("{}/health/ready", self.url());
         let deadline = Instant::now() + READY_WITHIN;
         while Instant::now() < deadline {

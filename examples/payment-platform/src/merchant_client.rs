@@ -56,7 +56,7 @@ impl Answer {
 
 impl MerchantClient {
     pub(crate) fn new(gateway: &str, api_key: String, secret: String) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         Ok(Self { http, gateway: gateway.to_owned(), api_key, secret })
     }
 

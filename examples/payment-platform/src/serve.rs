@@ -23,7 +23,13 @@ pub(crate) async fn serve(data: Option<PathBuf>, seconds: Option<u64>) -> Result
     let folder = Folder::open(data)?;
     let mut stopped = std::pin::pin!(service_shell::shutdown_signal());
     let fleet = tokio::select! {
-        fleet = start(&folder) => fleet?,
+        fleet = start(&folder) => match fleet {
+            Ok(fleet) => fleet,
+            Err(refused) => {
+                folder.leave_if_empty();
+                return Err(refused.into());
+            }
+        },
         () = &mut stopped => return Err(Failure::Interrupted),
     };
     let mut console = Console::new();
@@ -96,7 +102,7 @@ fn commands(console: &mut Console, fleet: &Fleet, merchant: &MerchantClient) {
     console.line("# the merchant's payments");
     console.line(get(gateway, merchant, "/api/v1/payments"));
     console.line("# health of the gateway and what it depends on");
-    console.line(format!("curl -s {gateway}/health"));
+    console.line(format!("curl -s --noproxy '*' {gateway}/health"));
     console.line("\nEach signature is good for two minutes and one use. Enter signs new ones, Ctrl-C stops.");
 }
 
@@ -104,12 +110,12 @@ fn post(gateway: &str, merchant: &MerchantClient, key: &str, body: &str) -> Stri
     let path = "/api/v1/payments";
     let headers = quoted(&merchant.headers(&Method::POST, path, body.as_bytes()));
     format!(
-        "curl -si {gateway}{path} -H 'Content-Type: application/json' -H 'Idempotency-Key: {key}'{headers} -d '{body}'"
+        "curl -si --noproxy '*' {gateway}{path} -H 'Content-Type: application/json' -H 'Idempotency-Key: {key}'{headers} -d '{body}'"
     )
 }
 
 fn get(gateway: &str, merchant: &MerchantClient, path: &str) -> String {
-    format!("curl -si {gateway}{path}{}", quoted(&merchant.headers(&Method::GET, path, b"")))
+    format!("curl -si --noproxy '*' {gateway}{path}{}", quoted(&merchant.headers(&Method::GET, path, b"")))
 }
 
 fn quoted(headers: &[(&'static str, String)]) -> String {

@@ -35,7 +35,7 @@ pub(crate) enum Failure {
     #[error("cannot read the evidence: {0}")]
     Database(#[from] sqlx::Error),
     /// Ctrl-C.
-    #[error("interrupted; nothing is left behind")]
+    #[error("interrupted")]
     Interrupted,
 }
 
@@ -113,8 +113,8 @@ async fn play(fleet: &Fleet, gateway: GatewayProcess, mut console: Console) -> R
     settle_accounts(&mut world).await?;
 
     let World { console, evidence, mut gateway, .. } = world;
-    gateway.stop().await?;
     evidence.close().await;
+    gateway.stop().await?;
     Ok(console)
 }
 
@@ -188,10 +188,11 @@ fn farewell(console: &mut Console, folder: Folder) {
     let claims = console.claims();
     let path = folder.keep();
     let database = path.join("payment-gateway.sqlite3");
-    console
-        .line(format!("{claims} claims checked against the databases and the channel's ledger; all hold."));
     console.line(format!(
-        "\nLook for yourself:\n  sqlite3 {0} '{1}'\n  rm -r {2}",
+        "{claims} claims checked against the answers, the databases and the channel's ledger; all hold."
+    ));
+    console.line(format!(
+        "\nLook for yourself:\n  sqlite3 '{0}' '{1}'\n  rm -r '{2}'",
         database.display(),
         OPERATOR_STATEMENTS[0],
         path.display()

@@ -25,9 +25,15 @@ where
         if bytes.is_empty() {
             return Err(Problem::bad_request("the body is empty: send a JSON object"));
         }
+        let refused = |detail| Problem::new(StatusCode::BAD_REQUEST, "bad-json", detail);
+        // An array would be read as the fields in their order: a guess, where every field has a name.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(refused("the body is a JSON array: send a JSON object".to_owned()));
+        }
         serde_json::from_slice(bytes).map(JsonBody).map_err(|error| {
             let fault = if error.is_data() { "does not fit" } else { "is not valid JSON" };
-            Problem::new(StatusCode::BAD_REQUEST, "bad-json", format!("the body {fault}: {error}"))
+            let error = error.to_string().replace("expected i64", "expected a whole number");
+            refused(format!("the body {fault}: {error}"))
         })
     }
 }

@@ -63,7 +63,7 @@ pub async fn serve(
     }
 }
 
-/// Ready at Ctrl-C or, on Unix, SIGTERM.
+/// Ready at Ctrl-C or, on Unix, SIGTERM and SIGHUP: a closed terminal is a goodbye like any other.
 ///
 /// # Cancel safety
 /// Safe.
@@ -75,9 +75,13 @@ pub async fn shutdown_signal() {
     };
     #[cfg(unix)]
     let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+        use tokio::signal::unix::{SignalKind, signal};
+        match (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
+            (Ok(mut terminate), Ok(mut hangup)) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            },
+            _ => std::future::pending().await,
         }
     };
     #[cfg(not(unix))]

@@ -38,7 +38,7 @@ impl Bank {
             "currency": payout.currency,
             "account": payout.account,
         });
-        let call = self.client.post(format!("{}/channel/transfers", self.base));
+        let call = self.client.post(format!("{}/api/v1/channel/transfers", self.base));
         let call = call.header("idempotency-key", key).json(&body);
         let (status, answer) = self.answer(call).await?;
         match (status, kind(&answer)) {
@@ -52,7 +52,8 @@ impl Bank {
 
     /// Asks what became of a transfer.
     pub(crate) async fn look(&self, payout: &Payout) -> Result<Probe<Transfer>, StepError> {
-        let call = self.client.get(format!("{}/channel/transfers/{}", self.base, payout.withdrawal_no));
+        let call =
+            self.client.get(format!("{}/api/v1/channel/transfers/{}", self.base, payout.withdrawal_no));
         let (status, answer) = self.answer(call).await?;
         match (status, answer["status"].as_str(), kind(&answer)) {
             (200, Some("sent"), _) => transfer(&answer).map(Probe::Applied),

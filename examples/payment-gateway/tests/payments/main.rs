@@ -156,7 +156,7 @@ async fn a_charge_that_never_arrives_is_made_impossible_before_the_payment_fails
 }
 
 #[tokio::test]
-async fn a_slow_charge_is_found_although_no_attempt_heard_of_it() {
+async fn a_slow_charge_ends_as_the_ledger_says() {
     let (platform, merchant) = setup(&[("STEP_TIMEOUT_MS", "100"), ("STEP_RETRY_MS", "60")]).await;
     let answer = pay(&merchant, "key-1", &payment("A-1", "card_slow")).await;
     let live = charges(&platform).await;
@@ -232,7 +232,7 @@ async fn without_the_merchant_service_nobody_is_let_in() {
 async fn only_an_operator_turns_a_saga_back_and_only_while_it_can() {
     let (_platform, merchant) = setup(&[]).await;
     let answer = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.json();
-    let url = |number: &str| format!("{}/saga/payments/{number}/compensate", merchant.base);
+    let url = |number: &str| format!("{}/api/v1/saga/payments/{number}/compensate", merchant.base);
     let payment_no = answer["payment_no"].as_str().unwrap();
     let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
     let order = |number: &str| merchant.http.post(url(number)).bearer_auth(token.text());

@@ -22,7 +22,11 @@ async fn send(merchant: &Merchant, body: &str) -> Answer {
 }
 
 fn assert_problem(answer: &Answer, status: u16, remedy: &str) {
-    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.media_type.as_str()),
+        (status, "application/problem+json"),
+        "{answer:?}"
+    );
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains(remedy), "`{detail}` does not say `{remedy}`");
 }
@@ -56,7 +60,13 @@ async fn a_body_that_cannot_be_a_payment_says_what_to_fix() {
     };
     assert_problem(&send(&merchant, "{\"order_no\": ").await, 400, "not valid JSON");
     assert_problem(&send(&merchant, "").await, 400, "send a JSON object");
-    assert_problem(&send(&merchant, "[]").await, 400, "does not fit");
+    let positional = json!(["A-1", 1250, "EUR", "card_ok", null, null, null]).to_string();
+    assert_problem(&send(&merchant, &positional).await, 400, "send a JSON object");
+    assert_problem(&send(&merchant, &with("payment_method", json!("bitcoin"))).await, 422, "payment_method");
+    assert_problem(&send(&merchant, &with("channel", json!("nonsuch"))).await, 422, "channel");
+    let nul = json!([{"name": "a\u{0}b", "quantity": 1, "unit_price": 1250}]);
+    assert_problem(&send(&merchant, &with("items", nul)).await, 422, "without control characters");
+    assert_problem(&send(&merchant, &with("amount", json!("12"))).await, 400, "expected a whole number");
     assert_problem(&send(&merchant, &with("currency", json!("XXX"))).await, 422, "currency must be one of");
     assert_problem(&send(&merchant, &with("amount", json!(-1))).await, 422, "amount must be greater than 0");
     assert_problem(&send(&merchant, &with("amount", json!(0))).await, 422, "amount must be greater than 0");

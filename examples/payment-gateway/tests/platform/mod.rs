@@ -68,7 +68,7 @@ impl Gate {
     }
 
     async fn pass(self, request: Request, next: Next) -> axum::response::Response {
-        if request.method() == Method::POST && request.uri().path() == "/channel/payments" {
+        if request.method() == Method::POST && request.uri().path() == "/api/v1/channel/payments" {
             self.arrived.send_modify(|arrived| *arrived += 1);
             self.closed.subscribe().wait_for(|closed| !closed).await.unwrap();
         }
@@ -169,6 +169,7 @@ pub(crate) struct Merchant {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) replayed: bool,
+    pub(crate) media_type: String,
     pub(crate) body: String,
 }
 
@@ -204,7 +205,9 @@ pub(crate) async fn read(call: reqwest::RequestBuilder) -> Result<Answer, reqwes
     let reply = call.send().await?;
     let status = reply.status().as_u16();
     let replayed = reply.headers().get("idempotent-replayed").is_some_and(|value| value == "true");
-    Ok(Answer { status, replayed, body: reply.text().await? })
+    let media_type = reply.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+    let media_type = media_type.unwrap_or_default();
+    Ok(Answer { status, replayed, media_type, body: reply.text().await? })
 }
 
 pub(crate) fn payment(order_no: &str, method: &str) -> Value {
