@@ -28,9 +28,12 @@ use crate::{
     Resolution, Snapshot, StoreError, Tombstone, Written,
 };
 
-/// How often a statement that lost a race is tried again before the call fails. Each round means somebody else made
-/// progress on this very record.
+/// How often a statement that lost a race is tried again. Each round means somebody else made progress on this very
+/// record.
 const ROUNDS: u32 = 8;
+
+/// What a claim that lost every round is told to wait: the record is being fought for, and is free again at once.
+const OUTRUN: Duration = Duration::from_millis(1);
 
 /// Records in the table `idempotency_records` of an SQL database.
 ///
@@ -78,7 +81,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// Nothing is claimed unless the transaction commits.
     ///
     /// # Errors
-    /// If the database failed, or kept changing the record under this statement.
+    /// If the database failed.
     pub async fn begin_in(connection: &mut DB::Connection, claim: &Claim) -> Result<Answer, StoreError> {
         begin_on::<DB>(connection, claim).await
     }
@@ -338,7 +341,8 @@ async fn begin_on<DB: Dialect>(on: &mut DB::Connection, claim: &Claim) -> Result
             return Ok(answer);
         }
     }
-    Err(contended())
+    // Every time the statement ran, another attempt held the record; every time it was read, that one was over.
+    Ok(Answer::InFlight { retry_after: OUTRUN })
 }
 
 fn held(rows: u64) -> Result<(), StoreError> {

@@ -127,6 +127,7 @@ contract! {
         another_fingerprint_is_refused_in_every_state
         another_record_is_independent
         of_64_callers_at_once_one_acquires
+        callers_racing_for_lapsed_leases_are_all_answered
         fences_rise_across_takeovers_releases_and_expiry;
     lease: a_live_lease_is_not_taken_over
         a_lapsed_lease_is_taken_over_by_the_next_attempt
@@ -174,6 +175,7 @@ macro_rules! store_contract {
             another_fingerprint_is_refused_in_every_state
             another_record_is_independent
             of_64_callers_at_once_one_acquires
+            callers_racing_for_lapsed_leases_are_all_answered
             fences_rise_across_takeovers_releases_and_expiry
             a_live_lease_is_not_taken_over
             a_lapsed_lease_is_taken_over_by_the_next_attempt

@@ -100,6 +100,31 @@ pub(super) async fn of_64_callers_at_once_one_acquires(store: Store) -> Result<(
     Ok(())
 }
 
+/// A store that decides in two statements is outrun again and again here; that is an answer, not a failure.
+pub(super) async fn callers_racing_for_lapsed_leases_are_all_answered(store: Store) -> Result<(), Violation> {
+    let (claim, barrier) = (any_claim()?.lapsing(), Arc::new(Barrier::new(64)));
+    let mut callers = Vec::new();
+    for _ in 0..64 {
+        let (store, barrier, mut claim) = (Arc::clone(&store), Arc::clone(&barrier), claim.retried()?);
+        callers.push(tokio::spawn(async move {
+            barrier.wait().await;
+            for _ in 0..16 {
+                claim = claim.retried()?;
+                ensure_matches!(
+                    store.begin(&claim).await?,
+                    Answer::Acquired(_) | Answer::InFlight { .. },
+                    "a caller of a lapsed lease"
+                );
+            }
+            Ok(())
+        }));
+    }
+    for caller in callers {
+        caller.await.map_err(|error| Violation(error.to_string()))??;
+    }
+    Ok(())
+}
+
 pub(super) async fn fences_rise_across_takeovers_releases_and_expiry(store: Store) -> Result<(), Violation> {
     let mut claim = any_claim()?.lapsing();
     let (mut last, _) = acquire(&store, &claim).await?;
