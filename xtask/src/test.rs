@@ -42,14 +42,15 @@ fn steps(examples: &[String]) -> Vec<Step> {
         let step = Step::cargo("clippy, default features", "clippy --locked --all-targets -- -D warnings");
         steps.push(step.packages(&[published]));
     }
+    // A run of minutes shows every failure it can (`--no-fail-fast`), not the first one.
     steps.extend([
         // There are no examples to document; naming them makes cargo choose the features that the tests have.
         Step::cargo("rustdoc", &format!("doc {everything} --no-deps --lib --examples"))
             .env("RUSTDOCFLAGS", "-D warnings"),
         Step::cargo("rustdoc of xtask", "doc --locked -p xtask --no-deps").env("RUSTDOCFLAGS", "-D warnings"),
-        Step::cargo("tests, examples on PostgreSQL", &format!("test {everything} --lib --bins --tests")),
-        Step::cargo("doctests", &format!("test {everything} --doc")),
-        Step::cargo("tests, examples on SQLite", "test --locked --lib --bins --tests").packages(&on_sqlite),
+        Step::cargo("tests, examples on PostgreSQL", &format!("test {everything} --no-fail-fast --lib --bins --tests")),
+        Step::cargo("doctests", &format!("test {everything} --no-fail-fast --doc")),
+        Step::cargo("tests, examples on SQLite", "test --locked --no-fail-fast --lib --bins --tests").packages(&on_sqlite),
     ]);
     steps
 }
