@@ -48,9 +48,13 @@ fn steps(examples: &[String]) -> Vec<Step> {
         Step::cargo("rustdoc", &format!("doc {everything} --no-deps --lib --examples"))
             .env("RUSTDOCFLAGS", "-D warnings"),
         Step::cargo("rustdoc of xtask", "doc --locked -p xtask --no-deps").env("RUSTDOCFLAGS", "-D warnings"),
-        Step::cargo("tests, examples on PostgreSQL", &format!("test {everything} --no-fail-fast --lib --bins --tests")),
+        Step::cargo(
+            "tests, examples on PostgreSQL",
+            &format!("test {everything} --no-fail-fast --lib --bins --tests"),
+        ),
         Step::cargo("doctests", &format!("test {everything} --no-fail-fast --doc")),
-        Step::cargo("tests, examples on SQLite", "test --locked --no-fail-fast --lib --bins --tests").packages(&on_sqlite),
+        Step::cargo("tests, examples on SQLite", "test --locked --no-fail-fast --lib --bins --tests")
+            .packages(&on_sqlite),
     ]);
     steps
 }
