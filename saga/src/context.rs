@@ -85,7 +85,7 @@ impl<I> StepContext<I> {
         &self.frame.saga_type
     }
 
-    /// The output of an earlier step.
+    /// The output of an earlier step. List it in [`SagaStep::USES`], and a saga without it does not build.
     ///
     /// # Errors
     /// [`StepError::Fatal`] if that step is not part of this saga, stands later, or its stored

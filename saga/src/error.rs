@@ -181,6 +181,14 @@ pub enum BuildError {
     /// A reason that says nothing.
     #[error("step {0:?} has no compensation and no reason: say why it need not be undone")]
     NoReason(String),
+    /// A step that reads an output which cannot be there yet.
+    #[error("step {step:?} uses the output of {uses:?}, which is not a step before it")]
+    NoOutputYet {
+        /// The step.
+        step: String,
+        /// Whose output it reads.
+        uses: String,
+    },
     /// Two registered sagas with one name and one version.
     #[error("saga {0:?} is registered twice with the same version")]
     DuplicateSaga(String),

@@ -71,7 +71,7 @@ impl Saga {
     ///
     /// A step without an undo before the pivot does not build without a reason:
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0599
     /// # use probity_saga::*;
     /// # struct Notify;
     /// # impl ForwardStep for Notify {
@@ -176,8 +176,8 @@ impl<I: Payload> SagaBuilder<I, BeforePivot> {
     }
 
     /// Adds the step that divides: before it the saga can turn back, once it succeeded it only
-    /// goes forward. A compensation of this step is never called.
-    pub fn pivot<K, S: StepKind<I, K>>(self, step: S) -> SagaBuilder<I, AfterPivot> {
+    /// goes forward. It is never undone, so a step with an undo is refused by its type.
+    pub fn pivot<S: ForwardStep<Input = I>>(self, step: S) -> SagaBuilder<I, AfterPivot> {
         let Erased(step, _) = step.erase();
         self.push(Planned { step, undo: false, pivot: true, reason: None })
     }
@@ -190,7 +190,8 @@ impl<I: Payload> SagaBuilder<I, BeforePivot> {
     /// Finishes the definition.
     ///
     /// # Errors
-    /// [`BuildError`] names what cannot work: no steps, two steps of one name, an unusable name.
+    /// [`BuildError`] names what cannot work: no steps, two steps of one name, an unusable name, a
+    /// step that uses the output of one that does not come before it.
     pub fn build(self) -> Result<Saga, BuildError> {
         self.finish()
     }
@@ -205,7 +206,7 @@ impl<I: Payload> SagaBuilder<I, NeedsReason> {
 
 impl<I: Payload> SagaBuilder<I, AfterPivot> {
     /// Adds a step that is tried until it succeeds or a person helps; it is never undone.
-    pub fn step<K, S: StepKind<I, K>>(self, step: S) -> Self {
+    pub fn step<S: ForwardStep<Input = I>>(self, step: S) -> Self {
         let Erased(step, _) = step.erase();
         self.push(Planned { step, undo: false, pivot: false, reason: None })
     }
@@ -213,7 +214,7 @@ impl<I: Payload> SagaBuilder<I, AfterPivot> {
     /// Finishes the definition.
     ///
     /// # Errors
-    /// [`BuildError`] names what cannot work: two steps of one name, an unusable name.
+    /// As [`build`](SagaBuilder::build) before a pivot.
     pub fn build(self) -> Result<Saga, BuildError> {
         self.finish()
     }
@@ -263,6 +264,11 @@ impl<I: Payload, P> SagaBuilder<I, P> {
         for (at, name) in names.iter().enumerate() {
             if names[..at].contains(name) {
                 return Err(BuildError::DuplicateStep { saga: self.name, step: (*name).into() });
+            }
+        }
+        for (at, planned) in self.steps.iter().enumerate() {
+            if let Some(used) = planned.step.uses().iter().find(|used| !names[..at].contains(used)) {
+                return Err(BuildError::NoOutputYet { step: names[at].into(), uses: (*used).into() });
             }
         }
         let shape = Shape { steps: self.steps.iter().map(Planned::shape).collect() };

@@ -59,6 +59,9 @@ pub trait SagaStep: Send + Sync + 'static {
     type Output: Payload;
     /// The identity of the step in stored sagas: rename a step only together with its version.
     const NAME: &'static str;
+    /// The steps whose outputs this one reads, by their names: `&[CreateOrder::NAME]`. A saga in which
+    /// one of them is missing or stands later does not build.
+    const USES: &'static [&'static str] = &[];
 
     /// Does it. Runs under the policy's timeout; a timeout or a panic is *unknown*, never a failure.
     fn execute(
@@ -94,6 +97,10 @@ pub trait SagaStep: Send + Sync + 'static {
 ///
 /// Before a pivot the builder asks for the reason:
 /// `.step(Notify).no_compensation("a mail cannot be unsent")`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `ForwardStep`",
+    note = "a pivot, and every step after it, is never undone: implement `ForwardStep` for it instead of `SagaStep`"
+)]
 pub trait ForwardStep: Send + Sync + 'static {
     /// The input of the saga this step belongs to.
     type Input: Payload;
@@ -101,6 +108,8 @@ pub trait ForwardStep: Send + Sync + 'static {
     type Output: Payload;
     /// The identity of the step in stored sagas.
     const NAME: &'static str;
+    /// The steps whose outputs this one reads; see [`SagaStep::USES`].
+    const USES: &'static [&'static str] = &[];
 
     /// Does it; see [`SagaStep::execute`].
     fn execute(

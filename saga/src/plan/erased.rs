@@ -20,6 +20,7 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StepError>
 /// A step without its types.
 pub(crate) trait AnyStep: Send + Sync {
     fn name(&self) -> &'static str;
+    fn uses(&self) -> &'static [&'static str];
     fn policy(&self) -> StepPolicy;
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document>;
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>>;
@@ -77,6 +78,10 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
         S::NAME
     }
 
+    fn uses(&self) -> &'static [&'static str] {
+        S::USES
+    }
+
     fn policy(&self) -> StepPolicy {
         self.0.policy()
     }
@@ -116,6 +121,10 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
 impl<S: ForwardStep> AnyStep for WithoutUndo<S> {
     fn name(&self) -> &'static str {
         S::NAME
+    }
+
+    fn uses(&self) -> &'static [&'static str] {
+        S::USES
     }
 
     fn policy(&self) -> StepPolicy {

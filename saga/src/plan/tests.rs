@@ -23,15 +23,24 @@ undoable!(B, "B");
 undoable!(AlsoA, "A");
 undoable!(Spaced, "A step");
 
-struct Mail;
-impl ForwardStep for Mail {
-    type Input = ();
-    type Output = ();
-    const NAME: &'static str = "Mail";
-    async fn execute(&self, _: &StepContext<()>) -> Result<(), StepError> {
-        Ok(())
-    }
+macro_rules! forward {
+    ($name:ident uses $($used:path),*) => {
+        struct $name;
+        impl ForwardStep for $name {
+            type Input = ();
+            type Output = ();
+            const NAME: &'static str = stringify!($name);
+            const USES: &'static [&'static str] = &[$($used),*];
+            async fn execute(&self, _: &StepContext<()>) -> Result<(), StepError> {
+                Ok(())
+            }
+        }
+    };
 }
+
+forward!(Mail uses);
+forward!(Pay uses A::NAME);
+forward!(Report uses A::NAME, Pay::NAME);
 
 #[test]
 fn a_saga_without_steps_does_not_build() {
@@ -58,9 +67,22 @@ fn an_empty_reason_is_no_reason() {
 
 #[test]
 fn nothing_at_or_after_the_pivot_is_ever_undone() {
-    let saga = Saga::named("s").step(A).pivot(B).step(Mail).build().unwrap();
+    let saga = Saga::named("s").step(A).pivot(Pay).step(Mail).build().unwrap();
     let undo: Vec<_> = saga.shape.steps.iter().map(|step| (step.name, step.undo, step.pivot)).collect();
-    assert_eq!(undo, [("A", true, false), ("B", false, true), ("Mail", false, false)]);
+    assert_eq!(undo, [("A", true, false), ("Pay", false, true), ("Mail", false, false)]);
+}
+
+#[test]
+fn a_step_that_uses_the_output_of_a_later_or_missing_step_does_not_build() {
+    assert!(Saga::named("s").step(A).pivot(Pay).step(Report).build().is_ok());
+    for (built, reader, read) in [
+        (Saga::named("s").step(B).pivot(Pay).build(), "Pay", "A"),
+        (Saga::named("s").step(A).pivot(Report).step(Pay).build(), "Report", "Pay"),
+        (Saga::named("s").step(Pay).no_compensation("harmless").step(A).build(), "Pay", "A"),
+    ] {
+        let Err(BuildError::NoOutputYet { step, uses }) = built else { panic!("{built:?}") };
+        assert_eq!((step.as_str(), uses.as_str()), (reader, read));
+    }
 }
 
 // proves: S-10
@@ -73,7 +95,7 @@ fn the_fingerprint_sees_names_order_kinds_and_version() {
         print(Saga::named("s").step(B).step(A).build()),
         print(Saga::named("s").step(A).build()),
         print(Saga::named("s").step(A).step(B).no_compensation("harmless").build()),
-        print(Saga::named("s").step(A).pivot(B).build()),
+        print(Saga::named("s").step(A).pivot(Pay).build()),
         print(Saga::named("s").version(2).step(A).step(B).build()),
         print(Saga::named("t").step(A).step(B).build()),
     ] {

@@ -125,6 +125,10 @@ impl AnyStep for Watched {
         self.inner.name()
     }
 
+    fn uses(&self) -> &'static [&'static str] {
+        self.inner.uses()
+    }
+
     fn policy(&self) -> StepPolicy {
         self.inner.policy()
     }

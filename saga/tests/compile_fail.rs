@@ -1,0 +1,9 @@
+//! Mistakes in a definition that must not compile; `plan/tests.rs` has those that `build` refuses. The
+//! expected messages belong to the pinned toolchain; after an upgrade look at each new one before
+//! accepting it with `TRYBUILD=overwrite`.
+
+// proves: S-5
+#[test]
+fn a_definition_that_could_not_keep_its_promises_does_not_compile() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+}
