@@ -22,7 +22,7 @@ pub use machine::{
     Illegal, Resolution, Status, StepStatus, TRANSITIONS, Target, Transition, Trigger, UnknownStatus,
     transition,
 };
-pub use orchestrator::{Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView, Started};
+pub use orchestrator::{Cancelled, Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView, Started};
 pub use plan::{AfterPivot, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
 pub use policy::{Backoff, StepPolicy, WhenUnknown};
 pub use record::{

@@ -84,7 +84,8 @@ impl Status {
 /// Where a step stands. No row means: not started, as far as anyone knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StepStatus {
-    /// Started, and given up before its result; whoever reads it must treat it as unknown.
+    /// With a time of its next attempt: nothing has happened yet, and it waits. Without: an attempt after
+    /// such a wait has been announced; whoever reads it must treat it as unknown.
     Executing,
     /// It happened.
     Succeeded,
@@ -169,7 +170,7 @@ pub enum Trigger {
     PivotPassed,
     /// The last step succeeded.
     AllDone,
-    /// A step was refused, or an operator asked; there is something to undo.
+    /// A step was refused, the deadline passed, or an operator asked; there is something to undo.
     TurnedBack,
     /// As `TurnedBack`, with nothing to undo.
     NothingToUndo,
@@ -296,3 +297,5 @@ pub fn transition(from: Status, resume: Option<Status>, trigger: Trigger) -> Res
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;

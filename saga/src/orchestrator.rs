@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::timeout;
 
-pub use operate::Operator;
+pub use operate::{Cancelled, Operator};
 
 use crate::engine::{Engine, News, Settings, Stop, Unanswered, work};
 use crate::error::{BuildError, SagaError};
@@ -271,6 +271,15 @@ impl Orchestrator {
     /// If the store cannot be used.
     pub async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, SagaError> {
         Ok(self.handle.engine.store.list(filter).await?)
+    }
+
+    /// How long a saga is past the [deadline](crate::SagaBuilder::deadline) of its definition, if it is
+    /// still open and this process knows its definition.
+    #[must_use]
+    pub fn overdue(&self, instance: &Instance) -> Option<Duration> {
+        let plan = self.handle.engine.plan(&instance.saga_type, &instance.definition)?;
+        let late = instance.age.checked_sub(plan.deadline?)?;
+        (!instance.status.is_terminal()).then_some(late)
     }
 
     /// Ends this worker cleanly: starts nothing new, waits (up to the grace) for the steps that are

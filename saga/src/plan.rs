@@ -9,6 +9,7 @@ use std::any::{TypeId, type_name};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(feature = "testing")]
 pub(crate) use erased::Answer;
@@ -24,6 +25,7 @@ use crate::step::{ForwardStep, Payload, SagaStep};
 pub struct Saga {
     pub(crate) name: Arc<str>,
     pub(crate) version: u32,
+    pub(crate) deadline: Option<Duration>,
     pub(crate) shape: Shape,
     pub(crate) steps: Vec<Box<dyn AnyStep>>,
     pub(crate) definition: Definition,
@@ -81,7 +83,14 @@ impl Saga {
     /// let saga = Saga::named("checkout").step(Notify).build();
     /// ```
     pub fn named<I: Payload>(name: impl Into<String>) -> SagaBuilder<I, BeforePivot> {
-        SagaBuilder { name: name.into(), version: 1, steps: Vec::new(), fault: None, phase: PhantomData }
+        SagaBuilder {
+            name: name.into(),
+            version: 1,
+            deadline: None,
+            steps: Vec::new(),
+            fault: None,
+            phase: PhantomData,
+        }
     }
 
     /// The name it was built with.
@@ -124,6 +133,7 @@ pub struct AfterPivot;
 pub struct SagaBuilder<I, P> {
     name: String,
     version: u32,
+    deadline: Option<Duration>,
     steps: Vec<Planned>,
     fault: Option<BuildError>,
     phase: PhantomData<fn(I) -> P>,
@@ -228,6 +238,22 @@ impl<I: Payload, P> SagaBuilder<I, P> {
         self
     }
 
+    /// How long after its start the saga may still go forward (for ever unless set), by the store's
+    /// clock. When it has passed before the pivot, no step is executed any more: the attempt that
+    /// runs is awaited, what may have happened is asked about, and the saga turns back. Past the
+    /// pivot it changes nothing, but it shows: [`Orchestrator::overdue`](crate::Orchestrator::overdue)
+    /// and `probity_saga_overdue_total`.
+    ///
+    /// Not a part of the fingerprint: the deadline of the definition that runs it counts, also for
+    /// sagas that were started before.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        if limit.is_zero() {
+            self.fault = Some(BuildError::BadSetting("a deadline must be longer than nothing"));
+        }
+        self.deadline = Some(limit);
+        self
+    }
+
     fn push<Q>(mut self, planned: Planned) -> SagaBuilder<I, Q> {
         self.steps.push(planned);
         self.into_phase()
@@ -244,8 +270,8 @@ impl<I: Payload, P> SagaBuilder<I, P> {
     }
 
     fn into_phase<Q>(self) -> SagaBuilder<I, Q> {
-        let Self { name, version, steps, fault, phase: _ } = self;
-        SagaBuilder { name, version, steps, fault, phase: PhantomData }
+        let Self { name, version, deadline, steps, fault, phase: _ } = self;
+        SagaBuilder { name, version, deadline, steps, fault, phase: PhantomData }
     }
 
     fn finish(self) -> Result<Saga, BuildError> {
@@ -276,6 +302,7 @@ impl<I: Payload, P> SagaBuilder<I, P> {
         Ok(Saga {
             name: self.name.into(),
             version: self.version,
+            deadline: self.deadline,
             shape,
             definition,
             steps: self.steps.into_iter().map(|planned| planned.step).collect(),

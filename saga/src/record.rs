@@ -198,6 +198,16 @@ pub struct Instance {
     pub age: Duration,
 }
 
+impl Instance {
+    /// A request to turn back that was accepted while the saga ran, and met the result that completed
+    /// it or passed its pivot: nothing is undone for it.
+    #[must_use]
+    pub fn cancelled_too_late(&self) -> Option<&str> {
+        let over = matches!(self.status, Status::Committing | Status::Completed);
+        self.cancel_requested.as_deref().filter(|_| over)
+    }
+}
+
 /// One step as a store holds it. No row means: not started, as far as anyone knows.
 #[derive(Debug, Clone)]
 pub struct StepRow {

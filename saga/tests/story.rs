@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probity_saga::{
-    Backoff, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Probe, Resolution, Saga, SagaError,
-    SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus, WhenUnknown,
+    Backoff, Cancelled, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Probe, Resolution, Saga,
+    SagaError, SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus, WhenUnknown,
 };
 use tokio::time::Instant;
 
@@ -299,7 +299,8 @@ async fn a_cancelled_saga_turns_back_with_its_next_result() {
     stage.script[1].execute.lock().unwrap().push_back(Act::Retryable);
     let started = stage.orchestrator.start("story", "S-1", &1_u32).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    stage.orchestrator.operator("alice").cancel("story", "S-1", "customer left").await.unwrap();
+    let answer = stage.orchestrator.operator("alice").cancel("story", "S-1", "customer left").await.unwrap();
+    assert_eq!(answer, Cancelled::Requested);
     let outcome = stage.orchestrator.wait(&started).await.unwrap();
     assert_eq!(outcome, Outcome::Compensated { reason: "cancel by alice: customer left".into() });
     assert!(stage.script[2].log().is_empty());
@@ -392,7 +393,9 @@ async fn an_operator_who_found_nothing_turns_the_saga_back() {
 #[tokio::test(start_paused = true)]
 async fn a_stuck_saga_that_is_turned_back_undoes_the_unknown_step_too() {
     let stage = stuck().await;
-    stage.orchestrator.operator("alice").compensate("story", "S-1", "customer left").await.unwrap();
+    let operator = stage.orchestrator.operator("alice");
+    let answer = operator.compensate("story", "S-1", "customer left").await.unwrap();
+    assert_eq!(answer, Cancelled::ForCertain);
     assert!(matches!(outcome_now(&stage).await, Outcome::Compensated { .. }));
     assert_eq!(stage.script[1].log().last().unwrap(), "undo Second Unknown Second:undo");
     assert!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::lease::{Era, Lost};
@@ -22,6 +22,9 @@ use crate::policy::StepPolicy;
 use crate::record::Document;
 use crate::step::{Evidence, Probe, StepError};
 
+/// Why a step is not tried again.
+pub(super) const LATE: &str = "the deadline of the saga has passed";
+
 /// Everything an attempt needs, borrowed from the driver for one step.
 pub(super) struct Attempts<'a> {
     pub(super) engine: &'a Engine,
@@ -30,13 +33,18 @@ pub(super) struct Attempts<'a> {
     pub(super) input: &'a AnyInput,
     pub(super) frame: Frame,
     pub(super) era: Era,
+    /// No attempt of this step begins after it.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// How a wait ended.
 #[derive(PartialEq, Eq)]
 enum Waited {
     Over,
-    Leaving,
+    /// The worker leaves, this long before the end of the wait.
+    Leaving(Duration),
+    /// No attempt may follow.
+    Late,
 }
 
 impl Attempts<'_> {
@@ -76,14 +84,21 @@ impl Attempts<'_> {
                 let reason = error.unwrap_or_else(|| "not seen on the other side".into());
                 return Ok((self.exhausted(&policy, maybe, reason).await, failures));
             };
-            if self.wait(wait).await == Waited::Leaving {
-                return Ok((Finding::Interrupted { maybe, failures, error }, failures));
+            match self.wait(wait).await {
+                Waited::Over => {}
+                Waited::Leaving(retry_in) => {
+                    return Ok((Finding::Later { maybe, error, retry_in }, failures));
+                }
+                Waited::Late => {
+                    let reason = error.map_or_else(|| LATE.into(), |error| format!("{error}; {LATE}"));
+                    return Ok((self.exhausted(&policy, maybe, reason).await, failures));
+                }
             }
         }
     }
 
     /// The last word when no try is left.
-    async fn exhausted(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
+    pub(super) async fn exhausted(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
         if !maybe {
             return Finding::NotApplied(reason);
         }
@@ -110,9 +125,8 @@ impl Attempts<'_> {
             let Some(wait) = policy.undo_retries.wait_after(failures) else {
                 return Ok(Undoing::GivenUp(error));
             };
-            let later = Undoing::Later { failures, error: Some(error), retry_in: wait };
-            if wait > self.engine.settings.park_after || self.wait(wait).await == Waited::Leaving {
-                return Ok(later);
+            if let Waited::Leaving(retry_in) = self.wait(wait).await {
+                return Ok(Undoing::Later { failures, error: Some(error), retry_in });
             }
         }
     }
@@ -188,11 +202,26 @@ impl Attempts<'_> {
         result
     }
 
+    /// A long wait is not held in memory: the saga is given up and claimed again.
     async fn wait(&self, wait: Duration) -> Waited {
+        let late = async {
+            match self.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        if wait > self.engine.settings.park_after {
+            let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            return Waited::Leaving(left.map_or(wait, |left| left.min(wait)));
+        }
+        let over = Instant::now() + wait;
         let mut stop: watch::Receiver<Stop> = self.engine.stop_signal();
         tokio::select! {
             () = sleep(wait) => Waited::Over,
-            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => Waited::Leaving,
+            () = late => Waited::Late,
+            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => {
+                Waited::Leaving(over.saturating_duration_since(Instant::now()))
+            }
         }
     }
 

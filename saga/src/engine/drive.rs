@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::Attempts;
+use tokio::time::Instant;
+
+use super::attempt::{Attempts, LATE};
 use super::lease::{Era, Lost};
 use super::park::{park, printable};
 use super::writer::Unanswered;
@@ -41,6 +43,8 @@ struct Driver<'a> {
     requests: Requests,
     write_no: i64,
     era: Era,
+    /// When it must have passed its pivot or be done.
+    deadline: Option<Instant>,
 }
 
 /// Drives a saga that was known to be ours in `era`; the news is for its waiters. `None`: others
@@ -62,7 +66,9 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
     };
     let requests = Requests { cancel: instance.cancel_requested.clone(), pause: instance.pause_requested };
     let write_no = instance.write_no;
-    let mut driver = Driver { engine, saga, journal, state, input, requests, write_no, era };
+    let deadline = saga.deadline.map(|limit| Instant::now() + limit.saturating_sub(instance.age));
+    let mut driver = Driver { engine, saga, journal, state, input, requests, write_no, era, deadline };
+    driver.tell_if_overdue();
     match driver.run().await {
         Ok(news) => Some(news),
         Err(Gone::Released) => (engine.stopping() >= Stop::Draining).then_some(News::Draining),
@@ -79,17 +85,25 @@ impl Driver<'_> {
             if let Some(news) = self.rest() {
                 return Ok(news);
             }
+            let (from, next) = (self.state.status, self.state.next(&self.saga.shape));
             if self.engine.stopping() >= Stop::Draining {
-                // Retiring the worker releases all its sagas in one write.
+                // Retiring the worker releases all its sagas in one write, but only this driver knows
+                // that the next step has not begun.
+                if let Next::Execute { at, maybe: false, failures } = next {
+                    self.leave(at, failures).await?;
+                }
                 return Err(Gone::Released);
             }
-            let from = self.state.status;
             if let Some(asked) = self.asked_for() {
                 self.write_or_park(from, asked, None).await?;
                 continue;
             }
-            match self.state.next(&self.saga.shape) {
+            match next {
                 Next::Execute { at, maybe, failures } => self.execute(at, maybe, failures).await?,
+                Next::Announce { at } => {
+                    let change = self.state.announced(&self.saga.shape, at);
+                    self.write_or_park(from, Ok(change), None).await?;
+                }
                 Next::Undo { at, failures } => self.undo(at, failures).await?,
                 Next::Ask { at } => self.ask(at).await?,
                 Next::TurnBack => {
@@ -129,10 +143,51 @@ impl Driver<'_> {
         may_turn.then(|| self.state.turned(&self.saga.shape, reason))
     }
 
+    async fn leave(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
+        let from = self.state.status;
+        let waiting = Finding::Later { maybe: false, error: None, retry_in: Duration::ZERO };
+        let change = self.state.executed(&self.saga.shape, at, failures, waiting);
+        self.write_or_park(from, change, Some(Duration::ZERO)).await
+    }
+
+    /// Past its deadline and before its pivot nothing is executed any more. What may have been
+    /// started is asked about; the policy of the step says what an unknown answer means.
+    async fn execute_late(&mut self, at: usize, maybe: bool, failures: u32) -> Result<(), Gone> {
+        let from = self.state.status;
+        let change = if maybe {
+            self.engine.lease.allows(self.era).await?;
+            let attempts = self.attempts(at);
+            let finding = attempts.exhausted(&attempts.step.policy(), true, LATE.into()).await;
+            self.state.executed(&self.saga.shape, at, failures, finding)
+        } else {
+            self.state.turned(&self.saga.shape, LATE.into())
+        };
+        self.write_or_park(from, change, None).await
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Past the pivot a deadline changes nothing; it is only seen.
+    fn tell_if_overdue(&self) {
+        if self.state.status == Status::Committing && self.is_overdue() {
+            tracing::warn!(saga.id = %self.journal.instance.id, "a saga past its pivot is past its deadline");
+            metrics::counter!("probity_saga_overdue_total", "type" => self.saga.name().to_owned())
+                .increment(1);
+        }
+    }
+
     async fn execute(&mut self, at: usize, maybe: bool, failures: u32) -> Result<(), Gone> {
         let from = self.state.status;
+        if from == Status::InProgress && self.is_overdue() {
+            return self.execute_late(at, maybe, failures).await;
+        }
         let (finding, failures) = self.attempts(at).execute(maybe, failures).await?;
-        let release = matches!(finding, Finding::Interrupted { .. }).then_some(Duration::ZERO);
+        let release = match &finding {
+            Finding::Later { retry_in, .. } => Some(*retry_in),
+            _ => None,
+        };
         if let Finding::Unknown(..) = finding {
             metrics::counter!("probity_saga_unknown_outcomes_total", "type" => self.saga.name().to_owned())
                 .increment(1);
@@ -195,6 +250,7 @@ impl Driver<'_> {
                 outputs: Arc::new(outputs),
             },
             era: self.era,
+            deadline: self.deadline.filter(|_| self.state.status == Status::InProgress),
         }
     }
 
@@ -214,10 +270,23 @@ impl Driver<'_> {
         match self.submit(from, change, release).await? {
             Verdict::Applied(requests) => {
                 self.requests = requests;
+                self.tell_if_too_late(from);
                 if release.is_some() { Err(Gone::Released) } else { Ok(()) }
             }
             Verdict::Refused(reason) => self.refuse(from, reason).await,
             Verdict::Fenced => Err(Gone::Lost),
+        }
+    }
+
+    /// A request to turn back that met the result after which there is no way back. It stays in the
+    /// saga's row, where `Instance::cancelled_too_late` finds it.
+    fn tell_if_too_late(&self, from: Status) {
+        let over = matches!(self.state.status, Status::Committing | Status::Completed);
+        if let (true, true, Some(cancel)) = (over, from != self.state.status, &self.requests.cancel) {
+            let id = self.journal.instance.id;
+            tracing::warn!(saga.id = %id, cancel, status = %self.state.status, "a request to turn a saga back came too late");
+            metrics::counter!("probity_saga_cancels_too_late_total", "type" => self.saga.name().to_owned())
+                .increment(1);
         }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Invariant: [`State::next`] depends on rows alone, plus one bit: `clean`, whether this driver
 //! knows that nobody started the step after the last row. Whoever takes a saga over does not know
-//! it, so that step counts as maybe started, and is asked about before it is run.
+//! it, so that step counts as maybe started, and is asked about before it is run. The exception is
+//! a step that was left waiting for its next attempt: its row says so, and that row is taken back
+//! before the attempt begins.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Illegal, Status, StepStatus, Trigger, transition};
 use crate::context::{self, Operation};
@@ -31,6 +34,8 @@ pub(crate) struct StepShape {
 pub(crate) enum Next {
     /// Run this step; `maybe` if it may have been started before: then ask first.
     Execute { at: usize, maybe: bool, failures: u32 },
+    /// Write down that the attempt this step waits for begins now.
+    Announce { at: usize },
     /// Turn back now: a step is known to have failed.
     TurnBack,
     /// Ask what became of this step before undoing it, or because it has no undo.
@@ -56,11 +61,11 @@ pub(crate) enum Finding {
         reason: String,
         ran: bool,
     },
-    /// The worker leaves in the middle.
-    Interrupted {
+    /// The next attempt is due later, or this worker leaves before it.
+    Later {
         maybe: bool,
-        failures: u32,
         error: Option<String>,
+        retry_in: Duration,
     },
 }
 
@@ -69,7 +74,7 @@ pub(crate) enum Finding {
 pub(crate) enum Undoing {
     Done(String),
     GivenUp(String),
-    Later { failures: u32, error: Option<String>, retry_in: std::time::Duration },
+    Later { failures: u32, error: Option<String>, retry_in: Duration },
     Fatal(String),
 }
 
@@ -92,6 +97,7 @@ pub(crate) struct State {
     /// Nobody can have started the step after the last row.
     pub(crate) clean: bool,
     asked: BTreeSet<usize>,
+    announced: Option<usize>,
 }
 
 impl State {
@@ -110,7 +116,8 @@ impl State {
                 return Err(corrupt(format!("step {} is {:?}, expected {expected:?}", row.order, row.name)));
             }
             let mut row = row.clone();
-            if row.status == StepStatus::Executing {
+            // Without a next attempt it is one that was announced, and may have begun.
+            if row.status == StepStatus::Executing && row.retry_in.is_none() {
                 row.status = StepStatus::Unknown;
             }
             rows[at] = Some(row);
@@ -136,6 +143,7 @@ impl State {
             rows,
             clean: clean && filled == 0,
             asked: BTreeSet::new(),
+            announced: None,
         })
     }
 
@@ -155,12 +163,13 @@ impl State {
             };
             match row.status {
                 StepStatus::Succeeded | StepStatus::Skipped => {}
-                StepStatus::Failed if self.status == Status::Committing => {
+                StepStatus::Unknown => return Next::Execute { at, maybe: true, failures: row.retries },
+                StepStatus::Executing if self.announced == Some(at) => {
                     return Next::Execute { at, maybe: false, failures: row.retries };
                 }
-                StepStatus::Executing | StepStatus::Unknown => {
-                    return Next::Execute { at, maybe: true, failures: row.retries };
-                }
+                StepStatus::Executing => return Next::Announce { at },
+                // An operator lets a refused step past the pivot try again.
+                StepStatus::Failed if self.status == Status::Committing => return Next::Announce { at },
                 _ => return Next::TurnBack,
             }
         }
@@ -170,7 +179,7 @@ impl State {
     fn next_undo(&self, shape: &Shape) -> Next {
         let undoable = |at: usize, row: &StepRow| match row.status {
             StepStatus::Succeeded | StepStatus::Compensating => shape.steps[at].undo,
-            StepStatus::Unknown | StepStatus::Executing => shape.steps[at].undo || !self.asked.contains(&at),
+            StepStatus::Unknown => shape.steps[at].undo || !self.asked.contains(&at),
             _ => false,
         };
         let last = self
@@ -236,12 +245,24 @@ impl State {
                 }
                 self.pause(format!("{name}: {reason}"))?;
             }
-            Finding::Interrupted { maybe, failures, error } => {
+            Finding::Later { maybe, error, retry_in } => {
                 let status = if maybe { StepStatus::Unknown } else { StepStatus::Executing };
-                self.row(shape, at, status, failures).error = error;
+                let row = self.row(shape, at, status, failures);
+                (row.error, row.retry_in) = (error, Some(retry_in));
+                self.announced = None;
             }
         }
         Ok(self.change(shape, &[at]))
+    }
+
+    /// Takes the row of a step back that says that nothing happened: whoever reads it from now on does
+    /// not know.
+    pub(crate) fn announced(&mut self, shape: &Shape, at: usize) -> Change {
+        self.announced = Some(at);
+        if let Some(row) = self.rows[at].as_mut() {
+            (row.status, row.retry_in) = (StepStatus::Executing, None);
+        }
+        self.change(shape, &[at])
     }
 
     /// What asking told about an unknown step of a saga that turned back. `None` if nothing is new.
@@ -310,6 +331,13 @@ impl State {
         // A step starts only after every step before it succeeded.
         let done = |row: &StepRow| matches!(row.status, StepStatus::Succeeded | StepStatus::Skipped);
         let reached = self.rows.iter().flatten().all(done);
+        for (at, row) in self.rows.iter_mut().enumerate() {
+            // It waited for an attempt that will not be.
+            if let Some(row) = row.as_mut().filter(|row| row.status == StepStatus::Executing) {
+                (row.status, row.retry_in) = (StepStatus::Failed, None);
+                written.push(at);
+            }
+        }
         if let Some(at) = frontier.filter(|_| reached && !self.clean) {
             self.row(shape, at, StepStatus::Unknown, 0).error = Some("may have been started before".into());
             written.push(at);
@@ -329,11 +357,20 @@ impl State {
         let turned = [self.resume.unwrap_or(self.status), self.status].contains(&Status::Compensating);
         let open = |(at, row): (usize, &Option<StepRow>)| match row.as_ref().map(|row| row.status) {
             Some(StepStatus::Succeeded) => turned && shape.steps[at].undo,
-            Some(StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated) | None => false,
+            // `Executing` is, in memory, a step that waits for its next attempt.
+            Some(
+                StepStatus::Executing | StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated,
+            )
+            | None => false,
             Some(_) => true,
         };
         let count = self.rows.iter().enumerate().filter(|(at, row)| open((*at, row))).count();
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> (&BTreeSet<usize>, Option<usize>) {
+        (&self.asked, self.announced)
     }
 
     pub(crate) fn change(&self, shape: &Shape, written: &[usize]) -> Change {
@@ -366,7 +403,7 @@ impl State {
             retry_in: None,
             resolved_by: None,
         });
-        (row.status, row.retries) = (status, failures);
+        (row.status, row.retries, row.retry_in) = (status, failures, None);
         row
     }
 

@@ -85,6 +85,7 @@ pub(crate) fn resolve(
         Resolution::NotApplied => (StepStatus::Failed, None),
         Resolution::Compensated => (StepStatus::Compensated, row.output.take()),
     };
+    row.retry_in = None;
     row.evidence = Some(evidence.into());
     row.resolved_by = Some(actor.into());
     let succeeded = row.status == StepStatus::Succeeded;

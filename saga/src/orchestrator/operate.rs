@@ -19,6 +19,18 @@ pub struct Operator {
     seen: Option<i64>,
 }
 
+/// What [`Operator::cancel`] and [`Operator::compensate`] could do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a running saga may still finish before it turns back"]
+pub enum Cancelled {
+    /// It is turned back: no step of it goes forward any more.
+    ForCertain,
+    /// It runs, and its driver was asked. It turns back with its next result, unless that result
+    /// completes it or passes its pivot: [`Orchestrator::wait`] tells, and
+    /// [`Instance::cancelled_too_late`](crate::Instance::cancelled_too_late).
+    Requested,
+}
+
 /// What a verb asks of the store.
 #[derive(Default)]
 struct Decision {
@@ -86,15 +98,20 @@ impl Operator {
         self.decide("resolve_step", saga, business_id, evidence, settle).await
     }
 
-    /// Turns a saga back: at once if it stands still, with its next result if it runs. A saga that
-    /// is already undoing, or undone, stays as it is.
+    /// Turns a saga back: at once if it stands still, with its next result if it runs; the answer says
+    /// which. A saga that is already undoing, or undone, stays as it is.
     ///
     /// # Cancel safety
     /// As [`retry_now`](Self::retry_now).
     ///
     /// # Errors
     /// [`SagaError::Refused`] past the pivot and after the end.
-    pub async fn compensate(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
+    pub async fn compensate(
+        &self,
+        saga: &str,
+        business_id: &str,
+        reason: &str,
+    ) -> Result<Cancelled, SagaError> {
         self.turn_back("compensate", saga, business_id, reason).await
     }
 
@@ -105,7 +122,7 @@ impl Operator {
     ///
     /// # Errors
     /// As [`compensate`](Self::compensate).
-    pub async fn cancel(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
+    pub async fn cancel(&self, saga: &str, business_id: &str, reason: &str) -> Result<Cancelled, SagaError> {
         self.turn_back("cancel", saga, business_id, reason).await
     }
 
@@ -161,19 +178,20 @@ impl Operator {
         saga: &str,
         business_id: &str,
         reason: &str,
-    ) -> Result<(), SagaError> {
+    ) -> Result<Cancelled, SagaError> {
         let view = self.look(saga, business_id).await?;
         let said = format!("{verb} by {}: {reason}", self.actor);
         match view.instance.status {
-            Status::Compensating | Status::Compensated => Ok(()),
+            Status::Compensating | Status::Compensated => Ok(Cancelled::ForCertain),
             Status::Pending | Status::InProgress => {
-                self.write(verb, &view, reason, Decision { cancel: Some(said), ..Decision::default() }).await
+                let asked = Decision { cancel: Some(said), ..Decision::default() };
+                self.write(verb, &view, reason, asked).await.map(|()| Cancelled::Requested)
             }
             Status::Stuck | Status::Paused => {
                 let turn = |state: &mut State, shape: &Shape| machine::compensate(state, shape, said);
                 let change = self.change(verb, &view, turn)?;
-                self.write(verb, &view, reason, Decision { change: Some(change), ..Decision::default() })
-                    .await
+                let decided = Decision { change: Some(change), ..Decision::default() };
+                self.write(verb, &view, reason, decided).await.map(|()| Cancelled::ForCertain)
             }
             status @ (Status::Committing | Status::Completed | Status::Aborted) => Err(refused(
                 verb,

@@ -1,0 +1,266 @@
+//! Every journal that legal writes can leave behind, walked exhaustively: from each, in memory and
+//! read back after a crash, the saga goes on, keeps its promises, and can come to an end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::state::Finding::{Fatal, Later, NotApplied, Succeeded, Unknown};
+use super::*;
+use crate::policy::WhenUnknown;
+use crate::record::{Change, Document, Instance, Journal, SagaId, WorkerId};
+
+const WAIT: Duration = Duration::from_secs(2);
+
+/// A saga in memory, the same saga in the store, and which effects may be there.
+#[derive(Clone)]
+struct Node {
+    state: State,
+    journal: Journal,
+    there: Vec<bool>,
+}
+
+fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
+    let step = |(name, undo, pivot)| StepShape { name, undo, pivot, retries_max: 3 };
+    Shape { steps: steps.into_iter().map(step).collect() }
+}
+
+fn fresh() -> Journal {
+    let instance = Instance {
+        id: SagaId::generate(),
+        saga_type: "walked".into(),
+        business_id: "W-1".into(),
+        definition: "v1".into(),
+        status: Status::InProgress,
+        resume_status: None,
+        reason: None,
+        current_step: 0,
+        input: Document::from_stored("1".into()),
+        input_hash: "hash".into(),
+        owner: Some(WorkerId::generate()),
+        epoch: 1,
+        write_no: 0,
+        unresolved: 0,
+        row_version: 1,
+        stalled_claims: 0,
+        cancel_requested: None,
+        pause_requested: false,
+        age: Duration::ZERO,
+    };
+    Journal { instance, steps: Vec::new() }
+}
+
+impl Node {
+    fn begin(shape: &Shape) -> Self {
+        let journal = fresh();
+        Self { state: State::load(shape, &journal, true).unwrap(), journal, there: vec![false; 3] }
+    }
+
+    /// After a crash: what the next worker reads.
+    fn reloaded(&self, shape: &Shape) -> Self {
+        let state = State::load(shape, &self.journal, false).unwrap();
+        Self { state, ..self.clone() }
+    }
+
+    fn stored(mut self, change: &Change) -> Self {
+        let stopped = matches!(change.status, Status::Stuck | Status::Paused);
+        assert_eq!(stopped, change.resume_status.is_some(), "{change:?}");
+        let proven = matches!(change.status, Status::Completed | Status::Compensated);
+        assert!(!proven || change.unresolved == 0, "{change:?}");
+        let instance = &mut self.journal.instance;
+        (instance.status, instance.resume_status) = (change.status, change.resume_status);
+        instance.current_step = change.current_step;
+        for row in &change.steps {
+            self.journal.steps.retain(|old| old.order != row.order);
+            self.journal.steps.push(row.clone());
+        }
+        self.journal.steps.sort_by_key(|row| row.order);
+        self
+    }
+
+    fn key(&self) -> String {
+        let rows = |row: &crate::record::StepRow| {
+            (row.order, row.status, row.retry_in.is_some(), row.output.is_some())
+        };
+        let memory: Vec<_> = self.state.rows.iter().flatten().map(rows).collect();
+        let store: Vec<_> = self.journal.steps.iter().map(rows).collect();
+        let order: Vec<_> = self.journal.steps.iter().map(|row| row.completion).collect();
+        let State { status, resume, clean, .. } = &self.state;
+        let known = self.state.memory();
+        format!("{status} {resume:?} {clean} {memory:?} {store:?} {order:?} {known:?} {:?}", self.there)
+    }
+}
+
+/// The nodes that may follow one node.
+struct After<'a> {
+    shape: &'a Shape,
+    node: &'a Node,
+    found: Vec<Node>,
+}
+
+impl After<'_> {
+    /// A write, after which this driver goes on, or dies.
+    fn wrote(&mut self, node: Node, change: &Change) {
+        let node = node.stored(change);
+        self.found.push(node.reloaded(self.shape));
+        self.found.push(node);
+    }
+
+    fn execute(&mut self, at: usize, maybe: bool, failures: u32) {
+        assert!(maybe || !self.node.there[at], "started again without a question: {}", self.node.key());
+        let mut died = self.node.reloaded(self.shape);
+        died.there[at] = true;
+        self.found.push(died);
+        let answer = || Document::from_stored("2".into());
+        for (finding, there) in [
+            (Succeeded(answer()), true),
+            (NotApplied("no".into()), false),
+            (Unknown("lost".into(), WhenUnknown::Stick), true),
+            (Unknown("lost".into(), WhenUnknown::Compensate), true),
+            (Fatal { reason: "bug".into(), ran: true }, true),
+            (Later { maybe: false, error: None, retry_in: WAIT }, false),
+            (Later { maybe: true, error: None, retry_in: WAIT }, true),
+        ] {
+            let mut next = self.node.clone();
+            next.there[at] = there;
+            let change = next.state.executed(self.shape, at, failures, finding).unwrap();
+            self.wrote(next, &change);
+        }
+    }
+
+    fn undo(&mut self, at: usize) {
+        assert!(self.shape.steps[at].undo, "undoes what has no undo: {}", self.node.key());
+        for undoing in [
+            Undoing::Done("evidence".into()),
+            Undoing::GivenUp("refused".into()),
+            Undoing::Later { failures: 1, error: None, retry_in: WAIT },
+            Undoing::Fatal("bug".into()),
+        ] {
+            let mut next = self.node.clone();
+            next.there[at] &= !matches!(undoing, Undoing::Done(_));
+            let change = next.state.undone(self.shape, at, undoing).unwrap();
+            self.wrote(next, &change);
+        }
+    }
+
+    fn ask(&mut self, at: usize) {
+        for answer in [Some(Some(Document::from_stored("2".into()))), Some(None), None] {
+            let mut next = self.node.clone();
+            if let Some(answer) = &answer {
+                next.there[at] = answer.is_some();
+            }
+            match next.state.asked(self.shape, at, answer) {
+                Some(change) => self.wrote(next, &change),
+                None => self.found.push(next),
+            }
+        }
+    }
+
+    fn decided(&mut self, decision: impl FnOnce(&mut State, &Shape) -> Option<Change>) {
+        let mut next = self.node.clone();
+        if let Some(change) = decision(&mut next.state, self.shape) {
+            self.wrote(next, &change);
+        }
+    }
+
+    /// What the engine does next, and how it may end.
+    fn engine(&mut self) {
+        match self.node.state.next(self.shape) {
+            Next::Execute { at, maybe, failures } => self.execute(at, maybe, failures),
+            Next::Announce { at } => self.decided(|state, shape| Some(state.announced(shape, at))),
+            Next::Undo { at, .. } => self.undo(at),
+            Next::Ask { at } => self.ask(at),
+            Next::TurnBack => {
+                self.decided(|state, shape| Some(state.turned(shape, "failed".into()).unwrap()))
+            }
+            Next::Settle(trigger) => {
+                self.decided(|state, shape| Some(state.settled(shape, trigger).unwrap()));
+            }
+            Next::Stop => assert!(!self.node.state.status.is_active(), "nothing to do: {}", self.node.key()),
+        }
+    }
+
+    /// What people do to it, and its deadline.
+    fn people(&mut self) {
+        self.decided(|state, shape| state.turned(shape, "cancelled".into()).ok());
+        self.decided(|state, shape| state.paused(shape, "paused".into()).ok());
+        self.decided(|state, shape| resume(state, shape).ok());
+        self.decided(|state, shape| retry(state, shape).ok());
+        for order in 1..=3 {
+            let at = order as usize - 1;
+            for resolution in [Resolution::NotApplied, Resolution::Compensated] {
+                let before = self.found.len();
+                self.decided(|state, shape| resolve(state, shape, order, resolution, "seen", "ann").ok());
+                self.found[before..].iter_mut().for_each(|node| node.there[at] = false);
+            }
+            let found = Resolution::Applied(Document::from_stored("2".into()));
+            let before = self.found.len();
+            self.decided(|state, shape| resolve(state, shape, order, found, "seen", "ann").ok());
+            self.found[before..].iter_mut().for_each(|node| node.there[at] = true);
+        }
+    }
+}
+
+fn check(shape: &Shape, node: &Node) {
+    let wrong = |what: &str| panic!("{what}: {}", node.key());
+    match node.state.status {
+        Status::Completed if node.there.contains(&false) => wrong("completed without every effect"),
+        Status::Compensated => {
+            let left = node.there.iter().zip(&shape.steps).any(|(there, step)| *there && step.undo);
+            if left {
+                wrong("compensated with an effect left");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Walks everything reachable; answers how many nodes there are. From each the end can be reached.
+fn walk(shape: &Shape) -> usize {
+    let first = Node::begin(shape);
+    let mut todo = vec![(first.key(), first)];
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut ends = Vec::new();
+    while let Some((key, node)) = todo.pop() {
+        if edges.contains_key(&key) {
+            continue;
+        }
+        check(shape, &node);
+        let mut after = After { shape, node: &node, found: Vec::new() };
+        if node.state.status.is_terminal() {
+            ends.push(key.clone());
+        } else {
+            after.engine();
+            after.people();
+        }
+        let found: Vec<(String, Node)> = after.found.into_iter().map(|node| (node.key(), node)).collect();
+        edges.insert(key, found.iter().map(|(key, _)| key.clone()).collect());
+        todo.extend(found);
+    }
+    let mut backward: BTreeMap<&String, Vec<&String>> = BTreeMap::new();
+    for (from, to) in &edges {
+        to.iter().for_each(|to| backward.entry(to).or_default().push(from));
+    }
+    let mut finish: BTreeSet<&String> = BTreeSet::new();
+    let mut todo: Vec<&String> = ends.iter().collect();
+    while let Some(key) = todo.pop() {
+        if finish.insert(key) {
+            todo.extend(backward.get(key).into_iter().flatten());
+        }
+    }
+    let lost = edges.keys().find(|key| !finish.contains(key));
+    assert_eq!(lost, None, "a saga that can never end");
+    edges.len()
+}
+
+// proves: S-2, S-3, S-5, S-7
+#[test]
+fn every_journal_loads_goes_on_and_can_end() {
+    for steps in [
+        [("A", true, false), ("B", true, false), ("C", true, false)],
+        [("A", true, false), ("B", false, false), ("C", true, false)],
+        [("A", true, false), ("B", false, true), ("C", false, false)],
+    ] {
+        let nodes = walk(&shape(steps));
+        assert!(nodes > 500, "{nodes} journals of {steps:?}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Time limits and interruptions, in paused time: a saga that is too late, and one that is left while
+//! it waits.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use probity_saga::{
+    Backoff, Cancelled, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe, Saga,
+    SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
+};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+/// The other side of a step.
+#[derive(Default)]
+struct Other {
+    calls: AtomicU32,
+    asked: AtomicU32,
+    undone: AtomicU32,
+    /// This many calls are answered "later" first.
+    busy: u32,
+    /// Calls take this long.
+    slow: Duration,
+    /// The first call is never answered.
+    silent: bool,
+    applied: bool,
+    wait: Option<Duration>,
+    reached: Notify,
+}
+
+impl Other {
+    async fn call(&self) -> Result<u32, StepError> {
+        let before = self.calls.fetch_add(1, Ordering::SeqCst);
+        self.reached.notify_one();
+        sleep(self.slow).await;
+        if self.silent && before == 0 {
+            return Err(StepError::unknown("no answer"));
+        }
+        if before < self.busy { Err(StepError::retryable("busy")) } else { Ok(before) }
+    }
+
+    fn policy(&self) -> StepPolicy {
+        let policy = StepPolicy::default().timeout(Duration::from_secs(3600)).not_idempotent();
+        match self.wait {
+            Some(wait) => policy.retries(Backoff::constant(5, wait)),
+            None => policy,
+        }
+    }
+
+    fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+struct Reserve(Arc<Other>);
+impl SagaStep for Reserve {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Reserve";
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        self.0.call().await
+    }
+    async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
+        self.0.undone.fetch_add(1, Ordering::SeqCst);
+        Ok(Evidence::new("released"))
+    }
+    async fn probe(&self, _: &StepContext<u32>) -> Result<Probe<u32>, StepError> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(if self.0.applied { Probe::Applied(7) } else { Probe::Unknown })
+    }
+    fn policy(&self) -> StepPolicy {
+        self.0.policy()
+    }
+}
+
+struct Pay(Arc<Other>);
+impl ForwardStep for Pay {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Pay";
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        self.0.call().await
+    }
+    fn policy(&self) -> StepPolicy {
+        self.0.policy()
+    }
+}
+
+struct Tell(Arc<Other>);
+impl ForwardStep for Tell {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Tell";
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        self.0.call().await
+    }
+    fn policy(&self) -> StepPolicy {
+        self.0.policy()
+    }
+}
+
+struct Stage {
+    store: Arc<MemoryStore>,
+    reserve: Arc<Other>,
+    pay: Arc<Other>,
+    tell: Arc<Other>,
+}
+
+impl Stage {
+    fn of(reserve: Other, pay: Other) -> Self {
+        Self { store: Arc::default(), reserve: Arc::new(reserve), pay: Arc::new(pay), tell: Arc::default() }
+    }
+
+    async fn worker(&self) -> Orchestrator {
+        let saga = Saga::named("payment")
+            .deadline(Duration::from_secs(60))
+            .step(Reserve(self.reserve.clone()))
+            .pivot(Pay(self.pay.clone()))
+            .step(Tell(self.tell.clone()))
+            .build()
+            .unwrap();
+        Orchestrator::shared(self.store.clone()).register(saga).start().await.unwrap()
+    }
+}
+
+async fn step_statuses(orchestrator: &Orchestrator) -> Vec<StepStatus> {
+    let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
+    view.steps.iter().map(|step| step.status).collect()
+}
+
+const LATE: &str = "the deadline of the saga has passed";
+
+// proves: S-3
+#[tokio::test(start_paused = true)]
+async fn a_result_that_comes_after_the_deadline_is_undone_and_nothing_new_is_executed() {
+    let stage = Stage::of(Other { slow: Duration::from_secs(61), ..Other::default() }, Other::default());
+    let orchestrator = stage.worker().await;
+    let outcome = orchestrator.run("payment", "PAY-1", &1_u32).await.unwrap();
+    assert_eq!(outcome, Outcome::Compensated { reason: LATE.into() });
+    assert_eq!((stage.reserve.calls(), stage.pay.calls()), (1, 0));
+    assert_eq!(stage.reserve.undone.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_next_attempt_ends_at_the_deadline() {
+    let busy = Other { busy: 9, wait: Some(Duration::from_secs(9)), ..Other::default() };
+    let stage = Stage::of(Other::default(), busy);
+    let orchestrator = stage.worker().await;
+    let begun = Instant::now();
+    let never = Other { busy: 9, wait: Some(Duration::from_secs(3600)), ..Other::default() };
+    let outcome = orchestrator.run("payment", "PAY-1", &1_u32).await.unwrap();
+    assert_eq!(outcome, Outcome::Compensated { reason: "Pay: busy".into() }, "the retries came first");
+
+    // A wait far beyond the deadline: given up meanwhile, and turned back when it is due.
+    let stage = Stage::of(Other::default(), never);
+    let orchestrator = stage.worker().await;
+    let outcome = orchestrator.run("payment", "PAY-1", &1_u32).await.unwrap();
+    assert_eq!(outcome, Outcome::Compensated { reason: LATE.into() });
+    assert_eq!(stage.pay.calls(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(130), "{:?}", begun.elapsed());
+    assert_eq!(step_statuses(&orchestrator).await, [StepStatus::Compensated, StepStatus::Failed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_happened_is_only_asked_about_after_the_deadline() {
+    for applied in [true, false] {
+        let silent = Other { silent: true, applied, slow: Duration::from_secs(61), ..Other::default() };
+        let stage = Stage::of(silent, Other::default());
+        let first = stage.worker().await;
+        let started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
+        stage.reserve.reached.notified().await;
+        drop(first);
+        drop(started);
+        sleep(Duration::from_secs(61)).await;
+
+        let orchestrator = stage.worker().await;
+        let again = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+        let outcome = orchestrator.wait(&again).await.unwrap();
+        match applied {
+            true => assert_eq!(outcome, Outcome::Compensated { reason: LATE.into() }),
+            false => assert!(matches!(outcome, Outcome::Stuck { step: 1, .. }), "{outcome:?}"),
+        }
+        assert_eq!((stage.reserve.calls(), stage.pay.calls()), (1, 0));
+    }
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn past_the_pivot_a_saga_is_seen_to_be_late_and_goes_on() {
+    let stage = Stage {
+        tell: Arc::new(Other { slow: Duration::from_secs(100), ..Other::default() }),
+        ..Stage::of(Other::default(), Other::default())
+    };
+    let orchestrator = stage.worker().await;
+    let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+    sleep(Duration::from_secs(90)).await;
+    let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
+    assert_eq!(view.instance.status, Status::Committing);
+    assert_eq!(orchestrator.overdue(&view.instance).unwrap().as_secs(), 30);
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
+    assert_eq!(orchestrator.overdue(&view.instance), None);
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_is_left_while_it_waits_is_taken_up_with_its_next_attempt_and_no_question() {
+    let stage = Stage::of(Other::default(), Other { busy: 1, ..Other::default() });
+    let first = stage.worker().await;
+    let begun = Instant::now();
+    let _started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
+    stage.pay.reached.notified().await;
+    sleep(Duration::from_millis(500)).await;
+    first.drain().await.unwrap();
+    assert_eq!(step_statuses(&first).await, [StepStatus::Succeeded, StepStatus::Executing]);
+
+    let next = stage.worker().await;
+    let again = next.start("payment", "PAY-1", &1_u32).await.unwrap();
+    assert_eq!(next.wait(&again).await.unwrap(), Outcome::Completed, "not stuck: nothing is unknown");
+    assert_eq!(stage.pay.calls(), 2);
+    assert!(begun.elapsed() >= Duration::from_secs(2), "the wait of two seconds was kept");
+}
+
+// proves: S-2
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_dies_in_an_attempt_after_such_a_wait_leaves_it_unknown() {
+    let pay = Other { busy: 1, slow: Duration::from_secs(30), ..Other::default() };
+    let stage = Stage::of(Other::default(), pay);
+    let first = stage.worker().await;
+    let _started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
+    stage.pay.reached.notified().await;
+    sleep(Duration::from_millis(30_500)).await;
+    first.drain().await.unwrap();
+
+    let second = stage.worker().await;
+    stage.pay.reached.notified().await;
+    drop(second);
+
+    let third = stage.worker().await;
+    let again = third.start("payment", "PAY-1", &1_u32).await.unwrap();
+    let outcome = third.wait(&again).await.unwrap();
+    assert!(matches!(outcome, Outcome::Stuck { step: 2, .. }), "{outcome:?}");
+    assert_eq!(stage.pay.calls(), 2, "not idempotent, and without a probe: not called a third time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_leaves_between_two_steps_says_that_the_next_has_not_begun() {
+    let stage = Stage::of(Other { slow: Duration::from_secs(1), ..Other::default() }, Other::default());
+    let first = stage.worker().await;
+    let _started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
+    stage.reserve.reached.notified().await;
+    first.drain().await.unwrap();
+    assert_eq!(stage.pay.calls(), 0);
+    let next = stage.worker().await;
+    let again = next.start("payment", "PAY-1", &1_u32).await.unwrap();
+    assert_eq!(next.wait(&again).await.unwrap(), Outcome::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_wait_holds_no_saga_in_memory() {
+    let far = Other { busy: 1, wait: Some(Duration::from_secs(40)), ..Other::default() };
+    let stage = Stage::of(far, Other::default());
+    let orchestrator = stage.worker().await;
+    let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
+    assert_eq!((view.instance.owner, view.instance.unresolved), (None, 0));
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    assert_eq!(stage.reserve.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_that_comes_too_late_says_so() {
+    let stage = Stage::of(Other::default(), Other { slow: Duration::from_secs(5), ..Other::default() });
+    let orchestrator = stage.worker().await;
+    let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+    stage.pay.reached.notified().await;
+    let operator = orchestrator.operator("ann");
+    let answer = operator.cancel("payment", "PAY-1", "customer left").await.unwrap();
+    assert_eq!(answer, Cancelled::Requested);
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    let view = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap();
+    assert_eq!(view.instance.cancelled_too_late(), Some("cancel by ann: customer left"));
+    assert!(operator.cancel("payment", "PAY-1", "again").await.is_err());
+
+    let stage = Stage::of(Other { busy: 1, ..Other::default() }, Other::default());
+    let orchestrator = stage.worker().await;
+    let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+    stage.reserve.reached.notified().await;
+    orchestrator.operator("ann").pause("payment", "PAY-1", "look").await.unwrap();
+    let outcome = timeout(Duration::from_secs(60), orchestrator.wait(&started)).await.unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
+    let answer = orchestrator.operator("ann").cancel("payment", "PAY-1", "customer left").await.unwrap();
+    assert_eq!(answer, Cancelled::ForCertain);
+}
