@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::record::{Document, SagaId, unquoted};
+use crate::codec::{Place, Sealer};
+use crate::record::{Document, SagaId};
 use crate::step::{ForwardStep, Payload, SagaStep, StepError};
 
 /// The view of one attempt of one step.
@@ -23,6 +24,14 @@ pub(crate) struct Frame {
     pub(crate) attempt: u32,
     pub(crate) key: String,
     pub(crate) outputs: Arc<BTreeMap<&'static str, Document>>,
+    pub(crate) sealer: Sealer,
+}
+
+impl Frame {
+    /// Where the output of a step of this saga is stored.
+    pub(crate) fn output_of<'a>(&'a self, step: &'a str) -> Place<'a> {
+        Place { saga_type: &self.saga_type, saga: self.saga_id, output_of: Some(step) }
+    }
 }
 
 /// Which side of a step a key belongs to.
@@ -109,9 +118,10 @@ impl<I> StepContext<I> {
                 self.frame.step
             ))
         })?;
-        stored.decode().map_err(|error| {
-            StepError::fatal(format!("the stored output of {name} cannot be read: {}", unquoted(&error)))
-        })
+        self.frame
+            .sealer
+            .open(&self.frame.output_of(name), stored)
+            .map_err(|why| StepError::fatal(format!("the stored output of {name} cannot be read: {why}")))
     }
 }
 

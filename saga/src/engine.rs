@@ -26,6 +26,7 @@ pub(crate) use waiters::{News, Waiters};
 pub(crate) use worker::work;
 pub(crate) use writer::Unanswered;
 
+use crate::codec::Sealer;
 use crate::error::StoreError;
 use crate::plan::Saga;
 use crate::record::{Intervened, Intervention, Journal, SagaId, WorkerId};
@@ -62,6 +63,7 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<dyn SagaStore>,
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
+    pub(crate) sealer: Sealer,
     /// By name, then fingerprint: old and new definitions side by side.
     pub(crate) plans: BTreeMap<String, BTreeMap<String, Arc<Saga>>>,
     /// The fingerprint that new sagas of a name start with.
@@ -107,6 +109,7 @@ impl Engine {
         store: Arc<dyn SagaStore>,
         worker: WorkerId,
         settings: Settings,
+        sealer: Sealer,
         sagas: Vec<Saga>,
     ) -> Arc<Self> {
         let (mut plans, mut newest) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
@@ -127,6 +130,7 @@ impl Engine {
             store,
             worker,
             settings,
+            sealer,
             plans,
             newest,
             waiters: Waiters::default(),

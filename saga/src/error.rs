@@ -68,6 +68,16 @@ pub enum SagaError {
         /// Why not.
         reason: String,
     },
+    /// A stored payload cannot be opened.
+    #[error("the {what} of saga {saga} cannot be read: {why}")]
+    Unreadable {
+        /// The saga.
+        saga: SagaId,
+        /// Which payload.
+        what: String,
+        /// Why not.
+        why: String,
+    },
     /// The same business id was used before, with another input.
     #[error(
         "saga {saga:?} was already started for {business_id:?} with another input (id {existing}); use a new business id"

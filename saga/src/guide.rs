@@ -6,6 +6,9 @@ pub mod unknown_outcomes {}
 #[doc = include_str!("../docs/02-undo.md")]
 pub mod undo {}
 
+#[doc = include_str!("../docs/06-payloads.md")]
+pub mod payloads {}
+
 #[doc = include_str!("../docs/03-testing.md")]
 pub mod testing {}
 

@@ -3,6 +3,7 @@
 
 pub mod guide;
 
+mod codec;
 mod context;
 mod engine;
 mod error;
@@ -16,6 +17,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use codec::{Codec, CodecError, Place};
 pub use context::StepContext;
 pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
 pub use machine::{

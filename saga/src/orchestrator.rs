@@ -15,12 +15,13 @@ use tokio::time::timeout;
 
 pub use operate::{Cancelled, Operator};
 
+use crate::codec::{Codec, Place, Sealer};
 use crate::engine::{Engine, News, Settings, Stop, Unanswered, work};
 use crate::error::{BuildError, SagaError};
 use crate::machine::Status;
-use crate::plan::Saga;
+use crate::plan::{Saga, is_usable};
 use crate::record::{
-    Document, Inserted, Instance, Journal, ListFilter, MAX_DOCUMENT, NewSaga, SagaId, WorkerId, unquoted,
+    Document, Inserted, Instance, Journal, ListFilter, NewSaga, SagaId, StepRow, WorkerId, unquoted,
 };
 use crate::store::SagaStore;
 
@@ -53,6 +54,7 @@ impl Drop for Handle {
 pub struct OrchestratorBuilder {
     store: Arc<dyn SagaStore>,
     settings: Settings,
+    sealer: Sealer,
     sagas: Vec<Saga>,
 }
 
@@ -118,7 +120,12 @@ impl Orchestrator {
 
     /// As [`new`](Self::new), on a store that others use as well.
     pub fn shared(store: Arc<dyn SagaStore>) -> OrchestratorBuilder {
-        OrchestratorBuilder { store, settings: Settings::default(), sagas: Vec::new() }
+        OrchestratorBuilder {
+            store,
+            settings: Settings::default(),
+            sealer: Sealer::default(),
+            sagas: Vec::new(),
+        }
     }
 
     /// Starts a saga. When it answers, the saga is durable and runs, whatever becomes of the
@@ -262,6 +269,29 @@ impl Orchestrator {
         Ok(self.handle.engine.store.find(saga, business_id).await?)
     }
 
+    /// The view with its input and outputs as plain JSON, if a [`Codec`](crate::Codec) sealed them.
+    ///
+    /// # Errors
+    /// [`SagaError::Unreadable`] for the first document that cannot be opened.
+    pub fn opened(&self, mut view: SagaView) -> Result<SagaView, SagaError> {
+        let sealer = &self.handle.engine.sealer;
+        let Instance { id, saga_type, input, .. } = &mut view.instance;
+        let open = |stored: &mut Document, output_of: Option<&str>| {
+            let place = Place { saga_type, saga: *id, output_of };
+            let what = output_of.map_or_else(|| "input".into(), |step| format!("output of {step}"));
+            let opened = sealer.open_plain(&place, stored);
+            *stored = opened.map_err(|why| SagaError::Unreadable { saga: *id, what, why })?;
+            Ok::<(), SagaError>(())
+        };
+        open(input, None)?;
+        for StepRow { name, output, .. } in &mut view.steps {
+            if let Some(output) = output {
+                open(output, Some(name))?;
+            }
+        }
+        Ok(view)
+    }
+
     /// Lists sagas, newest first; the next page starts before the last id of this one.
     ///
     /// # Cancel safety
@@ -335,19 +365,18 @@ impl Orchestrator {
         if business_id.is_empty() || business_id.len() > 255 || business_id.contains('\0') {
             return Err(unstorable("the business id must have 1 to 255 bytes and no NUL".into()));
         }
-        let input = Document::encode(input).map_err(|error| unstorable(unquoted(&error)))?;
-        if input.as_json().len() > MAX_DOCUMENT {
-            return Err(unstorable(format!(
-                "it has {} bytes, the limit is {MAX_DOCUMENT}",
-                input.as_json().len()
-            )));
-        }
+        let id = SagaId::generate();
+        let plain = Document::encode(input).map_err(|error| unstorable(unquoted(&error)))?;
+        let input_hash = engine.sealer.digest(&plain);
+        let place = Place { saga_type: saga, saga: id, output_of: None };
+        let input = engine.sealer.seal_plain(&place, plain);
+        let input = input.map_err(|error| unstorable(error.to_string()))?;
         Ok(NewSaga {
-            id: SagaId::generate(),
+            id,
             saga_type: saga.into(),
             business_id: business_id.into(),
             definition: plan.fingerprint().into(),
-            input_hash: blake3::hash(input.as_json().as_bytes()).to_hex()[..32].into(),
+            input_hash,
             input,
             owner: engine.worker,
         })
@@ -380,6 +409,13 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Seals inputs and outputs before they are stored; without it they are plain JSON. Every worker of
+    /// a database needs a codec that opens what the others seal.
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.sealer = Sealer(Some(Arc::new(codec)));
+        self
+    }
+
     /// Registers a saga. Several versions of one name may be registered: new sagas start with the
     /// highest, and each open saga goes on with the definition it began with.
     pub fn register(mut self, saga: Saga) -> Self {
@@ -395,12 +431,15 @@ impl OrchestratorBuilder {
     /// # Errors
     /// [`BuildError`] if a setting or the registered sagas cannot be right, or the store fails.
     pub async fn start(self) -> Result<Orchestrator, BuildError> {
-        let Self { store, settings, sagas } = self;
+        let Self { store, settings, sealer, sagas } = self;
         if settings.lease < Duration::from_millis(100) || settings.lease > Duration::from_secs(3600) {
             return Err(BuildError::BadSetting("a lease must be between 100 ms and an hour"));
         }
         if settings.poll.is_zero() {
             return Err(BuildError::BadSetting("the poll interval must not be zero"));
+        }
+        if sealer.0.as_ref().is_some_and(|codec| !is_usable(codec.key_id())) {
+            return Err(BuildError::BadSetting("a codec's key id must be 1 to 64 of A-Z a-z 0-9 _ - ."));
         }
         if settings.in_flight == 0 {
             return Err(BuildError::BadSetting("at least one saga must be allowed in flight"));
@@ -413,7 +452,7 @@ impl OrchestratorBuilder {
         }
         let definitions: Vec<_> = sagas.iter().map(|saga| saga.definition.clone()).collect();
         store.define(&definitions).await?;
-        let engine = Engine::new(store, WorkerId::generate(), settings, sagas);
+        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
         let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
         work(&engine).await?;
         Ok(Orchestrator { handle })

@@ -16,6 +16,7 @@ pub(crate) use erased::Answer;
 pub(crate) use erased::{AnyInput, AnyStep};
 use erased::{Forward, Undoable};
 
+use crate::codec::{Place, Sealer};
 use crate::error::BuildError;
 use crate::machine::{Shape, StepShape};
 use crate::record::{Definition, Document};
@@ -37,7 +38,7 @@ pub struct Saga {
 pub(crate) struct InputType {
     pub(crate) id: TypeId,
     pub(crate) name: &'static str,
-    pub(crate) decode: fn(&Document) -> Result<AnyInput, serde_json::Error>,
+    pub(crate) decode: fn(&Sealer, &Place<'_>, &Document) -> Result<AnyInput, String>,
 }
 
 impl Saga {
@@ -309,7 +310,9 @@ impl<I: Payload, P> SagaBuilder<I, P> {
             input: InputType {
                 id: TypeId::of::<I>(),
                 name: type_name::<I>(),
-                decode: |document| document.decode::<I>().map(|input| Arc::new(input) as AnyInput),
+                decode: |sealer, place, stored| {
+                    sealer.open::<I>(place, stored).map(|input| Arc::new(input) as AnyInput)
+                },
             },
         })
     }
@@ -341,7 +344,7 @@ impl<I, P> fmt::Debug for SagaBuilder<I, P> {
 }
 
 /// Names become parts of keys, and keys become header values.
-fn is_usable(name: &str) -> bool {
+pub(crate) fn is_usable(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }

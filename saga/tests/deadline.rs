@@ -169,10 +169,9 @@ async fn what_may_have_happened_is_only_asked_about_after_the_deadline() {
         let silent = Other { silent: true, applied, slow: Duration::from_secs(61), ..Other::default() };
         let stage = Stage::of(silent, Other::default());
         let first = stage.worker().await;
-        let started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
+        let _started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
         stage.reserve.reached.notified().await;
         drop(first);
-        drop(started);
         sleep(Duration::from_secs(61)).await;
 
         let orchestrator = stage.worker().await;

@@ -73,7 +73,7 @@ async fn an_output_above_the_limit_parks_its_saga_with_the_step_unknown() {
     assert_eq!(fits, Outcome::Completed);
     let outcome = orchestrator.run("report", "R-2", &(1024 * 1024 - 1_u32)).await.unwrap();
     let Outcome::Paused { reason } = outcome else { panic!("{outcome:?}") };
-    assert!(reason.contains("has 1048577 bytes, the limit is 1048576"), "{reason}");
+    assert!(reason.contains("it has 1048577 bytes, the limit is 1048576"), "{reason}");
     let view = orchestrator.get("report", "R-2").await.unwrap().unwrap();
     assert_eq!(view.steps[0].status, StepStatus::Unknown);
 }

@@ -14,10 +14,11 @@ use super::lease::{Era, Lost};
 use super::park::{park, printable};
 use super::writer::Unanswered;
 use super::{Engine, News, Stop};
+use crate::codec::Place;
 use crate::context::Frame;
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing};
 use crate::plan::{AnyInput, Saga};
-use crate::record::{Change, Document, Journal, Record, Requests, Verdict, unquoted};
+use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
 use crate::step::Probe;
 
 /// Why a drive ends without the saga being at rest.
@@ -55,10 +56,10 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
     let id = instance.id;
     let read =
         State::load(&saga.shape, &journal, clean).map_err(|corrupt| corrupt.to_string()).and_then(|state| {
-            let input = (saga.input.decode)(&instance.input);
-            input
-                .map(|input| (state, input))
-                .map_err(|error| format!("the stored input cannot be read: {}", unquoted(&error)))
+            let place = Place { saga_type: &instance.saga_type, saga: id, output_of: None };
+            let input = (saga.input.decode)(&engine.sealer, &place, &instance.input);
+            let input = input.map_err(|why| format!("the stored input cannot be read: {}", printable(&why)));
+            Ok((state, input?))
         });
     let (state, input) = match read {
         Ok(read) => read,
@@ -248,6 +249,7 @@ impl Driver<'_> {
                 attempt: 1,
                 key: String::new(),
                 outputs: Arc::new(outputs),
+                sealer: self.engine.sealer.clone(),
             },
             era: self.era,
             deadline: self.deadline.filter(|_| self.state.status == Status::InProgress),

@@ -89,7 +89,7 @@ pub(crate) struct Corrupt {
 /// A saga in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    saga: SagaId,
+    pub(crate) saga: SagaId,
     pub(crate) status: Status,
     pub(crate) resume: Option<Status>,
     pub(crate) reason: Option<String>,

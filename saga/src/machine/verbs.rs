@@ -9,7 +9,7 @@ use crate::record::{Change, Document};
 /// What an operator found out about a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// It happened, with this output.
+    /// It happened, with this output, in plain JSON.
     Applied(Document),
     /// It did not happen, and cannot any more.
     NotApplied,
@@ -24,6 +24,8 @@ pub(crate) enum VerbError {
     Illegal(#[from] Illegal),
     #[error("there is no step {0}")]
     NoStep(u32),
+    #[error("the output cannot be stored: {0}")]
+    Unstorable(String),
     #[error("step {order} is {status}: only an open step can be resolved this way")]
     Settled { order: u32, status: StepStatus },
 }

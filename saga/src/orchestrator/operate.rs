@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::{Orchestrator, SagaView};
+use crate::codec::Place;
 use crate::error::SagaError;
 use crate::machine::{self, Resolution, Shape, State, Status, Trigger, VerbError, transition};
 use crate::record::{Change, Document, Intervened, Intervention};
@@ -82,7 +83,8 @@ impl Operator {
     /// As [`retry_now`](Self::retry_now).
     ///
     /// # Errors
-    /// [`SagaError::Refused`] if the saga is not stopped or the step is not open.
+    /// [`SagaError::Refused`] if the saga is not stopped, the step is not open, or its output is above
+    /// the limit of 1 MiB.
     pub async fn resolve_step(
         &self,
         saga: &str,
@@ -91,8 +93,17 @@ impl Operator {
         resolution: Resolution,
         evidence: &str,
     ) -> Result<(), SagaError> {
-        let actor = self.actor.clone();
+        let (actor, sealer) = (self.actor.clone(), &self.orchestrator.handle.engine.sealer);
         let settle = |state: &mut State, shape: &Shape| {
+            let name = shape.steps.get((step as usize).wrapping_sub(1)).map(|step| step.name);
+            let resolution = match resolution {
+                Resolution::Applied(output) => {
+                    let place = Place { saga_type: saga, saga: state.saga, output_of: name };
+                    let sealed = sealer.seal_plain(&place, output);
+                    Resolution::Applied(sealed.map_err(|error| VerbError::Unstorable(error.to_string()))?)
+                }
+                other => other,
+            };
             machine::resolve(state, shape, step, resolution, evidence, &actor)
         };
         self.decide("resolve_step", saga, business_id, evidence, settle).await

@@ -6,9 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::codec::Unstorable;
 use crate::context::{Frame, StepContext};
 use crate::policy::StepPolicy;
-use crate::record::{Document, MAX_DOCUMENT, unquoted};
+use crate::record::Document;
 use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
 
 /// The decoded input of a saga.
@@ -50,23 +51,22 @@ fn context<I: Payload>(input: AnyInput, frame: Frame) -> Result<StepContext<I>, 
     }
 }
 
-fn encode<T: Payload>(step: &'static str, output: &T) -> Result<Document, StepError> {
-    // The effect has happened; only its answer is lost.
-    let output = Document::encode(output).map_err(|error| {
-        StepError::unknown(format!("the output of {step} cannot be stored: {}", unquoted(&error)))
-    })?;
-    match output.as_json().len() {
-        // Another try would be as long: the saga is parked with this step unknown.
-        bytes if bytes > MAX_DOCUMENT => Err(StepError::fatal(format!(
-            "the output of {step} has {bytes} bytes, the limit is {MAX_DOCUMENT}"
-        ))),
-        _ => Ok(output),
-    }
+fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> {
+    let sealed = frame.sealer.seal(&frame.output_of(frame.step), output);
+    sealed.map_err(|error| {
+        let reason = format!("the output of {} cannot be stored: {error}", frame.step);
+        match error {
+            // The effect has happened; only its answer is lost.
+            Unstorable::Encoding(_) => StepError::unknown(reason),
+            // Another try would be as long: the saga is parked with this step unknown.
+            Unstorable::TooLong(_) => StepError::fatal(reason),
+        }
+    })
 }
 
-fn encode_probe<T: Payload>(step: &'static str, probe: Probe<T>) -> Result<Probe<Document>, StepError> {
+fn encode_probe<T: Payload>(frame: &Frame, probe: Probe<T>) -> Result<Probe<Document>, StepError> {
     Ok(match probe {
-        Probe::Applied(output) => Probe::Applied(encode(step, &output)?),
+        Probe::Applied(output) => Probe::Applied(encode(frame, &output)?),
         Probe::NotApplied => Probe::NotApplied,
         Probe::NotSeenYet => Probe::NotSeenYet,
         Probe::Unknown => Probe::Unknown,
@@ -89,14 +89,14 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
         Box::pin(async move {
             let cx = context(input, frame)?;
-            encode(S::NAME, &self.0.execute(&cx).await?)
+            encode(&cx.frame, &self.0.execute(&cx).await?)
         })
     }
 
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
         Box::pin(async move {
             let cx = context(input, frame)?;
-            encode_probe(S::NAME, self.0.probe(&cx).await?)
+            encode_probe(&cx.frame, self.0.probe(&cx).await?)
         })
     }
 
@@ -104,13 +104,12 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
         Box::pin(async move {
             let done = match done {
                 None => Executed::Unknown,
-                Some(stored) => Executed::Applied(stored.decode().map_err(|error| {
-                    StepError::fatal(format!(
-                        "the stored output of {} cannot be read: {}",
-                        S::NAME,
-                        unquoted(&error)
-                    ))
-                })?),
+                Some(stored) => {
+                    let opened = frame.sealer.open(&frame.output_of(S::NAME), &stored);
+                    Executed::Applied(opened.map_err(|why| {
+                        StepError::fatal(format!("the stored output of {} cannot be read: {why}", S::NAME))
+                    })?)
+                }
             };
             let cx = context(input, frame)?;
             self.0.compensate(&cx, done).await
@@ -134,14 +133,14 @@ impl<S: ForwardStep> AnyStep for WithoutUndo<S> {
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
         Box::pin(async move {
             let cx = context(input, frame)?;
-            encode(S::NAME, &self.0.execute(&cx).await?)
+            encode(&cx.frame, &self.0.execute(&cx).await?)
         })
     }
 
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
         Box::pin(async move {
             let cx = context(input, frame)?;
-            encode_probe(S::NAME, self.0.probe(&cx).await?)
+            encode_probe(&cx.frame, self.0.probe(&cx).await?)
         })
     }
 
