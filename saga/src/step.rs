@@ -133,6 +133,15 @@ pub trait ForwardStep: Send + Sync + 'static {
 }
 
 /// What is known about the effect that is to be undone. Both arms must be handled.
+///
+/// ```compile_fail,E0004
+/// # use probity_saga::Executed;
+/// fn refund(done: Executed<&str>) -> String {
+///     match done {
+///         Executed::Applied(charge) => format!("refund of {charge}"), // and if nobody knows?
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use = "an unknown effect is undone differently from a known one"]
 pub enum Executed<T> {
