@@ -17,11 +17,16 @@
 //!
 //! The macro expands to one test per rule, named after it. The rules never sleep: they use leases and retentions of no
 //! length, so only the store's own clock decides, and a slow machine cannot fail them.
+//!
+//! [`HistoryStore`] checks any use of a store, a race or a whole service under load, after the fact: were all the
+//! answers possible, and did every key take effect at most once?
 
 mod broken;
 mod contract;
 mod faulty;
+mod history;
 
 pub use broken::{BrokenStore, Flaw};
 pub use contract::{Rule, Subject, Violation, rule, rules};
 pub use faulty::{Call, FaultyStore, Side};
+pub use history::HistoryStore;

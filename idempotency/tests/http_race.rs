@@ -1,7 +1,20 @@
-//! 64 clients released by one barrier, through the layer, on every store.
-#![cfg(all(feature = "tower", feature = "sqlite", feature = "postgres", feature = "redis"))]
+//! 64 clients released by one barrier, through the layer, on every store; and whether all that the store said on the
+//! way was possible.
+#![cfg(all(
+    feature = "testing",
+    feature = "tower",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "redis-cluster"
+))]
 #![cfg_attr(
-    all(feature = "tower", feature = "sqlite", feature = "postgres", feature = "redis"),
+    all(
+        feature = "testing",
+        feature = "tower",
+        feature = "sqlite",
+        feature = "postgres",
+        feature = "redis-cluster"
+    ),
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
@@ -12,6 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::testing::HistoryStore;
 use probity_idempotency::*;
 use tokio::sync::Barrier;
 use tower::{ServiceBuilder, ServiceExt};
@@ -19,9 +33,12 @@ use tower::{ServiceBuilder, ServiceExt};
 async fn race(manager: Arc<dyn IdempotencyManager>) {
     let runs = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&runs);
-    let layer = IdempotencyLayer::new(manager).single_tenant();
-    let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
+    let history = Arc::new(HistoryStore::new(manager));
+    let effects = Arc::clone(&history);
+    let layer = IdempotencyLayer::new(history.clone()).single_tenant();
+    let service = ServiceBuilder::new().layer(layer).service_fn(move |request: Request<Full<Bytes>>| {
         let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
+        effects.effect(request.extensions().get::<Lease>().unwrap().record());
         async move {
             tokio::task::yield_now().await;
             Ok::<_, Infallible>(
@@ -63,6 +80,7 @@ async fn race(manager: Arc<dyn IdempotencyManager>) {
         assert_eq!((status.as_u16(), etag.as_bytes(), &body[..]), (201, &b"\"1\""[..], &b"run 1"[..]));
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+    history.check().unwrap();
 }
 
 // proves: I-1
@@ -101,4 +119,16 @@ async fn on_redis_one_of_64_runs_and_all_get_its_answer() {
     let server = tokio::task::spawn_blocking(testkit::Redis::shared).await.unwrap();
     let store = RedisStore::connect(server.url()).await.unwrap().prefix(server.key_prefix());
     race(Arc::new(store)).await;
+}
+
+// proves: I-1
+// proves: I-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_a_redis_cluster_one_of_64_runs_and_all_get_its_answer() {
+    let cluster = tokio::task::spawn_blocking(testkit::Redis::cluster).await.unwrap();
+    let client = redis::cluster::ClusterClientBuilder::new(cluster.urls().to_vec())
+        .response_timeout(std::time::Duration::from_secs(10))
+        .build()
+        .unwrap();
+    race(Arc::new(RedisStore::new(client.get_async_connection().await.unwrap()))).await;
 }

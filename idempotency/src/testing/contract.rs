@@ -50,7 +50,7 @@ impl fmt::Debug for Subject {
 
 /// What a store did that the rule forbids.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(String);
+pub struct Violation(pub(super) String);
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,7 +160,7 @@ contract! {
         a_live_attempt_cannot_be_resolved
         a_stale_resolution_changes_nothing;
     faults: every_call_can_be_dropped_at_every_point_and_repeated;
-    history: concurrent_histories_complete_once_with_rising_fences;
+    history: concurrent_answers_fit_one_order_of_events;
 }
 
 /// Expands to one `#[tokio::test]` per rule of the contract; `$subject` is an async function that makes a
@@ -208,7 +208,7 @@ macro_rules! store_contract {
             a_live_attempt_cannot_be_resolved
             a_stale_resolution_changes_nothing
             every_call_can_be_dropped_at_every_point_and_repeated
-            concurrent_histories_complete_once_with_rising_fences
+            concurrent_answers_fit_one_order_of_events
         }
     };
     (@rules $subject:path: $($rule:ident)+) => {

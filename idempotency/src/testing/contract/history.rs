@@ -1,100 +1,90 @@
 //! Many callers on one record, none of whom waits for another: what they were told must fit one order of events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Barrier;
 
-use super::{HOUR, Store, Violation, acquire, any_claim, ensure_eq};
-use crate::{Answer, Claim, Fence, Recording, Written};
-
-/// What one caller was told.
-#[derive(Debug, Default)]
-struct Told {
-    granted: Vec<Fence>,
-    completed: Option<Recording>,
-    replayed: Option<Recording>,
-}
+use super::super::HistoryStore;
+use super::{HOUR, Store, Violation, a_recording, any_claim, other_fingerprint};
+use crate::{
+    Answer, Claim, Effects, IdempotencyManager, Recording, Renewed, Resolution, StoreError, Tombstone,
+    TombstoneReason, Written,
+};
 
 const CALLERS: u8 = 12;
 const ROUNDS: u8 = 8;
+const STEPS: u8 = 4;
 
-pub(super) async fn concurrent_histories_complete_once_with_rising_fences(
-    store: Store,
-) -> Result<(), Violation> {
+pub(super) async fn concurrent_answers_fit_one_order_of_events(store: Store) -> Result<(), Violation> {
+    let history = Arc::new(HistoryStore::new(store));
     for round in 0..ROUNDS {
-        let claim = any_claim()?.lapsing();
+        let mut claim = any_claim()?.with(if round % 4 == 3 { Effects::Opaque } else { Effects::Local });
+        if round % 2 == 0 || round == 3 {
+            claim = claim.lapsing();
+        }
         let barrier = Arc::new(Barrier::new(usize::from(CALLERS)));
         let mut callers = Vec::new();
         for caller in 0..CALLERS {
-            let (store, barrier, claim) = (Arc::clone(&store), Arc::clone(&barrier), claim.retried()?);
+            let (store, barrier, claim): (Store, _, _) =
+                (history.clone(), Arc::clone(&barrier), claim.retried()?);
             callers.push(tokio::spawn(async move {
                 barrier.wait().await;
-                act(store, claim, caller, round).await
+                for step in 0..STEPS {
+                    // Every mixture of the calls below meets every other, in some round.
+                    let choice =
+                        caller.wrapping_mul(7).wrapping_add(step.wrapping_mul(3)).wrapping_add(round);
+                    // A store may give up under this much contention; what it says must then be true as well.
+                    let _ = act(&store, &claim.retried()?, choice).await;
+                }
+                Ok::<_, Violation>(())
             }));
         }
-        let mut told = Vec::new();
         for caller in callers {
-            told.push(caller.await.map_err(|error| Violation(error.to_string()))??);
+            caller.await.map_err(|error| Violation(error.to_string()))??;
         }
-        check(&store, &claim, &told).await?;
+        let _ = history.get(claim.record).await?;
+        let _ = history.begin(&claim.retried()?).await?;
     }
-    Ok(())
+    history.check()
 }
 
-/// Claims; then completes, gives back, or disappears, as its number says.
-async fn act(store: Store, mut claim: Claim, caller: u8, round: u8) -> Result<Told, Violation> {
-    let mut told = Told::default();
-    for step in 0..4u8 {
-        match store.begin(&claim).await? {
-            Answer::Acquired(grant) => told.granted.push(grant.fence),
-            Answer::Replay(recording) => {
-                told.replayed = Some(recording);
-                return Ok(told);
-            }
-            // Its statement began before the one that claimed: by the store's clock that lease was still live.
-            Answer::InFlight { .. } => continue,
-            other => return Err(Violation(format!("a caller of a lapsing record: got {other:?}"))),
+/// Claims; then completes, gives back, marks or disappears, as chosen. Settles what others left undecided.
+async fn act(store: &Store, claim: &Claim, choice: u8) -> Result<(), StoreError> {
+    let holder = claim.holder();
+    match store.begin(claim).await? {
+        Answer::Acquired(_) => {}
+        Answer::Indeterminate(lost) => {
+            let done = Resolution::Done(a_recording());
+            let resolution = if choice % 5 == 0 { done } else { Resolution::Absent };
+            let _: Written = store.resolve(claim.record, lost.fence, &resolution, HOUR).await?;
+            return Ok(());
         }
-        match caller.wrapping_mul(7).wrapping_add(step.wrapping_mul(3)).wrapping_add(round) % 4 {
-            0 => {
-                let recording = Recording::new(200).body(vec![caller, step]);
-                if store.complete(&claim.holder(), &recording, HOUR).await? == Written::Applied {
-                    told.completed = Some(recording);
-                    return Ok(told);
-                }
-            }
-            1 => {
-                let _ = store.abandon(&claim.holder()).await?;
-            }
-            _ => {}
+        _ => {
+            let other = Claim { fingerprint: other_fingerprint(), ..*claim };
+            let _: Answer = store.begin(&if choice % 2 == 0 { other } else { *claim }).await?;
+            return Ok(());
         }
-        claim = claim.retried()?;
     }
-    Ok(told)
-}
-
-async fn check(store: &Store, claim: &Claim, told: &[Told]) -> Result<(), Violation> {
-    let mut fences: Vec<Fence> = told.iter().flat_map(|told| told.granted.iter().copied()).collect();
-    let granted = fences.len();
-    fences.sort_unstable();
-    fences.dedup();
-    ensure_eq!(fences.len(), granted, "fences given to two holders");
-    for told in told {
-        ensure_eq!(told.granted.is_sorted(), true, "the fences one caller saw rise");
-    }
-    let completed: Vec<&Recording> = told.iter().filter_map(|told| told.completed.as_ref()).collect();
-    ensure_eq!(completed.len() <= 1, true, "completions of one record");
-    for replayed in told.iter().filter_map(|told| told.replayed.as_ref()) {
-        ensure_eq!(Some(&replayed), completed.first(), "a replay of what was completed");
-    }
-    match completed.first() {
-        Some(recording) => {
-            let last = store.begin(&claim.retried()?).await?;
-            ensure_eq!(last, Answer::Replay((*recording).clone()), "the last answer");
+    match choice % 8 {
+        0 => {
+            let _: Written = store.complete(&holder, &Recording::new(200).body(vec![choice]), HOUR).await?;
         }
-        None => {
-            let _ = acquire(store, &claim.retried()?).await?;
+        1 | 2 => {
+            let _: Written = store.abandon(&holder).await?;
         }
+        3 => {
+            let _: Written = store.mark_effect(&holder).await?;
+            let _: Written = store.abandon(&holder).await?;
+        }
+        4 => {
+            let tombstone = Tombstone { reason: TombstoneReason::Streaming, status: 200, location: None };
+            let _: Written = store.tombstone(&holder, &tombstone, HOUR).await?;
+        }
+        5 => {
+            let _: Renewed = store.renew(&holder, Duration::ZERO).await?;
+        }
+        _ => {}
     }
     Ok(())
 }

@@ -1,0 +1,146 @@
+//! The history checker: it accepts every store of ours under everything the contract does, and names what is wrong
+//! with broken ones.
+#![cfg(feature = "testing")]
+#![cfg_attr(
+    feature = "testing",
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use probity_idempotency::testing::{
+    BrokenStore, Call, FaultyStore, Flaw, HistoryStore, Side, Subject, rule, rules,
+};
+use probity_idempotency::*;
+
+async fn the_whole_contract(store: Arc<dyn IdempotencyManager>) {
+    let history = Arc::new(HistoryStore::new(store));
+    for rule in rules() {
+        rule.check(&Subject::new(history.clone())).await.unwrap();
+    }
+    assert!(history.calls() > 1000);
+    history.check().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_memory_says_under_the_contract_is_possible() {
+    the_whole_contract(Arc::new(MemoryStore::new())).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_sqlite_says_under_the_contract_is_possible() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(folder.path().join("test.db"))
+        .create_if_missing(true)
+        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+        .synchronous(sqlx::sqlite::SqliteSynchronous::Normal);
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
+    the_whole_contract(Arc::new(SqliteStore::new(pool).await.unwrap())).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_postgres_says_under_the_contract_is_possible() {
+    let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(8).connect(database.url()).await.unwrap();
+    the_whole_contract(Arc::new(PostgresStore::new(pool).await.unwrap())).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_redis_says_under_the_contract_is_possible() {
+    let server = tokio::task::spawn_blocking(testkit::Redis::shared).await.unwrap();
+    let store = RedisStore::connect(server.url()).await.unwrap().prefix(server.key_prefix());
+    the_whole_contract(Arc::new(store)).await;
+}
+
+// proves: I-1
+// proves: I-2
+// proves: I-3
+#[tokio::test]
+async fn every_broken_store_says_something_impossible() {
+    for (flaw, name) in Flaw::all() {
+        let history = Arc::new(HistoryStore::new(Arc::new(BrokenStore::new(*flaw))));
+        let _ = rule(name).check(&Subject::new(history.clone())).await;
+        let caught = history.check();
+        assert!(caught.is_err(), "{flaw:?} was not caught while {name} ran");
+    }
+}
+
+fn a_claim(effects: Effects) -> Claim {
+    Claim {
+        record: RecordId::from_bytes([7; 32]),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects,
+        terms: Terms::default(),
+    }
+}
+
+#[tokio::test]
+async fn the_message_names_the_callers_and_no_token() {
+    let history = HistoryStore::new(Arc::new(BrokenStore::new(Flaw::StealsLiveLeases)));
+    let (one, other) = (a_claim(Effects::Local), a_claim(Effects::Local));
+    assert!(matches!(history.begin(&one).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(history.begin(&other).await.unwrap(), Answer::Acquired(_)));
+    let message = history.check().unwrap_err().to_string();
+    assert!(
+        message.contains("none of these can come next:\n     3-4    caller 2 begin: Answer(Acquired"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn an_effect_is_had_once_and_by_somebody_who_was_granted_it() {
+    let history = HistoryStore::new(Arc::new(MemoryStore::new()));
+    let claim = a_claim(Effects::Opaque);
+    history.effect(claim.record);
+    assert!(history.check().unwrap_err().to_string().contains("nobody was granted"));
+
+    let history = HistoryStore::new(Arc::new(MemoryStore::new()));
+    assert!(matches!(history.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    history.effect(claim.record);
+    history.check().unwrap();
+    // A handler that gives its key back after it has charged: every answer is possible, and the second charge is not.
+    let _ = history.abandon(&claim.holder()).await.unwrap();
+    let again = a_claim(Effects::Opaque);
+    assert!(matches!(history.begin(&again).await.unwrap(), Answer::Acquired(_)));
+    history.check().unwrap();
+    history.effect(claim.record);
+    assert!(history.check().unwrap_err().to_string().contains("two effects"));
+}
+
+#[tokio::test]
+async fn a_lost_reply_may_have_been_applied_or_not() {
+    for side in [Side::Before, Side::After] {
+        let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+        let history = HistoryStore::new(faulty.clone());
+        let (claim, retry) = (a_claim(Effects::Local), a_claim(Effects::Local));
+        for call in [Call::Begin, Call::Complete] {
+            faulty.fail(call, side);
+        }
+        assert!(history.begin(&claim).await.is_err());
+        let second = history.begin(&retry).await.unwrap();
+        assert_eq!(matches!(second, Answer::Acquired(_)), side == Side::Before);
+        let holder = if side == Side::Before { retry.holder() } else { claim.holder() };
+        let done = Recording::new(201);
+        assert!(history.complete(&holder, &done, Duration::from_secs(60)).await.is_err());
+        let third = history.begin(&a_claim(Effects::Local)).await.unwrap();
+        assert_eq!(third == Answer::Replay(done), side == Side::After);
+        history.check().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_when_it_says_and_not_before() {
+    let history = HistoryStore::new(Arc::new(MemoryStore::new()));
+    for wait in [29, 2] {
+        assert!(!matches!(history.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Replay(_)));
+        tokio::time::advance(Duration::from_secs(wait)).await;
+    }
+    assert!(matches!(history.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
+    history.check().unwrap();
+}
