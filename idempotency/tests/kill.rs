@@ -1,7 +1,7 @@
 //! Processes that die by kill -9 at random moments, many times, on real servers: what was paid, and how often?
 //!
 //! The test binary starts itself as the worker. A worker reports each step as a line; the parent kills it at a random
-//! one. The seed is printed, and `PROBITY_TEST_SEED` repeats it.
+//! one. The seed is printed, and `PROBITY_TEST_SEED` repeats it; `cargo xtask chaos` kills many more.
 #![cfg(all(feature = "postgres", feature = "redis"))]
 #![cfg_attr(
     all(feature = "postgres", feature = "redis"),
@@ -18,15 +18,21 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row};
 use testkit::{Program, Rng};
 
-/// How often a worker is killed, per store.
-const KILLS: u64 = 40;
 /// How many keys a worker is given; half of them are also another worker's.
 const SHARE: u64 = 4;
-/// All keys of all workers.
-const KEYS: u64 = (KILLS + 2) * SHARE / 2 + SHARE;
 /// Short, so that the keys of the dead are taken over while the test runs.
 const LEASE: Duration = Duration::from_millis(30);
 const ORDERS: &str = "PROBITY_KILL_WORKER";
+
+/// How often a worker is killed, per store.
+fn kills() -> u64 {
+    std::env::var("PROBITY_TEST_KILLS").map_or(200, |kills| kills.parse().unwrap())
+}
+
+/// How many keys all workers have together.
+fn all_keys() -> u64 {
+    (kills() + 2) * SHARE / 2 + SHARE / 2
+}
 
 fn claim_of(key: u64, effects: Effects) -> Claim {
     let scope = Scope::single_tenant();
@@ -168,11 +174,11 @@ fn kill_workers(orders: &Orders) {
         Program::spawn(Orders { seed: orders.seed ^ round, keys, ..orders.clone() }.as_command())
     };
     let (mut victim, mut survivor) = (start(0), start(1));
-    for kill in 0..KILLS {
+    for kill in 0..kills() {
         // A worker whose keys are settled by another ends by itself; a step it never reaches is not waited for.
         let step = format!("step {} done", rng.between(1, 8));
         while victim.is_running() && !victim.output().contains(&step) {
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_micros(200));
         }
         victim.kill9();
         victim = std::mem::replace(&mut survivor, start(kill + 2));
@@ -191,7 +197,7 @@ fn on_postgres_no_key_is_paid_twice_and_none_is_forgotten_however_often_workers_
         url: database.url().to_owned(),
         prefix: String::new(),
         seed: testkit::seed(),
-        keys: 0..KEYS,
+        keys: 0..all_keys(),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let pool = runtime.block_on(async {
@@ -204,7 +210,7 @@ fn on_postgres_no_key_is_paid_twice_and_none_is_forgotten_however_often_workers_
         work(&orders).await;
         let rows =
             sqlx::query("SELECT key, count(*) FROM payments GROUP BY key").fetch_all(&pool).await.unwrap();
-        assert_eq!(rows.len(), usize::try_from(KEYS).unwrap(), "every key is paid");
+        assert_eq!(rows.len(), usize::try_from(all_keys()).unwrap(), "every key is paid");
         for row in rows {
             assert_eq!(row.get::<i64, _>(1), 1, "key {} is paid more than once", row.get::<i64, _>(0));
         }
@@ -221,7 +227,7 @@ fn on_redis_no_key_is_charged_twice_however_often_workers_are_killed() {
         url: server.url().to_owned(),
         prefix: server.key_prefix(),
         seed: testkit::seed(),
-        keys: 0..KEYS,
+        keys: 0..all_keys(),
     };
     kill_workers(&orders);
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -231,7 +237,7 @@ fn on_redis_no_key_is_charged_twice_however_often_workers_are_killed() {
         let mut channel = ConnectionManager::new(client).await.unwrap();
         let store = RedisStore::connect(&orders.url).await.unwrap().prefix(&orders.prefix);
         let (mut settled, mut unknown) = (0, 0);
-        for key in 0..KEYS {
+        for key in orders.keys.clone() {
             let charge = format!("{}charge:{key}", orders.prefix);
             let charges: Option<u64> = redis::cmd("GET").arg(charge).query_async(&mut channel).await.unwrap();
             let charges = charges.unwrap_or_default();
@@ -242,7 +248,7 @@ fn on_redis_no_key_is_charged_twice_however_often_workers_are_killed() {
                 other => panic!("key {key}: {other:?}"),
             }
         }
-        assert_eq!(settled + unknown, KEYS, "every key has its answer, or is known to be unknown");
+        assert_eq!(settled + unknown, all_keys(), "every key has its answer, or is known to be unknown");
         assert!(unknown > 0, "no worker was killed between claim and completion");
     });
 }

@@ -5,6 +5,7 @@
 //! cargo xtask test               everything a change must pass, on SQLite, PostgreSQL and Redis
 //! cargo xtask ci                 the same, and packages and benches: what a fresh machine must pass
 //! cargo xtask tidy               the cheap rules that no compiler checks
+//! cargo xtask chaos [NAME]       the tests that choose at random, for much longer
 //! cargo xtask services install   the servers the tests need
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod ci;
 mod components;
 mod demo;
@@ -35,6 +37,7 @@ The developer's commands of Probity.
   cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
   cargo xtask ci                 tidy, test, package the published crates, run the benches once
   cargo xtask tidy               sizes, dependency edges, promises, decisions, code in Markdown, leftovers
+  cargo xtask chaos [NAME]       the tests that choose at random, for much longer; --seed N makes the same choices
   cargo xtask services install   install redis-server and PostgreSQL, if missing";
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
+        ["chaos", rest @ ..] => chaos::run(rest),
         ["services", "install"] => services::install(),
         [] | ["help" | "--help" | "-h"] => {
             say::line(HELP);

@@ -11,7 +11,7 @@ use crate::workspace;
 pub(crate) struct Step {
     name: &'static str,
     arguments: Vec<String>,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Step {
@@ -30,8 +30,8 @@ impl Step {
         self
     }
 
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Step {
-        self.environment.push((name, value));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Step {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -44,7 +44,7 @@ impl Step {
 
     fn command(&self) -> Command {
         let mut command = workspace::cargo();
-        command.args(&self.arguments).envs(self.environment.iter().copied()).stdin(Stdio::null());
+        command.args(&self.arguments).envs(self.environment.iter().cloned()).stdin(Stdio::null());
         command
     }
 }

@@ -56,13 +56,13 @@ async fn act(store: &Store, claim: &Claim, choice: u8) -> Result<(), StoreError>
         Answer::Acquired(_) => {}
         Answer::Indeterminate(lost) => {
             let done = Resolution::Done(a_recording());
-            let resolution = if choice % 5 == 0 { done } else { Resolution::Absent };
+            let resolution = if choice.is_multiple_of(5) { done } else { Resolution::Absent };
             let _: Written = store.resolve(claim.record, lost.fence, &resolution, HOUR).await?;
             return Ok(());
         }
         _ => {
             let other = Claim { fingerprint: other_fingerprint(), ..*claim };
-            let _: Answer = store.begin(&if choice % 2 == 0 { other } else { *claim }).await?;
+            let _: Answer = store.begin(&if choice.is_multiple_of(2) { other } else { *claim }).await?;
             return Ok(());
         }
     }

@@ -1,0 +1,100 @@
+//! `cargo xtask chaos`: tests that choose at random, run much longer than a change should have to wait for.
+//!
+//! The same tests run with smaller numbers in `cargo xtask test`. A new long run is a line of [`RUNS`]: a test that takes
+//! its choices from `testkit::seed` and reads its numbers from the environment.
+
+use crate::services;
+use crate::step::{Progress, Step};
+
+/// A test, and what makes it long.
+struct Run {
+    name: &'static str,
+    /// What happens, as a phrase.
+    what: &'static str,
+    /// The arguments of `cargo`.
+    cargo: &'static str,
+    longer: &'static [(&'static str, &'static str)],
+}
+
+const RUNS: &[Run] = &[Run {
+    name: "idempotency-kills",
+    what: "2000 workers ended by kill -9 on PostgreSQL, 2000 on Redis; no key is paid twice",
+    cargo: "test --locked -p probity-idempotency --all-features --test kill",
+    longer: &[("PROBITY_TEST_KILLS", "2000")],
+}];
+
+/// Runs what `words` choose: a name, or all; `--seed N` makes the choices of an earlier run again.
+pub(crate) fn run(words: &[&str]) -> Result<(), String> {
+    let (name, seed) = parse(words)?;
+    let chosen: Vec<&Run> = RUNS.iter().filter(|run| name.is_none_or(|name| name == run.name)).collect();
+    if chosen.is_empty() {
+        return Err(format!("no such run: {}\n\n{}", name.unwrap_or_default(), list()));
+    }
+    let seed = seed.unwrap_or_else(testkit::seed);
+    let mut progress = Progress::start();
+    progress.call("the servers the tests need", services::install)?;
+    for run in chosen {
+        let replay = format!("cargo xtask chaos {} --seed {seed}", run.name);
+        crate::say::line(&format!("\n{}; to make the same choices again:\n\n  {replay}", run.what));
+        progress.step(&step(run, seed)).map_err(|error| format!("{error}\n\nor\n\n  {replay}"))?;
+    }
+    progress.summary();
+    Ok(())
+}
+
+/// The runs, for people.
+pub(crate) fn list() -> String {
+    let line = |run: &Run| format!("  cargo xtask chaos {:<18}  {}", run.name, run.what);
+    RUNS.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn step(run: &Run, seed: u64) -> Step {
+    let step = Step::cargo(run.name, run.cargo).env("PROBITY_TEST_SEED", seed.to_string());
+    run.longer.iter().fold(step, |step, (name, value)| step.env(name, *value))
+}
+
+fn parse<'a>(words: &[&'a str]) -> Result<(Option<&'a str>, Option<u64>), String> {
+    match words {
+        [] => Ok((None, None)),
+        ["--seed", seed] => Ok((None, Some(number(seed)?))),
+        [name, "--seed", seed] => Ok((Some(name), Some(number(seed)?))),
+        [name] if !name.starts_with('-') => Ok((Some(name), None)),
+        _ => Err(format!("cargo xtask chaos [NAME] [--seed N]\n\n{}", list())),
+    }
+}
+
+fn number(seed: &str) -> Result<u64, String> {
+    seed.parse().map_err(|_| format!("a seed is a number from 0 to {}, not {seed:?}", u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_a_seed_may_be_given() {
+        assert_eq!(parse(&[]), Ok((None, None)));
+        assert_eq!(parse(&["kills"]), Ok((Some("kills"), None)));
+        assert_eq!(parse(&["kills", "--seed", "7"]), Ok((Some("kills"), Some(7))));
+        assert_eq!(parse(&["--seed", "7"]), Ok((None, Some(7))));
+        assert!(parse(&["--seed"]).is_err() && parse(&["kills", "--seed", "x"]).is_err());
+        assert!(parse(&["--sead", "7"]).is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_not_in_the_table_is_an_error_that_shows_the_table() {
+        let error = run(&["no-such-run", "--seed", "1"]).expect_err("no such run");
+        assert!(error.contains("idempotency-kills"), "{error}");
+    }
+
+    #[test]
+    fn every_run_is_told_its_seed() {
+        for run in RUNS {
+            assert!(
+                format!("{:?}", step(run, 42)).contains("(\"PROBITY_TEST_SEED\", \"42\")"),
+                "{}",
+                run.name
+            );
+        }
+    }
+}
