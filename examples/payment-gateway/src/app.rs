@@ -10,7 +10,7 @@ use axum::routing::post;
 use http::StatusCode;
 use http::request::Parts;
 use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
-use probity_saga::{Backoff, Orchestrator, Saga, SagaError, StepPolicy};
+use probity_saga::{Backoff, Cancelled, Orchestrator, Saga, SagaError, StepPolicy};
 use serde_json::{Value, json};
 use service_shell::{
     Drain, Health, HttpTimeouts, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError, database,
@@ -149,18 +149,20 @@ async fn compensate(
     Path(payment_no): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
     let operator = gateway.sagas.operator("service-token");
-    match operator.compensate(PAYMENT, &payment_no, "ordered over HTTP").await {
-        Ok(()) => {}
+    let cancelled = match operator.compensate(PAYMENT, &payment_no, "ordered over HTTP").await {
+        Ok(cancelled) => cancelled,
         Err(SagaError::NoSuchSaga { .. }) => return Err(Problem::not_found("payment")),
         Err(error @ (SagaError::Refused { .. } | SagaError::Stale)) => {
             return Err(Problem::new(StatusCode::CONFLICT, "saga-state", error.to_string()));
         }
         Err(error) => return Err(Problem::unavailable("the saga store", &error)),
-    }
+    };
     let view = gateway.sagas.get(PAYMENT, &payment_no).await;
     let view = view.map_err(|error| Problem::unavailable("the saga store", &error))?;
     let status = view.map(|view| view.instance.status.to_string());
-    Ok(axum::Json(json!({"payment_no": payment_no, "saga_status": status})))
+    // A running saga was only asked: its next result may still be its last.
+    let certain = cancelled == Cancelled::ForCertain;
+    Ok(axum::Json(json!({"payment_no": payment_no, "saga_status": status, "certain": certain})))
 }
 
 #[cfg(test)]

@@ -29,8 +29,8 @@ fn spawn(platform: &Platform, port: u16) -> Program {
     let port_text = port.to_string();
     let own = [
         ("PORT", port_text.as_str()),
-        ("SAGA_LEASE_MS", "600"),
-        ("IDEMPOTENCY_LEASE_MS", "600"),
+        ("SAGA_LEASE_MS", "2000"),
+        ("IDEMPOTENCY_LEASE_MS", "2000"),
         ("STEP_TIMEOUT_MS", "400"),
         ("STEP_RETRY_MS", "20"),
         ("REQUEST_WAIT_MS", "5000"),
