@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Effects, Fence, Grant, Holder, IdempotencyManager, RecordId, StoreError, Terms, Written};
+use crate::{
+    Effects, Fence, Grant, Holder, IdempotencyManager, RecordId, StoreError, Terms, Written, observe,
+};
 
 pub(crate) mod guard;
 
@@ -154,7 +156,7 @@ impl Lease {
         self.0.marked.store(true, Ordering::SeqCst);
         let mut tries = 1;
         loop {
-            match self.0.manager.mark_effect(&self.0.holder).await {
+            match observe::stored("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
                 Ok(Written::Applied | Written::AlreadyApplied) => return Ok(()),
                 Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
                     return Err(StoreError::lease_lost());

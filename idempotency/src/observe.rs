@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{Answer, Written};
+use tokio::time::Instant;
+
+use crate::{Answer, StoreError, Written};
 
 const CLAIMS: &str = "idempotency_claims_total";
 const STORED_BYTES: &str = "idempotency_stored_bytes";
@@ -13,6 +15,18 @@ const INDETERMINATE: &str = "idempotency_indeterminate_total";
 const UNRECORDED: &str = "idempotency_unrecorded_total";
 const STORE_ERRORS: &str = "idempotency_store_errors_total";
 const BEGIN_SECONDS: &str = "idempotency_begin_seconds";
+const STORE_SECONDS: &str = "idempotency_store_seconds";
+
+/// Measures how long the store takes to answer, or to fail.
+pub(crate) async fn stored<T>(
+    call: &'static str,
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let asked_at = Instant::now();
+    let answer = asking.await;
+    metrics::histogram!(STORE_SECONDS, "call" => call).record(asked_at.elapsed());
+    answer
+}
 
 /// Counts an answer under its name.
 pub(crate) fn answered<G>(answer: &Answer<G>, took: Duration) {

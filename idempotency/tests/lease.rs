@@ -126,6 +126,20 @@ async fn a_claim_nobody_could_confirm_is_an_error_and_is_given_back() {
     assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
 }
 
+// proves: I-9
+#[tokio::test(start_paused = true)]
+async fn a_claim_nobody_could_confirm_is_given_back_as_soon_as_the_store_answers() {
+    let (faulty, manager) = stores();
+    for call in [Call::Begin, Call::Begin, Call::Abandon, Call::Abandon, Call::Abandon] {
+        faulty.fail(call, if call == Call::Begin { Side::After } else { Side::Before });
+    }
+    assert!(claim(&manager, &a_claim(Effects::Opaque)).await.is_err());
+    settle().await;
+    assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::InFlight { .. }));
+    sleep(Duration::from_secs(1)).await;
+    assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
     let (faulty, manager) = stores();

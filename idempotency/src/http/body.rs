@@ -22,6 +22,12 @@ enum Rest<B: Body> {
 }
 
 impl<B: Body> ReplayBody<B> {
+    /// A body as it is. Some request bodies cannot be made from bytes, hyper's `Incoming` for one; inside this they can
+    /// reach a service behind the layer: `.map_request(|request| request.map(ReplayBody::new))`.
+    pub fn new(body: B) -> Self {
+        Self::inner(body)
+    }
+
     /// A complete body.
     pub(crate) fn full(bytes: Bytes) -> Self {
         let start = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([Frame::data(bytes)]) };
@@ -41,6 +47,12 @@ impl<B: Body> ReplayBody<B> {
     /// What was read of a body before it broke off. The client must see that it did.
     pub(crate) fn broken(start: VecDeque<Frame<Bytes>>, error: B::Error) -> Self {
         Self { start, rest: Some(Rest::Broken(error)) }
+    }
+}
+
+impl<B: Body> From<Bytes> for ReplayBody<B> {
+    fn from(bytes: Bytes) -> Self {
+        Self::full(bytes)
     }
 }
 

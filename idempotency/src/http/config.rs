@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::run::Tasks;
+use super::wait::Waiting;
 use crate::{HashKey, IdempotencyManager, Policy, Scope};
 
 /// Derives the scope of a request from what authentication left in its extensions.
@@ -24,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) response_cap: usize,
     pub(crate) response_patience: Duration,
     pub(crate) store_timeout: Duration,
+    /// Who waits for running requests; nobody, unless asked for.
+    pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) extra_headers: Vec<http::HeaderName>,
     pub(crate) tasks: Tasks,
 }
@@ -40,6 +43,7 @@ impl Config {
             response_cap: 256 * 1024,
             response_patience: Duration::from_secs(2),
             store_timeout: Duration::from_secs(5),
+            waiting: None,
             extra_headers: Vec::new(),
             tasks: Tasks::default(),
         }

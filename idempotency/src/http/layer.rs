@@ -18,6 +18,7 @@ use super::body::ReplayBody;
 use super::config::{Config, Refusal, ScopeFn};
 use super::problem::Problem;
 use super::run::{self, Tasks};
+use super::wait::Waiting;
 use super::{request, run::Run};
 use crate::store::timed::Timed;
 use crate::{Effects, HashKey, IdempotencyManager, Policy, Recover, Scope};
@@ -175,6 +176,16 @@ impl<S> IdempotencyLayer<S> {
     /// How long one call to the store may take before it counts as failed; 5 s.
     pub const fn store_timeout(mut self, timeout: Duration) -> Self {
         self.config.store_timeout = timeout;
+        self
+    }
+
+    /// Lets a duplicate of a running request wait up to `limit` for its answer, instead of being told 409 at once.
+    ///
+    /// Off unless called. At most `waiters` wait at a time, over all records; more are told 409, as is whoever waited in
+    /// vain. A client that leaves stops waiting. Keep the limit below two seconds or so: every waiter holds a
+    /// connection.
+    pub fn wait(mut self, limit: Duration, waiters: usize) -> Self {
+        self.config.waiting = Some(Arc::new(Waiting::new(limit, waiters)));
         self
     }
 

@@ -116,7 +116,7 @@ impl Problem {
         }
     }
 
-    const fn idempotency_status(&self) -> &'static str {
+    pub(crate) const fn idempotency_status(&self) -> &'static str {
         match self {
             Self::InFlight(_) => "in-flight",
             Self::Mismatch => "mismatch",

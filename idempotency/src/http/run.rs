@@ -16,6 +16,7 @@ use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
+use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, warn};
 
 use super::body::ReplayBody;
@@ -24,8 +25,8 @@ use super::layer::Shared;
 use super::problem::{Problem, STATUS_HEADER};
 use super::record::{self, Fate, Kept, Verdict};
 use crate::{
-    Answer, Claim, Fingerprint, IdempotencyKey, LeaseGuard, OwnerToken, RecordId, Scope, Settlement, State,
-    StoreError, Tombstone, TombstoneReason, Written, observe, recover,
+    Answer, Claim, ErrorKind, Fingerprint, IdempotencyKey, LeaseGuard, OwnerToken, RecordId, Scope,
+    Settlement, State, StoreError, Tombstone, TombstoneReason, Written, observe, recover,
 };
 
 /// The handlers that are running, with or without a client waiting for them.
@@ -102,7 +103,7 @@ where
     ResB::Error: Send,
 {
     let (reply, waiting) = oneshot::channel();
-    let span = debug_span!(parent: Span::current(), "idempotency", record = ?run.claim.record);
+    let span = debug_span!(parent: Span::current(), "idempotency", record = ?run.claim.record, attempt = Empty, status = Empty);
     let tasks = shared.config.tasks.clone();
     tasks.0.spawn(attempt(shared, inner, request, run, reply).instrument(span));
     match waiting.await {
@@ -119,7 +120,7 @@ async fn attempt<S, ReqB, ResB>(
     mut inner: S,
     mut request: Request<ReqB>,
     run: Run,
-    reply: oneshot::Sender<Reply<ResB, S::Error>>,
+    mut reply: oneshot::Sender<Reply<ResB, S::Error>>,
 ) where
     S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
     S::Future: Send + 'static,
@@ -127,7 +128,15 @@ async fn attempt<S, ReqB, ResB>(
     ResB::Error: Send,
 {
     let config = &shared.config;
-    let guard = match recover::claim(&config.manager, &run.claim, &config.policy, &run.payload).await {
+    let ask = || recover::claim(&config.manager, &run.claim, &config.policy, &run.payload);
+    let mut answer = ask().await;
+    if let (Ok(Answer::InFlight { .. }), Some(waiting)) = (&answer, &config.waiting) {
+        match waiting.follow(run.claim.record, answer, ask, reply.closed()).await {
+            Some(later) => answer = later,
+            None => return,
+        }
+    }
+    let guard = match answer {
         Ok(Answer::Acquired(guard)) => guard,
         answer => {
             // Nobody may be waiting any more; there is nobody else to tell.
@@ -135,6 +144,8 @@ async fn attempt<S, ReqB, ResB>(
             return;
         }
     };
+    let _running = config.waiting.as_ref().map(|waiting| waiting.running(run.claim.record));
+    Span::current().record("attempt", guard.lease().attempt());
     request.extensions_mut().insert(guard.lease());
     match caught(AssertUnwindSafe(|| inner.call(request))).await {
         Ok(Ok(response)) => finish(config, guard, response, reply).await,
@@ -154,7 +165,10 @@ async fn attempt<S, ReqB, ResB>(
 fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> Response<ReplayBody<B>> {
     let problem = match answer {
         Ok(Answer::Replay(recording)) => match record::replay(&recording) {
-            Ok(response) => return response.map(ReplayBody::full),
+            Ok(response) => {
+                Span::current().record("status", "replayed");
+                return response.map(ReplayBody::full);
+            }
             Err(error) => {
                 error!(%error, "a recording cannot be replayed");
                 let status = recording.status();
@@ -168,6 +182,7 @@ fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> R
         Ok(Answer::Indeterminate(_) | Answer::Acquired(_)) => Problem::OutcomeUnknown,
         Err(error) => unavailable(error),
     };
+    Span::current().record("status", problem.idempotency_status());
     refuse(problem)
 }
 
@@ -233,8 +248,7 @@ async fn finish<B, E>(
         (Ok(Written::Applied), Settlement::Record(_) | Settlement::Bury(_)) => "created",
         (Ok(Written::Applied | Written::Missing), Settlement::Release) => "released",
         _ => {
-            observe::unrecorded();
-            warn!(?written, "an answer is sent that is not recorded");
+            unrecorded(&written);
             "unrecorded"
         }
     };
@@ -242,7 +256,17 @@ async fn finish<B, E>(
     if written.is_err()
         && let Err(error) = guard.settle_persistently(&settlement).await
     {
-        error!(%error, "an answer could not be recorded; the record is indeterminate");
+        let left = if lease.0.may_have_had_effect() { "indeterminate" } else { "free when the lease ends" };
+        error!(%error, left, "an answer could not be recorded");
+    }
+}
+
+fn unrecorded(written: &Result<Written, StoreError>) {
+    observe::unrecorded();
+    match written {
+        Ok(written) => warn!(?written, "an answer is sent that is not recorded"),
+        // The error itself may quote the row.
+        Err(error) => warn!(kind = ?error.kind(), "an answer is sent that is not recorded"),
     }
 }
 
@@ -252,6 +276,7 @@ async fn recorded(lease: &crate::Lease) -> Option<Response<Bytes>> {
 }
 
 fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
+    Span::current().record("status", status);
     response.headers_mut().insert(STATUS_HEADER, HeaderValue::from_static(status));
     response
 }
@@ -260,7 +285,17 @@ fn refuse<B: Body>(problem: Problem) -> Response<ReplayBody<B>> {
     problem.into_response().map(ReplayBody::full)
 }
 
+/// Tells the log what kind of failure it was. What a database says about a refused statement can quote the row, so only
+/// the words of a broken connection are passed on.
+#[expect(clippy::needless_pass_by_value, reason = "the error ends here")]
 fn unavailable(error: StoreError) -> Problem {
-    error!(%error, source = ?std::error::Error::source(&error), "the idempotency store failed; nothing was run");
+    let (kind, effect) = (error.kind(), error.effect());
+    let connection = match kind {
+        ErrorKind::Unavailable | ErrorKind::Timeout => {
+            std::error::Error::source(&error).map(ToString::to_string)
+        }
+        _ => None,
+    };
+    error!(?kind, ?effect, connection, "the idempotency store failed; nothing was run");
     Problem::StoreUnavailable
 }

@@ -12,13 +12,14 @@ use tracing::warn;
 
 use super::{Held, Lease};
 use crate::{
-    Answer, Claim, IdempotencyManager, Recording, Renewed, State, StoreError, Tombstone, Written, observe,
+    Answer, Claim, Holder, IdempotencyManager, Recording, Renewed, State, StoreError, Tombstone, Written,
+    observe,
 };
 
 /// Sends `claim`, and turns a grant into a guard that renews itself.
 ///
 /// A claim whose reply was lost is sent once more with the same token before this gives up; if it still may have been
-/// granted, it is given back in the background, since nothing ran.
+/// granted, it is given back in the background, since nothing ran, for as long as its lease would last.
 ///
 /// # Cancel safety
 /// A claim in flight may have been granted; it then lapses with its lease. Run this in a task of its own if the caller
@@ -31,20 +32,39 @@ pub async fn claim(
     claim: &Claim,
 ) -> Result<Answer<LeaseGuard>, StoreError> {
     let mut asked_at = Instant::now();
-    let mut answer = manager.begin(claim).await;
+    let mut answer = observe::stored("begin", manager.begin(claim)).await;
     if answer.as_ref().is_err_and(|error| error.effect() == crate::Effect::Unknown) {
         asked_at = Instant::now();
-        answer = manager.begin(claim).await;
+        answer = observe::stored("begin", manager.begin(claim)).await;
     }
     match answer {
         Ok(answer) => Ok(guarded(manager, claim, answer, asked_at)),
         Err(error) => {
             if error.effect() == crate::Effect::Unknown {
-                let (manager, holder) = (Arc::clone(manager), claim.holder());
-                tokio::spawn(async move { manager.abandon(&holder).await });
+                tokio::spawn(give_back(Arc::clone(manager), claim.holder(), claim.terms.lease));
             }
             Err(error)
         }
+    }
+}
+
+/// Gives back a claim that nobody knows to be granted. A record that is missing is asked for once more: the claim may
+/// still be on its way.
+async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: Duration) {
+    let give_up_at = Instant::now() + lease;
+    let (mut pause, mut missing) = (Duration::from_millis(20), false);
+    loop {
+        match manager.abandon(&holder).await {
+            Ok(Written::Missing) if !missing => missing = true,
+            Ok(_) => return,
+            Err(error) if Instant::now() + pause >= give_up_at => {
+                warn!(record = ?holder.record, kind = ?error.kind(), "a claim that may have been granted was not given back");
+                return;
+            }
+            Err(_) => {}
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 
@@ -109,7 +129,8 @@ impl LeaseGuard {
     /// If the store cannot answer; call again, with the same recording.
     pub async fn complete(&mut self, recording: &Recording) -> Result<Written, StoreError> {
         let held = &self.lease.0;
-        let written = held.manager.complete(&held.holder, recording, held.terms.retention).await?;
+        let completing = held.manager.complete(&held.holder, recording, held.terms.retention);
+        let written = observe::stored("complete", completing).await?;
         observe::completed(recording.size(), held.is_lost(), &written);
         self.seal();
         Ok(written)
@@ -124,7 +145,8 @@ impl LeaseGuard {
     /// If the store cannot answer; call again.
     pub async fn tombstone(&mut self, tombstone: &Tombstone) -> Result<Written, StoreError> {
         let held = &self.lease.0;
-        let written = held.manager.tombstone(&held.holder, tombstone, held.terms.retention).await?;
+        let burying = held.manager.tombstone(&held.holder, tombstone, held.terms.retention);
+        let written = observe::stored("tombstone", burying).await?;
         self.seal();
         Ok(written)
     }
@@ -139,7 +161,7 @@ impl LeaseGuard {
     /// If the store cannot answer; call again.
     pub async fn abandon(&mut self) -> Result<Written, StoreError> {
         let held = &self.lease.0;
-        let written = held.manager.abandon(&held.holder).await?;
+        let written = observe::stored("abandon", held.manager.abandon(&held.holder)).await?;
         if written != Written::Refused(State::InFlight) {
             self.seal();
         }
@@ -247,7 +269,7 @@ pub(crate) async fn give_up(held: &Held) -> Result<(), StoreError> {
     if held.may_have_had_effect() {
         return surrender(held).await;
     }
-    held.manager.abandon(&held.holder).await.map(|_| ())
+    observe::stored("abandon", held.manager.abandon(&held.holder)).await.map(|_| ())
 }
 
 async fn surrender(held: &Held) -> Result<(), StoreError> {
@@ -255,7 +277,7 @@ async fn surrender(held: &Held) -> Result<(), StoreError> {
         observe::indeterminate();
         warn!(record = ?held.holder.record, fence = held.grant.fence.0, "outcome unknown; it will not run again without proof");
     }
-    held.manager.renew(&held.holder, Duration::ZERO).await.map(|_| ())
+    observe::stored("renew", held.manager.renew(&held.holder, Duration::ZERO)).await.map(|_| ())
 }
 
 /// Renews every third of the lease. Belief in the lease is measured from before a renewal was sent, so a slow store or
@@ -265,7 +287,7 @@ async fn renew_while_held(held: Arc<Held>) {
     loop {
         sleep(pause).await;
         let asked_at = Instant::now();
-        match held.manager.renew(&held.holder, held.terms.lease).await {
+        match observe::stored("renew", held.manager.renew(&held.holder, held.terms.lease)).await {
             Ok(Renewed::Held(left)) if !left.is_zero() => held.believe_until(asked_at + left),
             Ok(Renewed::Settled(_)) => return,
             Ok(Renewed::Held(_) | Renewed::LostTo(_) | Renewed::Missing) => {

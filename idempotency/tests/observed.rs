@@ -1,0 +1,220 @@
+//! What metrics, spans and logs show of everything that can go wrong, and that no key, no body and no scope is among it.
+//!
+//! One test, because what is collected here is the process's: the level of logs is.
+#![cfg(all(feature = "testing", feature = "tower", feature = "sqlite"))]
+#![cfg_attr(
+    all(feature = "testing", feature = "tower", feature = "sqlite"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use probity_idempotency::testing::{Call, FaultyStore, Side};
+use probity_idempotency::*;
+use tokio::time::sleep;
+use tower::{ServiceBuilder, ServiceExt};
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// Everything that was counted, measured or logged, as lines.
+#[derive(Debug, Clone, Default)]
+struct Seen(Arc<Mutex<String>>);
+
+impl Seen {
+    fn line(&self, line: &str) {
+        writeln!(self.0.lock().unwrap(), "{line}").unwrap();
+    }
+
+    fn all(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct Named(Seen, String);
+
+impl CounterFn for Named {
+    fn increment(&self, _: u64) {
+        self.0.line(&self.1);
+    }
+    fn absolute(&self, _: u64) {}
+}
+
+impl HistogramFn for Named {
+    fn record(&self, value: f64) {
+        self.0.line(&format!("{} {value}", self.1));
+    }
+}
+
+impl Recorder for Seen {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(Named(self.clone(), key.to_string())))
+    }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Named(self.clone(), key.to_string())))
+    }
+}
+
+impl std::io::Write for Seen {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends the secret key, scope and body through a layer over `manager`; the handler does what `work` says.
+async fn call<F, Fut>(
+    manager: Arc<dyn IdempotencyManager>,
+    change: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
+    work: F,
+) where
+    F: Fn(Lease) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let layer = change(IdempotencyLayer::new(manager).scope(|_| Ok(Scope::new("scope-secret")?)));
+    let (tasks, work) = (layer.tasks(), Arc::new(work));
+    let service = ServiceBuilder::new().layer(layer).service_fn(move |request: Request<Full<Bytes>>| {
+        let (work, lease) = (Arc::clone(&work), request.extensions().get::<Lease>().unwrap().clone());
+        async move { Ok::<_, Infallible>(work(lease).await) }
+    });
+    let request = Request::post("/").header("idempotency-key", "key-secret").body(Full::from("body-secret"));
+    // A panic of the handler is the caller's too.
+    let _ = tokio::spawn(service.oneshot(request.unwrap())).await;
+    tasks.drain().await;
+    sleep(Duration::from_millis(100)).await;
+}
+
+async fn paid(_: Lease) -> Response<Full<Bytes>> {
+    Response::new(Full::from("answer-secret"))
+}
+
+fn faulty(faults: &[(Call, Side)]) -> Arc<FaultyStore> {
+    let store = FaultyStore::new(Arc::new(MemoryStore::new()));
+    for (call, side) in faults {
+        store.fail(*call, *side);
+    }
+    Arc::new(store)
+}
+
+async fn everything_that_can_go_wrong() {
+    let memory = Arc::new(MemoryStore::new());
+    for _ in 0..2 {
+        call(memory.clone(), |layer| layer, paid).await; // acquired, then replay
+    }
+    let lost = Arc::new(MemoryStore::new());
+    for _ in 0..2 {
+        call(lost.clone(), |layer| layer, async |_| panic!("boom")).await; // indeterminate
+    }
+    let unreachable = [(Call::Begin, Side::After); 2];
+    call(faulty(&unreachable), |layer| layer, paid).await; // store error
+    call(faulty(&[(Call::Complete, Side::Before)]), |layer| layer, paid).await; // unrecorded
+    let late = async |lease: Lease| {
+        lease.lost().await;
+        paid(lease).await
+    };
+    let cap = Duration::from_secs(40);
+    call(Arc::new(MemoryStore::new()), |layer| layer.lease_cap(cap), late).await; // lost lease, late completion
+    let marked = async |lease: Lease| {
+        lease.effect_starting().await.unwrap();
+        paid(lease).await
+    };
+    call(Arc::new(MemoryStore::new()), |layer| layer.effects(Effects::Marked), marked).await;
+    let refused = async |_| {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
+        response
+    };
+    call(Arc::new(MemoryStore::new()), |layer| layer, refused).await; // released
+    call(Arc::new(MemoryStore::new()), |layer| layer.response_cap(1), paid).await; // tombstone
+}
+
+/// A database that refuses a statement, and quotes the row.
+async fn a_database_that_refuses() {
+    for statement in ["INSERT", "UPDATE"] {
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+        let store = Arc::new(SqliteStore::new(pool.clone()).await.unwrap());
+        let trigger = format!(
+            "CREATE TRIGGER no BEFORE {statement} ON idempotency_records
+             BEGIN SELECT RAISE(ABORT, 'row-secret'); END"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(trigger)).execute(&pool).await.unwrap();
+        call(store, |layer| layer.lease(Duration::from_millis(50)), paid).await;
+    }
+}
+
+#[test]
+fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
+    let seen = Seen::default();
+    let runtime = |paused| {
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap()
+    };
+    let writer = seen.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        metrics::with_local_recorder(&seen, || {
+            runtime(true).block_on(everything_that_can_go_wrong());
+            runtime(false).block_on(a_database_that_refuses());
+        });
+    });
+    let seen = seen.all();
+    let mut missing = Vec::new();
+    for expected in [
+        "idempotency_claims_total, [outcome = acquired]",
+        "idempotency_claims_total, [outcome = replay]",
+        "idempotency_claims_total, [outcome = indeterminate]",
+        "idempotency_begin_seconds",
+        "idempotency_store_seconds, [call = begin]",
+        "idempotency_store_seconds, [call = renew]",
+        "idempotency_store_seconds, [call = mark_effect]",
+        "idempotency_store_seconds, [call = complete]",
+        "idempotency_store_seconds, [call = tombstone]",
+        "idempotency_store_seconds, [call = abandon]",
+        "Key(idempotency_stored_bytes) 13",
+        "idempotency_late_completions_total",
+        "idempotency_lost_leases_total",
+        "idempotency_indeterminate_total",
+        "idempotency_unrecorded_total",
+        "idempotency_store_errors_total",
+        "idempotency{record=RecordId(",
+        "attempt=1 status=\"created\"",
+        "attempt=1 status=\"unrecorded\"",
+        "attempt=1 status=\"released\"",
+        "status=\"replayed\"",
+        "status=\"indeterminate\"",
+        "status=\"refused\"",
+        "the handler panicked",
+        "outcome unknown",
+        "the lease is lost",
+        "an answer is sent that is not recorded kind=Unavailable",
+        "an answer is sent that is not recorded kind=Rejected",
+        "the idempotency store failed; nothing was run kind=Unavailable effect=Unknown connection=\"a planned fault\"",
+        "the idempotency store failed; nothing was run kind=Rejected effect=NotApplied",
+    ] {
+        if !seen.contains(expected) {
+            missing.push(expected);
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?} are not in\n{seen}");
+    assert!(!seen.contains("secret"), "{seen}");
+}
