@@ -15,9 +15,27 @@ pub(crate) struct Rounds {
     pub(crate) each: Duration,
 }
 
+impl Rounds {
+    /// Sagas have many tables: fewer and shorter rounds, five minutes in all.
+    pub(crate) fn of_sagas(self) -> Self {
+        Self { number: self.number.min(3), each: self.each.min(Duration::from_secs(1)) }
+    }
+
+    /// A short run that is not counted.
+    pub(crate) fn warm_up(self) -> Self {
+        Self { number: 1, each: self.each / 4 }
+    }
+
+    /// Whether it only proves that the bench still runs.
+    pub(crate) fn is_quick(self) -> bool {
+        self.number == 1
+    }
+}
+
 /// What one side of a round achieved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
+    pub(crate) calls: u64,
     pub(crate) per_second: u128,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
@@ -59,6 +77,7 @@ where
         latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1)))
     };
     Pace {
+        calls: latencies.len() as u64,
         per_second: latencies.len() as u128 * 1_000_000 / took,
         p50: at(50).copied().unwrap_or_default(),
         p99: at(99).copied().unwrap_or_default(),

@@ -1,0 +1,63 @@
+//! The baseline: the three records of such a saga, written by the same statements, one commit each.
+
+use probity_saga::{
+    Change, Document, Inserted, NewSaga, Record, SagaId, SagaStore, Status, StepRow, StepStatus, Verdict,
+    WorkerId,
+};
+
+use super::work::name;
+
+#[expect(clippy::expect_used, reason = "a bench that cannot reach its store has nothing to measure")]
+pub(super) async fn write(store: &impl SagaStore, owner: WorkerId) {
+    let new = new_saga(owner);
+    let id = new.id;
+    let inserted = store.insert(&[new]).await.expect("an insert");
+    assert_eq!(inserted, [Inserted::Created]);
+    for order in [1, 2] {
+        let verdicts = store.apply(&[done(id, order)]).await.expect("a result");
+        assert!(matches!(verdicts[..], [Verdict::Applied(_)]), "{verdicts:?}");
+    }
+}
+
+/// A new saga of the kind that the engine writes.
+pub(super) fn new_saga(owner: WorkerId) -> NewSaga {
+    let definition = super::work::saga().fingerprint().to_owned();
+    NewSaga {
+        id: SagaId::generate(),
+        saga_type: "bench".into(),
+        business_id: name(),
+        definition,
+        input: Document::from_stored("0".into()),
+        input_hash: "0123456789abcdef0123456789abcdef".into(),
+        owner,
+    }
+}
+
+/// The result of a step; the second is the last.
+pub(super) fn done(saga: SagaId, order: u32) -> Record {
+    let step = if order == 1 { "First" } else { "Second" };
+    let row = StepRow {
+        order,
+        name: step.into(),
+        status: StepStatus::Succeeded,
+        output: Some(Document::from_stored("0".into())),
+        evidence: None,
+        error: None,
+        retries: 0,
+        retries_max: 3,
+        undo_retries: 0,
+        completion: order,
+        key: format!("{saga}:{step}:do"),
+        retry_in: None,
+        resolved_by: None,
+    };
+    let change = Change {
+        status: if order == 2 { Status::Completed } else { Status::InProgress },
+        resume_status: None,
+        reason: None,
+        current_step: order,
+        unresolved: 0,
+        steps: vec![row],
+    };
+    Record { saga, epoch: 1, write_no: order.into(), from: Status::InProgress, change, release: None }
+}

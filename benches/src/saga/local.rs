@@ -1,0 +1,87 @@
+//! The stores without a server: memory, and SQLite against the same statements in a commit each.
+
+use std::sync::Arc;
+
+use probity_saga::{MemoryStore, Orchestrator, SqliteStore, WorkerId};
+use sqlx::sqlite::SqlitePoolOptions;
+
+use super::counted::{Count, Counted};
+use super::table::{cell, head, median, per, ratio, row};
+use super::work::{DONE, REFUSED, run, saga};
+use super::{LEVELS, direct, warm};
+use crate::closed_loop::{Pace, Rounds, pace};
+
+async fn ours(orchestrator: &Orchestrator, tasks: u64, rounds: Rounds, input: u64) -> Pace {
+    let orchestrator = orchestrator.clone();
+    let call = move |_, _| {
+        let orchestrator = orchestrator.clone();
+        async move { run(&orchestrator, input).await }
+    };
+    pace(tasks, rounds.each, call).await
+}
+
+#[expect(clippy::expect_used, reason = "a bench that cannot reach its store has nothing to measure")]
+pub(super) async fn memory(rounds: Rounds) {
+    head("Memory: sagas/s (p50/p99 ms)", &["in flight", "completed", "compensated"]);
+    for tasks in LEVELS {
+        let mut paces = Vec::new();
+        for input in [DONE, REFUSED] {
+            let mut rows = Vec::new();
+            for _ in 0..rounds.number {
+                // A new store, because this one keeps everything.
+                let builder = Orchestrator::new(MemoryStore::new()).register(saga());
+                let orchestrator = builder.start().await.expect("start on memory");
+                warm(ours(&orchestrator, tasks, rounds.warm_up(), input)).await;
+                rows.push(ours(&orchestrator, tasks, rounds, input).await);
+                orchestrator.drain().await.expect("drain");
+            }
+            paces.push(cell(&median(rows)));
+        }
+        row(&[vec![tasks.to_string()], paces].concat());
+    }
+}
+
+#[expect(clippy::expect_used, reason = "as above")]
+pub(super) async fn sqlite(rounds: Rounds) {
+    let folder = testkit::temp_dir();
+    let options = probity_txn::sqlite::options(folder.path().join("bench.sqlite3"));
+    let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await.expect("open SQLite");
+    let store = SqliteStore::new(pool.clone()).await.expect("migrate");
+    let (baseline, count) = (store.clone(), Arc::new(Count::default()));
+    let counted = Counted { store, count: Arc::clone(&count) };
+    let orchestrator = Orchestrator::new(counted).register(saga()).start().await.expect("start on SQLite");
+    let owner = WorkerId::generate();
+    let columns =
+        ["in flight", "ours", "one commit per record", "ratio", "records", "commits", "compensated"];
+    head("SQLite (WAL, FULL): sagas/s (p50/p99 ms), and what one saga wrote", &columns);
+    for tasks in LEVELS {
+        let (mut own, mut direct, mut undone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut records, mut commits, mut sagas) = (0, 0, 0);
+        warm(ours(&orchestrator, tasks, rounds.warm_up(), DONE)).await;
+        for _ in 0..rounds.number {
+            count.take();
+            let pace_of_ours = ours(&orchestrator, tasks, rounds, DONE).await;
+            let (more, flushed) = count.take();
+            (records, commits, sagas) = (records + more, commits + flushed, sagas + pace_of_ours.calls);
+            own.push(pace_of_ours);
+            let store = baseline.clone();
+            let call = move |_, _| {
+                let store = store.clone();
+                async move { direct::write(&store, owner).await }
+            };
+            direct.push(pace(tasks, rounds.each, call).await);
+            undone.push(ours(&orchestrator, tasks, rounds, REFUSED).await);
+        }
+        row(&[
+            tasks.to_string(),
+            cell(&median(own.clone())),
+            cell(&median(direct.clone())),
+            ratio(&own, &direct),
+            per(records, sagas),
+            per(commits, sagas),
+            cell(&median(undone)),
+        ]);
+    }
+    orchestrator.drain().await.expect("drain");
+    pool.close().await;
+}
