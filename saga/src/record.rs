@@ -186,7 +186,8 @@ pub struct Instance {
     pub write_no: i64,
     /// Steps whose effect is open. `completed` and `compensated` are refused while it is not 0.
     pub unresolved: u32,
-    /// Raised by every write: an operator never acts on a stale screen.
+    /// Raised by every write except a mere step forward ([`Record::only_appends`]): an operator never decides on
+    /// a stale screen.
     pub row_version: i64,
     /// Claims since the last progress; the claim itself parks the saga at the limit.
     pub stalled_claims: u32,
@@ -263,6 +264,24 @@ pub struct Record {
     pub change: Change,
     /// Give the saga up, to be claimed again after this long.
     pub release: Option<Duration>,
+}
+
+impl Record {
+    /// Whether this is a mere step forward: if the saga's own row has no reason, no open effect and no stalled claim,
+    /// nothing in it changes but where the saga is, and that can be read from its step rows. A store may then insert
+    /// the step row and leave the saga's row alone.
+    #[must_use]
+    pub fn only_appends(&self) -> bool {
+        let Change { status, resume_status, reason, unresolved, steps, .. } = &self.change;
+        let forward = matches!(status, Status::InProgress | Status::Committing);
+        let done = |step: &StepRow| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
+        let nothing_else = resume_status.is_none() && reason.is_none() && *unresolved == 0;
+        forward
+            && *status == self.from
+            && nothing_else
+            && self.release.is_none()
+            && matches!(&steps[..], [step] if done(step))
+    }
 }
 
 /// What a write does to the rows of a saga, whoever writes it.

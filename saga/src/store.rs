@@ -4,6 +4,8 @@
 //! the store's own clock. Start at [`SagaStore::apply`].
 
 mod memory;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod migration;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -156,9 +158,10 @@ pub trait StartIn: sqlx::Database {
         E: sqlx::Executor<'c, Database = Self> + 'c;
 }
 
-/// Why the claim parked a saga.
-fn poison_reason(claims: u32) -> String {
+/// Why the claim parked a saga; what was known of it before stays.
+fn poison_reason(before: Option<&str>, claims: u32) -> String {
+    let before = before.map(|before| format!("{before}; ")).unwrap_or_default();
     format!(
-        "poison: {claims} claims in a row ended without progress; see what its step does to the worker, then resume"
+        "{before}poison: {claims} claims in a row ended without progress; see what its step does to the worker, then resume"
     )
 }

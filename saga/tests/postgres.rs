@@ -126,10 +126,13 @@ async fn a_second_worker_takes_over_and_the_first_can_write_no_more() {
     let first = looking(database.url(), &slow, Duration::from_secs(3600)).await;
     let _started = first.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     slow.reached.notified().await;
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    // The first step wrote nothing but its own row, and is seen all the same.
+    let at = sqlx::query_scalar::<_, i32>("SELECT current_step FROM saga_instances");
+    assert_eq!(at.fetch_one(&pool).await.unwrap(), 1);
 
     // As after a pause longer than its lease: whoever looks now finds no living owner.
-    let pool = PgPool::connect(database.url()).await.unwrap();
-    sqlx::query("UPDATE saga_instances SET owner_id = gen_random_uuid()").execute(&pool).await.unwrap();
+    sqlx::query("UPDATE saga_heads SET owner_id = gen_random_uuid()").execute(&pool).await.unwrap();
     let second = worker(database.url(), &fast).await;
     let again = second.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     assert_eq!(second.wait(&again).await.unwrap(), Outcome::Completed);
@@ -214,7 +217,7 @@ async fn a_claim_that_judged_too_long_does_not_take_the_saga_of_a_worker_it_cann
     let beats = "INSERT INTO real_workers (worker_id, pid, heartbeat_at, expires_at)
         VALUES ($1::uuid, 2, now(), now() + interval '1 hour')";
     sqlx::query(beats).bind(fresh.to_string()).execute(&pool).await.unwrap();
-    let claims = "UPDATE saga_instances SET owner_id = $1::uuid, lease_epoch = lease_epoch + 1,
+    let claims = "UPDATE saga_heads SET owner_id = $1::uuid, lease_epoch = lease_epoch + 1,
         row_version = row_version + 1";
     sqlx::query(claims).bind(fresh.to_string()).execute(&pool).await.unwrap();
     holder.rollback().await.unwrap();

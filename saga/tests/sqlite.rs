@@ -166,6 +166,9 @@ fn a_saga_interrupted_in_its_second_step_is_finished_by_the_next_start() {
         let waiting = orchestrator.clone();
         tokio::spawn(async move { waiting.wait(&started).await });
         held.reached.notified().await;
+        // The first step wrote nothing but its own row, and is seen all the same.
+        let at = sqlx::query_scalar::<_, i64>("SELECT current_step FROM saga_instances");
+        assert_eq!(at.fetch_one(&pool).await.unwrap(), 1);
         std::mem::drop(orchestrator);
     });
     // Every task of the worker dies where it stands: no release, no goodbye.
@@ -217,8 +220,9 @@ async fn not_even_a_hand_written_statement_can_call_an_open_saga_compensated() {
     let (pool, channel) = (pool(folder.path()).await, Arc::new(Channel::default()));
     let orchestrator = builder(&pool, &channel).await.start().await.unwrap();
     assert_eq!(orchestrator.run("payment", "PAY-1", &"tea".to_owned()).await.unwrap(), Outcome::Completed);
-    let lie = sqlx::query("UPDATE saga_instances SET status = 'compensated', unresolved = 1");
-    assert!(lie.execute(&pool).await.is_err());
+    let lie = sqlx::query("UPDATE saga_heads SET status = 'compensated', unresolved = 1");
+    let refused = lie.execute(&pool).await.unwrap_err();
+    assert!(refused.to_string().contains("proven_end"), "{refused}");
 }
 
 #[tokio::test]
@@ -262,7 +266,7 @@ async fn a_saga_whose_rows_were_lost_is_paused_with_the_evidence_and_the_others_
     assert_eq!(orchestrator.run("payment", "PAY-1", &"tea".to_owned()).await.unwrap(), Outcome::Completed);
     for damage in [
         "DELETE FROM saga_steps",
-        "UPDATE saga_instances SET status = 'in_progress', current_step = 1, completed_at = NULL",
+        "UPDATE saga_heads SET status = 'in_progress', current_step = 1, completed_at = NULL",
     ] {
         sqlx::query(damage).execute(&pool).await.unwrap();
     }

@@ -126,6 +126,17 @@ impl Saga {
         Journal { instance: self.instance(), steps: self.steps.values().cloned().collect() }
     }
 
+    fn step_forward(&mut self, change: &Change) {
+        self.instance.current_step = change.current_step;
+        self.write_steps(change);
+    }
+
+    fn write_steps(&mut self, change: &Change) {
+        for step in &change.steps {
+            self.steps.insert(step.order, step.clone());
+        }
+    }
+
     fn change(&mut self, change: &Change) {
         let instance = &mut self.instance;
         instance.status = change.status;
@@ -139,9 +150,7 @@ impl Saga {
             instance.owner = None;
             instance.pause_requested = false;
         }
-        for step in &change.steps {
-            self.steps.insert(step.order, step.clone());
-        }
+        self.write_steps(change);
     }
 
     fn apply(&mut self, record: &Record, now: Instant) -> Verdict {
@@ -155,7 +164,12 @@ impl Saga {
         if let Some(broken) = broken_shape(&record.change) {
             return Verdict::Refused(broken.into());
         }
-        self.change(&record.change);
+        let Instance { reason, unresolved, stalled_claims, .. } = instance;
+        if record.only_appends() && reason.is_none() && *unresolved == 0 && *stalled_claims == 0 {
+            self.step_forward(&record.change);
+        } else {
+            self.change(&record.change);
+        }
         self.instance.write_no = record.write_no;
         if let Some(after) = record.release {
             self.instance.owner = None;
@@ -258,7 +272,8 @@ impl SagaStore for MemoryStore {
                 instance.resume_status = Some(instance.status);
                 instance.status = Status::Paused;
                 instance.owner = None;
-                instance.reason = Some(super::poison_reason(instance.stalled_claims));
+                instance.reason =
+                    Some(super::poison_reason(instance.reason.as_deref(), instance.stalled_claims));
                 continue;
             }
             instance.stalled_claims += u32::from(suspect);

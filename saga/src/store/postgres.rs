@@ -2,10 +2,11 @@
 //!
 //! Invariant: every statement is fenced by itself, so READ COMMITTED is enough and nothing is
 //! retried for serialization. The engine writes through sessions of its own: they insist on
-//! `synchronous_commit`, and keep the plans that use the keys (a plan made while the tables were
-//! empty would scan them for ever).
+//! `synchronous_commit`, keep the plans that use the keys (a plan made while the tables were empty
+//! would scan them for ever), and wait for nobody's lock or answer without limit.
 
 mod columns;
+mod schema;
 mod sql;
 
 use std::collections::HashMap;
@@ -14,7 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow, Postgres};
+use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow, Postgres};
+use sqlx::query::Query;
+use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::rows::{self, store_error};
 use super::{SagaStore, StartIn};
@@ -25,25 +29,28 @@ use crate::record::{
 };
 use columns::{Instances, Steps, millis};
 
-/// Keeps sagas in PostgreSQL. Opens up to four connections of its own beside the given pool.
+/// Keeps sagas in PostgreSQL. Opens up to six connections of its own beside the given pool: two that write results, one
+/// that starts sagas, the others for the lease, claims and reads.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     own: PgPool,
 }
 
-/// The schema, one step per version. Never change a step that was released.
-const MIGRATIONS: &[&str] = &[include_str!("postgres/schema.sql")];
-
-/// Any two processes that migrate agree on this number.
-const MIGRATION_LOCK: i64 = 0x5A6A_0001;
-
-const SESSION: [(&str, &str); 5] = [
+const SESSION: [(&str, &str); 9] = [
     ("synchronous_commit", "on"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    // A plan without an alternative to a scan has so high a price that it would be compiled each time.
+    ("jit", "off"),
+    ("lock_timeout", "2s"),
+    ("statement_timeout", "15s"),
     ("application_name", "probity-saga"),
 ];
+
+/// Above the server's own limit: it has answered by then, unless it cannot be reached.
+const ANSWER: Duration = Duration::from_secs(20);
 
 impl PostgresStore {
     /// Connects to the database of `pool`, checks that it keeps what it acknowledges, and migrates
@@ -57,7 +64,9 @@ impl PostgresStore {
     pub async fn new(pool: PgPool) -> Result<Self, StoreError> {
         let options = pool.connect_options().as_ref().clone().options(SESSION);
         let own = PgPoolOptions::new()
-            .max_connections(4)
+            .max_connections(6)
+            // Half of each write otherwise: one more round trip. A broken connection fails once and is replaced.
+            .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options)
             .await
@@ -73,26 +82,35 @@ impl PostgresStore {
                 "the server runs with fsync=off, so a power cut could lose an acknowledged step: turn it on",
             ));
         }
-        migrate(&own).await.map_err(|error| store_error("migrate the saga tables", error))?;
+        schema::migrate(&own).await?;
         Ok(Self { own })
+    }
+
+    /// Every statement goes this way. One that is never answered costs its connection, not its caller for ever.
+    async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut connection = self.own.acquire().await?;
+        if let Ok(answer) = timeout(ANSWER, query.fetch_all(&mut *connection)).await {
+            return answer;
+        }
+        drop(connection.detach());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer")))
     }
 
     async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
         let runnable: Vec<String> =
             request.runnable.iter().map(|(name, print)| format!("{name} {print}")).collect();
-        let taken = sqlx::query(sql::CLAIM)
-            .bind(request.worker.to_string())
-            .bind(texts(&request.own))
+        let claim = sqlx::query(sql::CLAIM)
+            .bind(request.worker.as_uuid())
+            .bind(uuids(request.own.iter().copied()))
             .bind(runnable)
             .bind(i64::from(request.limit))
-            .bind(i64::from(request.stalled_max))
-            .fetch_all(&self.own)
-            .await?;
+            .bind(i64::from(request.stalled_max));
+        let taken = self.rows(claim).await?;
         let mut ids = Vec::with_capacity(taken.len());
         for row in taken {
-            let (id, status): (String, String) = (row.try_get("id")?, row.try_get("status")?);
+            let (id, status): (Uuid, String) = (row.try_get("id")?, row.try_get("status")?);
             if status == "paused" {
-                tracing::error!(saga.id = id, "a saga made no progress in many claims and is paused");
+                tracing::error!(saga.id = %id, "a saga made no progress in many claims and is paused");
                 metrics::counter!("probity_saga_poison_total").increment(1);
             } else {
                 ids.push(id);
@@ -101,38 +119,36 @@ impl PostgresStore {
         self.journals(ids).await
     }
 
-    async fn journals(&self, ids: Vec<String>) -> Result<Vec<Journal>, sqlx::Error> {
+    async fn journals(&self, ids: Vec<Uuid>) -> Result<Vec<Journal>, sqlx::Error> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let instances = sqlx::query(sql::INSTANCES).bind(&ids).fetch_all(&self.own).await?;
-        let steps = sqlx::query(sql::STEPS).bind(&ids).fetch_all(&self.own).await?;
+        let instances = self.rows(sqlx::query(sql::INSTANCES).bind(&ids)).await?;
+        let steps = self.rows(sqlx::query(sql::STEPS).bind(&ids)).await?;
         Ok(rows::journals(&instances, &steps))
     }
 
     async fn apply_batch(&self, records: &[Record]) -> Result<Vec<Verdict>, sqlx::Error> {
-        let query = Instances::of(records).bind(sqlx::query(sql::APPLY));
-        let steps =
-            records.iter().flat_map(|record| record.change.steps.iter().map(|step| (record.saga, step)));
-        let passed = Steps::of(steps).bind_all(query).fetch_all(&self.own).await?;
-        let mut verdicts = HashMap::with_capacity(records.len());
-        for row in &passed {
-            verdicts.insert(id(row)?, Verdict::Applied(rows::requests(row)?));
-        }
+        let mut verdicts = self.write(records, false).await?;
         let refused: Vec<&Record> =
             records.iter().filter(|record| !verdicts.contains_key(&record.saga)).collect();
         if !refused.is_empty() {
-            let ids = texts(refused.iter().map(|record| record.saga));
-            let positions = sqlx::query(sql::POSITIONS).bind(ids).fetch_all(&self.own).await?;
-            for row in &positions {
-                let (saga, epoch): (SagaId, i64) = (id(row)?, row.try_get("lease_epoch")?);
-                let write_no: i64 = row.try_get("write_no")?;
-                let repeated = |record: &&Record| {
-                    record.saga == saga && record.epoch == epoch && record.write_no <= write_no
-                };
-                if refused.iter().any(repeated) {
+            let ids = uuids(refused.iter().map(|record| record.saga));
+            let mut again = Vec::new();
+            for row in &self.rows(sqlx::query(sql::POSITIONS).bind(ids)).await? {
+                let saga = id(row)?;
+                let Some(record) = refused.iter().find(|record| record.saga == saga) else { continue };
+                let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
+                let status: String = row.try_get("status")?;
+                if record.epoch == epoch && record.write_no <= write_no {
                     verdicts.insert(saga, Verdict::Applied(rows::requests(row)?));
+                } else if record.epoch == epoch && record.only_appends() && status == record.from.as_str() {
+                    // Its saga's row has to change after all.
+                    again.push((*record).clone());
                 }
+            }
+            if !again.is_empty() {
+                verdicts.extend(self.write(&again, true).await?);
             }
         }
         Ok(records
@@ -141,25 +157,37 @@ impl PostgresStore {
             .collect())
     }
 
+    /// The verdicts of those that were written.
+    async fn write(
+        &self,
+        records: &[Record],
+        rewrite: bool,
+    ) -> Result<HashMap<SagaId, Verdict>, sqlx::Error> {
+        let query = Instances::of(records, rewrite).bind(sqlx::query(sql::APPLY));
+        let steps =
+            records.iter().flat_map(|record| record.change.steps.iter().map(|step| (record.saga, step)));
+        let passed = self.rows(Steps::of(steps).bind_all(query)).await?;
+        passed.iter().map(|row| Ok((id(row)?, Verdict::Applied(rows::requests(row)?)))).collect()
+    }
+
     async fn insert_all(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, sqlx::Error> {
-        let column = |of: fn(&NewSaga) -> String| sagas.iter().map(of).collect::<Vec<String>>();
-        let rows = sqlx::query(sql::INSERT_MANY)
-            .bind(column(|saga| saga.id.to_string()))
-            .bind(column(|saga| saga.business_id.clone()))
-            .bind(column(|saga| saga.saga_type.clone()))
-            .bind(column(|saga| saga.definition.clone()))
-            .bind(column(|saga| saga.input.as_json().into()))
-            .bind(column(|saga| saga.input_hash.clone()))
-            .bind(column(|saga| saga.owner.to_string()))
-            .fetch_all(&self.own)
-            .await?;
+        let column = |of: fn(&NewSaga) -> &str| sagas.iter().map(of).collect::<Vec<&str>>();
+        let insert = sqlx::query(sql::INSERT_MANY)
+            .bind(uuids(sagas.iter().map(|saga| saga.id)))
+            .bind(column(|saga| &saga.business_id))
+            .bind(column(|saga| &saga.saga_type))
+            .bind(column(|saga| &saga.definition))
+            .bind(column(|saga| saga.input.as_json()))
+            .bind(column(|saga| &saga.input_hash))
+            .bind(sagas.iter().map(|saga| saga.owner.as_uuid()).collect::<Vec<Uuid>>());
+        let rows = self.rows(insert).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let key: (String, String) = (row.try_get("business_type")?, row.try_get("business_id")?);
+            let key: (&str, &str) = (row.try_get("business_type")?, row.try_get("business_id")?);
             found.insert(key, row);
         }
         let answer = |saga: &NewSaga| {
-            let row = found.get(&(saga.saga_type.clone(), saga.business_id.clone()));
+            let row = found.get(&(saga.saga_type.as_str(), saga.business_id.as_str()));
             row.ok_or(sqlx::Error::RowNotFound).and_then(|row| inserted(saga, row))
         };
         sagas.iter().map(answer).collect()
@@ -168,7 +196,7 @@ impl PostgresStore {
     async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
         let change = intervention.change.as_ref();
         let query = sqlx::query(sql::DECIDE)
-            .bind(intervention.saga.to_string())
+            .bind(intervention.saga.as_uuid())
             .bind(intervention.row_version)
             .bind(change.is_some())
             .bind(change.map(|change| change.status.as_str()))
@@ -184,42 +212,21 @@ impl PostgresStore {
             .bind(intervention.before.as_str());
         let steps =
             change.iter().flat_map(|change| change.steps.iter().map(|step| (intervention.saga, step)));
-        let done = Steps::of(steps).bind_decided(query).fetch_optional(&self.own).await?;
-        Ok(if done.is_some() { Intervened::Applied } else { Intervened::Stale })
+        let done = self.rows(Steps::of(steps).bind_decided(query)).await?;
+        Ok(if done.is_empty() { Intervened::Stale } else { Intervened::Applied })
     }
 
-    async fn ids(
-        &self,
-        query: sqlx::query::Query<'_, Postgres, sqlx::postgres::PgArguments>,
-    ) -> Result<Vec<String>, sqlx::Error> {
-        query.fetch_all(&self.own).await?.iter().map(|row| row.try_get("id")).collect()
+    async fn ids(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<Uuid>, sqlx::Error> {
+        self.rows(query).await?.iter().map(|row| row.try_get("id")).collect()
     }
 }
 
-async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *tx).await?;
-    sqlx::query("CREATE TABLE IF NOT EXISTS saga_schema (version bigint PRIMARY KEY)")
-        .execute(&mut *tx)
-        .await?;
-    let version: i64 =
-        sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM saga_schema").fetch_one(&mut *tx).await?;
-    for (next, migration) in (1_i64..).zip(MIGRATIONS) {
-        if next > version {
-            sqlx::raw_sql(*migration).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO saga_schema (version) VALUES ($1)").bind(next).execute(&mut *tx).await?;
-        }
-    }
-    tx.commit().await
-}
-
-fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
-    items.into_iter().map(|item| item.to_string()).collect()
+fn uuids(ids: impl IntoIterator<Item = SagaId>) -> Vec<Uuid> {
+    ids.into_iter().map(|id| id.as_uuid()).collect()
 }
 
 fn id(row: &PgRow) -> Result<SagaId, sqlx::Error> {
-    let text: String = row.try_get("id")?;
-    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    row.try_get::<Uuid, _>("id").map(SagaId::from)
 }
 
 fn inserted(saga: &NewSaga, row: &PgRow) -> Result<Inserted, sqlx::Error> {
@@ -243,31 +250,29 @@ impl SagaStore for PostgresStore {
     }
 
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        let held = sqlx::query_scalar::<_, bool>(sql::BEAT)
-            .bind(worker.id.to_string())
+        let failed = |error| store_error("renew a worker's lease", error);
+        let beat = sqlx::query(sql::BEAT)
+            .bind(worker.id.as_uuid())
             .bind(i64::from(worker.pid))
-            .bind(millis(worker.lease))
-            .fetch_one(&self.own)
-            .await
-            .map_err(|error| store_error("renew a worker's lease", error))?;
-        Ok(if held { Beat::Held } else { Beat::Lapsed })
+            .bind(millis(worker.lease));
+        let rows = self.rows(beat).await.map_err(failed)?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+        Ok(if row.try_get("held").map_err(failed)? { Beat::Held } else { Beat::Lapsed })
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        let released = sqlx::query(sql::RETIRE).bind(worker.to_string()).execute(&self.own).await;
-        Ok(released.map_err(|error| store_error("retire a worker", error))?.rows_affected())
+        let released = self.rows(sqlx::query(sql::RETIRE).bind(worker.as_uuid())).await;
+        Ok(released.map_err(|error| store_error("retire a worker", error))?.len() as u64)
     }
 
     async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
         for definition in definitions {
-            sqlx::query(sql::DEFINE)
+            let define = sqlx::query(sql::DEFINE)
                 .bind(&definition.fingerprint)
                 .bind(&definition.saga_type)
                 .bind(i64::from(definition.version))
-                .bind(&definition.steps)
-                .execute(&self.own)
-                .await
-                .map_err(|error| store_error("record the saga definitions", error))?;
+                .bind(&definition.steps);
+            self.rows(define).await.map_err(|error| store_error("record the saga definitions", error))?;
         }
         Ok(())
     }
@@ -281,9 +286,9 @@ impl SagaStore for PostgresStore {
     }
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        let ids = self.ids(sqlx::query(sql::OWNED).bind(worker.to_string())).await;
+        let ids = self.ids(sqlx::query(sql::OWNED).bind(worker.as_uuid())).await;
         let ids = ids.map_err(|error| store_error("list a worker's sagas", error))?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+        Ok(ids.into_iter().map(SagaId::from).collect())
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
@@ -309,7 +314,7 @@ impl SagaStore for PostgresStore {
     }
 
     async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        self.journals(texts(ids)).await.map_err(|error| store_error("load sagas", error))
+        self.journals(uuids(ids.iter().copied())).await.map_err(|error| store_error("load sagas", error))
     }
 
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
@@ -321,7 +326,7 @@ impl SagaStore for PostgresStore {
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
         let failed = |error| store_error("list sagas", error);
         let query = sqlx::query(sql::LIST)
-            .bind(filter.before.map(|id| id.to_string()))
+            .bind(filter.before.map(|id| id.as_uuid()))
             .bind(filter.status.map(|status| status.as_str()))
             .bind(&filter.saga_type)
             .bind(if filter.limit == 0 { 100 } else { i64::from(filter.limit) });
@@ -339,13 +344,13 @@ impl StartIn for Postgres {
     {
         Box::pin(async move {
             let row = sqlx::query(sql::INSERT_ONE)
-                .bind(saga.id.to_string())
+                .bind(saga.id.as_uuid())
                 .bind(&saga.business_id)
                 .bind(&saga.saga_type)
                 .bind(&saga.definition)
                 .bind(saga.input.as_json())
                 .bind(&saga.input_hash)
-                .bind(saga.owner.to_string())
+                .bind(saga.owner.as_uuid())
                 .fetch_one(executor)
                 .await;
             row.and_then(|row| inserted(&saga, &row)).map_err(|error| store_error("insert a saga", error))

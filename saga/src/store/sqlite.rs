@@ -2,32 +2,40 @@
 //!
 //! Invariant: what is acknowledged survives a power cut, so the database runs WAL with
 //! `synchronous=FULL`, or the store refuses it. A batch of results is one transaction; a record
-//! that SQLite refuses costs only itself.
+//! that SQLite refuses costs only itself. SQLite has one writer, so one connection of the store writes
+//! everything: tasks queue for it in the order they came, instead of polling for the lock of the file.
 
+mod batch;
+mod schema;
 mod sql;
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{Row as _, Transaction};
-use std::time::Duration;
 
 use super::rows::{self, json_list, store_error};
 use super::{SagaStore, StartIn};
 use crate::error::StoreError;
 use crate::record::{
-    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, SagaId, StepRow, Verdict, Worker, WorkerId,
+    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
+use batch::{Heads, Steps, modifier};
 
-/// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`.
+/// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`. Reads go through the given pool;
+/// one more connection, opened the same way, writes.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    writer: SqlitePool,
 }
 
-/// The schema, one step per version. Never change a step that was released.
-const MIGRATIONS: &[&str] = &[include_str!("sqlite/schema.sql")];
+/// How long a write waits for the writes before it; each of them waits at most for the pool's busy timeout.
+const QUEUE: Duration = Duration::from_secs(60);
 
 impl SqliteStore {
     /// Checks the durability settings of the pool and migrates the tables.
@@ -39,12 +47,19 @@ impl SqliteStore {
     /// If the database is not in WAL mode with `synchronous` FULL or EXTRA, or cannot be migrated.
     pub async fn new(pool: SqlitePool) -> Result<Self, StoreError> {
         check_durability(&pool).await?;
-        migrate(&pool).await.map_err(|error| store_error("migrate the saga tables", error))?;
-        Ok(Self { pool })
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .test_before_acquire(false)
+            .acquire_timeout(QUEUE)
+            .connect_with(pool.connect_options().as_ref().clone())
+            .await
+            .map_err(|error| store_error("open a connection that writes", error))?;
+        schema::migrate(&writer).await?;
+        Ok(Self { pool, writer })
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await
+        self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 
     async fn claim_in(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
@@ -78,12 +93,33 @@ impl SqliteStore {
 
     async fn apply_batch(&self, records: &[Record]) -> Result<Vec<Verdict>, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let mut verdicts = Vec::with_capacity(records.len());
-        for record in records {
-            verdicts.push(apply_one(&mut tx, record).await?);
+        let mut verdicts = write(&mut tx, records, false).await?;
+        let refused: Vec<&Record> =
+            records.iter().filter(|record| !verdicts.contains_key(&record.saga)).collect();
+        if !refused.is_empty() {
+            let ids = json_list(refused.iter().map(|record| record.saga));
+            let mut again = Vec::new();
+            for row in &sqlx::query(sql::POSITIONS).bind(ids).fetch_all(&mut *tx).await? {
+                let saga = id(row)?;
+                let Some(record) = refused.iter().find(|record| record.saga == saga) else { continue };
+                let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
+                let status: String = row.try_get("status")?;
+                if record.epoch == epoch && record.write_no <= write_no {
+                    verdicts.insert(saga, Verdict::Applied(rows::requests(row)?));
+                } else if record.epoch == epoch && record.only_appends() && status == record.from.as_str() {
+                    // Its saga's row has to change after all.
+                    again.push((*record).clone());
+                }
+            }
+            if !again.is_empty() {
+                verdicts.extend(write(&mut tx, &again, true).await?);
+            }
         }
         tx.commit().await?;
-        Ok(verdicts)
+        Ok(records
+            .iter()
+            .map(|record| verdicts.get(&record.saga).cloned().unwrap_or(Verdict::Fenced))
+            .collect())
     }
 
     async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
@@ -114,7 +150,8 @@ impl SqliteStore {
         };
         let Some(row) = done else { return Ok(Intervened::Stale) };
         if let Some(change) = &intervention.change {
-            write_steps(&mut tx, &id, row.try_get("lease_epoch")?, change).await?;
+            let steps = Steps::of_decision(intervention.saga, row.try_get("lease_epoch")?, change);
+            sqlx::query(sql::STEPS_IN).bind(steps.json()?).fetch_all(&mut *tx).await?;
         }
         let after = intervention.change.as_ref().map_or(intervention.before, |change| change.status);
         sqlx::query(sql::AUDIT)
@@ -194,25 +231,6 @@ async fn check_durability(pool: &SqlitePool) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::Error> {
-    // IMMEDIATE: two processes that start together migrate one after the other.
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query("CREATE TABLE IF NOT EXISTS saga_schema (version INTEGER PRIMARY KEY NOT NULL)")
-        .execute(&mut *tx)
-        .await?;
-    let version: i64 = sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM saga_schema")
-        .fetch_one(&mut *tx)
-        .await?
-        .try_get("version")?;
-    for (next, migration) in (1_i64..).zip(MIGRATIONS) {
-        if next > version {
-            sqlx::raw_sql(*migration).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO saga_schema (version) VALUES (?1)").bind(next).execute(&mut *tx).await?;
-        }
-    }
-    tx.commit().await
-}
-
 async fn claimable(
     connection: &mut SqliteConnection,
     request: &ClaimRequest,
@@ -236,74 +254,35 @@ async fn load_all(connection: &mut SqliteConnection, ids: &str) -> Result<Vec<Jo
     Ok(rows::journals(&instances, &steps))
 }
 
-async fn apply_one(connection: &mut SqliteConnection, record: &Record) -> Result<Verdict, sqlx::Error> {
-    let id = record.saga.to_string();
-    let Change { status, resume_status, reason, current_step, unresolved, .. } = &record.change;
-    let applied = sqlx::query(sql::APPLY)
-        .bind(&id)
-        .bind(record.epoch)
-        .bind(record.from.as_str())
-        .bind(record.write_no)
-        .bind(status.as_str())
-        .bind(resume_status.map(|status| status.as_str()))
-        .bind(reason)
-        .bind(current_step)
-        .bind(unresolved)
-        .bind(record.release.map(modifier))
-        .fetch_optional(&mut *connection)
-        .await?;
-    if let Some(row) = applied {
-        write_steps(connection, &id, record.epoch, &record.change).await?;
-        return Ok(Verdict::Applied(rows::requests(&row)?));
-    }
-    let Some(row) = sqlx::query(sql::POSITION).bind(&id).fetch_optional(connection).await? else {
-        return Ok(Verdict::Fenced);
-    };
-    let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
-    let repeated = epoch == record.epoch && write_no >= record.write_no;
-    Ok(if repeated { Verdict::Applied(rows::requests(&row)?) } else { Verdict::Fenced })
-}
-
-async fn write_steps(
+/// The verdicts of those that were written. With `rewrite`, also a mere step forward writes its saga's row.
+async fn write(
     connection: &mut SqliteConnection,
-    id: &str,
-    epoch: i64,
-    change: &Change,
-) -> Result<(), sqlx::Error> {
-    for step in &change.steps {
-        let StepRow { order, name, status, output, evidence, error, .. } = step;
-        sqlx::query(sql::STEP)
-            .bind(id)
-            .bind(order)
-            .bind(name)
-            .bind(status.as_str())
-            .bind(output.as_ref().map(|output| output.as_json()))
-            .bind(error)
-            .bind(step.retries)
-            .bind(step.retries_max)
-            .bind(step.retry_in.map(modifier))
-            .bind(evidence)
-            .bind(step.undo_retries)
-            .bind(step.completion)
-            .bind(&step.key)
-            .bind(&step.resolved_by)
-            .bind(epoch)
-            .execute(&mut *connection)
-            .await?;
+    records: &[Record],
+    rewrite: bool,
+) -> Result<HashMap<SagaId, Verdict>, sqlx::Error> {
+    let (heads, steps) = (Heads::of(records, rewrite), Steps::of(records, rewrite));
+    let mut passed = Vec::new();
+    if !heads.is_empty() {
+        passed = sqlx::query(sql::APPLY).bind(heads.json()?).fetch_all(&mut *connection).await?;
     }
-    Ok(())
+    if !steps.is_empty() {
+        passed.extend(sqlx::query(sql::STEPS_IN).bind(steps.json()?).fetch_all(connection).await?);
+    }
+    passed.iter().map(|row| Ok((id(row)?, Verdict::Applied(rows::requests(row)?)))).collect()
 }
 
-/// A duration as SQLite's time functions take it.
-fn modifier(duration: Duration) -> String {
-    format!("+{}.{:03} seconds", duration.as_secs(), duration.subsec_millis())
+fn id(row: &SqliteRow) -> Result<SagaId, sqlx::Error> {
+    let text: &str = row.try_get("id")?;
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// A record that the database refuses for itself, as opposed to a database that cannot be used.
 fn is_about_the_record(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(|error| error.is_check_violation() || error.is_foreign_key_violation())
+    /// TOOBIG, CONSTRAINT and MISMATCH, in any extension.
+    const ITS_OWN_FAULT: [i32; 3] = [18, 19, 20];
+    let code = error.as_database_error().and_then(|error| error.code());
+    let code = code.and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| ITS_OWN_FAULT.contains(&(code & 0xff)))
 }
 
 #[async_trait]
@@ -327,7 +306,7 @@ impl SagaStore for SqliteStore {
                 .bind(&definition.saga_type)
                 .bind(definition.version)
                 .bind(&definition.steps)
-                .execute(&self.pool)
+                .execute(&self.writer)
                 .await
                 .map_err(|error| store_error("record the saga definitions", error))?;
         }

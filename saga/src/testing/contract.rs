@@ -40,6 +40,8 @@ macro_rules! store_contract {
             a_new_saga_belongs_to_its_starter
             a_result_is_stored_as_it_was_written
             a_repeated_record_is_answered_and_not_applied_again
+            a_step_forward_moves_the_saga_and_nothing_else
+            a_step_forward_of_a_zombie_is_refused
             a_record_of_another_epoch_is_refused
             a_record_from_another_status_is_refused
             each_record_of_a_batch_gets_its_own_verdict

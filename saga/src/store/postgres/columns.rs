@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
+use uuid::Uuid;
 
 use crate::record::{Record, SagaId, StepRow};
 
@@ -15,7 +16,7 @@ pub(super) fn millis(duration: Duration) -> i64 {
 /// The instance side of a batch of records.
 #[derive(Default)]
 pub(super) struct Instances {
-    id: Vec<String>,
+    id: Vec<Uuid>,
     epoch: Vec<i64>,
     write_no: Vec<i64>,
     from: Vec<&'static str>,
@@ -25,14 +26,16 @@ pub(super) struct Instances {
     current_step: Vec<i64>,
     unresolved: Vec<i64>,
     release: Vec<Option<i64>>,
+    appends: Vec<bool>,
 }
 
 impl Instances {
-    pub(super) fn of(records: &[Record]) -> Self {
+    /// With `rewrite`, also a mere step forward writes its saga's row.
+    pub(super) fn of(records: &[Record], rewrite: bool) -> Self {
         let mut columns = Self::default();
         for record in records {
             let change = &record.change;
-            columns.id.push(record.saga.to_string());
+            columns.id.push(record.saga.as_uuid());
             columns.epoch.push(record.epoch);
             columns.write_no.push(record.write_no);
             columns.from.push(record.from.as_str());
@@ -42,6 +45,7 @@ impl Instances {
             columns.current_step.push(change.current_step.into());
             columns.unresolved.push(change.unresolved.into());
             columns.release.push(record.release.map(millis));
+            columns.appends.push(!rewrite && record.only_appends());
         }
         columns
     }
@@ -58,13 +62,14 @@ impl Instances {
             .bind(self.current_step)
             .bind(self.unresolved)
             .bind(self.release)
+            .bind(self.appends)
     }
 }
 
 /// The step side.
 #[derive(Default)]
 pub(super) struct Steps {
-    saga: Vec<String>,
+    saga: Vec<Uuid>,
     order: Vec<i64>,
     name: Vec<String>,
     status: Vec<&'static str>,
@@ -84,7 +89,7 @@ impl Steps {
     pub(super) fn of<'a>(steps: impl Iterator<Item = (SagaId, &'a StepRow)>) -> Self {
         let mut columns = Self::default();
         for (saga, step) in steps {
-            columns.saga.push(saga.to_string());
+            columns.saga.push(saga.as_uuid());
             columns.order.push(step.order.into());
             columns.name.push(step.name.clone());
             columns.status.push(step.status.as_str());

@@ -1,30 +1,33 @@
--- Version 1. Times are UTC text by SQLite's own clock; they compare as text.
-CREATE TABLE saga_instances (
+-- Times are UTC text by SQLite's own clock; they compare as text.
+--
+-- One row per saga, written when it starts, is claimed, turns, stops and ends. A step forward only inserts its own row:
+-- `saga_instances` shows both together.
+CREATE TABLE saga_heads (
     id              TEXT PRIMARY KEY NOT NULL,
     business_id     TEXT NOT NULL,
     business_type   TEXT NOT NULL,
+    definition      TEXT NOT NULL,
+    input           TEXT NOT NULL,
+    input_hash      TEXT NOT NULL,
+    metadata        TEXT NOT NULL DEFAULT '{}',
+    created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    run_at          TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    lease_epoch     INTEGER NOT NULL DEFAULT 1,
+    stalled_claims  INTEGER NOT NULL DEFAULT 0,
+    pause_requested INTEGER NOT NULL DEFAULT 0,
+    cancel_reason   TEXT,
     status          TEXT NOT NULL CHECK (status IN ('pending', 'in_progress', 'committing', 'compensating',
                         'stuck', 'paused', 'completed', 'compensated', 'aborted')),
     current_step    INTEGER NOT NULL DEFAULT 0,
-    error_message   TEXT,
-    metadata        TEXT NOT NULL DEFAULT '{}',
-    created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-    updated_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-    completed_at    TEXT,
-    compensated_at  TEXT,
-    definition      TEXT NOT NULL,
-    resume_status   TEXT,
-    input           TEXT NOT NULL,
-    input_hash      TEXT NOT NULL,
-    owner_id        TEXT,
-    lease_epoch     INTEGER NOT NULL DEFAULT 1,
-    write_no        INTEGER NOT NULL DEFAULT 0,
     unresolved      INTEGER NOT NULL DEFAULT 0,
     row_version     INTEGER NOT NULL DEFAULT 1,
-    stalled_claims  INTEGER NOT NULL DEFAULT 0,
-    cancel_reason   TEXT,
-    pause_requested INTEGER NOT NULL DEFAULT 0,
-    run_at          TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    write_no        INTEGER NOT NULL DEFAULT 0,
+    updated_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    owner_id        TEXT,
+    resume_status   TEXT,
+    error_message   TEXT,
+    completed_at    TEXT,
+    compensated_at  TEXT,
     -- Begins with business_id, so that operators find a saga by it alone.
     UNIQUE (business_id, business_type),
     CONSTRAINT resume_status_iff_stopped CHECK ((status IN ('stuck', 'paused')) = (resume_status IS NOT NULL)),
@@ -33,13 +36,13 @@ CREATE TABLE saga_instances (
         status IN ('pending', 'in_progress', 'committing', 'compensating') OR owner_id IS NULL)
 );
 
-CREATE INDEX saga_instances_due ON saga_instances (run_at)
+-- By owner first: a claim looks only at the sagas of workers that are dead, and at those without one.
+CREATE INDEX saga_heads_active ON saga_heads (owner_id, run_at)
     WHERE status IN ('pending', 'in_progress', 'committing', 'compensating');
-CREATE INDEX saga_instances_owned ON saga_instances (owner_id) WHERE owner_id IS NOT NULL;
-CREATE INDEX saga_instances_waiting_for_people ON saga_instances (status, id) WHERE status IN ('stuck', 'paused');
+CREATE INDEX saga_heads_waiting_for_people ON saga_heads (status, id) WHERE status IN ('stuck', 'paused');
 
 CREATE TABLE saga_steps (
-    saga_id          TEXT NOT NULL REFERENCES saga_instances (id),
+    saga_id          TEXT NOT NULL,
     step_order       INTEGER NOT NULL,
     step_name        TEXT NOT NULL,
     status           TEXT NOT NULL CHECK (status IN ('executing', 'succeeded', 'failed', 'unknown', 'skipped',
@@ -57,8 +60,20 @@ CREATE TABLE saga_steps (
     idempotency_key  TEXT NOT NULL,
     resolved_by      TEXT,
     lease_epoch      INTEGER NOT NULL,
+    write_no         INTEGER NOT NULL,
     PRIMARY KEY (saga_id, step_order)
 ) WITHOUT ROWID;
+
+-- For people and their tools. A saga is at its last step row; nothing else need be written for a step forward.
+CREATE VIEW saga_instances AS
+SELECT h.id, h.business_id, h.business_type, h.status,
+    max(h.current_step, (SELECT COALESCE(max(s.step_order), 0) FROM saga_steps s WHERE s.saga_id = h.id)) AS current_step,
+    h.error_message, h.metadata, h.created_at,
+    max(h.updated_at, COALESCE((SELECT s.executed_at FROM saga_steps s WHERE s.saga_id = h.id
+                                ORDER BY s.step_order DESC LIMIT 1), h.updated_at)) AS updated_at,
+    h.completed_at, h.compensated_at, h.definition, h.resume_status, h.input, h.input_hash, h.owner_id, h.lease_epoch,
+    h.unresolved, h.row_version, h.stalled_claims, h.cancel_reason, h.pause_requested, h.run_at
+FROM saga_heads h;
 
 CREATE TABLE saga_workers (
     worker_id    TEXT PRIMARY KEY NOT NULL,

@@ -1,7 +1,7 @@
 //! The statements. `now` is always SQLite's; durations arrive as modifiers such as `+2.500 seconds`.
 
 pub(super) const INSERT: &str = "\
-INSERT INTO saga_instances (id, business_id, business_type, status, definition, input, input_hash, owner_id)
+INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
 VALUES (?1, ?2, ?3, 'in_progress', ?4, ?5, ?6, ?7)
 ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
 RETURNING id, input_hash";
@@ -20,9 +20,9 @@ pub(super) const FORGET_DEAD_WORKERS: &str = "\
 DELETE FROM saga_workers WHERE expires_at < strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')";
 
 pub(super) const RELEASE_ALL: &str = "\
-UPDATE saga_instances SET owner_id = NULL, stalled_claims = 0, row_version = row_version + 1,
+UPDATE saga_heads SET owner_id = NULL, stalled_claims = 0, row_version = row_version + 1,
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
-WHERE owner_id = ?1";
+WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
 
 pub(super) const RETIRE: &str = "DELETE FROM saga_workers WHERE worker_id = ?1";
 
@@ -30,26 +30,38 @@ pub(super) const DEFINE: &str = "\
 INSERT INTO saga_definitions (fingerprint, saga_type, version, steps) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (fingerprint) DO UPDATE SET seen_at = strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
-/// A cheap look without the write lock: most polls find nothing.
+/// A cheap look without the write lock: most polls find nothing. It goes from owner to owner of the index, not from
+/// saga to saga: what living workers drive costs nothing.
 pub(super) const CLAIMABLE: &str = "\
-SELECT id FROM saga_instances
-WHERE status IN ('pending', 'in_progress', 'committing', 'compensating')
+WITH RECURSIVE owners (owner_id) AS (
+    SELECT min(owner_id) FROM saga_heads
+    WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(h.owner_id) FROM saga_heads h
+            WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id > o.owner_id)
+    FROM owners o WHERE o.owner_id IS NOT NULL)
+SELECT id, run_at FROM saga_heads
+WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NULL
   AND run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
-  AND (owner_id IS NULL
-       OR NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = saga_instances.owner_id
-                      AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))
-       OR (owner_id = ?1 AND id IN (SELECT value FROM json_each(?2))))
   AND business_type || ' ' || definition IN (SELECT value FROM json_each(?3))
+UNION
+SELECT h.id, h.run_at FROM owners o CROSS JOIN saga_heads h
+WHERE h.owner_id = o.owner_id AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
+  AND h.run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
+  AND (NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id
+                   AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))
+       OR (o.owner_id = ?1 AND h.id IN (SELECT value FROM json_each(?2))))
+  AND h.business_type || ' ' || h.definition IN (SELECT value FROM json_each(?3))
 ORDER BY run_at LIMIT ?4";
 
 /// A worker that takes its own saga back is alive, so that claim does not count as stalled.
 pub(super) const CLAIM: &str = "\
-UPDATE saga_instances SET
+UPDATE saga_heads SET
     lease_epoch = lease_epoch + 1, write_no = 0, row_version = row_version + 1,
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
     resume_status = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN status END,
-    error_message = CASE WHEN stalled_claims >= ?3
-        THEN 'poison: ' || stalled_claims || ' claims in a row ended without progress; see what its step does to the worker, then resume'
+    error_message = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2
+        THEN COALESCE(error_message || '; ', '') || 'poison: ' || stalled_claims || ' claims in a row ended without progress; see what its step does to the worker, then resume'
         ELSE error_message END,
     status = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN 'paused' WHEN status = 'pending' THEN 'in_progress' ELSE status END,
     owner_id = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN NULL ELSE ?2 END,
@@ -57,18 +69,25 @@ UPDATE saga_instances SET
 WHERE id IN (SELECT value FROM json_each(?1))
 RETURNING id, status";
 
-pub(super) const OWNED: &str = "SELECT id FROM saga_instances WHERE owner_id = ?1";
+pub(super) const OWNED: &str = "\
+SELECT id FROM saga_heads
+WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
 
+/// Where a saga is: its own row, or a step row that was inserted since.
 pub(super) const INSTANCES: &str = "\
-SELECT id, business_type, business_id, definition, status, resume_status, error_message, current_step, input,
-    input_hash, owner_id, lease_epoch, write_no, unresolved, row_version, stalled_claims, cancel_reason,
-    pause_requested, CAST((julianday('now') - julianday(created_at)) * 86400000 AS INTEGER) AS age_ms
-FROM saga_instances WHERE id IN (SELECT value FROM json_each(?1))";
+SELECT h.id, h.business_type, h.business_id, h.definition, h.status, h.resume_status, h.error_message,
+    max(h.current_step, (SELECT COALESCE(max(s.step_order), 0) FROM saga_steps s WHERE s.saga_id = h.id)) AS current_step,
+    h.input, h.input_hash, h.owner_id, h.lease_epoch,
+    max(h.write_no, (SELECT COALESCE(max(s.write_no), 0) FROM saga_steps s
+                     WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch)) AS write_no,
+    h.unresolved, h.row_version, h.stalled_claims, h.cancel_reason, h.pause_requested,
+    CAST((julianday('now') - julianday(h.created_at)) * 86400000 AS INTEGER) AS age_ms
+FROM saga_heads h WHERE h.id IN (SELECT value FROM json_each(?1))";
 
-pub(super) const FIND: &str = "SELECT id FROM saga_instances WHERE business_id = ?1 AND business_type = ?2";
+pub(super) const FIND: &str = "SELECT id FROM saga_heads WHERE business_id = ?1 AND business_type = ?2";
 
 pub(super) const LIST: &str = "\
-SELECT id FROM saga_instances
+SELECT id FROM saga_heads
 WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR business_type = ?3)
 ORDER BY id DESC LIMIT ?4";
 
@@ -78,40 +97,63 @@ SELECT saga_id, step_order, step_name, status, result, error_message, retry_coun
     CAST((julianday(next_retry_at) - julianday('now')) * 86400000 AS INTEGER) AS retry_in_ms
 FROM saga_steps WHERE saga_id IN (SELECT value FROM json_each(?1)) ORDER BY saga_id, step_order";
 
+/// The rows of sagas, for the records of a batch that are more than a step forward.
 pub(super) const APPLY: &str = "\
-UPDATE saga_instances SET
-    status = ?5, resume_status = ?6, error_message = ?7, current_step = ?8, unresolved = ?9, write_no = ?4,
-    row_version = row_version + 1, stalled_claims = 0, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
-    owner_id = CASE WHEN ?10 IS NULL AND ?5 IN ('pending', 'in_progress', 'committing', 'compensating') THEN owner_id END,
-    pause_requested = CASE WHEN ?5 IN ('pending', 'in_progress', 'committing', 'compensating') THEN pause_requested ELSE 0 END,
-    run_at = CASE WHEN ?10 IS NULL THEN run_at ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', ?10) END,
-    completed_at = CASE WHEN ?5 = 'completed' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE completed_at END,
-    compensated_at = CASE WHEN ?5 = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE compensated_at END
-WHERE id = ?1 AND lease_epoch = ?2 AND status = ?3 AND write_no < ?4
-RETURNING cancel_reason, pause_requested";
+UPDATE saga_heads SET
+    status = r.status, resume_status = r.resume, error_message = r.reason, current_step = r.current_step,
+    unresolved = r.unresolved, write_no = r.write_no, row_version = row_version + 1, stalled_claims = 0,
+    updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
+    owner_id = CASE WHEN r.release IS NULL AND r.status IN ('pending', 'in_progress', 'committing', 'compensating') THEN owner_id END,
+    pause_requested = CASE WHEN r.status IN ('pending', 'in_progress', 'committing', 'compensating') THEN pause_requested ELSE 0 END,
+    run_at = CASE WHEN r.release IS NULL THEN run_at ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', r.release) END,
+    completed_at = CASE WHEN r.status = 'completed' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE completed_at END,
+    compensated_at = CASE WHEN r.status = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE compensated_at END
+FROM (SELECT value ->> 'saga' AS saga, value ->> 'epoch' AS epoch, value ->> 'write_no' AS write_no,
+          value ->> 'from' AS was, value ->> 'status' AS status, value ->> 'resume' AS resume,
+          value ->> 'reason' AS reason, value ->> 'current_step' AS current_step,
+          value ->> 'unresolved' AS unresolved, value ->> 'release' AS release
+      FROM json_each(?1)) r
+WHERE id = r.saga AND lease_epoch = r.epoch AND saga_heads.status = r.was AND saga_heads.write_no < r.write_no
+RETURNING id, cancel_reason, pause_requested";
 
-pub(super) const POSITION: &str = "\
-SELECT lease_epoch, write_no, cancel_reason, pause_requested FROM saga_instances WHERE id = ?1";
+pub(super) const POSITIONS: &str = "\
+SELECT h.id, h.lease_epoch, h.status, h.cancel_reason, h.pause_requested,
+    max(h.write_no, (SELECT COALESCE(max(s.write_no), 0) FROM saga_steps s
+                     WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch)) AS write_no
+FROM saga_heads h WHERE h.id IN (SELECT value FROM json_each(?1))";
 
-pub(super) const STEP: &str = "\
+/// The step rows of a batch: those of sagas whose row was just written, or decided on, with this number, and mere
+/// steps forward, which are fenced here. A step row is never taken back to an older write.
+pub(super) const STEPS_IN: &str = "\
 INSERT INTO saga_steps (saga_id, step_order, step_name, status, result, error_message, retry_count,
     max_retry_count, next_retry_at, executed_at, compensated_at, evidence, undo_retry_count, completion_no,
-    idempotency_key, resolved_by, lease_epoch)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
-    CASE WHEN ?9 IS NULL THEN NULL ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', ?9) END,
-    CASE WHEN ?4 = 'succeeded' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') END,
-    CASE WHEN ?4 = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') END,
-    ?10, ?11, ?12, ?13, ?14, ?15)
+    idempotency_key, resolved_by, lease_epoch, write_no)
+SELECT h.id, s.value ->> 'order', s.value ->> 'name', s.value ->> 'status', s.value ->> 'output', s.value ->> 'error',
+    s.value ->> 'retries', s.value ->> 'retries_max',
+    CASE WHEN s.value ->> 'retry_in' IS NOT NULL
+        THEN strftime('%Y-%m-%d %H:%M:%f', 'now', s.value ->> 'retry_in') END,
+    CASE WHEN s.value ->> 'status' = 'succeeded' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') END,
+    CASE WHEN s.value ->> 'status' = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') END,
+    s.value ->> 'evidence', s.value ->> 'undo_retries', s.value ->> 'completion', s.value ->> 'key',
+    s.value ->> 'resolved_by', h.lease_epoch, s.value ->> 'write_no'
+FROM json_each(?1) s CROSS JOIN saga_heads h
+WHERE h.id = s.value ->> 'saga' AND h.lease_epoch = s.value ->> 'epoch'
+  AND CASE WHEN s.value ->> 'appends_to' IS NULL THEN h.write_no = s.value ->> 'write_no'
+      ELSE h.status = s.value ->> 'appends_to' AND h.write_no < s.value ->> 'write_no'
+          AND h.error_message IS NULL AND h.unresolved = 0 AND h.stalled_claims = 0 END
 ON CONFLICT (saga_id, step_order) DO UPDATE SET
     status = excluded.status, result = excluded.result, error_message = excluded.error_message,
     retry_count = excluded.retry_count, max_retry_count = excluded.max_retry_count,
     next_retry_at = excluded.next_retry_at, executed_at = COALESCE(saga_steps.executed_at, excluded.executed_at),
     compensated_at = COALESCE(saga_steps.compensated_at, excluded.compensated_at), evidence = excluded.evidence,
     undo_retry_count = excluded.undo_retry_count, completion_no = excluded.completion_no,
-    resolved_by = excluded.resolved_by, lease_epoch = excluded.lease_epoch";
+    resolved_by = excluded.resolved_by, lease_epoch = excluded.lease_epoch, write_no = excluded.write_no
+WHERE (saga_steps.lease_epoch, saga_steps.write_no) < (excluded.lease_epoch, excluded.write_no)
+RETURNING saga_id AS id, (SELECT h.cancel_reason FROM saga_heads h WHERE h.id = saga_id) AS cancel_reason,
+    (SELECT h.pause_requested FROM saga_heads h WHERE h.id = saga_id) AS pause_requested";
 
 pub(super) const DECIDE: &str = "\
-UPDATE saga_instances SET
+UPDATE saga_heads SET
     status = ?3, resume_status = ?4, error_message = ?5, current_step = ?6, unresolved = ?7,
     lease_epoch = lease_epoch + 1, write_no = 0, row_version = row_version + 1, stalled_claims = 0,
     owner_id = NULL, pause_requested = 0, run_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
@@ -120,7 +162,7 @@ WHERE id = ?1 AND row_version = ?2
 RETURNING lease_epoch";
 
 pub(super) const REQUEST: &str = "\
-UPDATE saga_instances SET
+UPDATE saga_heads SET
     cancel_reason = COALESCE(?3, cancel_reason), pause_requested = pause_requested OR ?4,
     row_version = row_version + 1, run_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Violation;
 use super::scene::{
-    LONG, Result, apply, change, check, claim_by, is_applied, load, new_saga, record, saga, step, worker,
+    LONG, Result, apply, change, check, claim_by, forward, is_applied, load, new_saga, record, saga, step,
+    worker,
 };
 use crate::machine::{Status, StepStatus};
 use crate::record::{Beat, Inserted, Intervened, Intervention, ListFilter, Verdict, Worker, WorkerId};
@@ -73,8 +74,51 @@ clauses! {
         let version = load(store, id).await?.instance.row_version;
         let again = apply(store, record(id, 1, 1)).await?;
         check(is_applied(&first) && is_applied(&again), || format!("{first:?}, then {again:?}"))?;
-        let after = load(store, id).await?.instance.row_version;
-        check(version == after, || format!("the row went from version {version} to {after}"))
+        let after = load(store, id).await?.instance;
+        check(version == after.row_version, || format!("version {version} became {}", after.row_version))?;
+        check(after.write_no == 1, || format!("it was taken for write number {}", after.write_no))
+    }
+
+    /// A step forward adds its row, moves the saga to that step, and makes no decision of an operator stale.
+    a_step_forward_moves_the_saga_and_nothing_else(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let before = load(store, id).await?.instance;
+        for n in 1..=2_u32 {
+            for _lost_answer in 0..2 {
+                let verdict = apply(store, forward(id, 1, n)).await?;
+                check(is_applied(&verdict), || format!("step {n}: {verdict:?}"))?;
+            }
+            let after = load(store, id).await?;
+            let seen = (after.instance.current_step, after.instance.write_no, after.steps.len());
+            check(seen == (n, n.into(), n as usize), || format!("after step {n}: {seen:?}"))?;
+            let version = after.instance.row_version;
+            check(version == before.row_version, || format!("version {} became {version}", before.row_version))?;
+        }
+        let verdict = apply(store, forward(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("a late repetition: {verdict:?}"))?;
+        let listed = store.list(&ListFilter::default()).await?;
+        let at = listed.first().map(|instance| instance.current_step);
+        check(at == Some(2), || format!("it is listed at step {at:?}"))
+    }
+
+    /// A step forward is fenced like any other write.
+    a_step_forward_of_a_zombie_is_refused(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let id = saga(store, dead, "B-1").await?;
+        let verdict = apply(store, forward(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let claimed = store.claim(&claim_by(me)).await?;
+        let seen: Vec<_> = claimed.iter().map(|found| (found.instance.write_no, found.steps.len())).collect();
+        check(seen == [(0, 1)], || format!("claimed with {seen:?}"))?;
+        let verdict = apply(store, forward(id, 1, 2)).await?;
+        check(verdict == Verdict::Fenced, || format!("the zombie's write: {verdict:?}"))?;
+        let mut other = forward(id, 2, 1);
+        (other.from, other.change.status) = (Status::Committing, Status::Committing);
+        let verdict = apply(store, other).await?;
+        check(verdict == Verdict::Fenced, || format!("from a status it has not: {verdict:?}"))?;
+        let steps = load(store, id).await?.steps.len();
+        check(steps == 1, || format!("{steps} step rows"))
     }
 
     /// Only the epoch that the row has may write.
@@ -215,7 +259,10 @@ clauses! {
 
     /// At the limit the claim itself pauses the saga, and hands it to nobody.
     a_saga_that_makes_no_progress_is_parked_by_the_claim(store) {
-        let id = saga(store, WorkerId::generate(), "B-1").await?;
+        let me = worker(store, Duration::ZERO).await?;
+        let id = saga(store, me, "B-1").await?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
         for _ in 0..5 {
             let dying = worker(store, Duration::ZERO).await?;
             let claimed = store.claim(&claim_by(dying)).await?.len();
@@ -227,7 +274,7 @@ clauses! {
         let found = load(store, id).await?.instance;
         let seen = (found.status, found.resume_status, found.owner);
         check(seen == (Status::Paused, Some(Status::InProgress), None), || format!("{seen:?}"))?;
-        let told = found.reason.as_deref().is_some_and(|reason| reason.contains("poison"));
+        let told = found.reason.as_deref().is_some_and(|reason| reason.starts_with("because; poison"));
         check(told, || format!("its reason is {:?}", found.reason))
     }
 
@@ -251,7 +298,9 @@ clauses! {
             let dying = worker(store, Duration::ZERO).await?;
             let claimed = store.claim(&claim_by(dying)).await?.len();
             check(claimed == 1, || format!("it was parked in round {round}"))?;
-            let verdict = apply(store, record(id, round + 2, 1)).await?;
+            // The second claim and later ones see a mere step forward.
+            let progress = if round == 0 { record(id, 2, 1) } else { forward(id, round + 2, 1) };
+            let verdict = apply(store, progress).await?;
             check(is_applied(&verdict), || format!("{verdict:?}"))?;
         }
         Ok(())

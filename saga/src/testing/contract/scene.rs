@@ -96,6 +96,13 @@ pub(super) fn record(saga: SagaId, epoch: i64, write_no: i64) -> Record {
     Record { saga, epoch, write_no, from: Status::InProgress, change, release: None }
 }
 
+/// A mere step forward, as the engine writes most of the time.
+pub(super) fn forward(saga: SagaId, epoch: i64, order: u32) -> Record {
+    let mut change = change(Status::InProgress, vec![step(order, StepStatus::Succeeded)]);
+    (change.reason, change.current_step) = (None, order);
+    Record { saga, epoch, write_no: order.into(), from: Status::InProgress, change, release: None }
+}
+
 pub(super) async fn apply(store: &dyn SagaStore, record: Record) -> Result<Verdict> {
     let mut verdicts = store.apply(&[record]).await?;
     check(verdicts.len() == 1, || format!("one record was answered by {} verdicts", verdicts.len()))?;

@@ -1,0 +1,65 @@
+//! Which tables a worker can use, for both databases.
+//!
+//! Invariant: a worker uses the tables of its own version or of the next one, so that old and new workers run beside
+//! each other while a release is rolled out.
+
+use crate::error::StoreError;
+
+/// The version of the tables that were found; 0 if there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version(pub(super) i64);
+
+impl Version {
+    /// The tables of the first release. Version 1 was never released.
+    pub(super) const FIRST: i64 = 2;
+
+    /// The steps that are missing, with the version that each leads to.
+    pub(super) fn steps_to_newest(
+        self,
+        steps: &[&'static str],
+    ) -> Result<Vec<(i64, &'static str)>, StoreError> {
+        let refused = |why: String| Err(StoreError::not_applied("use the saga tables", why));
+        let all: Vec<(i64, &'static str)> = (Self::FIRST..).zip(steps.iter().copied()).collect();
+        let newest = all.last().map_or(Self::FIRST, |(version, _)| *version);
+        match self.0 {
+            0 => Ok(all),
+            1 => refused(
+                "they were made by a version before the first release; drop saga_schema, saga_instances, saga_steps, \
+                 saga_workers, saga_definitions and saga_audit, and start again"
+                    .into(),
+            ),
+            found if found > newest + 1 => refused(format!(
+                "they have version {found}, and this program knows {newest}: deploy a newer one"
+            )),
+            found => Ok(all.into_iter().filter(|(version, _)| *version > found).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: &[&str] = &["two", "three"];
+
+    #[test]
+    fn only_what_is_missing_is_done() {
+        let steps = |found| Version(found).steps_to_newest(STEPS).map_err(|error| error.to_string());
+        assert_eq!(steps(0), Ok(vec![(2, "two"), (3, "three")]));
+        assert_eq!(steps(2), Ok(vec![(3, "three")]));
+        assert_eq!(steps(3), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_tables_of_the_next_release_are_used_and_those_of_a_later_one_are_not() {
+        assert!(Version(4).steps_to_newest(STEPS).is_ok_and(|steps| steps.is_empty()));
+        let refused = Version(5).steps_to_newest(STEPS).map_err(|error| error.to_string());
+        assert!(refused.is_err_and(|error| error.contains("deploy a newer one")));
+    }
+
+    #[test]
+    fn tables_that_were_never_released_are_refused_with_the_remedy() {
+        let refused = Version(1).steps_to_newest(STEPS).map_err(|error| error.to_string());
+        assert!(refused.is_err_and(|error| error.contains("drop saga_schema")));
+    }
+}

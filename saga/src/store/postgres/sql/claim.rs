@@ -1,0 +1,66 @@
+//! Who owns which saga.
+
+/// A worker that takes its own saga back is alive, so that claim does not count as stalled.
+///
+/// Looks first and locks second: a row that changed in between is looked at again by the lock, but
+/// the workers are not, so the new owner of a changed row could seem dead. Whatever moved since it
+/// was seen is left for the next look. More are seen than locked, because others lock some of them.
+///
+/// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing.
+pub(in super::super) const CLAIM: &str = "\
+WITH RECURSIVE owners AS (
+    (SELECT owner_id FROM saga_heads
+     WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NOT NULL
+     ORDER BY owner_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT h.owner_id FROM saga_heads h
+            WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id > o.owner_id
+            ORDER BY h.owner_id LIMIT 1)
+    FROM owners o WHERE o.owner_id IS NOT NULL),
+dead AS MATERIALIZED (
+    SELECT o.owner_id FROM owners o
+    WHERE o.owner_id IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id AND w.expires_at > clock_timestamp())),
+due AS (
+    (SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
+     WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
+       AND h.run_at <= now() AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+     ORDER BY h.run_at LIMIT 4 * $4)
+    UNION ALL
+    SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
+        SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
+        WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
+          AND h.run_at <= now() AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+        ORDER BY h.run_at LIMIT 4 * $4) of_dead
+    UNION ALL
+    SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
+    WHERE h.id = ANY ($2::uuid[]) AND h.owner_id = $1 AND h.run_at <= now()
+      AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
+      AND h.business_type || ' ' || h.definition = ANY ($3::text[])),
+seen AS MATERIALIZED (SELECT DISTINCT ON (run_at, id) id, row_version FROM due ORDER BY run_at, id LIMIT 4 * $4),
+locked AS (
+    SELECT h.id, h.stalled_claims >= $5 AND h.owner_id IS DISTINCT FROM $1 AS poison
+    FROM seen JOIN saga_heads h ON h.id = seen.id
+    WHERE h.row_version = seen.row_version LIMIT $4 FOR UPDATE OF h SKIP LOCKED)
+UPDATE saga_heads h SET
+    lease_epoch = h.lease_epoch + 1, write_no = 0, row_version = h.row_version + 1, updated_at = clock_timestamp(),
+    resume_status = CASE WHEN l.poison THEN h.status END,
+    error_message = CASE WHEN l.poison
+        THEN COALESCE(h.error_message || '; ', '') || 'poison: ' || h.stalled_claims
+            || ' claims in a row ended without progress; see what its step does to the worker, then resume'
+        ELSE h.error_message END,
+    status = CASE WHEN l.poison THEN 'paused' WHEN h.status = 'pending' THEN 'in_progress' ELSE h.status END,
+    owner_id = CASE WHEN l.poison THEN NULL ELSE $1 END,
+    stalled_claims = h.stalled_claims + (NOT l.poison AND h.owner_id IS DISTINCT FROM $1)::int
+FROM locked l WHERE h.id = l.id
+RETURNING h.id, h.status";
+
+pub(in super::super) const OWNED: &str = "\
+SELECT id FROM saga_heads
+WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
+
+pub(in super::super) const RETIRE: &str = "\
+WITH gone AS (DELETE FROM saga_workers WHERE worker_id = $1)
+UPDATE saga_heads SET owner_id = NULL, stalled_claims = 0, row_version = row_version + 1, updated_at = clock_timestamp()
+WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
+RETURNING id";
