@@ -141,8 +141,7 @@ where
     let ending = Ending {
         session,
         hooks,
-        // A token settles the question better than the server's memory of transaction ids.
-        mark: mark.filter(|_| job.token.is_none()),
+        mark,
         pool: job.pool.clone(),
         label: job.settings.label,
         read_only: job.settings.read_only,
@@ -162,11 +161,14 @@ where
 async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
     let connection = job.pool.acquire().await.map_err(|error| Attempt::Failed(Error::Pool(error)))?;
     let mut session = Session::new(connection);
-    match session.begin(&job.settings).await {
+    let settings = &job.settings;
+    // A token settles the question better than the server's memory of transaction ids.
+    let marked = settings.policy.look_up_lost_commits && !settings.read_only && job.token.is_none();
+    match session.begin(settings, marked).await {
         Ok(mark) => Ok((session, mark)),
         Err(error) => {
             let failure = Failure::read(&error, DB::classify);
-            let again = job.settings.policy.retries(failure.class());
+            let again = settings.policy.retries(failure.class());
             abandon(session, &failure).await;
             Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) })
         }

@@ -5,11 +5,14 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use sqlx::error::DatabaseError;
 use sqlx::{Decode, Either, Execute, SqlStr, Type};
 
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod forward;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
@@ -71,6 +74,9 @@ pub enum Claim {
 pub trait Driver: sqlx::Database {
     /// The table of tokens, for [`Once`](crate::Once).
     const TOKENS: &'static str;
+    /// Deletes the tokens behind `$1` up to `$2` whose run began more than `$3` milliseconds ago, by
+    /// the database's clock.
+    const PURGE: &'static str;
     /// Brings the session to a state without a transaction, from any state.
     const ROLLBACK: &'static str;
 
@@ -110,11 +116,16 @@ pub trait Driver: sqlx::Database {
     /// COMMIT would be answered by a silent ROLLBACK there.
     fn commit_text(read_only: bool) -> &'static str;
 
-    /// Opens the transaction in one round trip, with its isolation and timeouts.
+    /// Opens the transaction in one round trip, with its isolation and timeouts; `marked` asks for
+    /// what a lost COMMIT can be looked up by.
     fn begin<'e>(
         connection: &'e mut Self::Connection,
         settings: &'e Settings,
+        marked: bool,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>>;
+
+    /// Whether the error says that a table or a column is not there.
+    fn names_nothing(error: &dyn DatabaseError) -> bool;
 
     /// The meaning of an error code of this database.
     fn classify(code: &str) -> Class;
@@ -146,4 +157,12 @@ pub trait Driver: sqlx::Database {
         token: &'e str,
         result: &'e str,
     ) -> BoxFuture<'e, Result<(), sqlx::Error>>;
+
+    /// Walks over the next tokens behind `after`, deletes those whose run began longer ago, and says
+    /// where it stopped and how many it deleted; `None` at the end.
+    fn purge_step<'e>(
+        connection: &'e mut Self::Connection,
+        after: &'e str,
+        age_ms: i64,
+    ) -> BoxFuture<'e, Result<Option<(String, u64)>, sqlx::Error>>;
 }

@@ -86,6 +86,7 @@ where
     let mut last: Option<Failure> = None;
     loop {
         attempts += 1;
+        telemetry::attempt(job.settings.label);
         let late = |attempts, last| Error::Deadline { attempts, deadline: policy.deadline, last };
         let failure = match attempt(&job, body.clone(), attempts, limit, &mut question).await {
             Attempt::Done(value) => return Ok(value),

@@ -42,8 +42,12 @@ impl<DB: Backend> Session<DB> {
     }
 
     /// Opens the transaction.
-    pub(crate) async fn begin(&mut self, settings: &Settings) -> Result<Option<Mark>, sqlx::Error> {
-        DB::begin(self.connection(), settings).await
+    pub(crate) async fn begin(
+        &mut self,
+        settings: &Settings,
+        marked: bool,
+    ) -> Result<Option<Mark>, sqlx::Error> {
+        DB::begin(self.connection(), settings, marked).await
     }
 
     /// The connection.

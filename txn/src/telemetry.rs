@@ -5,6 +5,16 @@ use std::time::Duration;
 use crate::classify::Failure;
 use crate::error::ErrorKind;
 
+/// An attempt begins.
+pub(crate) fn attempt(label: &'static str) {
+    metrics::counter!("probity_txn_attempts_total", "label" => label).increment(1);
+}
+
+/// A locking statement was answered, granted or not; without contention this is its round trip.
+pub(crate) fn lock_wait(label: &'static str, waited: Duration) {
+    metrics::histogram!("probity_txn_lock_wait_seconds", "label" => label).record(waited);
+}
+
 /// An attempt ended and another one follows.
 pub(crate) fn again(label: &'static str, attempt: u32, failure: Option<&Failure>, pause: Duration) {
     let class = failure.map_or("unavailable", |failure| failure.class().name());

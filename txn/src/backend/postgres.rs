@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::BoxStream;
-use sqlx::{Decode, Describe, Execute, Executor, PgConnection, Postgres, Row as _, SqlStr, Type};
+use sqlx::error::DatabaseError;
+use sqlx::{PgConnection, Postgres};
 
-use super::{Backend, Claim, Driver, Fate, Mark, Step, tokens};
+use super::forward::forward_to_sqlx;
+use super::{Backend, Driver, Fate, Mark};
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
 
@@ -22,38 +23,10 @@ impl Driver for Postgres {
     created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 )";
     const ROLLBACK: &'static str = "ROLLBACK";
+    const PURGE: &'static str = "DELETE FROM probity_txn_tokens WHERE token > $1 AND token <= $2
+    AND created_at < now() - $3::bigint * interval '1 millisecond'";
 
-    fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut PgConnection, query: E) -> BoxStream<'e, Step<Self>>
-    where
-        E: Execute<'q, Self> + 'q,
-    {
-        connection.fetch_many(query)
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(
-        connection: &'e mut PgConnection,
-        query: E,
-    ) -> BoxFuture<'e, Result<Option<Self::Row>, sqlx::Error>>
-    where
-        E: Execute<'q, Self> + 'q,
-    {
-        connection.fetch_optional(query)
-    }
-
-    fn prepare_with<'e>(
-        connection: &'e mut PgConnection,
-        sql: SqlStr,
-        parameters: &'e [Self::TypeInfo],
-    ) -> BoxFuture<'e, Result<Self::Statement, sqlx::Error>> {
-        connection.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(
-        connection: &'e mut PgConnection,
-        sql: SqlStr,
-    ) -> BoxFuture<'e, Result<Describe<Self>, sqlx::Error>> {
-        Executor::describe(connection, sql)
-    }
+    forward_to_sqlx!(PgConnection);
 
     fn supports(_isolation: Isolation) -> bool {
         true
@@ -73,8 +46,14 @@ impl Driver for Postgres {
     fn begin<'e>(
         connection: &'e mut PgConnection,
         settings: &'e Settings,
+        marked: bool,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
-        fate::begin(connection, preamble(settings), settings).boxed()
+        fate::begin(connection, preamble(settings), marked).boxed()
+    }
+
+    // undefined_table, undefined_column
+    fn names_nothing(error: &dyn DatabaseError) -> bool {
+        matches!(error.code().as_deref(), Some("42P01" | "42703"))
     }
 
     fn classify(code: &str) -> Class {
@@ -90,45 +69,6 @@ impl Driver for Postgres {
         mark: &'e Mark,
     ) -> BoxFuture<'e, Result<Fate, sqlx::Error>> {
         fate::look_up(connection, mark).boxed()
-    }
-
-    fn first_column<'r, T>(row: &'r Self::Row) -> Result<T, sqlx::Error>
-    where
-        T: Decode<'r, Self> + Type<Self>,
-    {
-        row.try_get(0)
-    }
-
-    fn claim_token<'e>(
-        connection: &'e mut Self::Connection,
-        token: &'e str,
-        label: &'e str,
-    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
-        async move {
-            let inserted =
-                sqlx::query(tokens::INSERT).bind(token).bind(label).execute(&mut *connection).await?;
-            if inserted.rows_affected() == 1 {
-                return Ok(Claim::Fresh);
-            }
-            let row = sqlx::query(tokens::SELECT).bind(token).fetch_optional(connection).await?;
-            match row {
-                Some(row) => Ok(Claim::Stored { label: row.try_get(0)?, result: row.try_get(1)? }),
-                None => Ok(Claim::Moving),
-            }
-        }
-        .boxed()
-    }
-
-    fn store_result<'e>(
-        connection: &'e mut Self::Connection,
-        token: &'e str,
-        result: &'e str,
-    ) -> BoxFuture<'e, Result<(), sqlx::Error>> {
-        async move {
-            sqlx::query(tokens::STORE).bind(token).bind(result).execute(connection).await?;
-            Ok(())
-        }
-        .boxed()
     }
 }
 

@@ -1,10 +1,11 @@
 //! SQLite: one writer, so a transaction takes the write lock at BEGIN and never has to upgrade.
 
 use futures_util::future::{self, BoxFuture, FutureExt};
-use futures_util::stream::BoxStream;
-use sqlx::{Decode, Describe, Execute, Executor, Row as _, SqlStr, Sqlite, SqliteConnection, Type};
+use sqlx::error::DatabaseError;
+use sqlx::{Executor as _, Sqlite, SqliteConnection};
 
-use super::{Backend, Claim, Driver, Fate, Mark, Step, tokens};
+use super::forward::forward_to_sqlx;
+use super::{Backend, Driver, Fate, Mark};
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
 
@@ -21,37 +22,10 @@ impl Driver for Sqlite {
     // error). The savepoint opens a transaction in that case, so this succeeds from every state.
     const ROLLBACK: &'static str = "SAVEPOINT probity_end; ROLLBACK; PRAGMA query_only = 0";
 
-    fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut SqliteConnection, query: E) -> BoxStream<'e, Step<Self>>
-    where
-        E: Execute<'q, Self> + 'q,
-    {
-        connection.fetch_many(query)
-    }
+    const PURGE: &'static str = "DELETE FROM probity_txn_tokens WHERE token > $1 AND token <= $2
+    AND created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || ($3 / 1000.0) || ' seconds')";
 
-    fn fetch_optional<'e, 'q: 'e, E>(
-        connection: &'e mut SqliteConnection,
-        query: E,
-    ) -> BoxFuture<'e, Result<Option<Self::Row>, sqlx::Error>>
-    where
-        E: Execute<'q, Self> + 'q,
-    {
-        connection.fetch_optional(query)
-    }
-
-    fn prepare_with<'e>(
-        connection: &'e mut SqliteConnection,
-        sql: SqlStr,
-        parameters: &'e [Self::TypeInfo],
-    ) -> BoxFuture<'e, Result<Self::Statement, sqlx::Error>> {
-        connection.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(
-        connection: &'e mut SqliteConnection,
-        sql: SqlStr,
-    ) -> BoxFuture<'e, Result<Describe<Self>, sqlx::Error>> {
-        Executor::describe(connection, sql)
-    }
+    forward_to_sqlx!(SqliteConnection);
 
     fn supports(isolation: Isolation) -> bool {
         isolation == Isolation::Serializable
@@ -68,6 +42,7 @@ impl Driver for Sqlite {
     fn begin<'e>(
         connection: &'e mut SqliteConnection,
         settings: &'e Settings,
+        _marked: bool,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
         // Statement timeouts do not exist here, and the wait for the write lock is the
         // connection's busy_timeout: a pragma could not be undone for the next borrower.
@@ -77,6 +52,11 @@ impl Driver for Sqlite {
             Ok(None)
         }
         .boxed()
+    }
+
+    // The code is the general one; only the text tells.
+    fn names_nothing(error: &dyn DatabaseError) -> bool {
+        ["no such table: ", "no such column: "].iter().any(|text| error.message().starts_with(text))
     }
 
     fn classify(code: &str) -> Class {
@@ -92,44 +72,5 @@ impl Driver for Sqlite {
         _mark: &'e Mark,
     ) -> BoxFuture<'e, Result<Fate, sqlx::Error>> {
         future::ready(Ok(Fate::Unknown)).boxed()
-    }
-
-    fn first_column<'r, T>(row: &'r Self::Row) -> Result<T, sqlx::Error>
-    where
-        T: Decode<'r, Self> + Type<Self>,
-    {
-        row.try_get(0)
-    }
-
-    fn claim_token<'e>(
-        connection: &'e mut Self::Connection,
-        token: &'e str,
-        label: &'e str,
-    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
-        async move {
-            let inserted =
-                sqlx::query(tokens::INSERT).bind(token).bind(label).execute(&mut *connection).await?;
-            if inserted.rows_affected() == 1 {
-                return Ok(Claim::Fresh);
-            }
-            let row = sqlx::query(tokens::SELECT).bind(token).fetch_optional(connection).await?;
-            match row {
-                Some(row) => Ok(Claim::Stored { label: row.try_get(0)?, result: row.try_get(1)? }),
-                None => Ok(Claim::Moving),
-            }
-        }
-        .boxed()
-    }
-
-    fn store_result<'e>(
-        connection: &'e mut Self::Connection,
-        token: &'e str,
-        result: &'e str,
-    ) -> BoxFuture<'e, Result<(), sqlx::Error>> {
-        async move {
-            sqlx::query(tokens::STORE).bind(token).bind(result).execute(connection).await?;
-            Ok(())
-        }
-        .boxed()
     }
 }

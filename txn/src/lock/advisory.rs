@@ -4,11 +4,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use sqlx::{Arguments as _, Executor as _, SqlSafeStr as _};
+use tokio::time::Instant;
 
 use super::LockError;
 use crate::backend::Backend;
 use crate::settings::Isolation;
 use crate::statement::Inspected;
+use crate::telemetry;
 use crate::tx::Tx;
 
 /// Proof that this transaction holds the advisory lock of a name.
@@ -48,7 +50,10 @@ impl<'b, DB: Backend> Tx<'b, DB> {
             arguments.add(number(namespace, key)).map_err(sqlx::Error::Encode)?;
             // A statement of its own: whatever else it read would be older than the lock.
             let lock = "SELECT 1 FROM pg_advisory_xact_lock($1)";
-            self.execute(Inspected::built(lock.into_sql_str(), arguments)).await?;
+            let asked = Instant::now();
+            let answer = self.execute(Inspected::built(lock.into_sql_str(), arguments)).await;
+            telemetry::lock_wait(self.label(), asked.elapsed());
+            answer?;
         }
         Ok(Advisory { brand: PhantomData })
     }

@@ -25,6 +25,19 @@ pub enum LockError {
     /// taken under it would be wrong.
     #[error("a row lock proves nothing at REPEATABLE READ; use READ COMMITTED or SERIALIZABLE")]
     RepeatableRead,
+    /// The table or its key column is not in the database.
+    #[error(
+        "there is no table {table} with a column {key}; compare Lockable::TABLE and Lockable::KEY with the \
+         schema, and look whether all migrations ran: {source}"
+    )]
+    NoSuchTable {
+        /// The table.
+        table: &'static str,
+        /// The column that should identify its rows.
+        key: &'static str,
+        /// What the database said.
+        source: sqlx::Error,
+    },
     /// Too many rows for one statement.
     #[error("at most {limit} rows can be locked at once; lock in batches of ascending keys")]
     TooMany {
@@ -40,7 +53,7 @@ impl From<LockError> for sqlx::Error {
     fn from(error: LockError) -> Self {
         match error {
             LockError::Missing { .. } => Self::RowNotFound,
-            LockError::Database(error) => error,
+            LockError::Database(error) | LockError::NoSuchTable { source: error, .. } => error,
             other => Self::InvalidArgument(other.to_string()),
         }
     }

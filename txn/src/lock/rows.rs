@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
+use tokio::time::Instant;
 
 use super::sql::{Names, Wait, select};
 use super::{LockError, LockKey, Lockable, Locked, TryLock};
 use crate::backend::Backend;
 use crate::settings::Isolation;
 use crate::statement::Inspected;
+use crate::telemetry;
 use crate::tx::Tx;
 
 /// PostgreSQL and SQLite take more parameters; a list this long deserves batches anyway.
@@ -24,8 +26,8 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Errors
     ///
-    /// [`LockError::Missing`] without such a row; [`LockError::RepeatableRead`] where a lock would be
-    /// a false comfort; [`LockError::Database`] for instance when the lock timeout passed.
+    /// [`LockError::Missing`] without such a row; [`LockError::NoSuchTable`] without such a table;
+    /// [`LockError::RepeatableRead`] where a lock would be a false comfort; [`LockError::Database`] for instance when the lock timeout passed.
     pub async fn lock_one<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         key: impl Into<R::Key> + Send,
@@ -169,7 +171,17 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         }
         let text = select::<R>(keys.len(), lock.filter(|_| DB::locks_rows()));
         let statement = Inspected::built(AssertSqlSafe(text).into_sql_str(), arguments);
-        let rows = self.fetch_all(statement).await?;
+        let asked = Instant::now();
+        let answer = self.fetch_all(statement).await;
+        if lock.is_some() {
+            telemetry::lock_wait(self.label(), asked.elapsed());
+        }
+        let rows = answer.map_err(|error| match &error {
+            sqlx::Error::Database(database) if DB::names_nothing(&**database) => {
+                LockError::NoSuchTable { table: R::TABLE, key: R::KEY, source: error }
+            }
+            _ => LockError::Database(error),
+        })?;
         rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(LockError::Database)
     }
 }

@@ -10,52 +10,86 @@
 //!   "committed" is believed. "Aborted" is true either way: an id that was given away again was
 //!   not committed by us.
 
+use std::sync::{Mutex, PoisonError};
+
 use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Either, Executor, PgConnection, Row as _};
 
 use crate::backend::{Fate, Mark};
-use crate::settings::Settings;
 
 /// Before PostgreSQL 15 the statistics live in a file that is too slow to ask for in every
 /// transaction.
 const STATISTICS_IN_MEMORY: u32 = 150_000;
 
-const SERVER: &str = "(SELECT system_identifier::text FROM pg_control_system()) || '/' || \
-     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 const STATS_EPOCH: &str = "pg_stat_get_bgwriter_stat_reset_time()::text";
+const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
+
+/// The system identifiers seen so far, by the reset of the statistics that came with them.
+///
+/// The server reads its identifier from a file, which would cost each transaction more than its own
+/// COMMIT. The moment of the reset, in microseconds, already tells servers apart: only a copy of a
+/// server that was stopped has the same, and that has the same identifier too.
+static SYSTEMS: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
 /// Sends the preamble, and asks for the mark in the same round trip.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     mut preamble: String,
-    settings: &Settings,
+    marked: bool,
 ) -> Result<Option<Mark>, sqlx::Error> {
-    let marked = settings.policy.look_up_lost_commits
-        && !settings.read_only
-        && connection.server_version_num().is_some_and(|version| version >= STATISTICS_IN_MEMORY);
+    let marked =
+        marked && connection.server_version_num().is_some_and(|version| version >= STATISTICS_IN_MEMORY);
     if marked {
-        preamble.push_str("; SELECT pg_current_xact_id()::text, ");
-        preamble.push_str(SERVER);
-        preamble.push_str(", ");
-        preamble.push_str(STATS_EPOCH);
-    }
-    let mut steps = connection.fetch_many(AssertSqlSafe(preamble));
-    let mut mark = None;
-    while let Some(step) = steps.try_next().await? {
-        if let Either::Right(row) = step {
-            mark = Some(Mark {
-                xid: row.try_get(0)?,
-                server: row.try_get(1)?,
-                stats_epoch: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
-            });
+        for part in ["; SELECT pg_current_xact_id()::text, ", TIMELINE, ", ", STATS_EPOCH] {
+            preamble.push_str(part);
         }
     }
-    Ok(mark)
+    let row = first_row(connection, preamble).await?;
+    let Some(row) = row else { return Ok(None) };
+    let xid = row.try_get(0)?;
+    let timeline: String = row.try_get(1)?;
+    let stats_epoch = row.try_get::<Option<String>, _>(2)?.unwrap_or_default();
+    let system = system(connection, &stats_epoch).await?;
+    Ok(Some(Mark { xid, server: format!("{system}/{timeline}"), stats_epoch }))
+}
+
+/// The system identifier; costs a round trip at the first sight of a server.
+async fn system(connection: &mut PgConnection, stats_epoch: &str) -> Result<String, sqlx::Error> {
+    // The list is whole even if a thread panicked beside it.
+    let known = |systems: &mut Vec<(String, String)>| {
+        systems.iter().find(|(epoch, _)| epoch == stats_epoch).map(|(_, system)| system.clone())
+    };
+    if let Some(system) = known(&mut SYSTEMS.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return Ok(system);
+    }
+    let row = first_row(connection, SYSTEM.to_owned()).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let system: String = row.try_get(0)?;
+    let mut systems = SYSTEMS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !stats_epoch.is_empty() && known(&mut systems).is_none() {
+        systems.push((stats_epoch.to_owned(), system.clone()));
+    }
+    Ok(system)
+}
+
+/// The first row of a simple query, whose answer is read to its end.
+async fn first_row(
+    connection: &mut PgConnection,
+    sql: String,
+) -> Result<Option<sqlx::postgres::PgRow>, sqlx::Error> {
+    let mut steps = connection.fetch_many(AssertSqlSafe(sql));
+    let mut first = None;
+    while let Some(step) = steps.try_next().await? {
+        if let Either::Right(row) = step {
+            first.get_or_insert(row);
+        }
+    }
+    Ok(first)
 }
 
 /// Asks for the status of the transaction behind `mark`.
 pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<Fate, sqlx::Error> {
-    let identity = format!("SELECT {SERVER}, {STATS_EPOCH}");
+    let identity = format!("SELECT ({SYSTEM}) || '/' || {TIMELINE}, {STATS_EPOCH}");
     let row = sqlx::query(AssertSqlSafe(identity)).fetch_one(&mut *connection).await?;
     let server: String = row.try_get(0)?;
     let stats_epoch: Option<String> = row.try_get(1)?;

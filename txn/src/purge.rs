@@ -1,0 +1,70 @@
+//! Tokens do not stay for ever.
+
+use std::time::Duration;
+
+use sqlx::Pool;
+
+use crate::backend::Backend;
+
+/// Deletes the tokens of runs that began more than `age` ago, by the database's clock, and says how
+/// many that were. A younger token is never deleted.
+///
+/// It walks through the table in steps of 1000 tokens. Each step is a transaction of its own, so
+/// nobody waits long for it, and a purge that was interrupted has done what it has done. Call it
+/// daily, from one place or from several.
+///
+/// `age` must be longer than anybody may repeat a request: a run whose token was purged runs again.
+///
+/// # Cancel safety
+///
+/// Safe: the steps that were done stay done, and the next call does the rest.
+///
+/// # Errors
+///
+/// Whatever the database answers.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), sqlx::Error> {
+/// const A_MONTH: std::time::Duration = std::time::Duration::from_hours(30 * 24);
+/// let purged = probity_txn::purge_tokens(pool, A_MONTH).await?;
+/// # let _ = purged;
+/// # Ok(()) }
+/// ```
+pub async fn purge_tokens<DB: Backend>(pool: &Pool<DB>, age: Duration) -> Result<u64, sqlx::Error> {
+    let age = milliseconds(age);
+    let mut after = String::new();
+    let mut purged = 0;
+    loop {
+        let mut connection = pool.acquire().await?;
+        match DB::purge_step(&mut connection, &after, age).await? {
+            Some((last, deleted)) => {
+                after = last;
+                purged += deleted;
+            }
+            None => return Ok(purged),
+        }
+    }
+}
+
+/// Rounded up, and one more because SQLite rounds the times it stores; at most a thousand years, which
+/// every database can subtract from now.
+fn milliseconds(age: Duration) -> i64 {
+    const THOUSAND_YEARS: u128 = 1000 * 366 * 24 * 60 * 60 * 1000;
+    let rounded = age.as_nanos().div_ceil(1_000_000) + 1;
+    i64::try_from(rounded.min(THOUSAND_YEARS)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_rounded_down() {
+        assert_eq!(milliseconds(Duration::ZERO), 1);
+        assert_eq!(milliseconds(Duration::from_micros(1500)), 3);
+        assert!(milliseconds(Duration::MAX) > 1000 * 365 * 24 * 60 * 60 * 1000);
+    }
+}
