@@ -23,6 +23,35 @@ async fn a_missing_row_cannot_be_locked_and_says_so() {
     assert!(matches!(outcome, Err(Error::App(LockError::Missing { missing: 1, .. }))));
 }
 
+struct Ghost;
+
+impl Lockable for Ghost {
+    type Key = String;
+    const TABLE: &'static str = "ghosts";
+}
+
+struct Nameless;
+
+impl Lockable for Nameless {
+    type Key = String;
+    const TABLE: &'static str = "accounts";
+    const KEY: &'static str = "nmae";
+}
+
+#[tokio::test]
+async fn an_unknown_table_or_key_is_named_with_the_remedy() {
+    let bank = Bank::open(1).await;
+    let table = on(&bank.pool, "lock").run(async |tx| tx.lock_one::<Ghost>("a").await.map(|_| ())).await;
+    let Err(Error::App(error)) = table else { panic!("{table:?}") };
+    assert!(matches!(error, LockError::NoSuchTable { table: "ghosts", key: "id", .. }), "{error:?}");
+    assert!(error.to_string().contains("compare Lockable::TABLE"), "the remedy: {error}");
+
+    let key = on(&bank.pool, "lock").run(async |tx| tx.lock_many::<Nameless>(["a"]).await.map(|_| ())).await;
+    let Err(Error::App(error)) = key else { panic!("{key:?}") };
+    assert!(matches!(error, LockError::NoSuchTable { table: "accounts", key: "nmae", .. }), "{error:?}");
+    assert!(matches!(sqlx::Error::from(error), sqlx::Error::Database(_)), "what the database said is kept");
+}
+
 #[tokio::test]
 async fn many_rows_come_sorted_and_once() {
     // proves: T-7

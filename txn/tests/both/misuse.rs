@@ -4,6 +4,9 @@ use probity_txn::{Error, Misuse, Policy, Reason, on};
 
 use super::{Bank, move_60};
 
+/// 65 characters.
+const TOO_LONG: &str = "a.label.that.would.have.to.be.cut.by.whoever.stores.it.as.metrics";
+
 #[tokio::test]
 async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
     let bank = Bank::open(1).await;
@@ -17,16 +20,43 @@ async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
 }
 
 #[tokio::test]
+async fn a_run_inside_a_run_in_a_task_of_its_own_ends_with_its_deadline_and_does_not_hang() {
+    let bank = Bank::open(1).await;
+    let pool = bank.pool.clone();
+    on(&bank.pool, "outer")
+        .run(async |_tx| {
+            let pool = pool.clone();
+            // A task of its own does not know that it runs inside; the only connection is taken all the same.
+            let inner = tokio::spawn(async move {
+                let short = Duration::from_millis(50);
+                on(&pool, "inner").deadline(short).run(async |tx| move_60(tx).await).await
+            });
+            let refused = inner.await.unwrap();
+            assert!(matches!(refused, Err(Error::Deadline { attempts: 1, .. })), "{refused:?}");
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(bank.balance("a").await, 100);
+}
+
+#[tokio::test]
 async fn what_cannot_work_is_refused_before_anything_runs() {
     let bank = Bank::open(1).await;
     let refusals = [
         on(&bank.pool, "").run(async |tx| move_60(tx).await).await,
         on(&bank.pool, "payment of 12 €").run(async |tx| move_60(tx).await).await,
-        on(&bank.pool, "transfer").attempts(0).run(async |tx| move_60(tx).await).await,
+        on(&bank.pool, TOO_LONG).run(async |tx| move_60(tx).await).await,
     ];
     for refusal in refusals {
-        assert!(matches!(refusal, Err(Error::Misuse(_))), "{refusal:?}");
+        let error = refusal.unwrap_err();
+        assert!(matches!(error, Error::Misuse(Misuse::Label { .. })), "{error:?}");
+        assert!(error.to_string().contains("must have 1 to 64 characters"), "the remedy: {error}");
     }
+    on(&bank.pool, &TOO_LONG[1..]).run(async |_tx| Ok::<_, sqlx::Error>(())).await.expect("64 are allowed");
+    let none = on(&bank.pool, "transfer").attempts(0).run(async |tx| move_60(tx).await).await.unwrap_err();
+    assert!(matches!(none, Error::Misuse(Misuse::NoAttempts)), "{none:?}");
+    assert!(none.to_string().contains("allow at least one"), "the remedy: {none}");
     assert_eq!(bank.balance("a").await, 100);
 }
 

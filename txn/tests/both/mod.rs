@@ -4,11 +4,14 @@ mod commit;
 mod conserve;
 pub(crate) mod dropped;
 mod hooks;
+pub(crate) mod ledger;
 mod limits;
 pub(crate) mod lock;
 mod misuse;
 mod once;
+mod purge;
 mod scope;
+mod telemetry;
 
 use super::{Bank, Database};
 

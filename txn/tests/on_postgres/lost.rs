@@ -1,4 +1,5 @@
-//! COMMITs whose answer never comes: three places to break, with and without a token.
+//! COMMITs whose answer never comes: lost before the server, or behind it, with and without a token. Two
+//! hundred of them in a restart of the server: `restarted.rs`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -109,7 +110,7 @@ async fn across_a_restart(cut: Cut, down: Down, with_token: bool) -> (Result<i64
     let url = server.url().to_owned();
     let proxy = Proxy::to(host(&url)).await;
     let pool = behind(&proxy, &url).await;
-    let mut paused = proxy.pause_next(cut);
+    let mut paused = proxy.pause_next([cut]);
     let restart = async move {
         let go_on = paused.recv().await.unwrap();
         tokio::task::spawn_blocking(move || {

@@ -1,15 +1,18 @@
 //! The promises on PostgreSQL: what holds on every database, and what only PostgreSQL can show.
 #![cfg(feature = "postgres")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 mod bank;
 #[path = "../both/mod.rs"]
 mod both;
 mod conflict;
+mod killed;
 mod lock;
 mod lost;
 mod pitfalls;
 mod proxy;
+mod restarted;
+mod round_trips;
 
 use bank::Bank;
 use sqlx::Postgres as Database;

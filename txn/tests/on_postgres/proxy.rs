@@ -1,6 +1,8 @@
 //! A wire between the client and the server that loses what a test wants it to lose.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,17 +26,21 @@ struct Plan {
     pause: mpsc::UnboundedSender<oneshot::Sender<()>>,
 }
 
+/// What all connections share: one plan for each of the next COMMITs, and the count of round trips.
 #[derive(Clone, Default)]
-struct Plans(Arc<Mutex<Option<Plan>>>);
+struct Wire {
+    plans: Arc<Mutex<VecDeque<Plan>>>,
+    round_trips: Arc<AtomicU64>,
+}
 
-impl Plans {
-    fn take(&self) -> Option<Plan> {
-        self.0.lock().unwrap().take()
+impl Wire {
+    fn take_plan(&self) -> Option<Plan> {
+        self.plans.lock().unwrap().pop_front()
     }
 }
 
 pub(super) struct Proxy {
-    plans: Plans,
+    wire: Wire,
     address: SocketAddr,
 }
 
@@ -47,45 +53,56 @@ impl Proxy {
     pub(super) async fn to(server: String) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let plans = Plans::default();
-        let shared = plans.clone();
+        let wire = Wire::default();
+        let shared = wire.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let plans = shared.clone();
+                let wire = shared.clone();
                 let server = server.clone();
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
-                        carry(client, server, plans).await;
+                        carry(client, server, wire).await;
                     }
                 });
             }
         });
-        Self { plans, address }
+        Self { wire, address }
     }
 
     pub(super) fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Breaks the connection that sends the next COMMIT.
-    pub(super) fn cut_next(&self, cut: Cut) {
-        drop(self.pause_next(cut));
+    /// How often somebody waited for the server so far: messages that followed upon an answer.
+    pub(super) fn round_trips(&self) -> u64 {
+        self.wire.round_trips.load(Ordering::SeqCst)
     }
 
-    /// As [`Proxy::cut_next`], but tells the test first and waits for it.
-    pub(super) fn pause_next(&self, cut: Cut) -> mpsc::UnboundedReceiver<oneshot::Sender<()>> {
+    /// Breaks the connection that sends the next COMMIT.
+    pub(super) fn cut_next(&self, cut: Cut) {
+        drop(self.pause_next([cut]));
+    }
+
+    /// As [`Proxy::cut_next`] for as many COMMITs, but tells the test first and waits for it.
+    pub(super) fn pause_next(
+        &self,
+        cuts: impl IntoIterator<Item = Cut>,
+    ) -> mpsc::UnboundedReceiver<oneshot::Sender<()>> {
         let (pause, paused) = mpsc::unbounded_channel();
-        *self.plans.0.lock().unwrap() = Some(Plan { cut, pause });
+        let plans = cuts.into_iter().map(|cut| Plan { cut, pause: pause.clone() });
+        self.wire.plans.lock().unwrap().extend(plans);
         paused
     }
 }
 
-async fn carry(client: TcpStream, server: TcpStream, plans: Plans) {
+async fn carry(client: TcpStream, server: TcpStream, wire: Wire) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (lose_answer, answer_lost) = oneshot::channel();
-    let up = up(from_client, to_server, plans, lose_answer);
-    let down = down(from_server, to_client, answer_lost);
+    // The greeting counts as an answer, so that the first message of the client counts.
+    let answered = AtomicBool::new(true);
+    let up = up(from_client, to_server, &wire, &answered, lose_answer);
+    let down = down(from_server, to_client, &answered, answer_lost);
     // Either end closes both.
     tokio::select! {
         () = up => {}
@@ -96,14 +113,18 @@ async fn carry(client: TcpStream, server: TcpStream, plans: Plans) {
 async fn up(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
-    plans: Plans,
+    wire: &Wire,
+    answered: &AtomicBool,
     lose_answer: oneshot::Sender<Plan>,
 ) {
     let mut lose_answer = Some(lose_answer);
     let mut buffer = vec![0; 1 << 16];
     while let Ok(count @ 1..) = client.read(&mut buffer).await {
+        if answered.swap(false, Ordering::SeqCst) {
+            wire.round_trips.fetch_add(1, Ordering::SeqCst);
+        }
         if contains(&buffer[..count], COMMIT)
-            && let Some(plan) = plans.take()
+            && let Some(plan) = wire.take_plan()
         {
             match plan.cut {
                 Cut::BeforeTheServer => return tell(plan).await,
@@ -121,6 +142,7 @@ async fn up(
 async fn down(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
+    answered: &AtomicBool,
     mut answer_lost: oneshot::Receiver<Plan>,
 ) {
     let mut buffer = vec![0; 1 << 16];
@@ -130,6 +152,7 @@ async fn down(
         {
             return tell(plan).await;
         }
+        answered.store(true, Ordering::SeqCst);
         if client.write_all(&buffer[..count]).await.is_err() {
             return;
         }

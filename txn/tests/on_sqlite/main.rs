@@ -6,6 +6,8 @@ mod bank;
 #[path = "../both/mod.rs"]
 mod both;
 mod conflict;
+mod killed;
+mod lost;
 
 use bank::Bank;
 use sqlx::Sqlite as Database;
