@@ -11,6 +11,7 @@ mod problem;
 mod record;
 mod request;
 mod run;
+mod trailers;
 mod wait;
 
 pub use body::ReplayBody;

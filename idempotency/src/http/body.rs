@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 /// What the layer answers with: a recorded or buffered body, the inner service's own, or a buffered beginning followed
@@ -32,6 +33,15 @@ impl<B: Body> ReplayBody<B> {
     pub(crate) fn full(bytes: Bytes) -> Self {
         let start = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([Frame::data(bytes)]) };
         Self { start, rest: None }
+    }
+
+    /// A complete body and its trailers.
+    pub(crate) fn whole(bytes: Bytes, trailers: HeaderMap) -> Self {
+        let mut body = Self::full(bytes);
+        if !trailers.is_empty() {
+            body.start.push_back(Frame::trailers(trailers));
+        }
+        body
     }
 
     /// The inner service's body, untouched.
@@ -95,6 +105,8 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
         let inner = match &self.rest {
             Some(Rest::Inner(inner)) => inner.size_hint(),
             Some(Rest::Broken(_)) => SizeHint::new(),
+            // An exact size would be sent as a length, and leave no room for trailers.
+            None if self.start.iter().any(Frame::is_trailers) => SizeHint::new(),
             None => return SizeHint::with_exact(start),
         };
         let mut hint = SizeHint::new();

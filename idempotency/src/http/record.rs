@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
-    CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK, LOCATION, RETRY_AFTER,
+    CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK, LOCATION, RETRY_AFTER, TRAILER,
 };
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
@@ -19,10 +19,11 @@ use tokio::time::{Instant, timeout_at};
 use super::body::ReplayBody;
 use super::config::Config;
 use super::problem::{REPLAYED_HEADER, STATUS_HEADER};
+use super::trailers;
 use crate::{Effects, ErrorKind, Recording, StoreError, Tombstone, TombstoneReason};
 
 /// The headers that belong to the answer itself. Cookies, challenges, dates and framing belong to one delivery of it.
-const KEPT: [HeaderName; 9] = [
+const KEPT: [HeaderName; 14] = [
     CONTENT_TYPE,
     CONTENT_LANGUAGE,
     CONTENT_DISPOSITION,
@@ -32,6 +33,12 @@ const KEPT: [HeaderName; 9] = [
     LAST_MODIFIED,
     LINK,
     RETRY_AFTER,
+    TRAILER,
+    // Without these a gRPC client cannot read the answer; they are headers or trailers.
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
 ];
 
 /// What a handler says about its own answer, in the response's extensions; it overrides the rules by status.
@@ -100,9 +107,9 @@ where
         return Kept::Tombstone(tombstone, Response::from_parts(parts, ReplayBody::inner(body)));
     }
     match read(body, config.response_cap, config.response_patience).await {
-        Ok(bytes) => {
-            let recording = recording(config, &parts, bytes.clone());
-            Kept::Recording(recording, Response::from_parts(parts, ReplayBody::full(bytes)))
+        Ok((bytes, trailers)) => {
+            let recording = recording(config, &parts, bytes.clone(), &trailers);
+            Kept::Recording(recording, Response::from_parts(parts, ReplayBody::whole(bytes, trailers)))
         }
         Err((reason, body)) => {
             let tombstone = tombstone(&parts, reason);
@@ -111,24 +118,37 @@ where
     }
 }
 
-async fn read<B>(body: B, cap: usize, patience: Duration) -> Result<Bytes, (TombstoneReason, ReplayBody<B>)>
+/// Data and trailers, if they are no more than the cap; otherwise what was read, and the rest.
+async fn read<B>(
+    body: B,
+    cap: usize,
+    patience: Duration,
+) -> Result<(Bytes, HeaderMap), (TombstoneReason, ReplayBody<B>)>
 where
     B: Body<Data = Bytes>,
 {
     let give_up_at = Instant::now() + patience;
     let mut body = Box::pin(body);
-    let (mut frames, mut length) = (VecDeque::new(), 0);
+    let (mut frames, mut length, mut ended) = (VecDeque::new(), 0, false);
     let reason = loop {
         match timeout_at(give_up_at, body.frame()).await {
             Err(_) => break TombstoneReason::Streaming,
-            Ok(None) => return Ok(join(frames, length)),
+            Ok(None) => {
+                let trailers = if ended { frames.pop_back() } else { None };
+                let trailers = trailers.and_then(|frame: Frame<Bytes>| frame.into_trailers().ok());
+                return Ok((join(frames, length), trailers.unwrap_or_default()));
+            }
             Ok(Some(Err(error))) => return Err((TombstoneReason::Broken, ReplayBody::broken(frames, error))),
             Ok(Some(Ok(frame))) => {
-                let data = frame.data_ref().map(Bytes::len);
+                // Trailers end a body; what follows them is nothing this could replay.
+                let out_of_order = std::mem::replace(&mut ended, frame.is_trailers());
+                length += frame.data_ref().map_or(0, Bytes::len);
+                length += frame.trailers_ref().map_or(0, |trailers| {
+                    trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+                });
                 frames.push_back(frame);
-                match data {
-                    None => break TombstoneReason::Streaming,
-                    Some(more) => length += more,
+                if out_of_order {
+                    break TombstoneReason::Streaming;
                 }
                 if length > cap {
                     break TombstoneReason::TooLarge;
@@ -150,13 +170,15 @@ fn join(mut frames: VecDeque<Frame<Bytes>>, length: usize) -> Bytes {
     joined.freeze()
 }
 
-fn recording(config: &Config, parts: &Parts, body: Bytes) -> Recording {
-    let kept = |name: &HeaderName| KEPT.contains(name) || config.extra_headers.contains(name);
-    let headers = parts.headers.iter().filter(|(name, _)| kept(name));
-    let headers = headers.map(|(name, value)| {
-        (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
-    });
-    Recording::from_parts(parts.status.as_u16(), headers.collect(), body)
+fn recording(config: &Config, parts: &Parts, body: Bytes, trailers: &HeaderMap) -> Recording {
+    let kept = |headers: &HeaderMap| -> Vec<(Bytes, Bytes)> {
+        let kept = |name: &HeaderName| KEPT.contains(name) || config.extra_headers.contains(name);
+        let headers = headers.iter().filter(|(name, _)| kept(name));
+        headers.map(|(name, value)| trailers::pair(name, value)).collect()
+    };
+    let mut headers = kept(&parts.headers);
+    trailers::append(&mut headers, kept(trailers));
+    Recording::from_parts(parts.status.as_u16(), headers, body)
 }
 
 fn tombstone(parts: &Parts, reason: TombstoneReason) -> Tombstone {
@@ -164,30 +186,24 @@ fn tombstone(parts: &Parts, reason: TombstoneReason) -> Tombstone {
     Tombstone { reason, status: parts.status.as_u16(), location }
 }
 
-/// The recorded answer again.
-pub(crate) fn replay(recording: &Recording) -> Result<Response<Bytes>, StoreError> {
+/// The recorded answer again, and its trailers.
+pub(crate) fn replay(recording: &Recording) -> Result<(Response<Bytes>, HeaderMap), StoreError> {
     let mut response = answer(recording)?;
     let headers = response.headers_mut();
     headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
     headers.insert(STATUS_HEADER, HeaderValue::from_static("replayed"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok((response, trailers::map(trailers::split(recording).1)?))
 }
 
 /// A recording as the answer it is, without the marks of a replay.
 pub(crate) fn answer(recording: &Recording) -> Result<Response<Bytes>, StoreError> {
-    let corrupt = |source| StoreError::not_applied(ErrorKind::Corrupt, source);
     let mut response = Response::new(recording.bytes().clone());
-    *response.status_mut() =
-        StatusCode::from_u16(recording.status()).map_err(|error| corrupt(error.to_string()))?;
-    for (name, value) in recording.headers() {
-        let name = HeaderName::from_bytes(name).map_err(|error| corrupt(error.to_string()))?;
-        let value =
-            HeaderValue::from_maybe_shared(value.clone()).map_err(|error| corrupt(error.to_string()))?;
-        if name != CONTENT_LENGTH {
-            response.headers_mut().append(name, value);
-        }
-    }
+    *response.status_mut() = StatusCode::from_u16(recording.status())
+        .map_err(|error| StoreError::not_applied(ErrorKind::Corrupt, error.to_string()))?;
+    let mut headers = trailers::map(trailers::split(recording).0)?;
+    headers.remove(CONTENT_LENGTH);
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
@@ -236,7 +252,7 @@ mod tests {
             .header("x-raw", &b"\xff\xfe"[..])
             .header("link", "</b>; rel=prev")
             .body("x");
-        let response = replay(&recording).expect("valid headers");
+        let (response, _) = replay(&recording).expect("valid headers");
         let links: Vec<_> = response.headers().get_all(LINK).iter().map(HeaderValue::as_bytes).collect();
         assert_eq!(links, [&b"</a>; rel=next"[..], b"</b>; rel=prev"]);
         assert_eq!(response.headers()["x-raw"].as_bytes(), b"\xff\xfe");
@@ -247,5 +263,7 @@ mod tests {
         assert!(replay(&Recording::new(42)).is_err());
         assert!(replay(&Recording::new(200).header("bad name", "v")).is_err());
         assert!(replay(&Recording::new(200).header("name", "bad\nvalue")).is_err());
+        let many = (0..40_000).map(|number| (format!("x-{number}").into(), Bytes::new())).collect();
+        assert!(replay(&Recording::from_parts(200, many, Bytes::new())).is_err());
     }
 }

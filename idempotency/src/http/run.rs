@@ -165,9 +165,9 @@ async fn attempt<S, ReqB, ResB>(
 fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> Response<ReplayBody<B>> {
     let problem = match answer {
         Ok(Answer::Replay(recording)) => match record::replay(&recording) {
-            Ok(response) => {
+            Ok((response, trailers)) => {
                 Span::current().record("status", "replayed");
-                return response.map(ReplayBody::full);
+                return response.map(|bytes| ReplayBody::whole(bytes, trailers));
             }
             Err(error) => {
                 error!(%error, "a recording cannot be replayed");

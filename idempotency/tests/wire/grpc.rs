@@ -86,9 +86,9 @@ fn unary() -> Vec<u8> {
     )
 }
 
-// proves: I-10
+// proves: I-2
 #[tokio::test]
-async fn trailers_arrive_and_the_call_is_not_run_again() {
+async fn a_call_is_replayed_with_its_trailers() {
     let server = Server::start(
         |layer| layer,
         async |_, _: Request<Incoming1>| {
@@ -103,7 +103,8 @@ async fn trailers_arrive_and_the_call_is_not_run_again() {
     assert_eq!((first.status, first.body.len()), (200, 2048));
     assert!(first.trailers.starts_with(b"grpc-status: 0"), "{:?}", first.trailers);
     let second = server.answers(&unary()).await;
-    assert_eq!((second.status, second.problem().as_str()), (409, "not-replayable"));
+    assert_eq!((second.status, &second.body, &second.trailers), (200, &first.body, &first.trailers));
+    assert_eq!(second.header("idempotent-replayed"), Some(&b"true"[..]));
     assert_eq!((server.runs(), server.panics()), (1, 0));
     server.is_possible();
 }
@@ -126,6 +127,28 @@ async fn an_error_of_the_body_cuts_the_answer_off_and_is_not_run_again() {
         assert!(first.body.len() <= 2048 && first.trailers.is_empty());
     }
     assert_eq!(server.answers(&unary()).await.problem(), "not-replayable");
+    assert_eq!((server.runs(), server.panics()), (1, 0));
+    server.is_possible();
+}
+
+// proves: I-2
+#[tokio::test]
+async fn a_call_that_failed_at_once_is_replayed_with_its_status() {
+    let server = Server::start(
+        |layer| layer,
+        async |_, _: Request<Incoming1>| {
+            let mut response = Response::new(Message { data: 0, end: None, polled: Arc::default() });
+            response.headers_mut().insert("grpc-status", HeaderValue::from_static("9"));
+            response.headers_mut().insert("grpc-message", HeaderValue::from_static("no%20funds"));
+            Ok::<_, Infallible>(response)
+        },
+    )
+    .await;
+    let (first, second) = (server.answers(&unary()).await, server.answers(&unary()).await);
+    for answer in [&first, &second] {
+        assert_eq!(answer.header("grpc-status"), Some(&b"9"[..]));
+        assert_eq!(answer.header("grpc-message"), Some(&b"no%20funds"[..]));
+    }
     assert_eq!((server.runs(), server.panics()), (1, 0));
     server.is_possible();
 }

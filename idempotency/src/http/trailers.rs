@@ -1,0 +1,46 @@
+//! Trailers in a recording.
+//!
+//! Invariant: stores keep one list of names and values. Trailers follow the headers in it, after a pair with an empty
+//! name, which no header can have; so every store keeps them, and a reader that does not know them refuses to replay.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{ErrorKind, Recording, StoreError};
+
+type Pair = (Bytes, Bytes);
+
+/// A header as it is stored.
+pub(crate) fn pair(name: &HeaderName, value: &HeaderValue) -> Pair {
+    (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+}
+
+/// Appends trailers to headers.
+pub(crate) fn append(headers: &mut Vec<Pair>, trailers: Vec<Pair>) {
+    if !trailers.is_empty() {
+        headers.push(Pair::default());
+        headers.extend(trailers);
+    }
+}
+
+/// What a recording has before and after its body.
+pub(crate) fn split(recording: &Recording) -> (&[Pair], &[Pair]) {
+    let headers = recording.headers();
+    match headers.iter().position(|(name, _)| name.is_empty()) {
+        Some(at) => (&headers[..at], &headers[at + 1..]),
+        None => (headers, &[]),
+    }
+}
+
+/// Stored pairs as a map again.
+pub(crate) fn map(pairs: &[Pair]) -> Result<HeaderMap, StoreError> {
+    let corrupt = |source: String| StoreError::not_applied(ErrorKind::Corrupt, source);
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        let name = HeaderName::from_bytes(name).map_err(|error| corrupt(error.to_string()))?;
+        let value =
+            HeaderValue::from_maybe_shared(value.clone()).map_err(|error| corrupt(error.to_string()))?;
+        map.try_append(name, value).map_err(|error| corrupt(error.to_string()))?;
+    }
+    Ok(map)
+}
