@@ -4,10 +4,32 @@
 //!   [`store_contract!`](crate::store_contract) makes a test of each.
 //! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves
 //!   nothing.
-//! * [`explore()`]: your saga, cut at every point, in a plain unit test.
+//! * [`explore()`]: your saga, cut at every point, in a plain unit test; [`explore_on()`] does it on a
+//!   database.
 
 pub mod broken;
 pub mod contract;
 mod explore;
 
-pub use explore::{Broken, Explored, Report, explore};
+pub use explore::{Broken, Explored, Report, explore, explore_on};
+
+use crate::error::SagaError;
+use crate::orchestrator::{Orchestrator, Started};
+use crate::step::Payload;
+
+/// Starts a saga as `start_in` does whose transaction has committed: it is stored, it belongs to this
+/// worker, and nobody drives it until `wait`. On every store, so that this path needs no database.
+///
+/// # Cancel safety
+/// The saga may or may not have been started.
+///
+/// # Errors
+/// As `start_in`.
+pub async fn start_unattended<I: Payload>(
+    orchestrator: &Orchestrator,
+    saga: &str,
+    business_id: &str,
+    input: &I,
+) -> Result<Started, SagaError> {
+    orchestrator.start_unattended(saga, business_id, input).await
+}

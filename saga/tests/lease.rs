@@ -1,5 +1,6 @@
 //! A worker whose store is away for longer than its lease, in paused time: what it learned before
 //! the lapse is worth nothing after it.
+#![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_saga::testing::start_unattended;
 use probity_saga::{
     Beat, ClaimRequest, Definition, Evidence, Executed, Inserted, Instance, Intervened, Intervention,
-    Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Record, Saga, SagaId, SagaStep, SagaStore,
-    Status, StepContext, StepError, StoreError, Verdict, Worker, WorkerId,
+    Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId, SagaStep,
+    SagaStore, Status, StepContext, StepError, StoreError, Verdict, Worker, WorkerId,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -101,7 +103,9 @@ impl SagaStore for Distant {
         self.inner.intervene(intervention).await
     }
     async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        self.inner.load(ids).await
+        let loaded = self.inner.load(ids).await;
+        self.answer().await;
+        loaded
     }
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
         self.inner.find(saga_type, business_id).await
@@ -166,6 +170,27 @@ async fn a_start_that_is_answered_after_a_lapse_executes_nothing() {
 
     distant.come_back().await;
     let _ = started.await.unwrap().unwrap();
+    assert_eq!(late.load(Ordering::SeqCst), 0, "charged a second time");
+}
+
+// proves: S-6
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_answered_after_a_lapse_executes_nothing() {
+    let memory = Arc::new(MemoryStore::new());
+    let distant = Distant::new(&memory);
+    let (first, late) = worker(distant.clone(), false).await;
+    let started = start_unattended(&first, "payment", "PAY-1", &1_u32).await.unwrap();
+    distant.go_away();
+    let waiter = first.clone();
+    let waiting = tokio::spawn(async move { waiter.wait(&started).await });
+    distant.held_back.subscribe().wait_for(|count| *count > 0).await.unwrap();
+
+    let (second, charged) = worker(memory, false).await;
+    completed(&second).await;
+    assert_eq!(charged.load(Ordering::SeqCst), 1);
+
+    distant.come_back().await;
+    assert_eq!(waiting.await.unwrap().unwrap(), Outcome::Completed);
     assert_eq!(late.load(Ordering::SeqCst), 0, "charged a second time");
 }
 

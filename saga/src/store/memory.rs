@@ -54,12 +54,6 @@ impl MemoryStore {
         self.lock().audit.clone()
     }
 
-    /// The saga of a store that holds one.
-    #[cfg(feature = "testing")]
-    pub(crate) fn only(&self) -> Option<Journal> {
-        self.lock().sagas.values().next().map(Saga::journal)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic while the lock is held cannot leave half a write behind: each method checks
         // first and then assigns.

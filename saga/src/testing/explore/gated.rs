@@ -12,46 +12,79 @@ use crate::record::{
     Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
     NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
-use crate::store::{MemoryStore, SagaStore};
+use crate::store::SagaStore;
 
-/// Stops one worker at one point, for ever or until it is opened.
+/// Counts the points of one worker, and does something at one of them.
 pub(super) struct Gate {
     cut: Option<usize>,
-    /// Whom to let go on at the cut, instead of stopping.
-    releases: Option<Arc<Gate>>,
+    at_cut: AtCut,
     passed: AtomicUsize,
     state: watch::Sender<State>,
+}
+
+enum AtCut {
+    /// The worker stops here, and everywhere else, for ever or until the gate is opened.
+    Stop,
+    /// The worker is seen to be here, and goes on.
+    Show,
+    /// A stopped worker goes on.
+    Release(Arc<Gate>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
+    Seen,
     Tripped,
     Open,
 }
 
 impl Gate {
-    pub(super) fn new(cut: Option<usize>, releases: Option<Arc<Self>>) -> Self {
-        Self { cut, releases, passed: AtomicUsize::new(0), state: watch::Sender::new(State::Running) }
+    fn new(cut: Option<usize>, at_cut: AtCut) -> Self {
+        Self { cut, at_cut, passed: AtomicUsize::new(0), state: watch::Sender::new(State::Running) }
     }
 
-    /// A point. At the cut, the worker stops here, and everywhere else.
+    pub(super) fn stopping_at(point: usize) -> Self {
+        Self::new(Some(point), AtCut::Stop)
+    }
+
+    pub(super) fn leaving_at(point: usize) -> Self {
+        Self::new(Some(point), AtCut::Show)
+    }
+
+    pub(super) fn releasing_at(point: usize, stopped: Arc<Self>) -> Self {
+        Self::new(Some(point), AtCut::Release(stopped))
+    }
+
+    pub(super) fn open_to_all() -> Self {
+        Self::new(None, AtCut::Stop)
+    }
+
+    /// A point.
     pub(super) async fn pass(&self) {
         let point = self.passed.fetch_add(1, Ordering::SeqCst);
-        if let (true, Some(stopped)) = (Some(point) == self.cut, &self.releases) {
-            stopped.open();
-            // Let it run into whatever it was about to do before this worker goes on.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        } else if Some(point) == self.cut {
-            self.state.send_if_modified(|state| {
-                let running = *state == State::Running;
-                if running {
-                    *state = State::Tripped;
+        if Some(point) == self.cut {
+            match &self.at_cut {
+                AtCut::Release(stopped) => {
+                    stopped.open();
+                    // Let it run into whatever it was about to do before this worker goes on.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                running
-            });
+                AtCut::Show => self.become_first(State::Seen),
+                AtCut::Stop => self.become_first(State::Tripped),
+            }
         }
         self.hold().await;
+    }
+
+    fn become_first(&self, next: State) {
+        self.state.send_if_modified(|state| {
+            let running = *state == State::Running;
+            if running {
+                *state = next;
+            }
+            running
+        });
     }
 
     /// Not a point of its own, but a stopped worker does not get past it.
@@ -64,7 +97,8 @@ impl Gate {
 
     pub(super) async fn tripped(&self) {
         let mut state = self.state.subscribe();
-        if state.wait_for(|state| *state == State::Tripped).await.is_err() {
+        let reached = |state: &State| matches!(state, State::Tripped | State::Seen);
+        if state.wait_for(reached).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -75,7 +109,8 @@ impl Gate {
 
     /// Whether this worker was stopped and goes on now: what it does is late by design.
     pub(super) fn is_zombie(&self) -> bool {
-        self.cut.is_some() && self.releases.is_none() && *self.state.borrow() == State::Open
+        let stops = self.cut.is_some() && matches!(self.at_cut, AtCut::Stop);
+        stops && *self.state.borrow() == State::Open
     }
 
     pub(super) fn points(&self) -> usize {
@@ -83,14 +118,14 @@ impl Gate {
     }
 }
 
-/// A memory store behind a gate.
+/// A store behind a gate.
 pub(super) struct GatedStore {
-    inner: Arc<MemoryStore>,
+    inner: Arc<dyn SagaStore>,
     gate: Arc<Gate>,
 }
 
 impl GatedStore {
-    pub(super) fn new(inner: Arc<MemoryStore>, gate: Arc<Gate>) -> Self {
+    pub(super) fn new(inner: Arc<dyn SagaStore>, gate: Arc<Gate>) -> Self {
         Self { inner, gate }
     }
 }

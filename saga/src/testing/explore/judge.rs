@@ -2,11 +2,12 @@
 
 use super::watched::World;
 use crate::machine::{Status, StepStatus};
-use crate::record::Instance;
+use crate::record::{Instance, Journal};
 
-/// The broken promise, if there is one. `rested` is the saga before frozen workers went on.
-pub(super) fn judge(world: &World, rested: Option<&Instance>) -> Option<String> {
-    let Some((rested, journal)) = rested.zip(world.journal()) else {
+/// The broken promise, if there is one. `rested` is the saga before frozen workers went on, `now` is
+/// the saga after they did.
+pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journal>) -> Option<String> {
+    let Some((rested, journal)) = rested.zip(now) else {
         return Some("S-7: the saga is lost".into());
     };
     let now = &journal.instance;

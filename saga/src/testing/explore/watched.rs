@@ -4,19 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Fate;
 use super::gated::Gate;
+use super::schedule::Fate;
 use crate::context::Frame;
 use crate::machine::{Shape, Status, StepStatus};
 use crate::plan::{Answer, AnyInput, AnyStep, Saga};
 use crate::policy::StepPolicy;
-use crate::record::{Document, Instance, Journal};
+use crate::record::{Document, Journal};
 use crate::step::{Evidence, Probe, StepError};
-use crate::store::MemoryStore;
+use crate::store::SagaStore;
 
 /// What outlives the workers of a schedule.
 pub(super) struct World {
-    pub(super) store: Arc<MemoryStore>,
+    pub(super) store: Arc<dyn SagaStore>,
+    pub(super) name: String,
     pub(super) shape: Shape,
     fate: Fate,
     ledger: Mutex<Ledger>,
@@ -38,16 +39,13 @@ pub(super) struct Effect {
 }
 
 impl World {
-    pub(super) fn new(fate: Fate, shape: Shape) -> Self {
-        Self { store: Arc::new(MemoryStore::new()), shape, fate, ledger: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn SagaStore>, name: &str, fate: Fate, shape: Shape) -> Self {
+        Self { store, name: name.into(), shape, fate, ledger: Mutex::default() }
     }
 
-    pub(super) fn instance(&self) -> Option<Instance> {
-        self.journal().map(|journal| journal.instance)
-    }
-
-    pub(super) fn journal(&self) -> Option<Journal> {
-        self.store.only()
+    /// The saga as it is stored; a store that cannot be asked shows none.
+    pub(super) async fn journal(&self) -> Option<Journal> {
+        self.store.find(&self.name, "explored").await.ok().flatten()
     }
 
     pub(super) fn effect(&self, at: usize) -> Effect {
@@ -58,7 +56,7 @@ impl World {
         self.lock().broken.clone()
     }
 
-    fn breaks(&self, promise: String) {
+    pub(super) fn breaks(&self, promise: String) {
         self.lock().broken.get_or_insert(promise);
     }
 
@@ -71,8 +69,8 @@ impl World {
     }
 
     /// S-1 and S-2, at the moment an effect is about to start.
-    fn check_execute(&self, at: usize) {
-        let Some(journal) = self.journal() else {
+    async fn check_execute(&self, at: usize) {
+        let Some(journal) = self.journal().await else {
             return self.breaks(format!("S-1: step {} starts before its saga is stored", at + 1));
         };
         let status = |at: usize| journal.steps.get(at).map(|row| row.status);
@@ -85,8 +83,8 @@ impl World {
     }
 
     /// S-3 and S-4, at the moment an undo is about to start.
-    fn check_compensate(&self, at: usize) {
-        let Some(journal) = self.journal() else {
+    async fn check_compensate(&self, at: usize) {
+        let Some(journal) = self.journal().await else {
             return self.breaks("S-3: an undo starts without a saga".into());
         };
         if journal.instance.status != Status::Compensating {
@@ -109,6 +107,8 @@ pub(super) fn watch(mut saga: Saga, world: &Arc<World>, gate: &Arc<Gate>) -> Sag
     let watch = |(at, inner)| -> Box<dyn AnyStep> {
         Box::new(Watched { inner, at, world: Arc::clone(world), gate: Arc::clone(gate) })
     };
+    saga.definition.saga_type.clone_from(&world.name);
+    saga.name = world.name.as_str().into();
     saga.steps = saga.steps.into_iter().enumerate().map(watch).collect();
     saga
 }
@@ -137,7 +137,7 @@ impl AnyStep for Watched {
         Box::pin(async move {
             self.gate.pass().await;
             if !self.gate.is_zombie() {
-                self.world.check_execute(self.at);
+                self.world.check_execute(self.at).await;
             }
             let effect = self.world.effect(self.at);
             let first = self.world.change(self.at, |effect| !std::mem::replace(&mut effect.called, true));
@@ -176,7 +176,7 @@ impl AnyStep for Watched {
         Box::pin(async move {
             self.gate.pass().await;
             if !self.gate.is_zombie() {
-                self.world.check_compensate(self.at);
+                self.world.check_compensate(self.at).await;
             }
             let first =
                 self.world.change(self.at, |effect| !std::mem::replace(&mut effect.undo_called, true));

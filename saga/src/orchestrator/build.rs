@@ -1,0 +1,87 @@
+//! What is set before an orchestrator starts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Handle, Orchestrator, OrchestratorBuilder};
+use crate::codec::{Codec, Sealer};
+use crate::engine::{Engine, work};
+use crate::error::BuildError;
+use crate::plan::{Saga, is_usable};
+use crate::record::WorkerId;
+
+impl OrchestratorBuilder {
+    /// How long a dead worker's sagas wait for another worker (30 seconds unless set). It is
+    /// renewed at a third of this time.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How often to look for sagas that nobody drives (1 second unless set).
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.settings.poll = poll;
+        self
+    }
+
+    /// How many sagas this worker drives at once (1024 unless set); `start` waits above it.
+    pub fn in_flight(mut self, sagas: usize) -> Self {
+        self.settings.in_flight = sagas;
+        self
+    }
+
+    /// How long `drain` waits for running steps (10 seconds unless set).
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// Seals inputs and outputs before they are stored; without it they are plain JSON. Every worker of
+    /// a database needs a codec that opens what the others seal.
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.sealer = Sealer(Some(Arc::new(codec)));
+        self
+    }
+
+    /// Registers a saga. Several versions of one name may be registered: new sagas start with the
+    /// highest, and each open saga goes on with the definition it began with.
+    pub fn register(mut self, saga: Saga) -> Self {
+        self.sagas.push(saga);
+        self
+    }
+
+    /// Starts the worker: its lease, and the search for sagas that nobody drives.
+    ///
+    /// # Cancel safety
+    /// Dropped, the worker may be left in the store; its lease runs out.
+    ///
+    /// # Errors
+    /// [`BuildError`] if a setting or the registered sagas cannot be right, or the store fails.
+    pub async fn start(self) -> Result<Orchestrator, BuildError> {
+        let Self { store, settings, sealer, sagas } = self;
+        if settings.lease < Duration::from_millis(100) || settings.lease > Duration::from_secs(3600) {
+            return Err(BuildError::BadSetting("a lease must be between 100 ms and an hour"));
+        }
+        if settings.poll.is_zero() {
+            return Err(BuildError::BadSetting("the poll interval must not be zero"));
+        }
+        if sealer.0.as_ref().is_some_and(|codec| !is_usable(codec.key_id())) {
+            return Err(BuildError::BadSetting("a codec's key id must be 1 to 64 of A-Z a-z 0-9 _ - ."));
+        }
+        if settings.in_flight == 0 {
+            return Err(BuildError::BadSetting("at least one saga must be allowed in flight"));
+        }
+        for (at, saga) in sagas.iter().enumerate() {
+            let same = |other: &Saga| other.name() == saga.name() && other.version == saga.version;
+            if sagas[..at].iter().any(same) {
+                return Err(BuildError::DuplicateSaga(saga.name().into()));
+            }
+        }
+        let definitions: Vec<_> = sagas.iter().map(|saga| saga.definition.clone()).collect();
+        store.define(&definitions).await?;
+        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
+        let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
+        work(&engine).await?;
+        Ok(Orchestrator { handle })
+    }
+}

@@ -1,0 +1,34 @@
+//! What the crash explorer and the tests of the engine need of an orchestrator.
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{Orchestrator, Started, accept};
+use crate::error::{SagaError, StoreError};
+
+impl Orchestrator {
+    pub(crate) async fn start_unattended<I>(
+        &self,
+        saga: &str,
+        business_id: &str,
+        input: &I,
+    ) -> Result<Started, SagaError>
+    where
+        I: Serialize + Send + Sync + 'static,
+    {
+        let new = self.new_saga(saga, business_id, input)?;
+        let inserted = self.handle.engine.store.insert(std::slice::from_ref(&new)).await?.pop();
+        let inserted = inserted.ok_or_else(|| StoreError::ambiguous("insert a saga", "no answer"))?;
+        accept(&new, &inserted)
+    }
+
+    /// Whether this worker drives nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.handle.engine.active_count() == 0
+    }
+
+    /// As if the length of its lease had passed since the last beat.
+    pub(crate) fn forget_lease(&self) {
+        self.handle.engine.lease.lapsed(Instant::now());
+    }
+}
