@@ -124,6 +124,24 @@ async fn raw_header_bytes_are_replayed_and_cookies_are_not() {
     assert_eq!((server.runs(), server.panics()), (1, 0));
 }
 
+// proves: I-10
+#[tokio::test]
+async fn an_answer_compressed_for_one_client_is_not_given_to_the_next() {
+    let server = answering(|| {
+        let mut response = status(201);
+        response.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+        response.headers_mut().insert("location", HeaderValue::from_static("/payments/1"));
+        response
+    })
+    .await;
+    let (first, second) = twice(&server).await;
+    assert_eq!((first.status, first.header("content-encoding")), (201, Some(&b"gzip"[..])));
+    assert_eq!((second.status, second.problem().as_str()), (409, "not-replayable"));
+    assert_eq!(second.header("location"), Some(&b"/payments/1"[..]));
+    assert_eq!((server.runs(), server.panics()), (1, 0));
+    server.is_possible();
+}
+
 // proves: I-5
 #[tokio::test]
 async fn a_handler_that_panics_ends_the_connection_and_is_not_run_again() {
