@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::Instrument as _;
 
 pub(crate) use waiters::{News, Waiters};
 pub(crate) use worker::work;
@@ -101,6 +102,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.engine.active().remove(&self.id);
+        metrics::gauge!("probity_saga_in_flight").decrement(1);
     }
 }
 
@@ -150,7 +152,10 @@ impl Engine {
     /// At most one task of this process drives a saga.
     pub(crate) fn reserve(self: &Arc<Self>, id: SagaId) -> Option<Reservation> {
         let fresh = self.active().insert(id);
-        fresh.then(|| Reservation { engine: Arc::clone(self), id })
+        fresh.then(|| {
+            metrics::gauge!("probity_saga_in_flight").increment(1);
+            Reservation { engine: Arc::clone(self), id }
+        })
     }
 
     pub(crate) fn is_active(&self, id: SagaId) -> bool {
@@ -193,8 +198,9 @@ impl Engine {
         era: Era,
     ) {
         let engine = Arc::clone(self);
-        tokio::spawn(async move {
-            let id = journal.instance.id;
+        let (id, saga_type) = (journal.instance.id, journal.instance.saga_type.as_str());
+        let span = tracing::info_span!("saga", saga.id = %id, saga.r#type = saga_type);
+        let driving = async move {
             let _permit = match permit {
                 Some(permit) => Some(permit),
                 // Nothing closes this semaphore.
@@ -210,7 +216,8 @@ impl Engine {
             if let Some(news) = news {
                 engine.waiters.tell(id, &news);
             }
-        });
+        };
+        tokio::spawn(driving.instrument(span));
     }
 
     /// Writes an operator's decision in a task of its own: the caller may go away, a transaction

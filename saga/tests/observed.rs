@@ -1,0 +1,136 @@
+//! What a log and a metric may show: sagas, steps and outcomes, never a payload, and no label that grows with traffic.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use probity_saga::{
+    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, StepContext, StepError,
+};
+use tracing_subscriber::fmt::format::FmtSpan;
+
+const CARD: &str = "4111111111111111";
+
+struct Store;
+impl SagaStep for Store {
+    type Input = String;
+    type Output = String;
+    const NAME: &'static str = "Store";
+    async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
+        tracing::info!("{:?} of {cx:?}", Executed::Applied(cx.input()));
+        Ok(cx.input().clone())
+    }
+    async fn compensate(&self, _: &StepContext<String>, _: Executed<String>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("forgotten"))
+    }
+}
+
+/// Ends as the business id says.
+struct Charge;
+impl SagaStep for Charge {
+    type Input = String;
+    type Output = String;
+    const NAME: &'static str = "Charge";
+    async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
+        match cx.business_id() {
+            "rejected" => Err(StepError::rejected("no")),
+            "panics" if cx.attempt() == 1 => panic!("card {}", cx.input()),
+            "retried" if cx.attempt() == 1 => Err(StepError::retryable("busy")),
+            "fatal" => Err(StepError::fatal("bug")),
+            _ => cx.output::<Store>(),
+        }
+    }
+    async fn compensate(&self, _: &StepContext<String>, _: Executed<String>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("refunded"))
+    }
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    names: Mutex<BTreeSet<String>>,
+    labels: Mutex<BTreeSet<String>>,
+}
+
+impl Seen {
+    fn see(&self, key: &Key) {
+        self.names.lock().unwrap().insert(key.name().to_owned());
+        let labels = key.labels().map(|label| format!("{}={}", label.key(), label.value()));
+        self.labels.lock().unwrap().extend(labels);
+    }
+}
+
+impl Recorder for Seen {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.see(key);
+        Counter::noop()
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.see(key);
+        Gauge::noop()
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.see(key);
+        Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
+    let (captured, seen) = (Captured::default(), Seen::default());
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(FmtSpan::NEW)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logs = tracing::subscriber::set_default(subscriber);
+    let _metrics = metrics::set_default_local_recorder(&seen);
+
+    let saga = Saga::named("payment").step(Store).step(Charge).build().unwrap();
+    let orchestrator = Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap();
+    let run =
+        async |business_id: &str| orchestrator.run("payment", business_id, &CARD.to_owned()).await.unwrap();
+    assert_eq!(run("done").await, Outcome::Completed);
+    assert_eq!(run("retried").await, Outcome::Completed);
+    assert_eq!(run("panics").await, Outcome::Completed);
+    assert!(matches!(run("rejected").await, Outcome::Compensated { .. }));
+    assert!(matches!(run("fatal").await, Outcome::Paused { .. }));
+    let view = orchestrator.get("payment", "fatal").await.unwrap().unwrap();
+    tracing::info!("{view:?}");
+    orchestrator.drain().await.unwrap();
+
+    let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    assert!(!log.contains(CARD), "a payload is in the log");
+    let step = log.lines().find(|line| line.contains("saga_step{") && line.contains("Charge"));
+    let step = step.expect("a span per step");
+    let (saga_at, step_at) = (step.find("saga{").expect("a span per saga"), step.find("saga_step{").unwrap());
+    assert!(saga_at < step_at, "the span of a step is inside the span of its saga: {step}");
+
+    let names = seen.names.lock().unwrap();
+    for name in ["probity_saga_in_flight", "probity_saga_started_total", "probity_saga_transitions_total"] {
+        assert!(names.contains(name), "{name} is missing: {names:?}");
+    }
+    let labels: Vec<String> = seen.labels.lock().unwrap().iter().cloned().collect();
+    let known = ["type=", "step=", "outcome=", "to=", "result=", "action="];
+    let odd = labels.iter().find(|label| !known.iter().any(|known| label.starts_with(known)));
+    assert_eq!(odd, None, "a label that may grow with traffic");
+    let id = view.instance.id.to_string();
+    assert!(!labels.iter().any(|label| label.contains(&id) || label.contains("retried")), "{labels:?}");
+}
