@@ -1,98 +1,71 @@
-//! `probity_txn::on(..).run(..)` against raw BEGIN, UPDATE, COMMIT: the same statement, each task its own row.
+//! `probity_txn::on(..).run(..)` against raw sqlx: the same statements, pool and isolation, in the same run.
+//!
+//! All sides of a contest take turns within each round, in an order that moves on from round to round, and the ratios
+//! are taken per round before the median: noise of the machine hits every side. The result is Markdown.
 
-use probity_txn::on;
+use std::process::Command;
+use std::time::Duration;
+
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
-use crate::closed_loop::{Rounds, compare};
+use crate::closed_loop::{Rounds, say};
 
-const TABLE: &str = "CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL)";
-const ROW: &str = "INSERT INTO accounts VALUES ($1, 0)";
-const UPDATE: &str = "UPDATE accounts SET balance = balance + 1 WHERE id = $1";
+mod contest;
+mod hot_rows;
+mod one_update;
 
-macro_rules! raw {
-    ($pool:expr, $task:expr, $begin:expr) => {{
-        let mut tx = $pool.begin_with($begin).await.expect("begin");
-        sqlx::query(UPDATE).bind($task).execute(&mut *tx).await.expect("update");
-        tx.commit().await.expect("commit");
-    }};
-}
+/// Connections of every pool here, as in many services.
+const CONNECTIONS: u32 = 32;
 
-macro_rules! ours {
-    ($pool:expr, $task:expr) => {{
-        on(&$pool, "bench")
-            .run(async |tx| sqlx::query(UPDATE).bind($task).execute(&mut *tx).await)
-            .await
-            .expect("commit");
-    }};
+pub(crate) async fn measure(rounds: Rounds) {
+    let rounds = Rounds { number: rounds.number, each: rounds.each / 2 };
+    let database = testkit::Postgres::shared().database();
+    let pool = connect(database.url()).await;
+    environment(&pool, rounds).await;
+    one_update::on_postgres(&pool, rounds).await;
+    one_update::on_sqlite(rounds).await;
+    // Deadlocks cost a second each: a round must be longer than that to show more than one.
+    hot_rows::measure(database.url(), Rounds { number: rounds.number.min(3), each: rounds.each * 3 }).await;
+    pool.close().await;
 }
 
 #[expect(clippy::expect_used, reason = "a bench that cannot reach its database has nothing to measure")]
-pub(crate) async fn measure(rounds: Rounds) {
-    let folder = testkit::temp_dir();
-    let options = probity_txn::sqlite::options(folder.path().join("bench.sqlite3"));
-    let sqlite =
-        SqlitePoolOptions::new().max_connections(8).connect_with(options).await.expect("open SQLite");
-    prepare_sqlite(&sqlite).await;
-    for tasks in [1, 16] {
-        let (raw, own) = (sqlite.clone(), sqlite.clone());
-        compare(
-            "txn, one update, SQLite",
-            tasks,
-            rounds,
-            move |task, _| {
-                let pool = raw.clone();
-                async move { raw!(pool, signed(task), "BEGIN IMMEDIATE") }
-            },
-            move |task, _| {
-                let pool = own.clone();
-                async move { ours!(pool, signed(task)) }
-            },
-        )
-        .await;
-    }
-
-    let database = testkit::Postgres::shared().database();
-    let postgres =
-        PgPoolOptions::new().max_connections(32).connect(database.url()).await.expect("open PostgreSQL");
-    prepare_postgres(&postgres).await;
-    for tasks in [1, 16, 64] {
-        let (raw, own) = (postgres.clone(), postgres.clone());
-        compare(
-            "txn, one update, PostgreSQL",
-            tasks,
-            rounds,
-            move |task, _| {
-                let pool = raw.clone();
-                async move { raw!(pool, signed(task), "BEGIN") }
-            },
-            move |task, _| {
-                let pool = own.clone();
-                async move { ours!(pool, signed(task)) }
-            },
-        )
-        .await;
-    }
-    sqlite.close().await;
-    postgres.close().await;
+async fn connect(url: &str) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(60))
+        .connect(url)
+        .await
+        .expect("open PostgreSQL")
 }
 
-fn signed(task: u64) -> i64 {
-    i64::try_from(task).unwrap_or(i64::MAX)
+/// The machine and the versions, because numbers without them mean nothing.
+async fn environment(pool: &PgPool, rounds: Rounds) {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let server: String = sqlx::query_scalar("SHOW server_version").fetch_one(pool).await.unwrap_or_default();
+    let rustc =
+        Command::new("rustc").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    say("## probity-txn against raw sqlx\n");
+    say(format!(
+        "* machine: {cores} cores, {}; client and server share them",
+        model.trim_matches([' ', '\t', ':'])
+    ));
+    say(format!("* PostgreSQL {server} over loopback TCP, fsync and synchronous_commit on"));
+    say(format!(
+        "* {}; sqlx {}, tokio {}",
+        String::from_utf8_lossy(&rustc).trim(),
+        locked("sqlx"),
+        locked("tokio")
+    ));
+    say(format!("* {} rounds of {:?}; pools of {CONNECTIONS} connections", rounds.number, rounds.each));
 }
 
-#[expect(clippy::expect_used, reason = "as above")]
-async fn prepare_sqlite(pool: &SqlitePool) {
-    sqlx::query(TABLE).execute(pool).await.expect("create");
-    for id in 0..64_i64 {
-        sqlx::query(ROW).bind(id).execute(pool).await.expect("insert");
-    }
-}
-
-#[expect(clippy::expect_used, reason = "as above")]
-async fn prepare_postgres(pool: &PgPool) {
-    sqlx::query(TABLE).execute(pool).await.expect("create");
-    for id in 0..64_i64 {
-        sqlx::query(ROW).bind(id).execute(pool).await.expect("insert");
-    }
+/// The version of a dependency that this was built with.
+fn locked(name: &str) -> &'static str {
+    const LOCK: &str = include_str!("../../Cargo.lock");
+    let start = format!("name = \"{name}\"\nversion = \"");
+    let version = LOCK.split_once(&start).and_then(|(_, rest)| rest.split('"').next());
+    version.unwrap_or("unknown")
 }

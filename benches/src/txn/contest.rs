@@ -1,0 +1,146 @@
+//! Several ways to do the same, measured in turns.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Barrier;
+use tokio::time::{Instant, timeout_at};
+
+use crate::closed_loop::{Pace, Rounds, say};
+
+/// What a task does again and again, given its number and how often it did it before; whether it was done.
+type Call = Arc<dyn Fn(u64, u64) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+struct Side {
+    name: &'static str,
+    call: Call,
+    paces: Vec<Pace>,
+}
+
+pub(super) struct Contest {
+    tasks: u64,
+    sides: Vec<Side>,
+}
+
+impl Contest {
+    pub(super) fn of(tasks: u64) -> Self {
+        Self { tasks, sides: Vec::new() }
+    }
+
+    /// One more side. All sides pay for the box around their future.
+    pub(super) fn side<C, F>(mut self, name: &'static str, call: C) -> Self
+    where
+        C: Fn(u64, u64) -> F + Send + Sync + 'static,
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let call: Call = Arc::new(move |task, number| Box::pin(call(task, number)));
+        self.sides.push(Side { name, call, paces: Vec::new() });
+        self
+    }
+
+    /// Measures, and prints a line for each `(side, against)`. `rest` runs before each turn: what the side before
+    /// left behind must not slow the next one down.
+    pub(super) async fn hold(mut self, rounds: Rounds, lines: &[(&str, &str)], rest: impl AsyncFn()) {
+        let sides = self.sides.len();
+        for side in &self.sides {
+            // Statements are prepared and connections opened before anybody measures.
+            rest().await;
+            pace(self.tasks, rounds.each / 10, Arc::clone(&side.call)).await;
+        }
+        for round in 0..rounds.number {
+            for turn in 0..sides {
+                let side = &mut self.sides[(round + turn) % sides];
+                rest().await;
+                side.paces.push(pace(self.tasks, rounds.each, Arc::clone(&side.call)).await);
+            }
+        }
+        let called = |name: &str| {
+            let side = self.sides.iter().find(|side| side.name == name);
+            side.unwrap_or_else(|| unreachable!("no side is called {name}"))
+        };
+        for (side, against) in lines {
+            called(side).print(self.tasks, called(against));
+        }
+    }
+}
+
+impl Side {
+    fn print(&self, tasks: u64, against: &Self) {
+        let of = |read: fn(&Pace) -> u128| median(self.paces.iter().map(read).collect());
+        let ratio = |read: fn(&Pace) -> u128| {
+            let ratios = self.paces.iter().zip(&against.paces);
+            hundredths(median(ratios.map(|(own, base)| read(own) * 100 / read(base).max(1)).collect()))
+        };
+        let (p50, p99) = (|pace: &Pace| pace.p50.as_micros(), |pace: &Pace| pace.p99.as_micros());
+        let speed = |pace: &Pace| pace.per_second;
+        say(format!(
+            "| {tasks} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            self.name,
+            of(speed),
+            hundredths(of(p50) / 10),
+            hundredths(of(p99) / 10),
+            if self.name == against.name { "" } else { against.name },
+            ratio(speed),
+            ratio(p50),
+            ratio(p99),
+        ));
+    }
+}
+
+/// The head of a table of contests.
+pub(super) fn head(title: &str) {
+    say(format!("\n### {title}\n"));
+    say("| tasks | side | per second | p50 ms | p99 ms | against | throughput | p50 | p99 |");
+    say("|--:|---|--:|--:|--:|---|--:|--:|--:|");
+}
+
+/// How much longer the last call of a task may take; it is not counted any more.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs the call in so many tasks until the time is over.
+async fn pace(tasks: u64, each: Duration, call: Call) -> Pace {
+    let start = Arc::new(Barrier::new(usize::try_from(tasks).unwrap_or(usize::MAX)));
+    let end = Instant::now() + each;
+    let workers: Vec<_> = (0..tasks)
+        .map(|task| {
+            let (call, start) = (Arc::clone(&call), Arc::clone(&start));
+            tokio::spawn(async move {
+                start.wait().await;
+                let mut latencies = Vec::new();
+                let mut number = 0;
+                while Instant::now() < end {
+                    let sent = Instant::now();
+                    let done = timeout_at(end + GRACE, call(task, number)).await;
+                    if done == Ok(true) && Instant::now() <= end {
+                        latencies.push(sent.elapsed());
+                    }
+                    number += 1;
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for worker in workers {
+        latencies.extend(worker.await.unwrap_or_default());
+    }
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies.get(latencies.len() * percent / 100).or(latencies.last());
+    Pace {
+        calls: latencies.len() as u64,
+        per_second: latencies.len() as u128 * 1_000_000 / each.as_micros().max(1),
+        p50: at(50).copied().unwrap_or_default(),
+        p99: at(99).copied().unwrap_or_default(),
+    }
+}
+
+fn median(mut numbers: Vec<u128>) -> u128 {
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+}
+
+fn hundredths(number: u128) -> String {
+    format!("{}.{:02}", number / 100, number % 100)
+}

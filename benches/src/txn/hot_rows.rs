@@ -1,0 +1,183 @@
+//! 64 tasks, transfers between 10 accounts: what order and admission are worth against retries.
+//!
+//! A transfer that was not committed does not count, and after each contest the money is counted: a lost update
+//! would show there.
+
+use std::time::Duration;
+
+use probity_txn::{Isolation, LockError, Lockable, Policy, Tx, Txn, on};
+use sqlx::postgres::PgPool;
+use sqlx::{Connection as _, PgConnection, Postgres};
+
+use super::connect;
+use super::contest::{Contest, head};
+use crate::closed_loop::{Rounds, say};
+
+const TASKS: u64 = 64;
+const ACCOUNTS: i64 = 10;
+const EACH: i64 = 1_000_000;
+const MOVE: &str = "UPDATE hot SET balance = balance + $1 WHERE id = $2";
+
+const BY_HAND: &str = "READ COMMITTED, by hand, ordered FOR UPDATE";
+const LOCK_MANY: &str = "READ COMMITTED, `lock_many`";
+const LOCK_MANY_8: &str = "READ COMMITTED, `lock_many`, `max_in_flight(8)`";
+const NAIVE: &str = "SERIALIZABLE, unordered, retried at once";
+const SSI: &str = "SERIALIZABLE, `lock_many`";
+const SSI_8: &str = "SERIALIZABLE, `lock_many`, `max_in_flight(8)`";
+const ONE: &str = "one statement";
+/// Hand-written order is the bar at READ COMMITTED, the naive loop at SERIALIZABLE.
+const LINES: [(&str, &str); 7] = [
+    (BY_HAND, BY_HAND),
+    (LOCK_MANY, BY_HAND),
+    (LOCK_MANY_8, BY_HAND),
+    (NAIVE, NAIVE),
+    (SSI, NAIVE),
+    (SSI_8, NAIVE),
+    (ONE, BY_HAND),
+];
+
+struct Account;
+
+impl Lockable for Account {
+    type Key = i64;
+    const TABLE: &'static str = "hot";
+}
+
+/// Two different accounts, the same for each side, and in any order.
+fn pair(task: u64, number: u64) -> (i64, i64) {
+    let mut random = testkit::Rng::new(task << 32 | number);
+    let mut ids: Vec<i64> = (0..ACCOUNTS).collect();
+    random.shuffle(&mut ids);
+    (ids[0], ids[1])
+}
+
+/// Both halves, in the order given.
+async fn shift(connection: &mut PgConnection, from: i64, to: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(MOVE).bind(-1_i64).bind(from).execute(&mut *connection).await?;
+    sqlx::query(MOVE).bind(1_i64).bind(to).execute(connection).await?;
+    Ok(())
+}
+
+/// What one finds in services: SERIALIZABLE, update as it comes, and again at once on a conflict.
+async fn naive(pool: &PgPool, from: i64, to: i64) -> bool {
+    loop {
+        let attempt = async {
+            let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
+            shift(&mut tx, from, to).await?;
+            tx.commit().await
+        };
+        match attempt.await {
+            Ok(()) => return true,
+            Err(sqlx::Error::Database(error))
+                if matches!(error.code().as_deref(), Some("40001" | "40P01")) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// What somebody writes who knows: both rows locked in order, at READ COMMITTED.
+async fn by_hand(pool: &PgPool, from: i64, to: i64) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    sqlx::query("SELECT id FROM hot WHERE id IN ($1, $2) ORDER BY id FOR UPDATE")
+        .bind(from)
+        .bind(to)
+        .fetch_all(&mut *tx)
+        .await?;
+    shift(&mut tx, from, to).await?;
+    tx.commit().await
+}
+
+/// The same by a run.
+async fn ordered(txn: Txn<'_, Postgres>, from: i64, to: i64) -> bool {
+    let patient = Policy { attempts: u32::MAX, ..Policy::payments() };
+    let run = txn.policy(patient).run(async |tx: &mut Tx<'_, Postgres>| -> Result<(), LockError> {
+        tx.lock_many::<Account>([from, to]).await?;
+        sqlx::query(MOVE).bind(-1_i64).bind(from).execute(&mut *tx).await?;
+        sqlx::query(MOVE).bind(1_i64).bind(to).execute(&mut *tx).await?;
+        Ok(())
+    });
+    run.await.is_ok()
+}
+
+/// No transaction at all: both halves in one statement.
+async fn one_statement(pool: &PgPool, from: i64, to: i64) -> bool {
+    let both = "WITH locked AS MATERIALIZED (SELECT id FROM hot WHERE id IN ($1, $2) ORDER BY id FOR UPDATE)
+        UPDATE hot SET balance = balance + CASE WHEN hot.id = $1 THEN -1 ELSE 1 END
+        FROM locked WHERE hot.id = locked.id";
+    sqlx::query(both).bind(from).bind(to).execute(pool).await.is_ok()
+}
+
+#[expect(clippy::expect_used, reason = "a bench that cannot reach its database has nothing to measure")]
+pub(super) async fn measure(url: &str, rounds: Rounds) {
+    let mut observer = PgConnection::connect(url).await.expect("connect");
+    sqlx::raw_sql("CREATE TABLE hot (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL)")
+        .execute(&mut observer)
+        .await
+        .expect("create");
+    sqlx::query("INSERT INTO hot SELECT i, $1 FROM generate_series(0, $2 - 1) AS i")
+        .bind(EACH)
+        .bind(ACCOUNTS)
+        .execute(&mut observer)
+        .await
+        .expect("insert");
+    let pool = connect(url).await;
+
+    /// A side that moves money between a pair of accounts.
+    macro_rules! moving {
+        (|$own:ident, $from:ident, $to:ident| $body:expr) => {{
+            let pool = pool.clone();
+            move |task, number| {
+                let $own = pool.clone();
+                async move {
+                    let ($from, $to) = pair(task, number);
+                    $body
+                }
+            }
+        }};
+    }
+    head("Hot rows: 64 tasks, transfers between 10 accounts, PostgreSQL");
+    Contest::of(TASKS)
+        .side(BY_HAND, moving!(|pool, from, to| by_hand(&pool, from, to).await.is_ok()))
+        .side(LOCK_MANY, moving!(|pool, from, to| ordered(on(&pool, "rc"), from, to).await))
+        .side(
+            LOCK_MANY_8,
+            moving!(|pool, from, to| ordered(on(&pool, "rc").max_in_flight(8), from, to).await),
+        )
+        .side(NAIVE, moving!(|pool, from, to| naive(&pool, from, to).await))
+        .side(
+            SSI,
+            moving!(
+                |pool, from, to| ordered(on(&pool, "ssi").isolation(Isolation::Serializable), from, to).await
+            ),
+        )
+        .side(
+            SSI_8,
+            moving!(|pool, from, to| {
+                let txn = on(&pool, "ssi").isolation(Isolation::Serializable).max_in_flight(8);
+                ordered(txn, from, to).await
+            }),
+        )
+        .side(ONE, moving!(|pool, from, to| one_statement(&pool, from, to).await))
+        .hold(rounds, &LINES, async || until_quiet(url).await)
+        .await;
+    until_quiet(url).await;
+    let sum: i64 = sqlx::query_scalar("SELECT sum(balance)::bigint FROM hot")
+        .fetch_one(&mut observer)
+        .await
+        .expect("sum");
+    assert_eq!(sum, ACCOUNTS * EACH, "an update was lost");
+    say(format!("\nNo update was lost: the {ACCOUNTS} accounts still hold {sum} together."));
+    pool.close().await;
+}
+
+/// Ends what the last side left open when its time was over, and waits until it is gone.
+#[expect(clippy::expect_used, reason = "as above")]
+async fn until_quiet(url: &str) {
+    let mut observer = PgConnection::connect(url).await.expect("connect");
+    let open = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(open).fetch_one(&mut observer).await.expect("ask") > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    observer.close().await.expect("close");
+}

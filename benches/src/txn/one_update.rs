@@ -1,0 +1,178 @@
+//! One UPDATE in a transaction, each task its own row: what a run costs where nobody is in the way.
+//!
+//! | side | what it sends |
+//! |---|---|
+//! | raw | BEGIN, UPDATE, COMMIT through sqlx alone: the baseline |
+//! | raw, guarded | the same with the timeouts, the transaction id and the check before COMMIT that a run sends |
+//! | run | the default policy |
+//! | run, unguarded | a policy without timeouts and without the look-up of lost COMMITs |
+//! | raw, token | raw with a row inserted first and updated last, as a token is |
+//! | once | a run with a token of its own |
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use probity_txn::{Policy, create_token_table, on};
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePoolOptions;
+
+use super::CONNECTIONS;
+use super::contest::{Contest, head};
+use crate::closed_loop::Rounds;
+
+const TABLES: &str = "CREATE TABLE accounts (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL);
+    CREATE TABLE raw_tokens (token TEXT NOT NULL PRIMARY KEY, label TEXT NOT NULL, result TEXT NOT NULL DEFAULT '')";
+const ROW: &str = "INSERT INTO accounts VALUES ($1, 0)";
+const UPDATE: &str = "UPDATE accounts SET balance = balance + 1 WHERE id = $1";
+const TAKE: &str =
+    "INSERT INTO raw_tokens (token, label) VALUES ($1, 'bench') ON CONFLICT (token) DO NOTHING";
+const STORE: &str = "UPDATE raw_tokens SET result = $2 WHERE token = $1";
+
+/// What a run with the default policy sends instead of BEGIN and COMMIT.
+const GUARDED_BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 5000; \
+    SET LOCAL idle_in_transaction_session_timeout = 5000; SELECT pg_current_xact_id()::text, \
+    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_stat_get_bgwriter_stat_reset_time()::text";
+const GUARDED_COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
+/// What is compared with what: as little as possible, the same statements, and what a token adds.
+const POSTGRES_LINES: [(&str, &str); 7] = [
+    ("raw", "raw"),
+    ("run", "raw"),
+    ("run", "raw, guarded"),
+    ("run, unguarded", "raw"),
+    ("once", "run"),
+    ("once", "raw, token"),
+    ("raw, guarded", "raw"),
+];
+
+/// SQLite has no timeouts and no look-up, so a run sends what raw sends.
+const SQLITE_LINES: [(&str, &str); 4] =
+    [("raw", "raw"), ("run", "raw"), ("once", "run"), ("once", "raw, token")];
+
+const UNGUARDED: Policy = Policy {
+    lock_timeout: None,
+    statement_timeout: None,
+    idle_timeout: None,
+    look_up_lost_commits: false,
+    ..Policy::payments()
+};
+
+/// A token that nobody used before.
+fn fresh() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("bench-{:016x}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn row(task: u64) -> i64 {
+    i64::try_from(task).unwrap_or(i64::MAX)
+}
+
+/// A side that needs a pool, which each call clones. A macro, because a pool names its database.
+macro_rules! with {
+    ($pool:expr, |$own:ident, $task:ident| $body:expr) => {{
+        let pool = $pool.clone();
+        move |$task, _| {
+            let $own = pool.clone();
+            async move {
+                let $task = row($task);
+                $body
+            }
+        }
+    }};
+}
+
+/// The sides that are the same on each database.
+macro_rules! sides {
+    ($contest:expr, $pool:expr, $begin:expr) => {
+        $contest
+            .side(
+                "raw",
+                with!($pool, |pool, task| {
+                    let mut tx = pool.begin_with($begin).await.expect("begin");
+                    sqlx::query(UPDATE).bind(task).execute(&mut *tx).await.expect("update");
+                    tx.commit().await.is_ok()
+                }),
+            )
+            .side(
+                "run",
+                with!($pool, |pool, task| {
+                    on(&pool, "bench")
+                        .run(async |tx| sqlx::query(UPDATE).bind(task).execute(&mut *tx).await)
+                        .await
+                        .is_ok()
+                }),
+            )
+            .side(
+                "raw, token",
+                with!($pool, |pool, task| {
+                    let token = fresh();
+                    let mut tx = pool.begin_with($begin).await.expect("begin");
+                    sqlx::query(TAKE).bind(&token).execute(&mut *tx).await.expect("take");
+                    sqlx::query(UPDATE).bind(task).execute(&mut *tx).await.expect("update");
+                    sqlx::query(STORE).bind(&token).bind("null").execute(&mut *tx).await.expect("store");
+                    tx.commit().await.is_ok()
+                }),
+            )
+            .side(
+                "once",
+                with!($pool, |pool, task| {
+                    let run = on(&pool, "bench").once(fresh()).run(async |tx| -> Result<(), sqlx::Error> {
+                        sqlx::query(UPDATE).bind(task).execute(&mut *tx).await?;
+                        Ok(())
+                    });
+                    run.await.is_ok()
+                }),
+            )
+    };
+}
+
+#[expect(clippy::expect_used, reason = "a bench that cannot reach its database has nothing to measure")]
+pub(super) async fn on_postgres(pool: &PgPool, rounds: Rounds) {
+    sqlx::raw_sql(TABLES).execute(pool).await.expect("create");
+    create_token_table(pool).await.expect("create");
+    for id in 0..64_i64 {
+        sqlx::query(ROW).bind(id).execute(pool).await.expect("insert");
+    }
+    head("One UPDATE, PostgreSQL");
+    for tasks in [1, 16, 64] {
+        sides!(Contest::of(tasks), pool, "BEGIN")
+            .side(
+                "raw, guarded",
+                with!(pool, |pool, task| {
+                    let mut connection = pool.acquire().await.expect("acquire");
+                    sqlx::raw_sql(GUARDED_BEGIN).execute(&mut *connection).await.expect("begin");
+                    sqlx::query(UPDATE).bind(task).execute(&mut *connection).await.expect("update");
+                    sqlx::raw_sql(GUARDED_COMMIT).execute(&mut *connection).await.is_ok()
+                }),
+            )
+            .side(
+                "run, unguarded",
+                with!(pool, |pool, task| {
+                    let run = on(&pool, "bench").policy(UNGUARDED);
+                    run.run(async |tx| sqlx::query(UPDATE).bind(task).execute(&mut *tx).await).await.is_ok()
+                }),
+            )
+            .hold(rounds, &POSTGRES_LINES, async || {})
+            .await;
+    }
+}
+
+#[expect(clippy::expect_used, reason = "as above")]
+pub(super) async fn on_sqlite(rounds: Rounds) {
+    let folder = testkit::temp_dir();
+    let options = probity_txn::sqlite::options(folder.path().join("bench.sqlite3"));
+    let pool = SqlitePoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .connect_with(options)
+        .await
+        .expect("open SQLite");
+    sqlx::raw_sql(TABLES).execute(&pool).await.expect("create");
+    create_token_table(&pool).await.expect("create");
+    for id in 0..64_i64 {
+        sqlx::query(ROW).bind(id).execute(&pool).await.expect("insert");
+    }
+    head("One UPDATE, SQLite (WAL, synchronous FULL)");
+    for tasks in [1, 16] {
+        sides!(Contest::of(tasks), &pool, "BEGIN IMMEDIATE").hold(rounds, &SQLITE_LINES, async || {}).await;
+    }
+    pool.close().await;
+}
