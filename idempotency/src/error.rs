@@ -4,6 +4,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+#[cfg(feature = "postgres")]
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -77,6 +79,12 @@ impl StoreError {
         Self { kind: ErrorKind::LeaseLost, effect: Effect::NotApplied, source: None }
     }
 
+    /// An error that can be given to many callers.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn shared(self) -> SharedError {
+        SharedError { kind: self.kind, effect: self.effect, source: Arc::new(self) }
+    }
+
     /// What went wrong.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
@@ -87,6 +95,23 @@ impl StoreError {
     #[must_use]
     pub const fn effect(&self) -> Effect {
         self.effect
+    }
+}
+
+/// A failure of a statement that many callers shared.
+#[cfg(feature = "postgres")]
+pub(crate) struct SharedError {
+    kind: ErrorKind,
+    effect: Effect,
+    source: Arc<StoreError>,
+}
+
+#[cfg(feature = "postgres")]
+impl SharedError {
+    /// The error of one of them.
+    pub(crate) fn again(&self) -> StoreError {
+        let source: Box<dyn StdError + Send + Sync> = Box::new(Arc::clone(&self.source));
+        StoreError { kind: self.kind, effect: self.effect, source: Some(source) }
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod dialect;
 #[cfg(feature = "postgres")]
+mod group;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod schema;
 #[cfg(feature = "sqlite")]
@@ -13,6 +15,7 @@ mod sqlite;
 mod statements;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +44,8 @@ const OUTRUN: Duration = Duration::from_millis(1);
 /// the same transaction as the business write.
 pub struct SqlStore<DB: Dialect> {
     pool: Pool<DB>,
+    /// Takes the calls instead, where concurrent calls share statements.
+    sharing: Option<Arc<dyn IdempotencyManager>>,
 }
 
 /// Records in SQLite; see [`SqlStore`].
@@ -56,6 +61,10 @@ pub struct SqlStore<DB: Dialect> {
 pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 
 /// Records in PostgreSQL; see [`SqlStore`].
+///
+/// Concurrent calls of one store share statements and flushes: an idle store sends a call at once, a busy one sends
+/// together what came meanwhile, and each call gets its own answer. It takes up to four connections of the pool at a
+/// time for that. Clones of a store share; stores that were made separately do not.
 #[cfg(feature = "postgres")]
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
@@ -69,7 +78,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// If the database cannot be reached, or holds a schema newer than this crate knows.
     pub async fn new(pool: Pool<DB>) -> Result<Self, StoreError> {
         DB::migrate(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self { sharing: DB::sharing(&pool), pool })
     }
 
     /// Claims inside the caller's transaction: the claim is only real when it commits.
@@ -202,10 +211,16 @@ where
 #[async_trait]
 impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        if let Some(sharing) = &self.sharing {
+            return sharing.begin(claim).await;
+        }
         begin_on::<DB>(&mut *self.connection().await?, claim).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
+        if let Some(sharing) = &self.sharing {
+            return sharing.renew(holder, lease).await;
+        }
         let (record, token) = (holder.record.as_bytes(), holder.token.as_bytes());
         let values = [Value::Bytes(record), Value::Bytes(token), Value::Int(machine::micros(lease))];
         let mut connection = self.connection().await?;
@@ -226,6 +241,9 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
+        if let Some(sharing) = &self.sharing {
+            return sharing.mark_effect(holder).await;
+        }
         self.write(holder, DB::statements().mark, &[], &Write::Mark).await
     }
 
@@ -235,6 +253,9 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         recording: &Recording,
         retention: Duration,
     ) -> Result<Written, StoreError> {
+        if let Some(sharing) = &self.sharing {
+            return sharing.complete(holder, recording, retention).await;
+        }
         let headers = recording.encode_headers();
         let values = [
             Value::Int(machine::micros(retention)),
@@ -252,6 +273,9 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         tombstone: &Tombstone,
         retention: Duration,
     ) -> Result<Written, StoreError> {
+        if let Some(sharing) = &self.sharing {
+            return sharing.tombstone(holder, tombstone, retention).await;
+        }
         let values = [
             Value::Int(machine::micros(retention)),
             Value::Int(u64::from(tombstone.status)),
@@ -263,6 +287,9 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     }
 
     async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
+        if let Some(sharing) = &self.sharing {
+            return sharing.abandon(holder).await;
+        }
         let values = [Value::Int(machine::micros(RELEASED_FOR))];
         self.write(holder, DB::statements().abandon, &values, &Write::Abandon).await
     }
@@ -303,6 +330,24 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         DB::touch(&mut *self.connection().await?, DB::statements().purge, &[Value::Int(u64::from(limit))])
             .await
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl PostgresStore {
+    /// Sends every call as a statement of its own.
+    ///
+    /// Choose it when another pooler already multiplexes statements, or to compare: a lone call costs about the same
+    /// either way.
+    #[must_use]
+    pub fn direct(self) -> Self {
+        Self { sharing: None, ..self }
+    }
+}
+
+impl<DB: Dialect> Clone for SqlStore<DB> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone(), sharing: self.sharing.clone() }
     }
 }
 

@@ -15,13 +15,14 @@ pub(crate) type Running<'e, T> = Pin<Box<dyn Future<Output = Result<T, StoreErro
 /// The part of a dialect that is nobody's business outside.
 pub(crate) mod driver {
     use std::future::Future;
+    use std::sync::Arc;
 
     use sqlx::{Database, Executor, Pool};
 
     use super::{Running, Value};
-    use crate::StoreError;
     use crate::machine::Entry;
     use crate::store::sql::statements::Statements;
+    use crate::{IdempotencyManager, StoreError};
 
     pub trait Driver: Database {
         fn statements() -> &'static Statements;
@@ -31,6 +32,9 @@ pub(crate) mod driver {
 
         /// Creates or upgrades the schema under a lock.
         fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+        /// What takes the calls of a store instead, where concurrent calls gain from sharing statements.
+        fn sharing(pool: &Pool<Self>) -> Option<Arc<dyn IdempotencyManager>>;
 
         /// Runs a guarded write and says how many rows it touched. Boxed, because a handler that awaits an opaque
         /// future over a borrowed executor cannot be proven `Send` (rust-lang/rust#100013).
@@ -75,7 +79,7 @@ pub enum Value<'a> {
 /// Implements [`Dialect`]'s statements for one database: generic code over two drivers would need a page of bounds,
 /// and none of it could be read.
 macro_rules! impl_dialect {
-    ($database:ty, $statements:expr, $migrate:path) => {
+    ($database:ty, $statements:expr, $migrate:path, $sharing:expr) => {
         impl $crate::store::sql::dialect::driver::Driver for $database {
             fn statements() -> &'static $crate::store::sql::statements::Statements {
                 &$statements
@@ -87,6 +91,10 @@ macro_rules! impl_dialect {
 
             async fn migrate(pool: &sqlx::Pool<Self>) -> Result<(), StoreError> {
                 $migrate(pool).await
+            }
+
+            fn sharing(pool: &sqlx::Pool<Self>) -> Option<std::sync::Arc<dyn $crate::IdempotencyManager>> {
+                $sharing(pool)
             }
 
             fn execute<'e, 'c: 'e, E: sqlx::Executor<'c, Database = Self> + 'e>(

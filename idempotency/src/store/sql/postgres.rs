@@ -1,18 +1,31 @@
 //! PostgreSQL: an advisory lock guards the migration; after a broken connection nothing is known.
 
+mod changes;
+mod claims;
+mod sharing;
+
+use std::sync::Arc;
+
 use sqlx::PgPool;
 
+use self::sharing::Sharing;
+use super::PostgresStore;
 use super::dialect::{Value, impl_dialect};
 use super::schema;
 use super::statements::POSTGRES;
 use crate::machine::Entry;
 use crate::store::stored::StoredRow;
-use crate::{ErrorKind, StoreError};
+use crate::{ErrorKind, IdempotencyManager, StoreError};
 
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
 const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
 
-impl_dialect!(sqlx::Postgres, POSTGRES, migrate);
+impl_dialect!(sqlx::Postgres, POSTGRES, migrate, shared);
+
+/// The store that [`PostgresStore`]'s calls go to.
+fn shared(pool: &PgPool) -> Option<Arc<dyn IdempotencyManager>> {
+    Some(Arc::new(Sharing::new(PostgresStore { pool: pool.clone(), sharing: None })))
+}
 
 async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     let mut tx = pool.begin().await.map_err(classify)?;

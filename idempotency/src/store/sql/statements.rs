@@ -15,13 +15,58 @@ pub struct Statements {
     pub(crate) purge: &'static str,
 }
 
+/// What a claim makes of the row it meets.
+macro_rules! taken_over {
+    () => {
+        concat!(
+            "fence = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.fence ",
+            "  WHEN r.fence >= excluded.fence THEN r.fence + 1 ELSE excluded.fence END, ",
+            "attempt = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.attempt ",
+            "  WHEN r.state IN ('in_flight', 'released') THEN r.attempt + 1 ELSE 1 END, ",
+            "lease_until = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+            "  AND r.cap_until < excluded.lease_until THEN r.cap_until ELSE excluded.lease_until END, ",
+            "cap_until = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+            "  THEN r.cap_until ELSE excluded.cap_until END, ",
+            "expires_at = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+            "  THEN r.expires_at ELSE excluded.expires_at END, ",
+            "effect_at = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
+            "  THEN r.effect_at ELSE NULL END, ",
+            "created_at = CASE WHEN r.state = 'in_flight' THEN r.created_at ELSE excluded.created_at END, ",
+            "token = excluded.token, fingerprint = excluded.fingerprint, effects = excluded.effects, ",
+            "state = 'in_flight', status = NULL, headers = NULL, body = NULL, location = NULL, reason = NULL, ",
+            "finished_at = NULL "
+        )
+    };
+}
+
+/// Whether the claim named `$claim` may have the row `r`: it is free (released, or its retention is over), the same
+/// token asks again, or the lease is over and nothing can have happened.
+macro_rules! may_be_taken {
+    ($claim:literal, $now:expr) => {
+        concat!(
+            "(r.state = 'released' ",
+            "OR (r.state IN ('completed', 'tombstoned') AND r.expires_at <= ",
+            $now,
+            ") ",
+            "OR (r.state = 'in_flight' AND r.fingerprint = ",
+            $claim,
+            ".fingerprint AND (r.token = ",
+            $claim,
+            ".token OR (r.lease_until <= ",
+            $now,
+            " AND r.effects <> 'opaque' AND r.effect_at IS NULL))))"
+        )
+    };
+}
+#[cfg(feature = "postgres")]
+pub(crate) use {may_be_taken, taken_over};
+
 /// The statements with `$now` as the clock and `$skip` as the suffix that skips locked rows.
 ///
-/// `begin` inserts, or takes the row over if the state machine permits it: the key is free (released, or its retention
-/// is over), the same token asks again, or the lease is over and nothing can have happened. It never waits for
-/// anything but the row itself.
+/// `begin` inserts, or takes the row over if the state machine permits it. It never waits for anything but the row
+/// itself.
 macro_rules! statements {
-    ($now:literal, $skip:literal) => {
+    ($now:expr, $skip:literal) => {
         Statements {
             begin: concat!(
                 "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, fence, attempt, ",
@@ -29,26 +74,7 @@ macro_rules! statements {
                 "VALUES ($1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
                 $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7) ",
                 "ON CONFLICT (id) DO UPDATE SET ",
-                "fence = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.fence ",
-                "  WHEN r.fence >= excluded.fence THEN r.fence + 1 ELSE excluded.fence END, ",
-                "attempt = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.attempt ",
-                "  WHEN r.state IN ('in_flight', 'released') THEN r.attempt + 1 ELSE 1 END, ",
-                "lease_until = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
-                "  AND r.cap_until < excluded.lease_until THEN r.cap_until ELSE excluded.lease_until END, ",
-                "cap_until = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
-                "  THEN r.cap_until ELSE excluded.cap_until END, ",
-                "expires_at = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
-                "  THEN r.expires_at ELSE excluded.expires_at END, ",
-                "effect_at = CASE WHEN r.state = 'in_flight' AND r.token = excluded.token ",
-                "  THEN r.effect_at ELSE NULL END, ",
-                "created_at = CASE WHEN r.state = 'in_flight' THEN r.created_at ELSE excluded.created_at END, ",
-                "token = excluded.token, fingerprint = excluded.fingerprint, effects = excluded.effects, ",
-                "state = 'in_flight', status = NULL, headers = NULL, body = NULL, location = NULL, reason = NULL, ",
-                "finished_at = NULL ",
-                "WHERE r.state = 'released' ",
-                "OR (r.state IN ('completed', 'tombstoned') AND r.expires_at <= ", $now, ") ",
-                "OR (r.state = 'in_flight' AND r.fingerprint = excluded.fingerprint AND (r.token = excluded.token ",
-                "  OR (r.lease_until <= ", $now, " AND r.effects <> 'opaque' AND r.effect_at IS NULL))) ",
+                taken_over!(), "WHERE ", may_be_taken!("excluded", $now), " ",
                 "RETURNING fence, attempt, lease_until - ", $now
             ),
             read: concat!(
@@ -106,5 +132,13 @@ pub(crate) static SQLITE: Statements =
 
 /// PostgreSQL: the start of the statement, so time spent waiting for a row never makes a lease look older.
 #[cfg(feature = "postgres")]
-pub(crate) static POSTGRES: Statements =
-    statements!("((extract(epoch FROM statement_timestamp()) * 1000000)::bigint)", " FOR UPDATE SKIP LOCKED");
+macro_rules! postgres_now {
+    () => {
+        "((extract(epoch FROM statement_timestamp()) * 1000000)::bigint)"
+    };
+}
+#[cfg(feature = "postgres")]
+pub(crate) use postgres_now;
+
+#[cfg(feature = "postgres")]
+pub(crate) static POSTGRES: Statements = statements!(postgres_now!(), " FOR UPDATE SKIP LOCKED");

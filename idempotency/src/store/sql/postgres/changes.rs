@@ -1,0 +1,181 @@
+//! Many writes by holders as one statement.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row};
+
+use super::classify;
+use crate::machine::{RELEASED_FOR, micros};
+use crate::store::sql::PostgresStore;
+use crate::store::sql::group::Job;
+use crate::store::sql::statements::postgres_now;
+use crate::{
+    Holder, IdempotencyManager, RecordId, Recording, Renewed, State, StoreError, Tombstone, Written,
+};
+
+/// Every kind of write, by what it leaves behind. See `CLAIM` about the lengths.
+const CHANGE: &str = concat!(
+    "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true)), ",
+    "asked AS MATERIALIZED (",
+    "  SELECT a.* FROM patience CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::text[], $4::bool[], $5::bigint[], ",
+    "    $6::bigint[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[]) ",
+    "    AS a (id, token, state, marks, lease, keep, status, headers, body, location, reason) ",
+    "  WHERE length(a.id) = 32 AND length(a.token) = 16) ",
+    "UPDATE idempotency_records r SET state = a.state, ",
+    "  effect_at = CASE WHEN a.marks THEN ",
+    postgres_now!(),
+    " ELSE r.effect_at END, ",
+    "  lease_until = CASE WHEN a.lease IS NULL THEN r.lease_until ",
+    "    WHEN r.cap_until < ",
+    postgres_now!(),
+    " + a.lease THEN r.cap_until ELSE ",
+    postgres_now!(),
+    " + a.lease END, ",
+    "  finished_at = CASE WHEN a.keep IS NULL THEN r.finished_at ELSE ",
+    postgres_now!(),
+    " END, ",
+    "  expires_at = CASE WHEN a.keep IS NULL THEN r.expires_at ELSE ",
+    postgres_now!(),
+    " + a.keep END, ",
+    "  status = a.status, headers = a.headers, body = a.body, location = a.location, reason = a.reason ",
+    "FROM asked a WHERE r.id = a.id AND r.token = a.token AND r.state = 'in_flight' ",
+    "  AND (r.effect_at IS NULL OR NOT (a.marks OR a.state = 'released')) ",
+    "RETURNING r.id, r.lease_until - ",
+    postgres_now!(),
+    " AS lease_left"
+);
+
+/// A write by a holder, on its way.
+pub(crate) struct Change {
+    pub(crate) holder: Holder,
+    pub(crate) kind: Kind,
+}
+
+pub(crate) enum Kind {
+    Renew(Duration),
+    Mark,
+    Complete(Recording, Duration),
+    Tombstone(Tombstone, Duration),
+    Abandon,
+}
+
+/// What became of it.
+pub(crate) enum Changed {
+    Written(Written),
+    Renewed(Renewed),
+}
+
+impl Change {
+    const fn state(&self) -> State {
+        match self.kind {
+            Kind::Renew(_) | Kind::Mark => State::InFlight,
+            Kind::Complete(..) => State::Completed,
+            Kind::Tombstone(..) => State::Tombstoned,
+            Kind::Abandon => State::Released,
+        }
+    }
+
+    const fn keep(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Renew(_) | Kind::Mark => None,
+            Kind::Complete(_, retention) | Kind::Tombstone(_, retention) => Some(*retention),
+            Kind::Abandon => Some(RELEASED_FOR),
+        }
+    }
+
+    const fn lease(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Renew(lease) => Some(*lease),
+            _ => None,
+        }
+    }
+
+    const fn recording(&self) -> Option<&Recording> {
+        match &self.kind {
+            Kind::Complete(recording, _) => Some(recording),
+            _ => None,
+        }
+    }
+
+    const fn tombstone(&self) -> Option<&Tombstone> {
+        match &self.kind {
+            Kind::Tombstone(tombstone, _) => Some(tombstone),
+            _ => None,
+        }
+    }
+
+    fn status(&self) -> Option<i64> {
+        let recorded = self.recording().map(Recording::status);
+        recorded.or_else(|| self.tombstone().map(|tombstone| tombstone.status)).map(i64::from)
+    }
+}
+
+impl Job for Change {
+    type Answer = Changed;
+    /// What is left of the lease. The outcome of a write that was applied; there is none for the others.
+    type Outcome = Duration;
+
+    fn record(&self) -> RecordId {
+        self.holder.record
+    }
+
+    fn payload(&self) -> usize {
+        self.recording().map_or(0, Recording::size)
+    }
+
+    async fn run(
+        on: &mut PgConnection,
+        changes: &[&Self],
+    ) -> Result<HashMap<RecordId, Duration>, StoreError> {
+        fn column<'a, T>(changes: &[&'a Change], of: impl Fn(&'a Change) -> T) -> Vec<T> {
+            changes.iter().map(|change| of(change)).collect()
+        }
+        let bounded =
+            |time: Option<Duration>| time.map(|time| i64::try_from(micros(time)).unwrap_or(i64::MAX));
+        let headers = column(changes, |change| change.recording().map(Recording::encode_headers));
+        let rows = sqlx::query(CHANGE)
+            .bind(column(changes, |change| change.holder.record.as_bytes().as_slice()))
+            .bind(column(changes, |change| change.holder.token.as_bytes().as_slice()))
+            .bind(column(changes, |change| change.state().as_str()))
+            .bind(column(changes, |change| matches!(change.kind, Kind::Mark)))
+            .bind(column(changes, |change| bounded(change.lease())))
+            .bind(column(changes, |change| bounded(change.keep())))
+            .bind(column(changes, Change::status))
+            .bind(headers)
+            .bind(column(changes, |change| change.recording().map(|recording| &recording.bytes()[..])))
+            .bind(column(changes, |change| {
+                change.tombstone().and_then(|tombstone| tombstone.location.as_deref())
+            }))
+            .bind(column(changes, |change| change.tombstone().map(|tombstone| tombstone.reason.as_str())))
+            .fetch_all(on)
+            .await
+            .map_err(classify)?;
+        let mut applied = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let id: [u8; 32] = row.try_get("id").map_err(classify)?;
+            let left: i64 = row.try_get("lease_left").map_err(classify)?;
+            applied.insert(RecordId::from_bytes(id), Duration::from_micros(u64::try_from(left).unwrap_or(0)));
+        }
+        Ok(applied)
+    }
+
+    fn answer(&self, lease_left: &Duration, leads: bool) -> Option<Changed> {
+        leads.then_some(match self.kind {
+            Kind::Renew(_) => Changed::Renewed(Renewed::Held(*lease_left)),
+            _ => Changed::Written(Written::Applied),
+        })
+    }
+
+    async fn run_alone(&self, store: &PostgresStore) -> Result<Changed, StoreError> {
+        let holder = &self.holder;
+        match &self.kind {
+            Kind::Renew(lease) => return Ok(Changed::Renewed(store.renew(holder, *lease).await?)),
+            Kind::Mark => store.mark_effect(holder).await,
+            Kind::Complete(recording, retention) => store.complete(holder, recording, *retention).await,
+            Kind::Tombstone(tombstone, retention) => store.tombstone(holder, tombstone, *retention).await,
+            Kind::Abandon => store.abandon(holder).await,
+        }
+        .map(Changed::Written)
+    }
+}

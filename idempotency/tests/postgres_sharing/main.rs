@@ -1,0 +1,237 @@
+//! PostgreSQL, calls that share statements: who shares, whose failure is whose, and who waits for whom.
+#![cfg(feature = "postgres")]
+#![cfg_attr(
+    feature = "postgres",
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
+
+mod faults;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use probity_idempotency::*;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Row};
+use testkit::TestDatabase;
+
+const KEPT: Duration = Duration::from_secs(3600);
+
+struct Database {
+    pool: PgPool,
+    store: PostgresStore,
+    database: TestDatabase,
+}
+
+async fn database() -> Database {
+    let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+    let (pool, store) = connect(&database).await;
+    Database { pool, store, database }
+}
+
+/// A pool of its own, as another process would have.
+async fn connect(database: &TestDatabase) -> (PgPool, PostgresStore) {
+    // A plan made once and kept is the worst case: it was made while the table was empty.
+    let options: PgConnectOptions = database.url().parse().unwrap();
+    let options = options.options([("plan_cache_mode", "force_generic_plan")]);
+    let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
+    let store = PostgresStore::new(pool.clone()).await.unwrap();
+    (pool, store)
+}
+
+/// A claim on a record of its own.
+fn a_claim(number: u32) -> Claim {
+    let mut record = [7; 32];
+    record[..4].copy_from_slice(&number.to_be_bytes());
+    Claim {
+        record: RecordId::from_bytes(record),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects: Effects::Local,
+        terms: Terms::default(),
+    }
+}
+
+fn retried(claim: &Claim) -> Claim {
+    Claim { token: OwnerToken::generate().unwrap(), ..*claim }
+}
+
+fn recording(number: u32) -> Recording {
+    Recording::new(201).header("n", number.to_string()).body(number.to_string())
+}
+
+/// Counts statements that claim and statements that change, one row each.
+async fn count_statements(pool: &PgPool) {
+    for sql in [
+        "CREATE TABLE statements (kind TEXT NOT NULL)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO statements VALUES (TG_ARGV[0]); RETURN NULL; END $$",
+        "CREATE TRIGGER claims AFTER INSERT ON idempotency_records \
+         FOR EACH STATEMENT EXECUTE FUNCTION note('claim')",
+        "CREATE TRIGGER changes AFTER UPDATE OF status ON idempotency_records \
+         FOR EACH STATEMENT EXECUTE FUNCTION note('change')",
+    ] {
+        sqlx::query(sql).execute(pool).await.unwrap();
+    }
+}
+
+async fn statements(pool: &PgPool, kind: &str) -> i64 {
+    sqlx::query("SELECT count(*) FROM statements WHERE kind = $1")
+        .bind(kind)
+        .fetch_one(pool)
+        .await
+        .unwrap()
+        .get(0)
+}
+
+// On one thread, all calls are queued before the first statement is sent.
+#[tokio::test]
+async fn concurrent_calls_share_a_statement_and_each_gets_its_own_answer() {
+    let Database { pool, store, database: _database } = database().await;
+    count_statements(&pool).await;
+    let claims: Vec<Claim> = (0..64).map(a_claim).collect();
+    let answers = join_all(claims.iter().map(|claim| store.begin(claim))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Answer::Acquired(_)))), "{answers:?}");
+    assert_eq!(statements(&pool, "claim").await, 1);
+    let recordings: Vec<Recording> = (0..64).map(recording).collect();
+    let holders: Vec<Holder> = claims.iter().map(Claim::holder).collect();
+    let completing = holders.iter().zip(&recordings).map(|(holder, kept)| store.complete(holder, kept, KEPT));
+    for written in join_all(completing).await {
+        assert_eq!(written.unwrap(), Written::Applied);
+    }
+    let duplicates: Vec<Claim> = claims.iter().map(retried).collect();
+    for (answer, kept) in
+        join_all(duplicates.iter().map(|claim| store.begin(claim))).await.into_iter().zip(recordings)
+    {
+        assert_eq!(answer.unwrap(), Answer::Replay(kept));
+    }
+    assert_eq!(statements(&pool, "claim").await, 2);
+}
+
+#[tokio::test]
+async fn duplicates_in_one_statement_are_answered_from_its_one_look_at_the_record() {
+    let Database { pool, store, database: _database } = database().await;
+    count_statements(&pool).await;
+    let first = a_claim(1);
+    let mut duplicates: Vec<Claim> = (0..32).map(|_| retried(&first)).collect();
+    duplicates
+        .push(Claim { fingerprint: Fingerprint::of(&HashKey::default(), &[b"other"]), ..retried(&first) });
+    let answers = join_all(duplicates.iter().map(|claim| store.begin(claim))).await;
+    let acquired = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Acquired(_)))).count();
+    let in_flight = answers.iter().filter(|answer| matches!(answer, Ok(Answer::InFlight { .. }))).count();
+    assert_eq!((acquired, in_flight), (1, 31), "{answers:?}");
+    assert!(matches!(answers.last(), Some(Ok(Answer::Mismatch))));
+    assert_eq!(statements(&pool, "claim").await, 1);
+}
+
+#[tokio::test]
+async fn changes_of_one_record_at_once_are_all_applied_in_some_order() {
+    let Database { store, database: _database, .. } = database().await;
+    for number in 0..16 {
+        let claim = a_claim(number);
+        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        let (holder, kept) = (claim.holder(), recording(number));
+        let (marked, renewed, completed, again) = tokio::join!(
+            store.mark_effect(&holder),
+            store.renew(&holder, KEPT),
+            store.complete(&holder, &kept, KEPT),
+            store.complete(&holder, &kept, KEPT),
+        );
+        assert_eq!(marked.unwrap(), Written::Applied);
+        assert!(matches!(renewed.unwrap(), Renewed::Held(left) if !left.is_zero()));
+        assert_eq!((completed.unwrap(), again.unwrap()), (Written::Applied, Written::AlreadyApplied));
+    }
+}
+
+#[tokio::test]
+async fn one_refused_call_does_not_spoil_the_others() {
+    let Database { pool, store, database: _database } = database().await;
+    for sql in [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'this one is refused'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON idempotency_records FOR EACH ROW \
+         WHEN (substring(NEW.id FROM 1 FOR 4) = '\\x00000005') EXECUTE FUNCTION refuse()",
+    ] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    let claims: Vec<Claim> = (0..32).map(a_claim).collect();
+    let answers = join_all(claims.iter().map(|claim| store.begin(claim))).await;
+    for (number, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(Answer::Acquired(_)) => assert_ne!(number, 5),
+            Err(error) => {
+                assert_eq!(number, 5);
+                assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied));
+            }
+            Ok(other) => panic!("{number}: {other:?}"),
+        }
+    }
+}
+
+// A duplicate of an open transaction waits for it, as with statements of its own; nobody else does.
+#[tokio::test]
+async fn who_waits_for_an_open_transaction_holds_up_nobody_else() {
+    let Database { pool, store, database: _database } = database().await;
+    let busy = a_claim(0);
+    let mut tx = pool.begin().await.unwrap();
+    assert!(matches!(PostgresStore::begin_in(&mut tx, &busy).await.unwrap(), Answer::Acquired(_)));
+    let (waiting, duplicate) = (store.clone(), retried(&busy));
+    let waiting = tokio::spawn(async move { waiting.begin(&duplicate).await });
+    for round in 0..4 {
+        let claims: Vec<Claim> = (0..16).map(|number| a_claim(1 + round * 16 + number)).collect();
+        for answer in join_all(claims.iter().map(|claim| store.begin(claim))).await {
+            assert!(matches!(answer.unwrap(), Answer::Acquired(_)));
+        }
+        for claim in &claims {
+            assert_eq!(store.complete(&claim.holder(), &recording(1), KEPT).await.unwrap(), Written::Applied);
+        }
+    }
+    assert!(!waiting.is_finished());
+    tx.commit().await.unwrap();
+    assert!(matches!(waiting.await.unwrap().unwrap(), Answer::InFlight { .. }));
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_has_gone_is_not_sent_any_more() {
+    let Database { store, database: _database, .. } = database().await;
+    let (gone, staying) = (a_claim(1), a_claim(2));
+    {
+        let mut call = pin!(store.begin(&gone));
+        assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
+    }
+    assert!(matches!(store.begin(&staying).await.unwrap(), Answer::Acquired(_)));
+    assert_eq!(store.get(gone.record).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn shared_statements_go_by_the_index_from_the_first_row_on() {
+    let Database { pool, store, database } = database().await;
+    for round in 0..12 {
+        let claims: Vec<Claim> = (0..64).map(|number| a_claim(round * 64 + number)).collect();
+        join_all(claims.iter().map(|claim| store.begin(claim))).await;
+        join_all(
+            claims
+                .iter()
+                .map(async |claim| store.complete(&claim.holder(), &recording(1), KEPT).await.unwrap()),
+        )
+        .await;
+    }
+    // Sessions report what they did when they are idle or end.
+    pool.close().await;
+    let (pool, _store) = connect(&database).await;
+    let (mut inserted, mut updated, mut scans) = (0_i64, 0_i64, 0_i64);
+    while inserted < 768 || updated < 768 {
+        let row = sqlx::query(
+            "SELECT n_tup_ins, n_tup_upd, seq_scan FROM pg_stat_user_tables WHERE relname = 'idempotency_records'",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        (inserted, updated, scans) = (row.get(0), row.get(1), row.get(2));
+        tokio::task::yield_now().await;
+    }
+    assert!(scans <= 2, "{scans} sequential scans"); // those that created the two indexes
+}
