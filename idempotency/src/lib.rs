@@ -36,6 +36,8 @@ pub use policy::Policy;
 pub use recording::{Recording, Tombstone, TombstoneReason};
 pub use recover::{Recover, RecoverContext, Recovered};
 pub use store::memory::MemoryStore;
+#[cfg(feature = "redis-sentinel")]
+pub use store::redis::SentinelConnection;
 #[cfg(feature = "redis")]
 pub use store::redis::{Durability, RedisStore};
 #[cfg(feature = "postgres")]

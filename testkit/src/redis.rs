@@ -1,12 +1,14 @@
-//! Redis: one server for a test process, one key prefix per test; and a cluster of three.
+//! Redis: one server for a test process, one key prefix per test; a cluster of three; and a pair under Sentinel.
 
 mod cluster;
+mod sentinel;
 mod server;
 mod wire;
 
 use std::sync::OnceLock;
 
 pub use cluster::RedisCluster;
+use sentinel::RedisSentinels;
 use server::Server;
 
 use crate::Rng;
@@ -68,6 +70,16 @@ impl Redis {
     #[must_use]
     pub fn cluster() -> RedisCluster {
         RedisCluster::start()
+    }
+
+    /// A master, its replica, and three Sentinels of one test's own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Redis::shared`].
+    #[must_use]
+    pub fn sentinels() -> RedisSentinels {
+        RedisSentinels::start()
     }
 
     /// The URL for the client.

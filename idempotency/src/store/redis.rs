@@ -5,6 +5,8 @@
 
 mod reply;
 mod scripts;
+#[cfg(feature = "redis-sentinel")]
+mod sentinel;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use redis::{RedisError, ScriptInvocation, ServerErrorKind};
 
 use self::reply::Reply;
 use self::scripts::Scripts;
+#[cfg(feature = "redis-sentinel")]
+pub use self::sentinel::SentinelConnection;
 use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
 use crate::{
     Answer, Claim, ErrorKind, Fence, Grant, Holder, IdempotencyManager, RecordId, Recording, Renewed,
@@ -27,8 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reply may take. After it the call has an unknown effect, and is repeatable by its token.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Records in Redis, over any connection of the `redis` crate: a [`ConnectionManager`] to one server or a Sentinel
-/// master, or a cluster connection. One record is one key, so it needs no hash tags.
+/// Records in Redis, over any connection of the `redis` crate: a [`ConnectionManager`] to one server, a
+/// `SentinelConnection` to whichever server is master, or a cluster connection. One record is one key, so it needs no
+/// hash tags.
 #[derive(Clone)]
 pub struct RedisStore<C = ConnectionManager> {
     connection: C,

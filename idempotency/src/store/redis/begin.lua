@@ -30,9 +30,9 @@ redis.call('HSET', key, 'state', 'in_flight', 'token', ARGV[1], 'print', ARGV[2]
 if state then
   redis.call('HDEL', key, 'marked', 'status', 'headers', 'body', 'location', 'reason')
 end
-if ARGV[3] == 'opaque' then
-  redis.call('PERSIST', key)
-else
+if ARGV[3] ~= 'opaque' then
   expire_in(math.max(ARGV[5] + ARGV[6], tonumber(ARGV[7])))
+elseif state then
+  redis.call('PERSIST', key)
 end
 return { 1, text(fence), text(attempt), text(tonumber(ARGV[4])) }

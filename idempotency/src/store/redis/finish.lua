@@ -11,5 +11,7 @@ if found[1] ~= 'in_flight' or not allowed then
   return record()
 end
 redis.call('HSET', key, 'state', ARGV[3], 'ends', text(now + ARGV[4]), unpack(ARGV, 5))
+-- What is finished has no lease; each field costs as much as a short answer.
+redis.call('HDEL', key, 'lease', 'cap')
 expire_in(tonumber(ARGV[4]))
 return { 1 }

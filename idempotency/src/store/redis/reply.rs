@@ -52,8 +52,9 @@ fn found(mut parts: impl Iterator<Item = Value>) -> Result<(Entry, u64), StoreEr
         fence: time(next()?)?,
         attempt: time(next()?)?,
         effect_at: (next()? == b"1").then_some(now),
-        lease_until: time(next()?)?,
-        cap_until: time(next()?)?,
+        // What is finished has neither.
+        lease_until: Some(next()?).filter(|field| !field.is_empty()).map_or(Ok(0), time)?,
+        cap_until: Some(next()?).filter(|field| !field.is_empty()).map_or(Ok(0), time)?,
         expires_at: time(next()?)?,
         status: Some(next()?).filter(|field| !field.is_empty()).map(time).transpose()?,
         location: Some(next()?).filter(|field| !field.is_empty()),

@@ -1,0 +1,151 @@
+//! A connection to whichever server the Sentinels call master.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::sentinel::{SentinelClient, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind,
+    Value,
+};
+use tokio::time::timeout;
+
+use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, classify};
+use crate::StoreError;
+
+/// A connection that asks the Sentinels for the master, and asks again after it broke or turned out to be a replica.
+///
+/// It sends nothing twice: the call that met the failover fails, and its caller repeats it with its token.
+#[derive(Clone)]
+pub struct SentinelConnection(Arc<Shared>);
+
+struct Shared {
+    sentinels: tokio::sync::Mutex<SentinelClient>,
+    current: Mutex<Current>,
+}
+
+/// The number tells a broken connection from the one that replaced it.
+#[derive(Default)]
+struct Current {
+    number: u64,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl RedisStore<SentinelConnection> {
+    /// Connects to the master that the Sentinels at `urls` know as `service`, with timeouts of 2 s each for connecting
+    /// and for a reply.
+    ///
+    /// A failover may lose the newest claims: replicas follow asynchronously.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    ///
+    /// # Errors
+    /// If a URL is not one, or no Sentinel names a master that can be reached.
+    pub async fn connect_sentinel(urls: &[&str], service: &str) -> Result<Self, StoreError> {
+        let sentinels =
+            SentinelClient::build(urls.to_vec(), service.to_owned(), None, SentinelServerType::Master)
+                .map_err(classify)?;
+        let shared = Shared { sentinels: tokio::sync::Mutex::new(sentinels), current: Mutex::default() };
+        let connection = SentinelConnection(Arc::new(shared));
+        connection.connection().await.map_err(classify)?;
+        Ok(Self::new(connection))
+    }
+}
+
+impl SentinelConnection {
+    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
+        if let Some(known) = self.known() {
+            return Ok(known);
+        }
+        let mut sentinels = self.0.sentinels.lock().await;
+        // Somebody else may have asked while we waited for our turn.
+        if let Some(known) = self.known() {
+            return Ok(known);
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let asking = sentinels.get_async_connection_with_config(&config);
+        let connection = match timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, asking).await {
+            Ok(connection) => connection?,
+            // Nothing was sent to a master.
+            Err(_) => {
+                return Err(RedisError::from((
+                    ErrorKind::Server(ServerErrorKind::MasterDown),
+                    "no Sentinel answered",
+                )));
+            }
+        };
+        let mut current = self.current();
+        current.number += 1;
+        current.connection = Some(connection.clone());
+        Ok((current.number, connection))
+    }
+
+    fn known(&self) -> Option<(u64, MultiplexedConnection)> {
+        let current = self.current();
+        Some((current.number, current.connection.clone()?))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes a result on; after one that tells of a failover the Sentinels are asked again.
+    fn learn<T>(&self, number: u64, result: RedisResult<T>) -> RedisResult<T> {
+        if result.as_ref().is_err_and(tells_of_a_failover) {
+            let mut current = self.current();
+            if current.number == number {
+                current.connection = None;
+            }
+        }
+        result
+    }
+}
+
+/// A refusal by a replica, or no answer: the master may be another one by now.
+fn tells_of_a_failover(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || matches!(
+            error.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading
+            )
+        )
+}
+
+impl ConnectionLike for SentinelConnection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let (number, mut connection) = self.connection().await?;
+            self.learn(number, connection.req_packed_command(command).await)
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let (number, mut connection) = self.connection().await?;
+            self.learn(number, connection.req_packed_commands(pipeline, offset, count).await)
+        })
+    }
+
+    /// The database of the URLs' default: Sentinel connections use database 0.
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+impl fmt::Debug for SentinelConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentinelConnection")
+    }
+}

@@ -1,0 +1,154 @@
+//! Clocks that jump by an hour. A worker's clock decides nothing but when it gives up by itself; when the store's own
+//! clock jumps, leases end sooner or later, and still nobody runs what another may have done.
+#![cfg(all(feature = "postgres", feature = "sqlite", feature = "redis"))]
+#![cfg_attr(
+    all(feature = "postgres", feature = "sqlite", feature = "redis"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use probity_idempotency::*;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+type Manager = Arc<dyn IdempotencyManager>;
+
+fn a_claim(effects: Effects) -> Claim {
+    let mut record = [0; 32];
+    record[..16].copy_from_slice(OwnerToken::generate().unwrap().as_bytes());
+    Claim {
+        record: RecordId::from_bytes(record),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects,
+        terms: Terms { lease: HOUR / 2, lease_cap: HOUR, retention: KEPT },
+    }
+}
+
+fn retried(claim: &Claim) -> Claim {
+    Claim { token: OwnerToken::generate().unwrap(), ..*claim }
+}
+
+/// The worker's clock jumps; the store's does not.
+async fn the_workers_hour_is_not_the_stores(manager: &Manager) {
+    for effects in [Effects::Local, Effects::Opaque] {
+        let first = a_claim(effects);
+        assert!(matches!(manager.begin(&first).await.unwrap(), Answer::Acquired(_)));
+        tokio::time::pause();
+        tokio::time::advance(HOUR).await;
+        tokio::time::resume();
+        assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
+        let completed = manager.complete(&first.holder(), &Recording::new(201), KEPT).await.unwrap();
+        assert_eq!(completed, Written::Applied);
+        tokio::time::pause();
+        tokio::time::advance(KEPT + HOUR).await;
+        tokio::time::resume();
+        assert_eq!(manager.begin(&retried(&first)).await.unwrap(), Answer::Replay(Recording::new(201)));
+    }
+}
+
+/// The store's clock jumps past the lease: `jump` makes that true of a record.
+async fn a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(
+    manager: &Manager,
+    jump: impl AsyncFn(RecordId),
+) {
+    let opaque = a_claim(Effects::Opaque);
+    assert!(matches!(manager.begin(&opaque).await.unwrap(), Answer::Acquired(_)));
+    jump(opaque.record).await;
+    assert!(matches!(manager.begin(&retried(&opaque)).await.unwrap(), Answer::Indeterminate(_)));
+    let late = manager.complete(&opaque.holder(), &Recording::new(201), KEPT).await.unwrap();
+    assert_eq!(late, Written::Applied);
+
+    let local = a_claim(Effects::Local);
+    assert!(matches!(manager.begin(&local).await.unwrap(), Answer::Acquired(_)));
+    jump(local.record).await;
+    let heir = retried(&local);
+    assert!(matches!(manager.begin(&heir).await.unwrap(), Answer::Acquired(grant) if grant.attempt == 2));
+    let zombie = manager.complete(&local.holder(), &Recording::new(500), KEPT).await.unwrap();
+    assert!(matches!(zombie, Written::LostTo(_)));
+    let completed = manager.complete(&heir.holder(), &Recording::new(201), KEPT).await.unwrap();
+    assert_eq!(completed, Written::Applied);
+}
+
+// proves: I-1
+// proves: I-5
+#[tokio::test]
+async fn memory_counts_by_its_own_clock() {
+    let manager: Manager = Arc::new(MemoryStore::new());
+    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |_| {
+        tokio::time::pause();
+        tokio::time::advance(HOUR).await;
+        tokio::time::resume();
+    })
+    .await;
+}
+
+// proves: I-1
+// proves: I-5
+#[tokio::test]
+async fn sqlite_counts_by_its_own_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("test.db")).create_if_missing(true);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let manager: Manager = Arc::new(SqliteStore::new(pool.clone()).await.unwrap());
+    the_workers_hour_is_not_the_stores(&manager).await;
+    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |record: RecordId| {
+        sqlx::query("UPDATE idempotency_records SET lease_until = lease_until - 3600000000 WHERE id = $1")
+            .bind(record.as_bytes().to_vec())
+            .execute(&pool)
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+// proves: I-1
+// proves: I-5
+#[tokio::test]
+async fn postgres_counts_by_its_own_clock() {
+    let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(2).connect(database.url()).await.unwrap();
+    let store = PostgresStore::new(pool.clone()).await.unwrap();
+    for manager in [Arc::new(store.clone()) as Manager, Arc::new(store.direct())] {
+        the_workers_hour_is_not_the_stores(&manager).await;
+        a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |record: RecordId| {
+            sqlx::query(
+                "UPDATE idempotency_records SET lease_until = lease_until - 3600000000 WHERE id = $1",
+            )
+            .bind(record.as_bytes().to_vec())
+            .execute(&pool)
+            .await
+            .unwrap();
+        })
+        .await;
+    }
+}
+
+// proves: I-1
+// proves: I-5
+#[tokio::test]
+async fn redis_counts_by_its_own_clock() {
+    let server = tokio::task::spawn_blocking(testkit::Redis::shared).await.unwrap();
+    let prefix = server.key_prefix();
+    let store = RedisStore::connect(server.url()).await.unwrap().prefix(prefix.clone());
+    let manager: Manager = Arc::new(store);
+    the_workers_hour_is_not_the_stores(&manager).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let other = client.get_multiplexed_async_connection().await.unwrap();
+    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |record: RecordId| {
+        let (mut other, key) = (other.clone(), format!("{prefix}{}", record.to_hex()));
+        let _: i64 = redis::cmd("HINCRBY")
+            .arg(key)
+            .arg("lease")
+            .arg(-3_600_000_000_i64)
+            .query_async(&mut other)
+            .await
+            .unwrap();
+    })
+    .await;
+}

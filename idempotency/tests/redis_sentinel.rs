@@ -1,0 +1,94 @@
+//! Redis under Sentinel: the contract, and a failover.
+#![cfg(all(feature = "testing", feature = "redis-sentinel"))]
+#![cfg_attr(
+    all(feature = "testing", feature = "redis-sentinel"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use probity_idempotency::testing::Subject;
+use probity_idempotency::*;
+use testkit::Redis;
+
+/// The Sentinels that the rules share, until this process ends.
+static SENTINELS: LazyLock<(Vec<String>, &str)> = LazyLock::new(|| {
+    let sentinels = Box::leak(Box::new(Redis::sentinels()));
+    (sentinels.urls(), sentinels.service())
+});
+
+async fn store(urls: &[String], service: &str) -> RedisStore<SentinelConnection> {
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    RedisStore::connect_sentinel(&urls, service).await.unwrap()
+}
+
+async fn subject() -> Subject {
+    let (urls, service) = tokio::task::spawn_blocking(|| LazyLock::force(&SENTINELS)).await.unwrap();
+    Subject::new(Arc::new(store(urls, service).await))
+}
+
+// proves: I-1
+probity_idempotency::store_contract!(subject);
+
+fn a_claim(number: u8) -> Claim {
+    Claim {
+        record: RecordId::from_bytes([number; 32]),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects: Effects::Opaque,
+        terms: Terms::default(),
+    }
+}
+
+/// Repeats a claim until it is answered, always with the same token.
+async fn persist(store: &RedisStore<SentinelConnection>, claim: &Claim) -> Answer {
+    loop {
+        if let Ok(answer) = store.begin(claim).await {
+            return answer;
+        }
+    }
+}
+
+// What a replica has heard of, a failover keeps. What it has not is lost: docs/redis.md.
+// proves: I-2
+#[tokio::test]
+async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {
+    let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
+    let store = store(&sentinels.urls(), sentinels.service()).await;
+    let (done, running) = (a_claim(1), a_claim(2));
+    let recording = Recording::new(201).body("paid");
+    for claim in [&done, &running] {
+        assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(_)));
+    }
+    let kept = Duration::from_secs(3600);
+    assert_eq!(store.complete(&done.holder(), &recording, kept).await.unwrap(), Written::Applied);
+    let client = redis::Client::open(sentinels.master_url()).unwrap();
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
+    let mut other = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
+    let (_, heard): ((), u64) = redis::pipe()
+        .cmd("SET")
+        .arg(&["marker", "1"])
+        .cmd("WAIT")
+        .arg(&[1, 0])
+        .query_async(&mut other)
+        .await
+        .unwrap();
+    assert_eq!(heard, 1);
+    let _sentinels = tokio::task::spawn_blocking(move || {
+        let mut sentinels = sentinels;
+        sentinels.fail_over();
+        sentinels
+    })
+    .await
+    .unwrap();
+    let retry = Claim { token: OwnerToken::generate().unwrap(), ..done };
+    assert_eq!(persist(&store, &retry).await, Answer::Replay(recording));
+    let duplicate = Claim { token: OwnerToken::generate().unwrap(), ..running };
+    assert!(matches!(persist(&store, &duplicate).await, Answer::InFlight { .. }));
+    assert_eq!(
+        store.complete(&running.holder(), &Recording::new(200), kept).await.unwrap(),
+        Written::Applied
+    );
+    assert!(matches!(persist(&store, &a_claim(3)).await, Answer::Acquired(_)));
+}
