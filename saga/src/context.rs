@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::codec::{Place, Sealer};
 use crate::record::{Document, SagaId};
@@ -22,6 +25,8 @@ pub(crate) struct Frame {
     pub(crate) business_id: Arc<str>,
     pub(crate) step: &'static str,
     pub(crate) attempt: u32,
+    /// When nobody waits for this attempt any more.
+    pub(crate) until: Instant,
     pub(crate) key: String,
     pub(crate) outputs: Arc<BTreeMap<&'static str, Document>>,
     pub(crate) sealer: Sealer,
@@ -74,6 +79,13 @@ impl<I> StepContext<I> {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.frame.attempt
+    }
+
+    /// How long the answer of this attempt is still waited for; after that it counts as unknown. Give
+    /// it to the client of the other side as its time limit.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.frame.until.saturating_duration_since(Instant::now())
     }
 
     /// The business id the saga was started under, for example the payment number.

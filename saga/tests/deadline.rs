@@ -59,8 +59,11 @@ impl SagaStep for Reserve {
     type Input = u32;
     type Output = u32;
     const NAME: &'static str = "Reserve";
-    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
-        self.0.call().await
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        let before = cx.time_left();
+        let answer = self.0.call().await;
+        assert_eq!(before - cx.time_left(), self.0.slow, "of an hour");
+        answer
     }
     async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
         self.0.undone.fetch_add(1, Ordering::SeqCst);
@@ -183,6 +186,26 @@ async fn what_may_have_happened_is_only_asked_about_after_the_deadline() {
         }
         assert_eq!((stage.reserve.calls(), stage.pay.calls()), (1, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_without_end_are_no_limits() {
+    struct Endless;
+    impl ForwardStep for Endless {
+        type Input = u32;
+        type Output = u32;
+        const NAME: &'static str = "Endless";
+        async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+            assert!(cx.time_left() > Duration::from_secs(24 * 3600));
+            Ok(*cx.input())
+        }
+        fn policy(&self) -> StepPolicy {
+            StepPolicy::default().timeout(Duration::MAX)
+        }
+    }
+    let saga = Saga::named("endless").deadline(Duration::MAX).pivot(Endless).build().unwrap();
+    let orchestrator = Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap();
+    assert_eq!(orchestrator.run("endless", "E-1", &1_u32).await.unwrap(), Outcome::Completed);
 }
 
 // proves: S-8

@@ -22,6 +22,9 @@ use crate::policy::StepPolicy;
 use crate::record::Document;
 use crate::step::{Evidence, Probe, StepError};
 
+/// Beyond this no limit of time matters, and none overflows.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Why a step is not tried again.
 pub(super) const LATE: &str = "the deadline of the saga has passed";
 
@@ -133,7 +136,7 @@ impl Attempts<'_> {
 
     /// What the world says about the execute key. An error of the question is no answer.
     pub(super) async fn ask(&self, policy: &StepPolicy) -> Probe<Document> {
-        let frame = self.frame(Operation::Execute, 1);
+        let frame = self.frame(Operation::Execute, 1, policy);
         let asked = self.guarded("probe", policy.timeout, || self.step.probe(Arc::clone(self.input), frame));
         let answer = asked.await.unwrap_or(Probe::Unknown);
         let label = match answer {
@@ -148,7 +151,7 @@ impl Attempts<'_> {
     }
 
     async fn run_once(&self, policy: &StepPolicy, failures: u32) -> Result<Document, StepError> {
-        let frame = self.frame(Operation::Execute, failures + 1);
+        let frame = self.frame(Operation::Execute, failures + 1, policy);
         let ran = self
             .guarded("execute", policy.timeout, || self.step.execute(Arc::clone(self.input), frame))
             .await;
@@ -164,7 +167,7 @@ impl Attempts<'_> {
         failures: u32,
         done: Option<Document>,
     ) -> Result<Evidence, StepError> {
-        let frame = self.frame(Operation::Compensate, failures + 1);
+        let frame = self.frame(Operation::Compensate, failures + 1, policy);
         let call = || self.step.compensate(Arc::clone(self.input), frame, done);
         let undone = self.guarded("compensate", policy.timeout, call).await;
         let label = outcome(undone.as_ref().err());
@@ -225,9 +228,11 @@ impl Attempts<'_> {
         }
     }
 
-    fn frame(&self, operation: Operation, attempt: u32) -> Frame {
+    fn frame(&self, operation: Operation, attempt: u32, policy: &StepPolicy) -> Frame {
         let key = key(self.frame.saga_id, self.step.name(), operation);
-        Frame { attempt, key, ..self.frame.clone() }
+        let now = Instant::now();
+        let until = now.checked_add(policy.timeout).unwrap_or(now + NEVER);
+        Frame { attempt, until, key, ..self.frame.clone() }
     }
 
     fn label(&self) -> String {

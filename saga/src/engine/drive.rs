@@ -67,7 +67,8 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
     };
     let requests = Requests { cancel: instance.cancel_requested.clone(), pause: instance.pause_requested };
     let write_no = instance.write_no;
-    let deadline = saga.deadline.map(|limit| Instant::now() + limit.saturating_sub(instance.age));
+    let left = saga.deadline.map(|limit| limit.saturating_sub(instance.age));
+    let deadline = left.and_then(|left| Instant::now().checked_add(left));
     let mut driver = Driver { engine, saga, journal, state, input, requests, write_no, era, deadline };
     driver.tell_if_overdue();
     match driver.run().await {
@@ -247,6 +248,7 @@ impl Driver<'_> {
                 business_id: instance.business_id.as_str().into(),
                 step: self.saga.shape.steps[at].name,
                 attempt: 1,
+                until: Instant::now(),
                 key: String::new(),
                 outputs: Arc::new(outputs),
                 sealer: self.engine.sealer.clone(),
