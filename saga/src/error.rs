@@ -18,6 +18,7 @@ pub enum Effect {
 pub struct StoreError {
     operation: &'static str,
     effect: Effect,
+    contended: bool,
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
@@ -27,7 +28,7 @@ impl StoreError {
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { operation, effect: Effect::NotApplied, source: source.into() }
+        Self { operation, effect: Effect::NotApplied, contended: false, source: source.into() }
     }
 
     /// An error of a call that may have been applied: the answer was lost.
@@ -35,7 +36,22 @@ impl StoreError {
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { operation, effect: Effect::Unknown, source: source.into() }
+        Self { operation, effect: Effect::Unknown, contended: false, source: source.into() }
+    }
+
+    /// An error of a call that wrote nothing because somebody held a row of it for too long. Of a batch, the other
+    /// sagas could have been written.
+    pub fn contended(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { contended: true, ..Self::not_applied(operation, source) }
+    }
+
+    /// Whether somebody held a row for too long: the engine then writes each saga by itself.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.contended
     }
 
     /// Whether the call may have been applied. Every store call may be repeated either way.

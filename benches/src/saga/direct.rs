@@ -1,8 +1,10 @@
 //! The baseline: the three records of such a saga, written by the same statements, one commit each.
 
+use std::time::Duration;
+
 use probity_saga::{
-    Change, Document, Inserted, NewSaga, Record, SagaId, SagaStore, Status, StepRow, StepStatus, Verdict,
-    WorkerId,
+    Beat, Change, Document, Inserted, NewSaga, Record, SagaId, SagaStore, Status, StepRow, StepStatus,
+    Verdict, Worker, WorkerId,
 };
 
 use super::work::name;
@@ -17,6 +19,14 @@ pub(super) async fn write(store: &impl SagaStore, owner: WorkerId) {
         let verdicts = store.apply(&[done(id, order)]).await.expect("a result");
         assert!(matches!(verdicts[..], [Verdict::Applied(_)]), "{verdicts:?}");
     }
+}
+
+/// An owner with a lease of a day, so that no worker takes its sagas over.
+#[expect(clippy::expect_used, reason = "as above")]
+pub(super) async fn living_owner(store: &impl SagaStore) -> WorkerId {
+    let worker = Worker { id: WorkerId::generate(), lease: Duration::from_secs(86_400), pid: 1 };
+    let _first: Beat = store.beat(&worker).await.expect("a beat");
+    worker.id
 }
 
 /// A new saga of the kind that the engine writes.

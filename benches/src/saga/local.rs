@@ -1,12 +1,13 @@
 //! The stores without a server: memory, and SQLite against the same statements in a commit each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use probity_saga::{MemoryStore, Orchestrator, SqliteStore, WorkerId};
+use probity_saga::{MemoryStore, Orchestrator, SqliteStore};
 use sqlx::sqlite::SqlitePoolOptions;
 
 use super::counted::{Count, Counted};
-use super::table::{cell, head, median, per, ratio, row};
+use super::table::{cell, head, hundredths, median, per, ratio, row};
 use super::work::{DONE, REFUSED, run, saga};
 use super::{LEVELS, direct, warm};
 use crate::closed_loop::{Pace, Rounds, pace};
@@ -22,23 +23,39 @@ async fn ours(orchestrator: &Orchestrator, tasks: u64, rounds: Rounds, input: u6
 
 #[expect(clippy::expect_used, reason = "a bench that cannot reach its store has nothing to measure")]
 pub(super) async fn memory(rounds: Rounds) {
-    head("Memory: sagas/s (p50/p99 ms)", &["in flight", "completed", "compensated"]);
+    let columns = ["in flight", "completed", "CPU µs per saga", "compensated", "CPU µs per saga"];
+    head("Memory: sagas/s (p50/p99 ms)", &columns);
     for tasks in LEVELS {
-        let mut paces = Vec::new();
+        let mut cells = vec![tasks.to_string()];
         for input in [DONE, REFUSED] {
             let mut rows = Vec::new();
+            let (mut spent, mut sagas) = (Duration::ZERO, 0);
             for _ in 0..rounds.number {
                 // A new store, because this one keeps everything.
                 let builder = Orchestrator::new(MemoryStore::new()).register(saga());
                 let orchestrator = builder.start().await.expect("start on memory");
                 warm(ours(&orchestrator, tasks, rounds.warm_up(), input)).await;
-                rows.push(ours(&orchestrator, tasks, rounds, input).await);
+                let before = cpu_time();
+                let pace = ours(&orchestrator, tasks, rounds, input).await;
+                (spent, sagas) = (spent + (cpu_time() - before), sagas + pace.calls);
+                rows.push(pace);
                 orchestrator.drain().await.expect("drain");
             }
-            paces.push(cell(&median(rows)));
+            let each = spent.as_nanos() / u128::from(sagas.max(1));
+            cells.extend([cell(&median(rows)), hundredths(each / 10)]);
         }
-        row(&[vec![tasks.to_string()], paces].concat());
+        row(&cells);
     }
+}
+
+/// What this process has computed so far, bench and store included; nothing where there is no `/proc`.
+fn cpu_time() -> Duration {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in brackets may contain spaces.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split(' ').skip(12).take(2).filter_map(|ticks| ticks.parse::<u32>().ok());
+    TICK * ticks.sum::<u32>()
 }
 
 #[expect(clippy::expect_used, reason = "as above")]
@@ -50,7 +67,7 @@ pub(super) async fn sqlite(rounds: Rounds) {
     let (baseline, count) = (store.clone(), Arc::new(Count::default()));
     let counted = Counted { store, count: Arc::clone(&count) };
     let orchestrator = Orchestrator::new(counted).register(saga()).start().await.expect("start on SQLite");
-    let owner = WorkerId::generate();
+    let owner = direct::living_owner(&baseline).await;
     let columns =
         ["in flight", "ours", "one commit per record", "ratio", "records", "commits", "compensated"];
     head("SQLite (WAL, FULL): sagas/s (p50/p99 ms), and what one saga wrote", &columns);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use probity_saga::{Orchestrator, PostgresStore, SagaStore as _, Worker, WorkerId};
+use probity_saga::{Orchestrator, PostgresStore, WorkerId};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use testkit::{Postgres, TestDatabase};
 
@@ -41,9 +41,7 @@ impl Bench {
         }
         let count = Arc::new(Count::default());
         let store = PostgresStore::new(pool.clone()).await.expect("migrate");
-        let owner = WorkerId::generate();
-        let worker = Worker { id: owner, lease: std::time::Duration::from_secs(86_400), pid: 1 };
-        let _first = store.beat(&worker).await.expect("a beat");
+        let owner = direct::living_owner(&store).await;
         let counted = Counted { store, count: Arc::clone(&count) };
         let orchestrator = Orchestrator::new(counted).register(saga()).start().await.expect("start");
         Self { pool, orchestrator, count, baseline, owner, _database: database }

@@ -1,23 +1,35 @@
 //! Group commit: drivers hand their records to one task, which writes what is queued, answers all,
-//! and looks again. No timer: an idle writer flushes at once, a busy one accumulates.
+//! and looks again. No timer: an idle writer flushes at once, a busy one accumulates. While a full
+//! batch waits, a second commit runs beside the first; more would only queue for the same disk.
 //!
 //! Invariant: a driver hears its own verdict only after the store acknowledged the batch. A lost
-//! answer is met by the same batch again; records carry numbers, so that is harmless.
+//! answer is met by the same batch again; records carry numbers, so that is harmless. A record whose
+//! row somebody holds waits by itself, not its neighbours.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::lease::Lease;
-use crate::error::StoreError;
+use crate::error::{Effect, StoreError};
 use crate::record::{Inserted, NewSaga, Record, Verdict};
 use crate::store::SagaStore;
 
 /// The most records in one batch.
 const BATCH: usize = 256;
+
+/// So many waiting records are worth a second commit at the same time.
+const FULL: usize = 128;
+
+/// The most commits of results at the same time.
+const LANES: usize = 2;
+
+/// The most calls at the same time for records and starts that somebody else's lock holds up.
+const ASIDE: usize = 2;
 
 /// Why a write was not answered.
 #[derive(Debug)]
@@ -47,8 +59,9 @@ impl Writer {
     pub(crate) fn start(store: Arc<dyn SagaStore>, lease: Lease) -> Self {
         let (records, record_queue) = mpsc::channel(4 * BATCH);
         let (inserts, insert_queue) = mpsc::channel(4 * BATCH);
-        tokio::spawn(write_records(Arc::clone(&store), lease, record_queue));
-        tokio::spawn(write_inserts(store, insert_queue));
+        let lanes = Arc::new(Lanes { store, lease, aside: Semaphore::new(ASIDE) });
+        tokio::spawn(write_records(Arc::clone(&lanes), record_queue));
+        tokio::spawn(write_inserts(lanes, insert_queue));
         Self { records, inserts }
     }
 
@@ -67,14 +80,38 @@ impl Writer {
     }
 }
 
-async fn write_records(store: Arc<dyn SagaStore>, lease: Lease, mut queue: mpsc::Receiver<Write>) {
-    let mut writes = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut writes, BATCH).await > 0 {
-        while !writes.is_empty() {
-            let later = set_repeats_aside(&mut writes);
-            flush(&*store, &lease, &mut writes).await;
-            writes = later;
+/// What the writing tasks share.
+struct Lanes {
+    store: Arc<dyn SagaStore>,
+    lease: Lease,
+    aside: Semaphore,
+}
+
+async fn write_records(lanes: Arc<Lanes>, mut queue: mpsc::Receiver<Write>) {
+    let mut flushing = FuturesUnordered::new();
+    loop {
+        let mut writes = Vec::new();
+        if flushing.is_empty() && queue.recv_many(&mut writes, BATCH).await == 0 {
+            return;
         }
+        while flushing.len() < LANES {
+            if !writes.is_empty() {
+                flushing.push(write_all(&lanes, std::mem::take(&mut writes)));
+            }
+            if queue.len() < FULL {
+                break;
+            }
+            queue.recv_many(&mut writes, BATCH).await;
+        }
+        flushing.next().await;
+    }
+}
+
+async fn write_all(lanes: &Arc<Lanes>, mut writes: Vec<Write>) {
+    while !writes.is_empty() {
+        let later = set_repeats_aside(&mut writes);
+        flush(lanes, writes).await;
+        writes = later;
     }
 }
 
@@ -82,28 +119,36 @@ async fn write_records(store: Arc<dyn SagaStore>, lease: Lease, mut queue: mpsc:
 /// while its old driver was still finishing.
 fn set_repeats_aside(writes: &mut Vec<Write>) -> Vec<Write> {
     let mut seen = HashSet::with_capacity(writes.len());
+    if writes.iter().all(|write| seen.insert(write.record.saga)) {
+        return Vec::new();
+    }
+    seen.clear();
     let (now, later) = writes.drain(..).partition(|write: &Write| seen.insert(write.record.saga));
     *writes = now;
     later
 }
 
 /// Writes one batch until the store acknowledges it, or nobody may write it any more.
-async fn flush(store: &dyn SagaStore, lease: &Lease, writes: &mut Vec<Write>) {
+async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
+    let (records, answers): (Vec<Record>, Vec<_>) =
+        writes.into_iter().map(|write| (write.record, write.answer)).unzip();
     let mut wait = Duration::from_millis(50);
-    loop {
-        if lease.is_revoked() {
-            // Dropping a write answers its driver: lost.
-            writes.clear();
-            return;
-        }
+    // Dropping an answer tells its driver: lost.
+    while !lanes.lease.is_revoked() {
         metrics::histogram!("probity_saga_batch_size")
-            .record(u32::try_from(writes.len()).unwrap_or(u32::MAX));
-        let records: Vec<Record> = writes.iter().map(|write| write.record.clone()).collect();
-        match store.apply(&records).await {
+            .record(u32::try_from(records.len()).unwrap_or(u32::MAX));
+        match lanes.store.apply(&records).await {
             Ok(verdicts) => {
-                for (write, verdict) in writes.drain(..).zip(verdicts) {
+                for (answer, verdict) in answers.into_iter().zip(verdicts) {
                     // A driver that is gone does not need its verdict.
-                    let _ = write.answer.send(verdict);
+                    let _ = answer.send(verdict);
+                }
+                return;
+            }
+            Err(error) if error.is_contended() => {
+                tracing::warn!(%error, records = records.len(), "a lock holds up a batch of saga results; each is written by itself");
+                for (record, answer) in records.into_iter().zip(answers) {
+                    tokio::spawn(write_alone(Arc::clone(lanes), record, answer));
                 }
                 return;
             }
@@ -117,34 +162,71 @@ async fn flush(store: &dyn SagaStore, lease: &Lease, writes: &mut Vec<Write>) {
     }
 }
 
-async fn write_inserts(store: Arc<dyn SagaStore>, mut queue: mpsc::Receiver<Insert>) {
-    let mut inserts = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut inserts, BATCH).await > 0 {
-        let sagas: Vec<NewSaga> = inserts.iter().map(|insert| insert.saga.clone()).collect();
-        match store.insert(&sagas).await {
-            Ok(answers) => {
-                for (insert, inserted) in inserts.drain(..).zip(answers) {
-                    let _ = insert.answer.send(Ok(inserted));
-                }
-            }
-            Err(_) if inserts.len() > 1 => {
-                // One bad saga must not fail its neighbours.
-                for insert in inserts.drain(..) {
-                    let answer = one(&*store, insert.saga).await;
-                    let _ = insert.answer.send(answer);
-                }
+/// Writes one record whose neighbours must not wait for it.
+async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<Verdict>) {
+    let mut wait = Duration::from_millis(50);
+    while !lanes.lease.is_revoked() {
+        let turn = lanes.aside.acquire().await;
+        let written = lanes.store.apply(std::slice::from_ref(&record)).await;
+        drop(turn);
+        match written {
+            Ok(mut verdicts) => {
+                let _ = answer.send(verdicts.pop().unwrap_or(Verdict::Fenced));
+                return;
             }
             Err(error) => {
-                if let Some(insert) = inserts.pop() {
-                    let _ = insert.answer.send(Err(error));
-                }
+                tracing::warn!(saga.id = %record.saga, %error, "a saga's result still waits");
+                metrics::counter!("probity_saga_store_errors_total").increment(1);
+                sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(2));
             }
         }
-        inserts.clear();
     }
 }
 
-async fn one(store: &dyn SagaStore, saga: NewSaga) -> Result<Inserted, StoreError> {
-    let mut answers = store.insert(std::slice::from_ref(&saga)).await?;
-    answers.pop().ok_or_else(|| StoreError::ambiguous("insert a saga", "the store gave no answer"))
+async fn write_inserts(lanes: Arc<Lanes>, mut queue: mpsc::Receiver<Insert>) {
+    let mut inserts = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut inserts, BATCH).await > 0 {
+        let (sagas, answers): (Vec<NewSaga>, Vec<_>) =
+            inserts.drain(..).map(|insert| (insert.saga, insert.answer)).unzip();
+        match insert(&*lanes.store, &sagas).await {
+            Ok(inserted) => {
+                for (answer, inserted) in answers.into_iter().zip(inserted) {
+                    let _ = answer.send(Ok(inserted));
+                }
+            }
+            // One bad saga, or one that a stranger's transaction holds up, must not cost its neighbours.
+            Err(_) if sagas.len() > 1 => {
+                for (saga, answer) in sagas.into_iter().zip(answers) {
+                    tokio::spawn(insert_alone(Arc::clone(&lanes), saga, answer));
+                }
+            }
+            Err(error) => {
+                if let Some(answer) = answers.into_iter().next() {
+                    let _ = answer.send(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// Asks again once when the answer was lost, as by a server that was restarted: a repeated insert is
+/// answered as the first.
+async fn insert(store: &dyn SagaStore, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
+    match store.insert(sagas).await {
+        Err(error) if error.effect() == Effect::Unknown => store.insert(sagas).await,
+        answer => answer,
+    }
+}
+
+async fn insert_alone(
+    lanes: Arc<Lanes>,
+    saga: NewSaga,
+    answer: oneshot::Sender<Result<Inserted, StoreError>>,
+) {
+    let turn = lanes.aside.acquire().await;
+    let inserted = insert(&*lanes.store, std::slice::from_ref(&saga)).await;
+    drop(turn);
+    let nothing = || StoreError::ambiguous("insert a saga", "the store gave no answer");
+    let _ = answer.send(inserted.and_then(|mut answers| answers.pop().ok_or_else(nothing)));
 }

@@ -10,14 +10,16 @@ mod schema;
 mod sql;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::Row as _;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
-use tokio::time::timeout;
+use sqlx::{Connection as _, Row as _};
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::rows::{self, store_error};
@@ -34,6 +36,8 @@ use columns::{Instances, Steps, millis};
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     own: PgPool,
+    /// When a connection last failed: the others may be broken too.
+    failed: Arc<Mutex<Option<Instant>>>,
 }
 
 const SESSION: [(&str, &str); 9] = [
@@ -44,13 +48,16 @@ const SESSION: [(&str, &str); 9] = [
     ("plan_cache_mode", "force_generic_plan"),
     // A plan without an alternative to a scan has so high a price that it would be compiled each time.
     ("jit", "off"),
-    ("lock_timeout", "2s"),
+    ("lock_timeout", "500ms"),
     ("statement_timeout", "15s"),
     ("application_name", "probity-saga"),
 ];
 
 /// Above the server's own limit: it has answered by then, unless it cannot be reached.
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// How long connections are tested after one failed.
+const SUSPICION: Duration = Duration::from_secs(30);
 
 impl PostgresStore {
     /// Connects to the database of `pool`, checks that it keeps what it acknowledges, and migrates
@@ -65,7 +72,6 @@ impl PostgresStore {
         let options = pool.connect_options().as_ref().clone().options(SESSION);
         let own = PgPoolOptions::new()
             .max_connections(6)
-            // Half of each write otherwise: one more round trip. A broken connection fails once and is replaced.
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options)
@@ -83,17 +89,57 @@ impl PostgresStore {
             ));
         }
         schema::migrate(&own).await?;
-        Ok(Self { own })
+        Ok(Self { own, failed: Arc::default() })
     }
 
     /// Every statement goes this way. One that is never answered costs its connection, not its caller for ever.
     async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut connection = self.own.acquire().await?;
-        if let Ok(answer) = timeout(ANSWER, query.fetch_all(&mut *connection)).await {
-            return answer;
+        let mut connection = self.connection().await?;
+        let answer = match timeout(ANSWER, query.fetch_all(&mut *connection)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                drop(connection.detach());
+                let silence = "the server does not answer";
+                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, silence)))
+            }
+        };
+        if let Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) = answer {
+            *self.failed() = Some(Instant::now());
         }
-        drop(connection.detach());
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer")))
+        answer
+    }
+
+    /// Not tested before each use, which would be one more round trip, but for a while after one failed.
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        loop {
+            let mut connection = self.own.acquire().await?;
+            let suspect = self.failed().is_some_and(|failed| failed.elapsed() < SUSPICION);
+            if !suspect || matches!(timeout(ANSWER, connection.ping()).await, Ok(Ok(()))) {
+                return Ok(connection);
+            }
+            drop(connection.detach());
+        }
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets sagas that ended as `completed` or `compensated` longer than `after` ago: at most `limit`, oldest
+    /// first, with their steps. Answers how many; call it again until that is less than `limit`. What an operator
+    /// aborted stays, because its open effects are on record there, and audit rows stay.
+    ///
+    /// A business id that was forgotten can be started again, so keep sagas for as long as a caller may repeat one.
+    ///
+    /// # Cancel safety
+    /// May be repeated.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn purge(&self, after: Duration, limit: u32) -> Result<u64, StoreError> {
+        let purge = sqlx::query(sql::PURGE).bind(millis(after)).bind(i64::from(limit));
+        let gone = self.rows(purge).await.map_err(|error| store_error("purge finished sagas", error))?;
+        Ok(gone.len() as u64)
     }
 
     async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
@@ -357,3 +403,6 @@ impl StartIn for Postgres {
         })
     }
 }
+
+#[cfg(test)]
+mod plan_tests;

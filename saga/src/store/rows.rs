@@ -150,10 +150,19 @@ pub(super) fn journals<R: Columns>(instances: &[R], steps: &[R]) -> Vec<Journal>
 
 /// What is known of a statement that was its own transaction.
 pub(super) fn store_error(operation: &'static str, error: sqlx::Error) -> StoreError {
+    if is_contended(&error) {
+        return StoreError::contended(operation, error);
+    }
     match effect(&error) {
         Effect::NotApplied => StoreError::not_applied(operation, error),
         Effect::Unknown => StoreError::ambiguous(operation, error),
     }
+}
+
+/// PostgreSQL's `lock_timeout` and `statement_timeout`. SQLite locks the whole file: there nobody else could write.
+fn is_contended(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|answer| answer.code());
+    matches!(code.as_deref(), Some("55P03" | "57014"))
 }
 
 fn effect(error: &sqlx::Error) -> Effect {

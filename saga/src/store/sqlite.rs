@@ -58,6 +58,36 @@ impl SqliteStore {
         Ok(Self { pool, writer })
     }
 
+    /// Forgets sagas that ended as `completed` or `compensated` longer than `after` ago: at most `limit`, oldest
+    /// first, with their steps. Answers how many; call it again until that is less than `limit`. What an operator
+    /// aborted stays, because its open effects are on record there, and audit rows stay.
+    ///
+    /// A business id that was forgotten can be started again, so keep sagas for as long as a caller may repeat one.
+    ///
+    /// # Cancel safety
+    /// May be repeated.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub async fn purge(&self, after: Duration, limit: u32) -> Result<u64, StoreError> {
+        self.forget(after, limit).await.map_err(|error| store_error("purge finished sagas", error))
+    }
+
+    async fn forget(&self, after: Duration, limit: u32) -> Result<u64, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let old = sqlx::query(sql::OLD)
+            .bind(i64::try_from(after.as_millis()).unwrap_or(i64::MAX))
+            .bind(modifier(after).replacen('+', "-", 1))
+            .bind(limit)
+            .fetch_all(&mut *tx)
+            .await?;
+        let ids = json_list(old.iter().map(|row| row.try_get("id")).collect::<Result<Vec<String>, _>>()?);
+        sqlx::query(sql::FORGET_STEPS).bind(&ids).execute(&mut *tx).await?;
+        sqlx::query(sql::FORGET).bind(&ids).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(old.len() as u64)
+    }
+
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }

@@ -62,3 +62,15 @@ pub(super) const LIST: &str = "\
 SELECT id FROM saga_heads
 WHERE ($1::uuid IS NULL OR id < $1) AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR business_type = $3)
 ORDER BY id DESC LIMIT $4";
+
+/// By the order of the primary key: ids begin with the time at which a saga was started, by a clock that may be a day
+/// wrong.
+pub(super) const PURGE: &str = "\
+WITH old AS MATERIALIZED (
+    SELECT id FROM saga_heads
+    WHERE id < (lpad(to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint - $1 + 86400000), 12, '0')
+                || '00000000000000000000')::uuid
+      AND status IN ('completed', 'compensated') AND updated_at <= clock_timestamp() - $1 * interval '1 millisecond'
+    ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
+steps AS (DELETE FROM saga_steps s USING old WHERE s.saga_id = old.id)
+DELETE FROM saga_heads h USING old WHERE h.id = old.id RETURNING h.id";

@@ -171,3 +171,17 @@ RETURNING lease_epoch";
 
 pub(super) const AUDIT: &str = "\
 INSERT INTO saga_audit (saga_id, actor, action, reason, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+/// By the order of the primary key: ids begin with the time at which a saga was started, by a clock that may be a day
+/// wrong.
+pub(super) const OLD: &str = "\
+SELECT id FROM saga_heads
+WHERE id < (SELECT substr(hex, 1, 8) || '-' || substr(hex, 9, 4)
+            FROM (SELECT printf('%012x', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - ?1 + 86400000) AS hex))
+  AND status IN ('completed', 'compensated') AND updated_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', ?2)
+ORDER BY id LIMIT ?3";
+
+pub(super) const FORGET_STEPS: &str =
+    "DELETE FROM saga_steps WHERE saga_id IN (SELECT value FROM json_each(?1))";
+
+pub(super) const FORGET: &str = "DELETE FROM saga_heads WHERE id IN (SELECT value FROM json_each(?1))";

@@ -1,0 +1,60 @@
+//! The plans of the engine's statements: by the keys, on empty tables and on full ones.
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use super::{PostgresStore, SESSION, sql};
+
+/// With twice as many step rows. A test has seconds; `cargo run --release -p benches -- saga` times a million.
+const SAGAS: &str = "100000";
+
+const FILL: &str = "
+    INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
+    SELECT gen_random_uuid(), 'PAY-' || n, 'payment', CASE WHEN n % 100 = 0 THEN 'in_progress' ELSE 'completed' END,
+        'v1', '{}', 'hash', CASE WHEN n % 100 = 0 THEN '00000000-0000-7000-8000-000000000001'::uuid END
+    FROM generate_series(1, :sagas) n;
+    INSERT INTO saga_steps (saga_id, step_order, step_name, status, completion_no, idempotency_key, lease_epoch, write_no)
+    SELECT id, s, 'Step', 'succeeded', s, 'key', 1, s FROM saga_heads, generate_series(1, 2) s;";
+
+/// Statement, how many parameters it has, and how it is called here.
+const STATEMENTS: [(&str, &str, usize); 7] = [
+    ("insert", sql::INSERT_MANY, 7),
+    ("apply", sql::APPLY, 25),
+    ("positions", sql::POSITIONS, 1),
+    ("claim", sql::CLAIM, 5),
+    ("owned", sql::OWNED, 1),
+    ("load", sql::INSTANCES, 1),
+    ("steps", sql::STEPS, 1),
+];
+
+async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
+    for (name, _, parameters) in STATEMENTS {
+        let nothing = vec!["NULL"; parameters].join(", ");
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({nothing})"));
+        let plan = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.expect("a plan");
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let scans = plan
+            .iter()
+            .any(|line| line.contains("Seq Scan on saga_heads") || line.contains("Seq Scan on saga_steps"));
+        assert!(!scans, "{name}, {when}:\n{}", plan.join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn the_writer_finds_rows_by_key_whether_it_was_connected_before_or_after_the_tables_grew() {
+    let database = testkit::Postgres::shared().database();
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.expect("connect");
+    PostgresStore::new(pool.clone()).await.expect("migrate");
+    let options = pool.connect_options().as_ref().clone().options(SESSION);
+    let mut early = PgConnection::connect_with(&options).await.expect("connect");
+    for (name, statement, _) in STATEMENTS {
+        let prepare = sqlx::AssertSqlSafe(format!("PREPARE {name} AS {statement}"));
+        sqlx::raw_sql(prepare).execute(&mut early).await.expect("prepare");
+    }
+    no_statement_scans_a_table(&mut early, "on empty tables").await;
+    let fill = sqlx::AssertSqlSafe(FILL.replace(":sagas", SAGAS));
+    sqlx::raw_sql(fill).execute(&pool).await.expect("fill");
+    no_statement_scans_a_table(&mut early, "on tables that grew").await;
+    sqlx::raw_sql("ANALYZE saga_heads, saga_steps").execute(&pool).await.expect("analyze");
+    no_statement_scans_a_table(&mut early, "on tables that were analyzed").await;
+}

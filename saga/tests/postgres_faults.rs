@@ -1,0 +1,151 @@
+//! PostgreSQL: locks that somebody holds, connections that break, and sagas that are old enough.
+#![cfg(feature = "postgres")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use probity_saga::{
+    Effect, Evidence, Executed, Orchestrator, Outcome, PostgresStore, Saga, SagaError, SagaStep, StepContext,
+    StepError,
+};
+use sqlx::PgPool;
+use tokio::sync::{Notify, Semaphore};
+
+/// Counts charges by key; a charge of "held" waits for its answer.
+struct Channel {
+    charges: Mutex<HashMap<String, u32>>,
+    reached: Notify,
+    answers: Semaphore,
+}
+
+struct Charge(Arc<Channel>);
+
+impl SagaStep for Charge {
+    type Input = String;
+    type Output = ();
+    const NAME: &'static str = "Charge";
+
+    async fn execute(&self, cx: &StepContext<String>) -> Result<(), StepError> {
+        *self.0.charges.lock().unwrap().entry(cx.idempotency_key().into()).or_default() += 1;
+        if cx.input() == "held" {
+            self.0.reached.notify_one();
+            self.0.answers.acquire().await?.forget();
+        }
+        Ok(())
+    }
+
+    async fn compensate(&self, _: &StepContext<String>, _: Executed<()>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("refunded"))
+    }
+}
+
+fn channel() -> Arc<Channel> {
+    Arc::new(Channel { charges: Mutex::default(), reached: Notify::new(), answers: Semaphore::new(0) })
+}
+
+async fn worker(pool: &PgPool, channel: &Arc<Channel>) -> (Orchestrator, PostgresStore) {
+    let store = PostgresStore::new(pool.clone()).await.unwrap();
+    let saga = Saga::named("payment").step(Charge(Arc::clone(channel))).build().unwrap();
+    (Orchestrator::new(store.clone()).register(saga).start().await.unwrap(), store)
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_holds_up_only_its_own_saga() {
+    let database = testkit::Postgres::shared().database();
+    let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
+    let (orchestrator, _) = worker(&pool, &channel).await;
+    let held = orchestrator.start("payment", "PAY-1", &"held".to_owned()).await.unwrap();
+    channel.reached.notified().await;
+
+    let mut somebody = pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM saga_heads FOR UPDATE").execute(&mut *somebody).await.unwrap();
+    channel.answers.add_permits(1);
+    for n in 2..30 {
+        let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &"tea".to_owned()).await.unwrap();
+        assert_eq!(outcome, Outcome::Completed);
+    }
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probity-saga'
+        AND wait_event_type = 'Lock' AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&pool).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    somebody.rollback().await.unwrap();
+    assert_eq!(orchestrator.wait(&held).await.unwrap(), Outcome::Completed);
+    assert!(channel.charges.lock().unwrap().values().all(|charges| *charges == 1));
+}
+
+#[tokio::test]
+async fn a_start_that_has_not_committed_holds_up_only_its_own_business_id() {
+    let database = testkit::Postgres::shared().database();
+    let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
+    let (orchestrator, _) = worker(&pool, &channel).await;
+    let mut somebody = pool.begin().await.unwrap();
+    let _started =
+        orchestrator.start_in(&mut *somebody, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+
+    let (same, input) = (orchestrator.clone(), "tea".to_owned());
+    let blocked = tokio::spawn(async move { same.start("payment", "PAY-1", &input).await });
+    for n in 2..10 {
+        let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &"tea".to_owned()).await.unwrap();
+        assert_eq!(outcome, Outcome::Completed);
+    }
+    let refused = blocked.await.unwrap().unwrap_err();
+    assert!(matches!(&refused, SagaError::Store(error) if error.is_contended()), "{refused}");
+    assert_eq!(refused.effect(), Effect::NotApplied);
+    somebody.rollback().await.unwrap();
+    let outcome = orchestrator.run("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    assert_eq!(outcome, Outcome::Completed);
+}
+
+// proves: S-2
+#[tokio::test]
+async fn connections_that_are_killed_under_load_lose_no_result_and_repeat_no_step() {
+    let database = testkit::Postgres::shared().database();
+    let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
+    let (orchestrator, _) = worker(&pool, &channel).await;
+    let mut running = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let orchestrator = orchestrator.clone();
+        running.spawn(async move {
+            // A start whose answer was lost is started again: it is the same saga.
+            loop {
+                match orchestrator.run("payment", &format!("PAY-{n}"), &"tea".to_owned()).await {
+                    Ok(outcome) => break outcome,
+                    Err(error) => assert!(matches!(error, SagaError::Store(_)), "{error}"),
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name = 'probity-saga' AND datname = current_database()";
+    for _ in 0..5 {
+        sqlx::query(kill).execute(&pool).await.unwrap();
+        let done = running.join_next().await;
+        assert!(done.is_none_or(|done| done.unwrap() == Outcome::Completed));
+    }
+    let outcomes = running.join_all().await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Completed));
+    let charges = channel.charges.lock().unwrap();
+    assert_eq!((charges.len(), charges.values().max()), (100, Some(&1)));
+}
+
+#[tokio::test]
+async fn only_finished_sagas_that_are_old_enough_are_purged_a_batch_at_a_time() {
+    let database = testkit::Postgres::shared().database();
+    let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
+    let (orchestrator, store) = worker(&pool, &channel).await;
+    for n in 0..5 {
+        let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &"tea".to_owned()).await.unwrap();
+        assert_eq!(outcome, Outcome::Completed);
+    }
+    let _running = orchestrator.start("payment", "PAY-held", &"held".to_owned()).await.unwrap();
+    assert_eq!(store.purge(Duration::from_secs(3600), 10).await.unwrap(), 0);
+    let batches =
+        [store.purge(Duration::ZERO, 3).await.unwrap(), store.purge(Duration::ZERO, 3).await.unwrap()];
+    assert_eq!(batches, [3, 2]);
+    let left = "SELECT (SELECT count(*) FROM saga_heads), (SELECT count(*) FROM saga_steps)";
+    assert_eq!(sqlx::query_as::<_, (i64, i64)>(left).fetch_one(&pool).await.unwrap(), (1, 0));
+}
