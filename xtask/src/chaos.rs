@@ -16,12 +16,20 @@ struct Run {
     longer: &'static [(&'static str, &'static str)],
 }
 
-const RUNS: &[Run] = &[Run {
-    name: "idempotency-kills",
-    what: "2000 workers ended by kill -9 on PostgreSQL, 2000 on Redis; no key is paid twice",
-    cargo: "test --locked -p probity-idempotency --all-features --test kill",
-    longer: &[("PROBITY_TEST_KILLS", "2000")],
-}];
+const RUNS: &[Run] = &[
+    Run {
+        name: "idempotency-kills",
+        what: "2000 workers ended by kill -9 on PostgreSQL, 2000 on Redis; no key is paid twice",
+        cargo: "test --locked -p probity-idempotency --all-features --test kill",
+        longer: &[("PROBITY_TEST_KILLS", "2000")],
+    },
+    Run {
+        name: "saga-kills",
+        what: "200 workers killed, or frozen and woken again; every saga ends, and no effect is doubled",
+        cargo: "test --locked -p probity-saga --all-features --test kill",
+        longer: &[("PROBITY_TEST_KILLS", "200")],
+    },
+];
 
 /// Runs what `words` choose: a name, or all; `--seed N` makes the choices of an earlier run again.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
