@@ -5,7 +5,7 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::{PostgresStore, SESSION, sql};
 
-/// With twice as many step rows. A test has seconds; `cargo run --release -p benches -- saga` times a million.
+/// With twice as many step rows. A plan made on empty tables is already wrong at this size.
 const SAGAS: &str = "100000";
 
 const FILL: &str = "
