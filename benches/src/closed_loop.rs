@@ -84,58 +84,6 @@ where
     }
 }
 
-/// Lets baseline and ours take turns, and prints the median ratio of the rounds, in hundredths.
-pub(crate) async fn compare<B, BF, O, OF>(name: &str, tasks: u64, rounds: Rounds, baseline: B, ours: O)
-where
-    B: Fn(u64, u64) -> BF + Clone + Send + 'static,
-    BF: Future<Output = ()> + Send,
-    O: Fn(u64, u64) -> OF + Clone + Send + 'static,
-    OF: Future<Output = ()> + Send,
-{
-    let mut ratios = Vec::new();
-    let mut last = None;
-    for _ in 0..rounds.number {
-        let raw = pace(tasks, rounds.each, baseline.clone()).await;
-        let own = pace(tasks, rounds.each, ours.clone()).await;
-        ratios.push(own.per_second * 100 / raw.per_second.max(1));
-        last = Some((raw, own));
-    }
-    ratios.sort_unstable();
-    let ratio = ratios.get(ratios.len() / 2).copied().unwrap_or_default();
-    if let Some((raw, own)) = last {
-        say(format!(
-            "{name:<44} {tasks:>4} tasks  raw {:>8}/s {:>8.1?}/{:>8.1?}  ours {:>8}/s {:>8.1?}/{:>8.1?}  ratio {}.{:02}",
-            raw.per_second,
-            raw.p50,
-            raw.p99,
-            own.per_second,
-            own.p50,
-            own.p99,
-            ratio / 100,
-            ratio % 100
-        ));
-    }
-}
-
-/// Prints a pace without a baseline.
-pub(crate) async fn alone<C, F>(name: &str, tasks: u64, rounds: Rounds, call: C)
-where
-    C: Fn(u64, u64) -> F + Clone + Send + 'static,
-    F: Future<Output = ()> + Send,
-{
-    let mut paces = Vec::new();
-    for _ in 0..rounds.number {
-        paces.push(pace(tasks, rounds.each, call.clone()).await);
-    }
-    paces.sort_unstable_by_key(|pace| pace.per_second);
-    if let Some(pace) = paces.get(paces.len() / 2) {
-        say(format!(
-            "{name:<44} {tasks:>4} tasks  {:>8}/s {:>8.1?}/{:>8.1?}",
-            pace.per_second, pace.p50, pace.p99
-        ));
-    }
-}
-
 /// One line of the result.
 pub(crate) fn say(line: impl std::fmt::Display) {
     // A closed pipe has seen enough.
