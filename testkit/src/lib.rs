@@ -50,6 +50,6 @@ pub use port::free_port;
 pub use postgres::{Postgres, TestDatabase};
 pub use program::Program;
 pub use random::{Rng, seed};
-pub use redis::{Redis, RedisCluster};
+pub use redis::{Redis, RedisCluster, TlsFiles};
 pub use session::temp_dir;
 pub use tempfile::TempDir;

@@ -3,6 +3,7 @@
 mod cluster;
 mod sentinel;
 mod server;
+mod tls;
 mod wire;
 
 use std::sync::OnceLock;
@@ -10,6 +11,7 @@ use std::sync::OnceLock;
 pub use cluster::RedisCluster;
 use sentinel::RedisSentinels;
 use server::Server;
+pub use tls::TlsFiles;
 
 use crate::Rng;
 
@@ -58,7 +60,19 @@ impl Redis {
     /// As [`Redis::shared`].
     #[must_use]
     pub fn start_with(options: &[&str]) -> Redis {
-        let server = Server::start(options);
+        let server = Server::start(options, None);
+        Redis { url: server.url(), server: Some(server) }
+    }
+
+    /// As [`Redis::start_with`], with a URL that speaks TLS. It asks clients for no certificate, unless told so with
+    /// `["--tls-auth-clients", "yes"]`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Redis::shared`].
+    #[must_use]
+    pub fn start_tls(files: &TlsFiles, options: &[&str]) -> Redis {
+        let server = Server::start(options, Some(files));
         Redis { url: server.url(), server: Some(server) }
     }
 
@@ -69,7 +83,17 @@ impl Redis {
     /// As [`Redis::shared`].
     #[must_use]
     pub fn cluster() -> RedisCluster {
-        RedisCluster::start()
+        RedisCluster::start(None)
+    }
+
+    /// As [`Redis::cluster`], over TLS.
+    ///
+    /// # Panics
+    ///
+    /// As [`Redis::shared`].
+    #[must_use]
+    pub fn cluster_tls(files: &TlsFiles) -> RedisCluster {
+        RedisCluster::start(Some(files))
     }
 
     /// A master, its replica, and three Sentinels of one test's own.
@@ -79,7 +103,17 @@ impl Redis {
     /// As [`Redis::shared`].
     #[must_use]
     pub fn sentinels() -> RedisSentinels {
-        RedisSentinels::start()
+        RedisSentinels::start(None)
+    }
+
+    /// As [`Redis::sentinels`], over TLS.
+    ///
+    /// # Panics
+    ///
+    /// As [`Redis::shared`].
+    #[must_use]
+    pub fn sentinels_tls(files: &TlsFiles) -> RedisSentinels {
+        RedisSentinels::start(Some(files))
     }
 
     /// The URL for the client.

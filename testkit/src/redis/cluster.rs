@@ -1,6 +1,7 @@
 //! A Redis Cluster of three masters: for keys that must live on one node, and scripts that may touch only one.
 
 use super::server::Server;
+use super::tls::TlsFiles;
 use super::wire;
 use crate::patience::{LIMIT, wait_for};
 
@@ -17,10 +18,10 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    pub(super) fn start() -> RedisCluster {
+    pub(super) fn start(tls: Option<&TlsFiles>) -> RedisCluster {
         // A node that is gone for this long makes the cluster say so; short, so that tests of it are.
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let nodes: Vec<Server> = (0..MASTERS).map(|_| Server::start(&options)).collect();
+        let nodes: Vec<Server> = (0..MASTERS).map(|_| Server::start(&options, tls)).collect();
         let cluster = RedisCluster { urls: nodes.iter().map(Server::url).collect(), nodes };
         cluster.assign_slots();
         cluster.introduce();
@@ -88,7 +89,7 @@ impl RedisCluster {
             tell(node, &["CLUSTER".into(), "SET-CONFIG-EPOCH".into(), format!("{epoch}")]);
         }
         for node in others {
-            let port = node.port().to_string();
+            let port = node.peer_port().to_string();
             tell(first, &["CLUSTER".into(), "MEET".into(), "127.0.0.1".into(), port]);
         }
     }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::tls::{TlsFiles, TlsPort};
 use super::wire;
 use crate::leash::{Farewell, Leash, Leashed};
 use crate::locate::redis_server;
@@ -22,23 +23,26 @@ const OPTIONS: [&str; 8] =
 pub(super) struct Server {
     program: PathBuf,
     options: Vec<String>,
+    /// In the clear, for us; and for everybody if there is no other.
     port: u16,
+    tls: Option<TlsPort>,
     running: Option<Leashed>,
     // Last, so that the server is gone before its data is.
     folder: TempDir,
 }
 
 impl Server {
-    /// Starts a server on a free port.
-    pub(super) fn start(options: &[&str]) -> Server {
+    /// Starts a server on a free port; with `tls`, on a second one that speaks TLS.
+    pub(super) fn start(options: &[&str], tls: Option<&TlsFiles>) -> Server {
         let program = match redis_server() {
             Ok(program) => program,
             Err(missing) => panic!("{missing}"),
         };
         let options = OPTIONS.iter().chain(options).map(|&option| String::from(option)).collect();
-        let mut server = Server { program, options, port: 0, running: None, folder: temp_dir() };
+        let mut server = Server { program, options, port: 0, tls: None, running: None, folder: temp_dir() };
         for _ in 0..5 {
             server.port = free_port();
+            server.tls = tls.map(TlsPort::free);
             match server.launch() {
                 Ok(()) => return server,
                 Err(log) if log.contains("in use") => {} // somebody was faster: another port
@@ -48,8 +52,17 @@ impl Server {
         panic!("Redis found none of five free ports free; look who takes them: ss -tlnp");
     }
 
+    /// The URL for clients: of the port that speaks TLS, if there is one.
     pub(super) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        match &self.tls {
+            Some(tls) => tls.url(),
+            None => format!("redis://127.0.0.1:{}/", self.port),
+        }
+    }
+
+    /// The port at which other servers find this one.
+    pub(super) fn peer_port(&self) -> u16 {
+        self.tls.as_ref().map_or(self.port, TlsPort::number)
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -92,7 +105,11 @@ impl Server {
     /// Starts the process and waits until it serves; otherwise gives its log.
     fn launch(&mut self) -> Result<(), String> {
         let mut command = Command::new(&self.program);
-        command.args(["--port", &self.port.to_string(), "--dir"]).arg(self.folder.path()).args(&self.options);
+        command.args(["--port", &self.port.to_string(), "--dir"]).arg(self.folder.path());
+        for (name, value) in self.tls.iter().flat_map(TlsPort::settings) {
+            command.args([format!("--{name}"), value]);
+        }
+        command.args(&self.options);
         let start = || -> io::Result<Leashed> {
             let log = File::create(self.folder.path().join("log"))?;
             let mut leash = Leash::around(&command, Farewell::Kill, None)?;
