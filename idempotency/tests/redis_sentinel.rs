@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use probity_idempotency::testing::Subject;
 use probity_idempotency::*;
+use redis::RedisConnectionInfo;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use testkit::Redis;
 
 /// The Sentinels that the rules share, until this process ends.
@@ -91,4 +93,31 @@ async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {
         Written::Applied
     );
     assert!(matches!(persist(&store, &a_claim(3)).await, Answer::Acquired(_)));
+}
+
+fn logging_in(urls: Vec<String>, service: &str, password: &str) -> SentinelClient {
+    let login = RedisConnectionInfo::default().set_username("payments").set_password(password);
+    let master = SentinelNodeConnectionInfo::default().set_redis_connection_info(login);
+    SentinelClient::build(urls, String::from(service), Some(master), SentinelServerType::Master).unwrap()
+}
+
+#[tokio::test]
+async fn a_master_with_users_is_logged_in_to_by_name() {
+    let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
+    let client = redis::Client::open(sentinels.master_url()).unwrap();
+    let mut master = client.get_multiplexed_async_connection().await.unwrap();
+    let rights = ["SETUSER", "payments", "on", ">right", "~*", "+@all"];
+    redis::cmd("ACL").arg(&rights).exec_async(&mut master).await.unwrap();
+    let service = sentinels.service();
+
+    let right = logging_in(sentinels.urls(), service, "right");
+    let store = RedisStore::connect_sentinel_client(right).await.unwrap();
+    assert!(matches!(store.begin(&a_claim(1)).await.unwrap(), Answer::Acquired(_)));
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut master).await.unwrap();
+    assert!(clients.lines().any(|client| client.contains(" user=payments ")), "{clients}");
+
+    let wrong = logging_in(sentinels.urls(), service, "wrong");
+    let refused = RedisStore::connect_sentinel_client(wrong).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Rejected, Effect::NotApplied), "{refused:?}");
+    assert!(!format!("{refused:?}").contains("wrong"), "{refused:?}");
 }

@@ -3,6 +3,7 @@
 //! What it can promise is what Redis can: the claim is atomic on one server. A failover that loses an acknowledged
 //! write loses the claim with it, and the key may run again. For money, prefer an SQL store; the guide says more.
 
+mod connect;
 mod reply;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::{RedisError, ScriptInvocation, ServerErrorKind};
 
 use self::reply::Reply;
@@ -39,25 +40,6 @@ pub struct RedisStore<C = ConnectionManager> {
     connection: C,
     prefix: String,
     scripts: Arc<Scripts>,
-}
-
-impl RedisStore {
-    /// Connects to one server, with timeouts of 2 s each for connecting and for a reply.
-    ///
-    /// # Cancel safety
-    /// Nothing is left behind.
-    ///
-    /// # Errors
-    /// If the URL is not one, or the server cannot be reached.
-    pub async fn connect(url: &str) -> Result<Self, StoreError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_number_of_retries(1);
-        let client = redis::Client::open(url).map_err(classify)?;
-        let connection = ConnectionManager::new_with_config(client, config).await.map_err(classify)?;
-        Ok(Self::new(connection))
-    }
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {

@@ -4,14 +4,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::sentinel::{SentinelClient, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind,
-    Value,
+    TlsMode, Value,
 };
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, classify};
+use super::connect::{TLS, choose_cryptography, is_secure, misconfigured, not_connected, permit};
+use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
 use crate::StoreError;
 
 /// A connection that asks the Sentinels for the master, and asks again after it broke or turned out to be a replica.
@@ -36,20 +37,60 @@ impl RedisStore<SentinelConnection> {
     /// Connects to the master that the Sentinels at `urls` know as `service`, with timeouts of 2 s each for connecting
     /// and for a reply.
     ///
+    /// A user and a password in a URL are for that Sentinel. If one URL is `rediss://`, the master must speak TLS too:
+    /// what is recorded never travels less protected than the question who is master. For a master with a password, or
+    /// certificates of your own, see [`RedisStore::connect_sentinel_client`].
+    ///
     /// A failover may lose the newest claims: replicas follow asynchronously.
     ///
     /// # Cancel safety
     /// Nothing is left behind.
     ///
     /// # Errors
-    /// If a URL is not one, or no Sentinel names a master that can be reached.
+    /// If a URL is not one, or no Sentinel names a master that can be reached. [`ErrorKind::Rejected`](crate::ErrorKind)
+    /// for what [`RedisStore::connect`] calls so.
     pub async fn connect_sentinel(urls: &[&str], service: &str) -> Result<Self, StoreError> {
-        let sentinels =
-            SentinelClient::build(urls.to_vec(), service.to_owned(), None, SentinelServerType::Master)
-                .map_err(classify)?;
-        let shared = Shared { sentinels: tokio::sync::Mutex::new(sentinels), current: Mutex::default() };
+        urls.iter().try_for_each(|url| permit(url, TLS))?;
+        let secure = urls.iter().any(|url| is_secure(url));
+        let master = secure.then(|| SentinelNodeConnectionInfo::default().set_tls_mode(TlsMode::Secure));
+        let client =
+            SentinelClient::build(urls.to_vec(), String::from(service), master, SentinelServerType::Master)
+                .map_err(misconfigured)?;
+        Self::connect_sentinel_client(client).await
+    }
+
+    /// Connects through a client of the `redis` crate, which knows everything there is to say: users, passwords,
+    /// database and certificates, for the master and for the Sentinels. Its own timeouts do not matter; they are those of
+    /// [`RedisStore::connect_sentinel`].
+    ///
+    /// The client must ask for the master; a replica refuses every claim.
+    ///
+    /// # Cancel safety
+    /// Nothing is left behind.
+    ///
+    /// # Errors
+    /// As [`RedisStore::connect_sentinel`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use probity_idempotency::RedisStore;
+    /// use redis::RedisConnectionInfo;
+    /// use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+    ///
+    /// # async fn start(password: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let login = RedisConnectionInfo::default().set_username("payments").set_password(password);
+    /// let master = SentinelNodeConnectionInfo::default().set_redis_connection_info(login);
+    /// let sentinels = vec!["redis://sentinel-1:26379", "redis://sentinel-2:26379"];
+    /// let service = String::from("payments");
+    /// let client = SentinelClient::build(sentinels, service, Some(master), SentinelServerType::Master)?;
+    /// let store = RedisStore::connect_sentinel_client(client).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn connect_sentinel_client(client: SentinelClient) -> Result<Self, StoreError> {
+        choose_cryptography();
+        let shared = Shared { sentinels: tokio::sync::Mutex::new(client), current: Mutex::default() };
         let connection = SentinelConnection(Arc::new(shared));
-        connection.connection().await.map_err(classify)?;
+        connection.connection().await.map_err(not_connected)?;
         Ok(Self::new(connection))
     }
 }
@@ -138,9 +179,8 @@ impl ConnectionLike for SentinelConnection {
         })
     }
 
-    /// The database of the URLs' default: Sentinel connections use database 0.
     fn get_db(&self) -> i64 {
-        0
+        self.known().map_or(0, |(_, connection)| connection.get_db())
     }
 }
 
