@@ -159,9 +159,17 @@ where
 
 /// A connection with an open transaction.
 async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
-    let connection = job.pool.acquire().await.map_err(|error| Attempt::Failed(Error::Pool(error)))?;
-    let mut session = Session::new(connection);
     let settings = &job.settings;
+    let connection = job.pool.acquire().await.map_err(|error| {
+        // Nothing was asked of the server yet. One that is just starting, or behind a proxy, may close a new connection.
+        let failure = Failure::read(&error, DB::classify);
+        if settings.policy.retries(failure.class()) {
+            Attempt::Again(failure)
+        } else {
+            Attempt::Failed(Error::Pool(error))
+        }
+    })?;
+    let mut session = Session::new(connection);
     // A token settles the question better than the server's memory of transaction ids.
     let marked = settings.policy.look_up_lost_commits && !settings.read_only && job.token.is_none();
     match session.begin(settings, marked).await {

@@ -186,3 +186,19 @@ async fn hooks_run_after_a_commit_that_had_to_be_looked_up() {
     }
     assert_eq!(ran.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn a_new_connection_that_ends_before_it_begins_is_replaced() {
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_lazy(&database.url().replace(&host(database.url()), &proxy.address()))
+        .unwrap();
+    proxy.refuse_next(2);
+    let one = async |tx: &mut probity_txn::Tx<'_, sqlx::Postgres>| {
+        sqlx::query_scalar("SELECT 1").fetch_one(&mut *tx).await
+    };
+    let one: Result<i32, Error<sqlx::Error>> = on(&pool, "one").run(one).await;
+    assert_eq!(one.unwrap(), 1);
+}

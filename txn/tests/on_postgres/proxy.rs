@@ -26,16 +26,22 @@ struct Plan {
     pause: mpsc::UnboundedSender<oneshot::Sender<()>>,
 }
 
-/// What all connections share: one plan for each of the next COMMITs, and the count of round trips.
+/// What all connections share: one plan for each of the next COMMITs, how many of the next connections end before they
+/// begin, and the count of round trips.
 #[derive(Clone, Default)]
 struct Wire {
     plans: Arc<Mutex<VecDeque<Plan>>>,
     round_trips: Arc<AtomicU64>,
+    refusals: Arc<AtomicU64>,
 }
 
 impl Wire {
     fn take_plan(&self) -> Option<Plan> {
         self.plans.lock().unwrap().pop_front()
+    }
+
+    fn refuses(&self) -> bool {
+        self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 }
 
@@ -58,6 +64,9 @@ impl Proxy {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let wire = shared.clone();
+                if wire.refuses() {
+                    continue;
+                }
                 let server = server.clone();
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
@@ -76,6 +85,11 @@ impl Proxy {
     /// How often somebody waited for the server so far: messages that followed upon an answer.
     pub(super) fn round_trips(&self) -> u64 {
         self.wire.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// Closes so many of the next connections at once.
+    pub(super) fn refuse_next(&self, connections: u64) {
+        self.wire.refusals.store(connections, Ordering::SeqCst);
     }
 
     /// Breaks the connection that sends the next COMMIT.
