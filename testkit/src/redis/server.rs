@@ -125,7 +125,7 @@ impl Server {
                 return Some(false);
             }
             let about = wire::ask(self.port, &["INFO"]).ok()?;
-            (about.contains(&ours) && about.contains("loading:0")).then_some(true)
+            (about.contains(&ours) && has_loaded(&about)).then_some(true)
         });
         if ready == Some(true) {
             self.running = Some(running);
@@ -136,5 +136,21 @@ impl Server {
 
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// Whether the data set is in memory. `async_loading` is another line, of replicas.
+fn has_loaded(about: &str) -> bool {
+    about.lines().any(|line| line == "loading:0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_loaded;
+
+    #[test]
+    fn a_server_that_still_loads_its_data_is_not_ready() {
+        assert!(!has_loaded("# Persistence\r\nloading:1\r\nasync_loading:0\r\n"));
+        assert!(has_loaded("# Persistence\r\nloading:0\r\nasync_loading:0\r\n"));
     }
 }
