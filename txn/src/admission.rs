@@ -25,6 +25,7 @@ pub(crate) async fn enter(
     deadline: Instant,
 ) -> Result<Option<OwnedSemaphorePermit>, Full> {
     let Some(limit) = limit else { return Ok(None) };
+    let limit = limit.min(Semaphore::MAX_PERMITS);
     let room = {
         // The map is whole even if a thread panicked beside it.
         let mut rooms = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ use crate::classify::{Class, Failure};
 use crate::conclude::{Conclusion, Ending, conclude};
 use crate::error::{Error, Misuse, Reason};
 use crate::hooks::Hooks;
+use crate::known::Known;
 use crate::nesting;
 use crate::open::Open;
 use crate::run::report_gaps;
@@ -50,7 +51,7 @@ pub(crate) async fn attempt<DB, F, T, E>(
     body: F,
     number: u32,
     limit: Instant,
-    question: &mut Option<Question>,
+    known: &mut Known,
 ) -> Attempt<T, E>
 where
     DB: Backend,
@@ -61,6 +62,7 @@ where
     E: Send,
 {
     let settings = &job.settings;
+    known.granted = job.token.is_none();
     let (mut session, mark) = match timeout_at(limit, open(job)).await {
         Ok(Ok(open)) => open,
         Ok(Err(failed)) => return failed,
@@ -70,11 +72,12 @@ where
         match timeout_at(limit, claim(&mut session, settings.label, token)).await {
             Ok(Ok(None)) => {
                 // The token was free, so no earlier attempt was or will be committed.
-                *question = None;
+                known.question = None;
+                known.granted = true;
             }
             Ok(Ok(Some(stored))) => {
                 session.rollback().await;
-                if let Some(question) = question.take() {
+                if let Some(question) = known.question.take() {
                     Shield::new(question.hooks.run(settings.label)).await;
                 }
                 return stored.map_or_else(Attempt::Failed, Attempt::Done);
@@ -121,12 +124,12 @@ where
             abandon(session, &failure).await;
             return Attempt::Again(failure);
         }
-        (_, Err(error)) => {
-            session.rollback().await;
+        (reason, Err(error)) => {
+            leave(session, reason.as_ref()).await;
             return Attempt::Failed(Error::App(error));
         }
         (Some(reason), Ok(_)) => {
-            session.rollback().await;
+            leave(session, Some(&reason)).await;
             return Attempt::Failed(Error::RolledBack(reason));
         }
         (None, Ok(value)) => value,
@@ -233,9 +236,18 @@ async fn store<DB: Backend, T, E>(
     })
 }
 
-/// Rolls back, without asking a connection that is known to be gone.
+/// Rolls back by what the handle saw.
+async fn leave<DB: Backend>(session: Session<DB>, reason: Option<&Reason>) {
+    match reason {
+        Some(Reason::StatementFailed(failure)) => abandon(session, failure).await,
+        _ => session.rollback().await,
+    }
+}
+
+/// Rolls back, without asking a connection that is known to be gone; and gives up one that holds a
+/// stale plan, since the plan would fail there for whoever borrows the connection next.
 async fn abandon<DB: Backend>(session: Session<DB>, failure: &Failure) {
-    if failure.class() == Class::ConnectionLost {
+    if matches!(failure.class(), Class::ConnectionLost | Class::StalePlan) {
         session.close().await;
     } else {
         session.rollback().await;

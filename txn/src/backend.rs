@@ -127,6 +127,10 @@ pub trait Driver: sqlx::Database {
     /// Whether the error says that a table or a column is not there.
     fn names_nothing(error: &dyn DatabaseError) -> bool;
 
+    /// Whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
+    /// committed.
+    fn created_meanwhile(error: &dyn DatabaseError) -> bool;
+
     /// The meaning of an error code of this database.
     fn classify(code: &str) -> Class;
 

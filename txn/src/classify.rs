@@ -5,6 +5,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use sqlx::error::DatabaseError;
+
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -99,7 +101,10 @@ impl Failure {
         let (class, code) = match error {
             sqlx::Error::Database(database) => {
                 let code = database.code();
-                let class = code.as_deref().map_or(Class::Other, table);
+                let class = match code.as_deref().map_or(Class::Other, table) {
+                    Class::StalePlan if !from_the_plan_cache(&**database) => Class::Other,
+                    class => class,
+                };
                 (class, code.map(|code| code.as_ref().into()))
             }
             sqlx::Error::Io(_)
@@ -127,6 +132,17 @@ impl Failure {
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
+}
+
+/// Whether "feature not supported" comes from the cache of plans: the code alone means many things.
+fn from_the_plan_cache(error: &dyn DatabaseError) -> bool {
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        // A message would be in the server's language. Who names no routine is believed.
+        return error.routine().is_none_or(|routine| routine == "RevalidateCachedQuery");
+    }
+    let _ = error;
+    true
 }
 
 impl fmt::Display for Failure {

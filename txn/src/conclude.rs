@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Backend, Fate, Mark};
 use crate::classify::Failure;
+use crate::deadline;
 use crate::hooks::Hooks;
 use crate::session::{Commit, Session};
 
@@ -51,7 +52,7 @@ pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
     };
     tracing::warn!(label, %cause, "COMMIT got no answer");
     let fate = match &mark {
-        Some(mark) => resolve(&pool, mark, Instant::now() + wait).await,
+        Some(mark) => resolve(&pool, mark, deadline::after(Instant::now(), wait)).await,
         None => Fate::Unknown,
     };
     match fate {

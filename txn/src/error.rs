@@ -45,6 +45,19 @@ pub enum Error<E> {
         #[source]
         cause: Failure,
     },
+    /// A run with a token ended before the database told whether the token is free. Another run with
+    /// this token may still be under way, and commit after this answer: ask again with the same token.
+    #[error(
+        "another run with this token may still be under way: ask again with the same token \
+         (attempt {attempts}: {cause})"
+    )]
+    Unsettled {
+        /// How many attempts were made; zero if there was no place among the runs in flight.
+        attempts: u32,
+        /// What came instead of an answer about the token.
+        #[source]
+        cause: Failure,
+    },
     /// No connection, or none on which a transaction could be opened; nothing was written.
     #[error("no transaction could be opened: {0}")]
     Pool(#[source] sqlx::Error),
@@ -52,7 +65,7 @@ pub enum Error<E> {
     /// closure. Do not run the operation again: it happened.
     #[error("the operation happened, but its stored result cannot be read: {0}")]
     ResultUnreadable(#[source] serde_json::Error),
-    /// The run was not possible as written; nothing was sent to the database.
+    /// The run was not possible as written; it wrote nothing.
     #[error("{0}")]
     Misuse(#[source] Misuse),
 }
@@ -122,8 +135,12 @@ pub enum Misuse {
     /// A token is empty or too long.
     #[error("a token must have 1 to 200 bytes; hash longer ones")]
     Token,
-    /// A token was used before by a run with another label: it names another operation.
-    #[error("the token of {label:?} was used by a run with another label; make tokens per operation")]
+    /// A run with this token was committed under another label: the token names another operation, or
+    /// this one under an older name.
+    #[error(
+        "the token of {label:?} was used by a run with another label; make tokens per operation, and keep \
+         the label of an operation whose tokens are stored"
+    )]
     TokenReused {
         /// The label of the run that was refused.
         label: &'static str,
@@ -155,6 +172,8 @@ pub enum ErrorKind {
     Deadline,
     /// [`Error::Unknown`].
     Unknown,
+    /// [`Error::Unsettled`].
+    Unsettled,
     /// [`Error::Pool`].
     Pool,
     /// [`Error::ResultUnreadable`].
@@ -167,7 +186,8 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "the effect decides whether the operation may be done again"]
 pub enum Effect {
-    /// Nothing was written, and nothing will be.
+    /// Nothing was written, and nothing will be by this run. With a token, no run had been committed with
+    /// it when this one held it last.
     NotApplied,
     /// It may have been written. Never treat this as a failure.
     Unknown,
@@ -183,16 +203,22 @@ impl<E> Error<E> {
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Unknown { .. } => ErrorKind::Unknown,
+            Self::Unsettled { .. } => ErrorKind::Unsettled,
             Self::Pool(_) => ErrorKind::Pool,
             Self::ResultUnreadable(_) => ErrorKind::ResultUnreadable,
             Self::Misuse(_) => ErrorKind::Misuse,
         }
     }
 
-    /// Whether the writes of the closure may have happened.
+    /// Whether the writes of the closure may have happened; with a token, also those of another run
+    /// with the same token.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Unknown { .. } | Self::ResultUnreadable(_) => Effect::Unknown,
+            Self::Unknown { .. }
+            | Self::Unsettled { .. }
+            | Self::ResultUnreadable(_)
+            // Committed under another label: another operation, or this one before it was renamed.
+            | Self::Misuse(Misuse::TokenReused { .. }) => Effect::Unknown,
             Self::App(_)
             | Self::RolledBack(_)
             | Self::Conflict { .. }
@@ -218,6 +244,7 @@ impl<E> Error<E> {
             Self::Conflict { attempts, last } => Error::Conflict { attempts, last },
             Self::Deadline { attempts, deadline, last } => Error::Deadline { attempts, deadline, last },
             Self::Unknown { cause } => Error::Unknown { cause },
+            Self::Unsettled { attempts, cause } => Error::Unsettled { attempts, cause },
             Self::Pool(error) => Error::Pool(error),
             Self::ResultUnreadable(error) => Error::ResultUnreadable(error),
             Self::Misuse(misuse) => Error::Misuse(misuse),
@@ -235,6 +262,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::Deadline => "deadline",
             Self::Unknown => "unknown",
+            Self::Unsettled => "unsettled",
             Self::Pool => "pool",
             Self::ResultUnreadable => "result_unreadable",
             Self::Misuse => "misuse",

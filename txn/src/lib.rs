@@ -13,11 +13,13 @@ mod backend;
 mod callback;
 mod classify;
 mod conclude;
+mod deadline;
 mod error;
 mod executor;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 pub mod guide;
 mod hooks;
+mod known;
 mod lock;
 mod nesting;
 mod once;

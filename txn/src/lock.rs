@@ -16,6 +16,9 @@ mod sql;
 pub use advisory::Advisory;
 pub use error::LockError;
 
+use crate::backend::Backend;
+use crate::settings::{Isolation, Settings};
+
 /// A kind of row that can be locked: its table and the column of its key.
 ///
 /// ```
@@ -103,4 +106,15 @@ pub enum TryLock<'b, R: Lockable> {
     Held,
     /// There is no such row.
     Missing,
+}
+
+/// Refuses where a witness would prove nothing.
+fn provable<DB: Backend>(settings: &Settings) -> Result<(), LockError> {
+    if settings.read_only {
+        return Err(LockError::ReadOnly);
+    }
+    if DB::locks_rows() && settings.isolation == Some(Isolation::RepeatableRead) {
+        return Err(LockError::RepeatableRead);
+    }
+    Ok(())
 }

@@ -39,9 +39,11 @@ impl<'p, DB: Backend> Once<'p, DB> {
     ///
     /// # Errors
     ///
-    /// As [`Txn::run`](crate::Txn::run). [`Error::Unknown`] only if the database could not be asked
-    /// again in time: run again with the same token. [`Error::ResultUnreadable`] if the stored result
-    /// is of another type.
+    /// As [`Txn::run`](crate::Txn::run), except that a conflict, a deadline or a lack of connections
+    /// before the token was granted is [`Error::Unsettled`]: another run with this token may still be
+    /// under way, and commit. [`Error::Unknown`] only if the database could not be asked again in time.
+    /// After both run again with the same token. [`Error::ResultUnreadable`] if the stored result is of
+    /// another type.
     ///
     /// # Panics
     ///
@@ -74,16 +76,23 @@ pub fn token_table<DB: Backend>() -> &'static str {
     DB::TOKENS
 }
 
-/// Creates the table of tokens if it is missing; [`Txn::once`](crate::Txn::once) needs it.
+/// Creates the table of tokens if it is missing; [`Txn::once`](crate::Txn::once) needs it. All
+/// processes may call it when they start, also at the same time.
 ///
 /// # Cancel safety
 ///
-/// Safe: creating it is one statement.
+/// Safe: creating it is one statement, which may be repeated.
 ///
 /// # Errors
 ///
 /// Whatever the database answers.
 pub async fn create_token_table<DB: Backend>(pool: &Pool<DB>) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    execute::<DB>(&mut connection, DB::TOKENS).await
+    match execute::<DB>(&mut connection, DB::TOKENS).await {
+        // The error comes once the other one is committed, so that the second look finds its table.
+        Err(sqlx::Error::Database(error)) if DB::created_meanwhile(&*error) => {
+            execute::<DB>(&mut connection, DB::TOKENS).await
+        }
+        answer => answer,
+    }
 }

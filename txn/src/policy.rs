@@ -33,7 +33,8 @@ pub struct Policy {
     pub idle_timeout: Option<Duration>,
     /// Whether a lock that was not granted in time is a conflict to retry.
     pub retry_lock_timeout: bool,
-    /// Whether a cached plan that a migration made stale is a conflict to retry.
+    /// Whether a cached plan that a migration made stale is a conflict to retry. Either way the connection
+    /// that holds the plan is closed.
     pub retry_stale_plan: bool,
     /// Whether PostgreSQL (15 and later) is asked what became of a transaction whose COMMIT got no
     /// answer. It costs no round trip, but each transaction takes its id at BEGIN.

@@ -1,8 +1,8 @@
 //! The loop of attempts.
 //!
 //! Invariant: each attempt is a new transaction and a new clone of the closure, and its value leaves
-//! this module only when the commit is certain. While an earlier COMMIT is an open question, no other
-//! failure is reported than [`Error::Unknown`].
+//! this module only when the commit is certain. No failure is reported as more certain than what is
+//! [known](Known) about earlier commits and the token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::admission;
-use crate::attempt::{Attempt, Job, Question, attempt};
+use crate::attempt::{Attempt, Job, attempt};
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
 use crate::classify::Failure;
+use crate::deadline;
 use crate::error::{Error, Misuse};
+use crate::known::Known;
 use crate::nesting;
 use crate::settings::Settings;
 use crate::telemetry;
@@ -45,9 +47,11 @@ where
     let span = tracing::debug_span!("txn", label, database = DB::NAME);
     let outcome = async {
         check::<DB, T>(&settings, token.as_ref()).map_err(Error::Misuse)?;
-        let deadline = started + settings.policy.deadline;
+        let deadline = deadline::after(started, settings.policy.deadline);
         let Ok(_place) = admission::enter(label, settings.in_flight_max, deadline).await else {
-            return Err(Error::Deadline { attempts: 0, deadline: settings.policy.deadline, last: None });
+            let known = Known::before(token.as_ref());
+            let late = Error::Deadline { attempts: 0, deadline: settings.policy.deadline, last: None };
+            return Err(known.report::<DB, E>(late, 0));
         };
         let job = Job { pool, settings: Arc::new(settings), token };
         attempts(job, deadline, body).await
@@ -80,7 +84,7 @@ where
     E: Send,
 {
     let policy = &job.settings.policy;
-    let mut question: Option<Question> = None;
+    let mut known = Known::before(job.token.as_ref());
     let mut limit = deadline;
     let mut attempts = 0;
     let mut last: Option<Failure> = None;
@@ -88,40 +92,32 @@ where
         attempts += 1;
         telemetry::attempt(job.settings.label);
         let late = |attempts, last| Error::Deadline { attempts, deadline: policy.deadline, last };
-        let failure = match attempt(&job, body.clone(), attempts, limit, &mut question).await {
+        let failure = match attempt(&job, body.clone(), attempts, limit, &mut known).await {
             Attempt::Done(value) => return Ok(value),
             Attempt::Lost(open) => {
                 // Finding out may take as long as the answer could have taken.
-                limit = limit.max(Instant::now() + policy.commit_timeout);
+                limit = limit.max(deadline::after(Instant::now(), policy.commit_timeout));
                 let cause = open.cause.clone();
-                question = Some(open);
+                known.question = Some(open);
                 Some(cause)
             }
-            Attempt::Late => return Err(unless_open(question, late(attempts, last))),
-            Attempt::Failed(error) if question.is_none() || Instant::now() >= limit => {
-                return Err(unless_open(question, error));
+            Attempt::Late => return Err(known.report::<DB, E>(late(attempts, last), attempts)),
+            Attempt::Failed(error) if known.question.is_none() || Instant::now() >= limit => {
+                return Err(known.report::<DB, E>(error, attempts));
             }
             Attempt::Failed(_) => None,
-            Attempt::Again(failure) if question.is_none() && attempts >= policy.attempts => {
-                return Err(Error::Conflict { attempts, last: failure });
+            Attempt::Again(failure) if known.question.is_none() && attempts >= policy.attempts => {
+                return Err(known.report::<DB, E>(Error::Conflict { attempts, last: failure }, attempts));
             }
             Attempt::Again(failure) => Some(failure),
         };
         last = failure.or(last);
         let pause = policy.pause(attempts, random());
-        if Instant::now() + pause >= limit {
-            return Err(unless_open(question, late(attempts, last)));
+        if deadline::after(Instant::now(), pause) >= limit {
+            return Err(known.report::<DB, E>(late(attempts, last), attempts));
         }
         telemetry::again(job.settings.label, attempts, last.as_ref(), pause);
         tokio::time::sleep(pause).await;
-    }
-}
-
-/// While a COMMIT is an open question, nothing else matters.
-fn unless_open<E>(question: Option<Question>, error: Error<E>) -> Error<E> {
-    match question {
-        Some(Question { cause, .. }) => Error::Unknown { cause },
-        None => error,
     }
 }
 

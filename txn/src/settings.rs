@@ -7,8 +7,8 @@ use crate::policy::Policy;
 /// How much a transaction sees of the others. Databases that lack a level refuse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isolation {
-    /// Each statement sees what was committed when it began: the default of PostgreSQL, and right
-    /// together with row locks.
+    /// Each statement sees what was committed when it began: the default on PostgreSQL, also where the
+    /// server's own default is another, and right together with row locks.
     ReadCommitted,
     /// All statements see one snapshot. Row locks do not make sums safe here; see the pitfalls.
     RepeatableRead,

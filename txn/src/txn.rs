@@ -31,8 +31,8 @@ pub struct Txn<'p, DB: Backend> {
 }
 
 impl<'p, DB: Backend> Txn<'p, DB> {
-    /// Chooses how much the transaction sees of others. The default is the database's own:
-    /// READ COMMITTED on PostgreSQL, and SQLite is always serializable.
+    /// Chooses how much the transaction sees of others. The default on PostgreSQL is READ COMMITTED,
+    /// whatever `default_transaction_isolation` says; SQLite is always serializable.
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.settings.isolation = Some(isolation);
         self
@@ -57,7 +57,7 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     }
 
     /// Declares that the closure only reads. The database refuses writes, and SQLite does not take
-    /// the write lock.
+    /// the write lock; so nothing can be locked ([`LockError::ReadOnly`](crate::LockError::ReadOnly)).
     pub fn read_only(mut self) -> Self {
         self.settings.read_only = true;
         self

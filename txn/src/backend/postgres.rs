@@ -56,6 +56,11 @@ impl Driver for Postgres {
         matches!(error.code().as_deref(), Some("42P01" | "42703"))
     }
 
+    // unique_violation in the catalogues, duplicate_table, duplicate_object (its row type)
+    fn created_meanwhile(error: &dyn DatabaseError) -> bool {
+        matches!(error.code().as_deref(), Some("23505" | "42P07" | "42710"))
+    }
+
     fn classify(code: &str) -> Class {
         Class::of_sqlstate(code)
     }
@@ -76,8 +81,9 @@ impl Driver for Postgres {
 fn preamble(settings: &Settings) -> String {
     let mut sql = String::with_capacity(192);
     sql.push_str(match settings.isolation {
-        None => "BEGIN",
-        Some(Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        // Always said: the default of the database, the role or the session may be one at which a lock
+        // that was waited for proves nothing.
+        None | Some(Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED",
         Some(Isolation::RepeatableRead) => "BEGIN ISOLATION LEVEL REPEATABLE READ",
         Some(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE",
     });
@@ -123,5 +129,7 @@ mod tests {
             "BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL lock_timeout = 2000; \
              SET LOCAL idle_in_transaction_session_timeout = 1"
         );
+        let unsaid = preamble(&Settings::new("capture"));
+        assert!(unsaid.starts_with("BEGIN ISOLATION LEVEL READ COMMITTED; "), "{unsaid}");
     }
 }

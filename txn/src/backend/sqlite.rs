@@ -59,6 +59,11 @@ impl Driver for Sqlite {
         ["no such table: ", "no such column: "].iter().any(|text| error.message().starts_with(text))
     }
 
+    // The write lock is taken before the schema is looked at.
+    fn created_meanwhile(_error: &dyn DatabaseError) -> bool {
+        false
+    }
+
     fn classify(code: &str) -> Class {
         Class::of_sqlite_code(code)
     }

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::LockError;
 use crate::backend::Backend;
-use crate::settings::Isolation;
 use crate::statement::Inspected;
 use crate::telemetry;
 use crate::tx::Tx;
@@ -37,15 +36,13 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Errors
     ///
-    /// [`LockError::RepeatableRead`], [`LockError::Database`].
+    /// [`LockError::RepeatableRead`], [`LockError::ReadOnly`], [`LockError::Database`].
     pub async fn advisory(&mut self, namespace: &str, key: &str) -> Result<Advisory<'b>, LockError>
     where
         i64: super::LockKey<DB>,
     {
+        super::provable::<DB>(&self.open.settings)?;
         if DB::locks_rows() {
-            if self.open.settings.isolation == Some(Isolation::RepeatableRead) {
-                return Err(LockError::RepeatableRead);
-            }
             let mut arguments = DB::Arguments::default();
             arguments.add(number(namespace, key)).map_err(sqlx::Error::Encode)?;
             // A statement of its own: whatever else it read would be older than the lock.

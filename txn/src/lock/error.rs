@@ -25,6 +25,10 @@ pub enum LockError {
     /// taken under it would be wrong.
     #[error("a row lock proves nothing at REPEATABLE READ; use READ COMMITTED or SERIALIZABLE")]
     RepeatableRead,
+    /// The run declared that it only reads: SQLite does not take the write lock for it, PostgreSQL refuses
+    /// row locks, and a witness would prove nothing.
+    #[error("a run that declared read_only() cannot lock; leave read_only() out")]
+    ReadOnly,
     /// The table or its key column is not in the database.
     #[error(
         "there is no table {table} with a column {key}; compare Lockable::TABLE and Lockable::KEY with the \

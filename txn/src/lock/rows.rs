@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::sql::{Names, Wait, select};
 use super::{LockError, LockKey, Lockable, Locked, TryLock};
 use crate::backend::Backend;
-use crate::settings::Isolation;
 use crate::statement::Inspected;
 use crate::telemetry;
 use crate::tx::Tx;
@@ -27,7 +26,8 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// # Errors
     ///
     /// [`LockError::Missing`] without such a row; [`LockError::NoSuchTable`] without such a table;
-    /// [`LockError::RepeatableRead`] where a lock would be a false comfort; [`LockError::Database`] for instance when the lock timeout passed.
+    /// [`LockError::RepeatableRead`] and [`LockError::ReadOnly`] where a lock would be a false comfort;
+    /// [`LockError::Database`] for instance when the lock timeout passed.
     pub async fn lock_one<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         key: impl Into<R::Key> + Send,
@@ -162,9 +162,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        if DB::locks_rows() && self.open.settings.isolation == Some(Isolation::RepeatableRead) {
-            return Err(LockError::RepeatableRead);
-        }
+        super::provable::<DB>(&self.open.settings)?;
         let mut arguments = DB::Arguments::default();
         for key in keys {
             arguments.add(key.clone()).map_err(sqlx::Error::Encode)?;

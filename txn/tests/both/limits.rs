@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Error, Misuse, on};
+use probity_txn::{Error, Misuse, Policy, create_token_table, on};
 
 use super::{Bank, move_60};
 
@@ -68,4 +68,26 @@ async fn waiting_for_a_place_ends_with_the_deadline() {
         _ = slow => panic!("the first run never ends"),
         outcome = waiting => assert!(matches!(outcome, Err(Error::Deadline { attempts: 0, .. }))),
     }
+}
+
+#[tokio::test]
+async fn limits_without_an_end_are_limits() {
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let endless = Policy {
+        deadline: Duration::MAX,
+        commit_timeout: Duration::MAX,
+        backoff_base: Duration::MAX,
+        backoff_max: Duration::MAX,
+        lock_timeout: Some(Duration::MAX),
+        statement_timeout: Some(Duration::MAX),
+        idle_timeout: Some(Duration::MAX),
+        between_statements_warn: Duration::MAX,
+        between_statements_max: Some(Duration::MAX),
+        ..Policy::payments()
+    };
+    let run = || on(&bank.pool, "endless").policy(endless.clone()).max_in_flight(usize::MAX);
+    run().run(async |tx| move_60(tx).await).await.unwrap();
+    run().once("endless").run(async |_tx| Ok::<_, sqlx::Error>(())).await.unwrap();
+    assert_eq!(bank.balance("b").await, 60);
 }

@@ -97,3 +97,20 @@ async fn a_guarded_update_that_touches_nothing_is_an_error() {
         .await;
     assert!(matches!(outcome, Err(Error::App(sqlx::Error::RowNotFound))));
 }
+
+#[tokio::test]
+async fn a_run_that_declares_to_only_read_gets_no_lock_and_no_witness() {
+    let bank = Bank::open(1).await;
+    let row = on(&bank.pool, "report")
+        .read_only()
+        .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()))
+        .await;
+    let name = on(&bank.pool, "report")
+        .read_only()
+        .run(async |tx| tx.advisory("customer", "42").await.map(|_| ()))
+        .await;
+    for outcome in [row, name] {
+        let Err(Error::App(error)) = outcome else { panic!("{outcome:?}") };
+        assert!(matches!(error, LockError::ReadOnly), "{error:?}");
+    }
+}

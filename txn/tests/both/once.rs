@@ -1,6 +1,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use probity_txn::{Effect, Error, Misuse, create_token_table, on};
+use probity_txn::{Effect, Error, Misuse, Policy, create_token_table, on};
+use tokio::sync::Barrier;
 
 use super::{Bank, move_60};
 
@@ -72,7 +74,9 @@ async fn a_token_of_another_operation_or_type_is_refused() {
     on(&bank.pool, "pay").once("T").run(async |_tx| Ok::<_, sqlx::Error>("text".to_owned())).await.unwrap();
 
     let other = on(&bank.pool, "refund").once("T").run(async |_tx| Ok::<_, sqlx::Error>(1)).await;
-    assert!(matches!(other, Err(Error::Misuse(Misuse::TokenReused { label: "refund" }))));
+    let error = other.unwrap_err();
+    assert!(matches!(error, Error::Misuse(Misuse::TokenReused { label: "refund" })));
+    assert_eq!(error.effect(), Effect::Unknown, "the label may have been renamed since");
 
     let unreadable = on(&bank.pool, "pay").once("T").run(async |_tx| Ok::<_, sqlx::Error>(1)).await;
     let error = unreadable.unwrap_err();
@@ -81,6 +85,72 @@ async fn a_token_of_another_operation_or_type_is_refused() {
 
     let empty = on(&bank.pool, "pay").once("").run(async |_tx| Ok::<_, sqlx::Error>(1)).await;
     assert!(matches!(empty, Err(Error::Misuse(Misuse::Token))));
+}
+
+#[tokio::test]
+async fn a_run_that_ends_while_another_one_holds_its_token_does_not_say_that_nothing_happened() {
+    // proves: T-6
+    let impatient = |attempts, deadline| Policy {
+        attempts,
+        deadline: Duration::from_millis(deadline),
+        lock_timeout: Some(Duration::from_millis(20)),
+        ..Policy::payments()
+    };
+    // By its deadline; by its attempts, where the database's own timeout ends the wait; for want of a connection.
+    let ways = [(2, impatient(u32::MAX, 300)), (2, impatient(1, 60_000)), (1, impatient(5, 100))];
+    for (connections, policy) in ways {
+        let bank = Bank::open(connections).await;
+        create_token_table(&bank.pool).await.unwrap();
+        let (inside, go_on) = (Barrier::new(2), Barrier::new(2));
+        let first = on(&bank.pool, "transfer").policy(patient()).once("PAY-5").run(async |tx| {
+            move_60(tx).await?;
+            inside.wait().await;
+            go_on.wait().await;
+            Ok::<_, sqlx::Error>(1)
+        });
+        let second = async {
+            inside.wait().await;
+            let outcome = on(&bank.pool, "transfer")
+                .policy(policy)
+                .once("PAY-5")
+                .run(async |_tx| Ok::<_, sqlx::Error>(2))
+                .await;
+            go_on.wait().await;
+            outcome.unwrap_err()
+        };
+        let (first, error) = tokio::join!(first, second);
+        assert_eq!(first.unwrap(), 1, "the first run is committed");
+        assert_eq!(error.effect(), Effect::Unknown, "{error:?}");
+        assert!(error.to_string().contains("ask again with the same token"), "the remedy: {error}");
+        let again = on(&bank.pool, "transfer").once("PAY-5").run(async |_tx| Ok::<_, sqlx::Error>(3)).await;
+        assert_eq!(again.unwrap(), 1, "who asks again gets the first run's result");
+        assert_eq!(bank.balance("b").await, 60);
+    }
+}
+
+/// Limits that a slow machine does not reach.
+fn patient() -> Policy {
+    let long = Duration::from_secs(60);
+    Policy { deadline: long, statement_timeout: Some(long), idle_timeout: Some(long), ..Policy::payments() }
+}
+
+#[tokio::test]
+async fn the_table_of_tokens_may_be_created_by_everybody_at_once() {
+    let bank = Bank::open(8).await;
+    for _ in 0..10 {
+        sqlx::raw_sql("DROP TABLE IF EXISTS probity_txn_tokens").execute(&bank.pool).await.unwrap();
+        let start = std::sync::Arc::new(Barrier::new(8));
+        let creators = (0..8).map(|_| {
+            let (pool, start) = (bank.pool.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                create_token_table(&pool).await
+            })
+        });
+        for creator in creators.collect::<Vec<_>>() {
+            creator.await.unwrap().unwrap();
+        }
+    }
 }
 
 #[tokio::test]

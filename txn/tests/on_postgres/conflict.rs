@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use probity_txn::{Error, Isolation, Misuse, Policy, Reason, on};
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Barrier;
 
 use super::Bank;
@@ -145,6 +146,55 @@ async fn a_connection_lost_before_commit_is_replaced() {
         .await;
     assert_eq!(seen.unwrap(), 2);
     assert_eq!(bank.balance("b").await, 1);
+}
+
+/// Runs a statement whose plan a migration made stale on the pool's only connection.
+async fn with_a_stale_plan(bank: &Bank, policy: Policy) -> Result<u32, Error<sqlx::Error>> {
+    let all = "SELECT * FROM accounts";
+    sqlx::query(all).execute(&bank.pool).await.unwrap();
+    let mut migration = PgConnection::connect_with(&bank.pool.connect_options()).await.unwrap();
+    let migrate = "ALTER TABLE accounts ADD COLUMN IF NOT EXISTS note TEXT";
+    sqlx::raw_sql(migrate).execute(&mut migration).await.unwrap();
+    on(&bank.pool, "stale")
+        .policy(policy)
+        .run(async |tx| {
+            sqlx::query(all).execute(&mut *tx).await?;
+            Ok(tx.attempt())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_plan_that_a_migration_made_stale_is_planned_afresh_on_another_connection() {
+    // proves: T-4
+    let bank = Bank::open(1).await;
+    let policy = Policy { retry_stale_plan: true, ..Policy::payments() };
+    assert_eq!(with_a_stale_plan(&bank, policy).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_stale_plan_costs_one_run_and_not_each_that_follows() {
+    let bank = Bank::open(1).await;
+    let first = with_a_stale_plan(&bank, Policy::payments()).await;
+    assert!(matches!(first, Err(Error::App(sqlx::Error::Database(_)))), "{first:?}");
+    // On the connection with the stale plan the helper's own first statement would fail already.
+    assert_eq!(with_a_stale_plan(&bank, Policy::payments()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_support_is_no_stale_plan() {
+    let bank = Bank::open(1).await;
+    let policy = Policy { retry_stale_plan: true, ..Policy::payments() };
+    let outcome = on(&bank.pool, "unsupported")
+        .policy(policy)
+        .run(async |tx| {
+            // 0A000 as well, from another routine.
+            let text = "SELECT id FROM accounts EXCEPT SELECT account FROM entries FOR UPDATE";
+            sqlx::query(text).execute(&mut *tx).await.map(drop)
+        })
+        .await;
+    let Err(Error::App(sqlx::Error::Database(error))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.code().as_deref(), Some("0A000"));
 }
 
 #[tokio::test]

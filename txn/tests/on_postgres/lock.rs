@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use probity_txn::{Error, Isolation, LockError, Policy, TryLock, on};
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Barrier, oneshot};
 
 use super::Bank;
@@ -59,6 +60,39 @@ async fn a_lock_is_refused_where_it_would_prove_nothing() {
         .run(async |tx| tx.advisory("account", "a").await.map(|_| ()))
         .await;
     assert!(matches!(outcome, Err(Error::App(LockError::RepeatableRead))));
+}
+
+#[tokio::test]
+async fn what_the_holder_committed_is_seen_whatever_isolation_the_database_defaults_to() {
+    let bank = Bank::open(1).await;
+    let default = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L',
+        current_database(), 'repeatable read'); END $$";
+    sqlx::raw_sql(default).execute(&bank.pool).await.unwrap();
+    // Only new connections take the default.
+    let pool = PgPoolOptions::new().connect_with((*bank.pool.connect_options()).clone()).await.unwrap();
+    let default: String =
+        sqlx::query_scalar("SHOW default_transaction_isolation").fetch_one(&pool).await.unwrap();
+    assert_eq!(default, "repeatable read");
+
+    let mut holder = bank.pool.begin().await.unwrap();
+    let refund = "SELECT 1 FROM accounts WHERE id = 'a' FOR NO KEY UPDATE";
+    sqlx::query(refund).execute(&mut *holder).await.unwrap();
+    let looked = Barrier::new(2);
+    let run = on(&pool, "refund").run(async |tx| {
+        // A snapshot of the whole transaction would be taken here, before the other refund.
+        sqlx::query("SELECT 1 FROM accounts").execute(&mut *tx).await?;
+        looked.wait().await;
+        tx.lock_one::<Account>("a").await?;
+        let refunds: i64 = sqlx::query_scalar("SELECT count(*) FROM entries").fetch_one(&mut *tx).await?;
+        Ok::<_, LockError>(refunds)
+    });
+    let other = async {
+        looked.wait().await;
+        sqlx::query("INSERT INTO entries VALUES ('a', 60)").execute(&mut *holder).await.unwrap();
+        holder.commit().await.unwrap();
+    };
+    let (refunds, ()) = tokio::join!(run, other);
+    assert_eq!(refunds.unwrap(), 1, "the sum under the lock shows the other refund");
 }
 
 #[tokio::test]

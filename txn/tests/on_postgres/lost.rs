@@ -74,6 +74,22 @@ async fn cut_many_times(cut: Cut, with_token: bool) {
 }
 
 #[tokio::test]
+async fn a_lost_commit_is_looked_up_also_with_all_the_time_there_is() {
+    // proves: T-2
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    let policy = Policy { commit_timeout: Duration::MAX, ..Policy::payments() };
+    proxy.cut_next(Cut::BeforeTheAnswer);
+    let plain = on(&pool, "count").policy(policy.clone()).run(async |tx| count(tx).await).await;
+    assert_eq!(plain.unwrap(), 1);
+    proxy.cut_next(Cut::BeforeTheAnswer);
+    let with_token = on(&pool, "count").policy(policy).once("endless").run(async |tx| count(tx).await).await;
+    assert_eq!(with_token.unwrap(), 2);
+    assert_eq!(counted(&pool).await, 2);
+}
+
+#[tokio::test]
 async fn a_commit_that_never_reached_the_server_is_run_again_once() {
     // proves: T-2
     cut_many_times(Cut::BeforeTheServer, false).await;

@@ -1,0 +1,52 @@
+//! What a run knows about commits with its token, and what it may therefore report.
+//!
+//! Invariant: while an earlier COMMIT is an open question, no other failure is reported than
+//! [`Error::Unknown`]; and while the token was not granted, none that says that nothing happened, since
+//! another run may hold the token and commit.
+
+use crate::attempt::Question;
+use crate::backend::Backend;
+use crate::classify::{Class, Failure};
+use crate::error::Error;
+use crate::token::Token;
+
+pub(crate) struct Known {
+    /// A COMMIT of this run that got no answer.
+    pub(crate) question: Option<Question>,
+    /// Whether the latest attempt held the token; without a token there is nothing to be granted.
+    pub(crate) granted: bool,
+}
+
+impl Known {
+    /// Before an attempt asked for the token.
+    pub(crate) fn before<T>(token: Option<&Token<T>>) -> Self {
+        Self { question: None, granted: token.is_none() }
+    }
+
+    /// The failure as far as it is known to be one.
+    pub(crate) fn report<DB: Backend, E>(self, error: Error<E>, attempts: u32) -> Error<E> {
+        if let Some(Question { cause, .. }) = self.question {
+            return Error::Unknown { cause };
+        }
+        if self.granted {
+            return error;
+        }
+        match error {
+            Error::Conflict { last: cause, .. } | Error::Deadline { last: Some(cause), .. } => {
+                Error::Unsettled { attempts, cause }
+            }
+            Error::Deadline { last: None, .. } => Error::Unsettled {
+                attempts,
+                cause: Failure::local(Class::Timeout, "the deadline passed before the token was granted"),
+            },
+            // A statement that is wrong, such as one on a table of tokens that is not there, is no wait.
+            Error::Pool(error) => match Failure::read(&error, DB::classify) {
+                failure if failure.class() == Class::Other && error.as_database_error().is_some() => {
+                    Error::Pool(error)
+                }
+                cause => Error::Unsettled { attempts, cause },
+            },
+            other => other,
+        }
+    }
+}
