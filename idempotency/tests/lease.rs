@@ -140,6 +140,22 @@ async fn a_claim_nobody_could_confirm_is_given_back_as_soon_as_the_store_answers
     assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
 }
 
+// proves: I-9
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_lands_after_everybody_gave_up_on_it_is_given_back() {
+    let (faulty, manager) = stores();
+    faulty.fail(Call::Begin, Side::Before);
+    faulty.fail(Call::Begin, Side::Before);
+    let late = a_claim(Effects::Opaque);
+    assert!(claim(&manager, &late).await.is_err());
+    // It waited behind a row that somebody else had locked, say.
+    sleep(Duration::from_secs(5)).await;
+    assert!(matches!(manager.begin(&late).await.unwrap(), Answer::Acquired(_)));
+    sleep(Duration::from_secs(3)).await;
+    let retry = manager.begin(&a_claim(Effects::Opaque)).await.unwrap();
+    assert!(matches!(retry, Answer::Acquired(_)), "{retry:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
     let (faulty, manager) = stores();

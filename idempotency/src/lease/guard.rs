@@ -48,16 +48,18 @@ pub async fn claim(
     }
 }
 
-/// Gives back a claim that nobody knows to be granted. A record that is missing is asked for once more: the claim may
-/// still be on its way.
+/// Gives back a claim that nobody knows to be granted. A record that is missing proves nothing, as the claim may still
+/// be on its way behind somebody's lock: it is asked for again for as long as the lease would last.
 async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: Duration) {
     let give_up_at = Instant::now() + lease;
-    let (mut pause, mut missing) = (Duration::from_millis(20), false);
+    let mut pause = Duration::from_millis(20);
     loop {
-        match manager.abandon(&holder).await {
-            Ok(Written::Missing) if !missing => missing = true,
+        let verdict = manager.abandon(&holder).await;
+        let last = Instant::now() + pause >= give_up_at;
+        match verdict {
+            Ok(Written::Missing) if !last => {}
             Ok(_) => return,
-            Err(error) if Instant::now() + pause >= give_up_at => {
+            Err(error) if last => {
                 warn!(record = ?holder.record, kind = ?error.kind(), "a claim that may have been granted was not given back");
                 return;
             }

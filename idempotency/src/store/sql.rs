@@ -4,6 +4,7 @@
 //! touched nothing, the record is read and the pure state machine says why; if it says "you may", somebody was faster
 //! and the statement is tried again.
 
+mod connection;
 mod dialect;
 #[cfg(feature = "postgres")]
 mod group;
@@ -20,10 +21,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Pool;
-use sqlx::pool::PoolConnection;
 
+use connection::Own;
 pub use dialect::Dialect;
 use dialect::{Running, Value, driver::Driver};
+use statements::Statements;
 
 use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
 use crate::{
@@ -63,8 +65,15 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// Records in PostgreSQL; see [`SqlStore`].
 ///
 /// Concurrent calls of one store share statements and flushes: an idle store sends a call at once, a busy one sends
-/// together what came meanwhile, and each call gets its own answer. It takes up to four connections of the pool at a
-/// time for that. Clones of a store share; stores that were made separately do not.
+/// together what came meanwhile, and each call gets its own answer. Clones of a store share; stores that were made
+/// separately do not.
+///
+/// The statements take two connections of the pool under load, four while full ones wait. Calls that cannot share, such
+/// as duplicates of somebody's open transaction, take up to a quarter of the pool for claims and as many for writes by
+/// holders, at least one each, and one per record.
+///
+/// A call waits for a locked row 2 s at most, then it fails with [`ErrorKind::Unavailable`] and nothing is changed. A
+/// statement without an answer after 3 s fails with [`ErrorKind::Timeout`], and its connection is closed.
 #[cfg(feature = "postgres")]
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
@@ -92,7 +101,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// # Errors
     /// If the database failed.
     pub async fn begin_in(connection: &mut DB::Connection, claim: &Claim) -> Result<Answer, StoreError> {
-        begin_on::<DB>(connection, claim).await
+        begin_on::<DB>(connection, DB::statements(), claim).await
     }
 
     /// Records the answer in the caller's transaction; see [`Lease::complete_in`](crate::Lease::complete_in).
@@ -161,27 +170,14 @@ impl<DB: Dialect> SqlStore<DB> {
         verdict: impl Fn(&Entry, u64) -> Option<Written> + Send,
     ) -> Result<Written, StoreError> {
         let mut connection = self.connection().await?;
-        for _ in 0..ROUNDS {
-            if DB::touch(&mut connection, sql, values).await? > 0 {
-                return Ok(Written::Applied);
-            }
-            let Some((entry, now)) =
-                DB::read(&mut connection, DB::statements().read, record.as_bytes()).await?
-            else {
-                return Ok(Written::Missing);
-            };
-            if entry.is_gone(now) {
-                return Ok(Written::Missing);
-            }
-            if let Some(written) = verdict(&entry, now) {
-                return Ok(written);
-            }
-        }
-        Err(contended())
+        let written = guarded_on::<DB>(connection.ask(), record, sql, values, verdict).await;
+        connection.answered();
+        written
     }
 
-    async fn connection(&self) -> Result<PoolConnection<DB>, StoreError> {
-        self.pool.acquire().await.map_err(DB::classify)
+    async fn connection(&self) -> Result<Own<DB>, StoreError> {
+        let connection = self.pool.acquire().await.map_err(DB::classify)?;
+        Ok(Own { connection, asked: false })
     }
 }
 
@@ -214,37 +210,27 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         if let Some(sharing) = &self.sharing {
             return sharing.begin(claim).await;
         }
-        begin_on::<DB>(&mut *self.connection().await?, claim).await
+        let mut connection = self.connection().await?;
+        let answer = begin_on::<DB>(connection.ask(), DB::own_statements(), claim).await;
+        connection.answered();
+        answer
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
         if let Some(sharing) = &self.sharing {
             return sharing.renew(holder, lease).await;
         }
-        let (record, token) = (holder.record.as_bytes(), holder.token.as_bytes());
-        let values = [Value::Bytes(record), Value::Bytes(token), Value::Int(machine::micros(lease))];
         let mut connection = self.connection().await?;
-        for _ in 0..ROUNDS {
-            if let Some([left]) = DB::integers(&mut connection, DB::statements().renew, &values).await? {
-                return Ok(Renewed::Held(Duration::from_micros(left)));
-            }
-            let Some((mut entry, now)) = DB::read(&mut connection, DB::statements().read, record).await?
-            else {
-                return Ok(Renewed::Missing);
-            };
-            match machine::renew(Some(&mut entry), holder.token, lease, now) {
-                Renewed::Held(_) => {}
-                refused => return Ok(refused),
-            }
-        }
-        Err(contended())
+        let renewed = renew_on::<DB>(connection.ask(), holder, lease).await;
+        connection.answered();
+        renewed
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
         if let Some(sharing) = &self.sharing {
             return sharing.mark_effect(holder).await;
         }
-        self.write(holder, DB::statements().mark, &[], &Write::Mark).await
+        self.write(holder, DB::own_statements().mark, &[], &Write::Mark).await
     }
 
     async fn complete(
@@ -264,7 +250,7 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             Value::Bytes(recording.bytes()),
         ];
         let write = Write::Complete(recording, retention);
-        self.write(holder, DB::statements().complete, &values, &write).await
+        self.write(holder, DB::own_statements().complete, &values, &write).await
     }
 
     async fn tombstone(
@@ -283,7 +269,7 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             Value::Text(tombstone.reason.as_str()),
         ];
         let write = Write::Tombstone(tombstone, retention);
-        self.write(holder, DB::statements().tombstone, &values, &write).await
+        self.write(holder, DB::own_statements().tombstone, &values, &write).await
     }
 
     async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
@@ -291,7 +277,7 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             return sharing.abandon(holder).await;
         }
         let values = [Value::Int(machine::micros(RELEASED_FOR))];
-        self.write(holder, DB::statements().abandon, &values, &Write::Abandon).await
+        self.write(holder, DB::own_statements().abandon, &values, &Write::Abandon).await
     }
 
     async fn resolve(
@@ -302,8 +288,8 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         retention: Duration,
     ) -> Result<Written, StoreError> {
         let (sql, keep, recording) = match resolution {
-            Resolution::Done(recording) => (DB::statements().resolve_done, retention, recording.clone()),
-            Resolution::Absent => (DB::statements().resolve_absent, RELEASED_FOR, Recording::default()),
+            Resolution::Done(recording) => (DB::own_statements().resolve_done, retention, recording.clone()),
+            Resolution::Absent => (DB::own_statements().resolve_absent, RELEASED_FOR, Recording::default()),
         };
         let headers = recording.encode_headers();
         let mut values =
@@ -323,13 +309,17 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
 
     async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = DB::read(&mut connection, DB::statements().read, record.as_bytes()).await?;
-        Ok(found.filter(|(entry, now)| !entry.is_gone(*now)).map(|(entry, now)| Snapshot::of(&entry, now)))
+        let found = DB::read(connection.ask(), DB::own_statements().read, record.as_bytes()).await;
+        connection.answered();
+        Ok(found?.filter(|(entry, now)| !entry.is_gone(*now)).map(|(entry, now)| Snapshot::of(&entry, now)))
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        DB::touch(&mut *self.connection().await?, DB::statements().purge, &[Value::Int(u64::from(limit))])
-            .await
+        let mut connection = self.connection().await?;
+        let limit = [Value::Int(u64::from(limit))];
+        let purged = DB::touch(connection.ask(), DB::own_statements().purge, &limit).await;
+        connection.answered();
+        purged
     }
 }
 
@@ -338,7 +328,8 @@ impl PostgresStore {
     /// Sends every call as a statement of its own.
     ///
     /// Choose it when another pooler already multiplexes statements, or to compare: a lone call costs about the same
-    /// either way.
+    /// either way. A call waits for a locked row 2 s at most, and keeps a connection of its own meanwhile. There is no
+    /// other limit; a call that is dropped closes the connection it waits on.
     #[must_use]
     pub fn direct(self) -> Self {
         Self { sharing: None, ..self }
@@ -369,8 +360,11 @@ fn begin_values(claim: &Claim) -> [Value<'_>; 7] {
     ]
 }
 
-async fn begin_on<DB: Dialect>(on: &mut DB::Connection, claim: &Claim) -> Result<Answer, StoreError> {
-    let sql = DB::statements();
+async fn begin_on<DB: Dialect>(
+    on: &mut DB::Connection,
+    sql: &Statements,
+    claim: &Claim,
+) -> Result<Answer, StoreError> {
     for _ in 0..ROUNDS {
         if let Some([fence, attempt, left]) = DB::integers(&mut *on, sql.begin, &begin_values(claim)).await? {
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
@@ -388,6 +382,52 @@ async fn begin_on<DB: Dialect>(on: &mut DB::Connection, claim: &Claim) -> Result
     }
     // Every time the statement ran, another attempt held the record; every time it was read, that one was over.
     Ok(Answer::InFlight { retry_after: OUTRUN })
+}
+
+async fn renew_on<DB: Dialect>(
+    on: &mut DB::Connection,
+    holder: &Holder,
+    lease: Duration,
+) -> Result<Renewed, StoreError> {
+    let sql = DB::own_statements();
+    let (record, token) = (holder.record.as_bytes(), holder.token.as_bytes());
+    let values = [Value::Bytes(record), Value::Bytes(token), Value::Int(machine::micros(lease))];
+    for _ in 0..ROUNDS {
+        if let Some([left]) = DB::integers(&mut *on, sql.renew, &values).await? {
+            return Ok(Renewed::Held(Duration::from_micros(left)));
+        }
+        let Some((mut entry, now)) = DB::read(&mut *on, sql.read, record).await? else {
+            return Ok(Renewed::Missing);
+        };
+        match machine::renew(Some(&mut entry), holder.token, lease, now) {
+            Renewed::Held(_) => {}
+            refused => return Ok(refused),
+        }
+    }
+    Err(contended())
+}
+
+async fn guarded_on<DB: Dialect>(
+    on: &mut DB::Connection,
+    record: RecordId,
+    sql: &'static str,
+    values: &[Value<'_>],
+    verdict: impl Fn(&Entry, u64) -> Option<Written> + Send,
+) -> Result<Written, StoreError> {
+    for _ in 0..ROUNDS {
+        if DB::touch(&mut *on, sql, values).await? > 0 {
+            return Ok(Written::Applied);
+        }
+        let found = DB::read(&mut *on, DB::own_statements().read, record.as_bytes()).await?;
+        let Some((entry, now)) = found else { return Ok(Written::Missing) };
+        if entry.is_gone(now) {
+            return Ok(Written::Missing);
+        }
+        if let Some(written) = verdict(&entry, now) {
+            return Ok(written);
+        }
+    }
+    Err(contended())
 }
 
 fn held(rows: u64) -> Result<(), StoreError> {

@@ -8,13 +8,22 @@ use probity_idempotency::*;
 use sqlx::Row;
 use sqlx::postgres::PgPoolOptions;
 
-use super::{Database, KEPT, a_claim, connect, database, recording};
+use super::{Database, KEPT, a_claim, connect, database, recording, reported};
 
 // proves: I-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
-    let Database { pool, store, database } = database().await;
-    let (_other_pool, other) = connect(&database).await;
+    let Database { pool, database, .. } = database().await;
+    // A deadlock is only counted if it is found before the lock timeout ends it.
+    sqlx::query(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = $t$1ms$t$', current_database()); END $$",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+    let (pool, store) = connect(&database).await;
+    let (other_pool, other) = connect(&database).await;
     let mut workers = Vec::new();
     for worker in 0..16_u32 {
         let store = if worker % 2 == 0 { store.clone() } else { other.clone() };
@@ -53,6 +62,7 @@ async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
     completed.dedup();
     assert_eq!(completed.len(), number, "a record was completed twice");
     assert!(number > 0);
+    let pool = reported(&database, [pool, other_pool]).await;
     let deadlocks: i64 =
         sqlx::query("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
             .fetch_one(&pool)

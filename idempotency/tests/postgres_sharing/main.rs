@@ -6,10 +6,9 @@
 )]
 
 mod faults;
+mod silence;
+mod waiting;
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -40,6 +39,28 @@ async fn connect(database: &TestDatabase) -> (PgPool, PostgresStore) {
     let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
     let store = PostgresStore::new(pool.clone()).await.unwrap();
     (pool, store)
+}
+
+/// Sessions report what they did when they are idle or end: this one, once no other is left.
+async fn reported(database: &TestDatabase, pools: impl IntoIterator<Item = PgPool>) -> PgPool {
+    for pool in pools {
+        pool.close().await;
+    }
+    let options = PgPoolOptions::new().max_connections(1);
+    let pool = options.connect(database.url()).await.unwrap();
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&pool).await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    pool
+}
+
+/// Waits until `number` sessions wait for a lock.
+async fn locked_out(pool: &PgPool, number: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < number {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A claim on a record of its own.
@@ -169,41 +190,6 @@ async fn one_refused_call_does_not_spoil_the_others() {
             Ok(other) => panic!("{number}: {other:?}"),
         }
     }
-}
-
-// A duplicate of an open transaction waits for it, as with statements of its own; nobody else does.
-#[tokio::test]
-async fn who_waits_for_an_open_transaction_holds_up_nobody_else() {
-    let Database { pool, store, database: _database } = database().await;
-    let busy = a_claim(0);
-    let mut tx = pool.begin().await.unwrap();
-    assert!(matches!(PostgresStore::begin_in(&mut tx, &busy).await.unwrap(), Answer::Acquired(_)));
-    let (waiting, duplicate) = (store.clone(), retried(&busy));
-    let waiting = tokio::spawn(async move { waiting.begin(&duplicate).await });
-    for round in 0..4 {
-        let claims: Vec<Claim> = (0..16).map(|number| a_claim(1 + round * 16 + number)).collect();
-        for answer in join_all(claims.iter().map(|claim| store.begin(claim))).await {
-            assert!(matches!(answer.unwrap(), Answer::Acquired(_)));
-        }
-        for claim in &claims {
-            assert_eq!(store.complete(&claim.holder(), &recording(1), KEPT).await.unwrap(), Written::Applied);
-        }
-    }
-    assert!(!waiting.is_finished());
-    tx.commit().await.unwrap();
-    assert!(matches!(waiting.await.unwrap().unwrap(), Answer::InFlight { .. }));
-}
-
-#[tokio::test]
-async fn a_call_whose_caller_has_gone_is_not_sent_any_more() {
-    let Database { store, database: _database, .. } = database().await;
-    let (gone, staying) = (a_claim(1), a_claim(2));
-    {
-        let mut call = pin!(store.begin(&gone));
-        assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
-    }
-    assert!(matches!(store.begin(&staying).await.unwrap(), Answer::Acquired(_)));
-    assert_eq!(store.get(gone.record).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -25,7 +25,14 @@ pub(crate) mod driver {
     use crate::{IdempotencyManager, StoreError};
 
     pub trait Driver: Database {
+        /// Whether a connection can lose an answer, so that one which still owes an answer is not worth keeping.
+        const REMOTE: bool;
+
+        /// For the caller's transactions.
         fn statements() -> &'static Statements;
+
+        /// For connections of the store's own.
+        fn own_statements() -> &'static Statements;
 
         /// What a failure of the driver left behind.
         fn classify(error: sqlx::Error) -> StoreError;
@@ -79,10 +86,16 @@ pub enum Value<'a> {
 /// Implements [`Dialect`]'s statements for one database: generic code over two drivers would need a page of bounds,
 /// and none of it could be read.
 macro_rules! impl_dialect {
-    ($database:ty, $statements:expr, $migrate:path, $sharing:expr) => {
+    ($database:ty, $remote:literal, $statements:expr, $own_statements:expr, $migrate:path, $sharing:expr) => {
         impl $crate::store::sql::dialect::driver::Driver for $database {
+            const REMOTE: bool = $remote;
+
             fn statements() -> &'static $crate::store::sql::statements::Statements {
                 &$statements
+            }
+
+            fn own_statements() -> &'static $crate::store::sql::statements::Statements {
+                &$own_statements
             }
 
             fn classify(error: sqlx::Error) -> StoreError {

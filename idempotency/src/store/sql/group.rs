@@ -4,14 +4,17 @@
 //! that queued meanwhile, and each call gets its own answer.
 //!
 //! Invariant: a shared statement waits for nobody's lock for long, and its failure is nobody's answer unless nothing can
-//! be said about any of its calls. What it did not settle is asked again by a statement of its own.
+//! be said about any of its calls. What it did not settle is asked again by a statement of its own, one per record at a
+//! time. No statement is waited for without limit: behind a connection that died without a word there are others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::yield_now;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::PostgresStore;
 use crate::{Effect, ErrorKind, RecordId, StoreError};
@@ -25,6 +28,10 @@ const ROOM: usize = 4 * ROWS;
 /// How many statements run at once. The second starts only when a full one waits: on a slow disk their flushes queue
 /// behind each other.
 const RUNNERS: usize = 2;
+/// How long a statement may take, with getting its connection. Less than the 5 s that the layer waits for a store, so
+/// that a call queued behind a dead connection is still sent; more than the 2 s that a statement of its own waits for a
+/// lock.
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// A call that can share a statement with others of its kind.
 pub(crate) trait Job: Send + Sync + 'static {
@@ -59,6 +66,8 @@ pub(crate) struct Lane<J: Job>(Arc<Shared<J>>);
 struct Shared<J: Job> {
     store: PostgresStore,
     room: Arc<Semaphore>,
+    /// For statements of their own: they may wait for locks, and must leave connections to the others.
+    alone: Semaphore,
     state: Mutex<State<J>>,
 }
 
@@ -66,7 +75,8 @@ struct State<J: Job> {
     queue: VecDeque<Waiting<J>>,
     runners: usize,
     /// Records that a statement of its own is busy with, perhaps waiting for a lock: sharing would make others wait.
-    aside: HashMap<RecordId, usize>,
+    /// The calls that came meanwhile wait here, without a connection.
+    aside: HashMap<RecordId, Vec<Waiting<J>>>,
 }
 
 struct Waiting<J: Job> {
@@ -80,15 +90,15 @@ struct Batch<J: Job> {
     leaders: Vec<Waiting<J>>,
     /// Calls on a record that a leader is about.
     followers: Vec<Waiting<J>>,
-    /// Calls on records that are aside.
-    aside: Vec<Waiting<J>>,
 }
 
 impl<J: Job> Lane<J> {
     /// A lane over `store`, which sends each call as a statement of its own.
     pub(crate) fn new(store: PostgresStore) -> Self {
-        let state = State { queue: VecDeque::new(), runners: 0, aside: HashMap::new() };
-        Self(Arc::new(Shared { store, room: Arc::new(Semaphore::new(ROOM)), state: Mutex::new(state) }))
+        let state = Mutex::new(State { queue: VecDeque::new(), runners: 0, aside: HashMap::new() });
+        let quarter = store.pool.options().get_max_connections() / 4;
+        let alone = Semaphore::new(usize::try_from(quarter).unwrap_or(1).max(1));
+        Self(Arc::new(Shared { store, room: Arc::new(Semaphore::new(ROOM)), alone, state }))
     }
 
     /// Waits for room, then for the answer. A call whose caller has gone is not sent, if it still waits.
@@ -96,10 +106,7 @@ impl<J: Job> Lane<J> {
         let room = Arc::clone(&self.0.room).acquire_owned().await;
         let room = room.map_err(|closed| StoreError::not_applied(ErrorKind::Unavailable, closed))?;
         let (answer, reply) = oneshot::channel();
-        if self.0.queue(Waiting { job, answer, _room: room }) {
-            let runner = Runner { shared: Arc::clone(&self.0), ended: false };
-            tokio::spawn(runner.run());
-        }
+        self.0.queue(Waiting { job, answer, _room: room });
         reply.await.unwrap_or_else(|cut_off| Err(StoreError::unknown(ErrorKind::Unavailable, cut_off)))
     }
 }
@@ -110,35 +117,54 @@ impl<J: Job> Shared<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a call, and says whether the caller has to start a runner.
-    fn queue(&self, waiting: Waiting<J>) -> bool {
+    fn queue(self: &Arc<Self>, waiting: Waiting<J>) {
+        self.state().queue.push_back(waiting);
+        self.start_runner();
+    }
+
+    fn start_runner(self: &Arc<Self>) {
         let mut state = self.state();
-        state.queue.push_back(waiting);
-        let start = state.runners == 0 || (state.runners < RUNNERS && state.queue.len() >= ROWS);
+        let (runners, waiting) = (state.runners, state.queue.len());
+        let start = (runners == 0 && waiting > 0) || (runners < RUNNERS && waiting >= ROWS);
         state.runners += usize::from(start);
-        start
+        // A runtime that ends drops the runner here and now, and that locks the state.
+        drop(state);
+        if start {
+            tokio::spawn(Runner { shared: Arc::clone(self), ended: false }.run());
+        }
     }
 
     async fn flush(self: &Arc<Self>, batch: Batch<J>) {
-        let Batch { leaders, followers, aside } = batch;
-        for waiting in aside {
-            self.run_aside(waiting);
-        }
-        if leaders.is_empty() {
-            return;
-        }
-        let mut connection = match self.store.connection().await {
+        let Batch { mut leaders, mut followers } = batch;
+        let deadline = Instant::now() + LIMIT;
+        let connection = timeout_at(deadline, self.store.connection()).await;
+        let connection =
+            connection.unwrap_or_else(|elapsed| Err(StoreError::not_applied(ErrorKind::Timeout, elapsed)));
+        let mut connection = match connection {
             Ok(connection) => connection,
             Err(error) => return refuse(leaders.into_iter().chain(followers), error),
         };
+        // That may have taken a while. What a caller did after leaving must not be overtaken by its call.
+        leaders.retain(Waiting::is_wanted);
+        followers.retain(Waiting::is_wanted);
         let jobs: Vec<&J> = leaders.iter().map(|waiting| &waiting.job).collect();
-        let outcomes = match J::run(&mut connection, &jobs).await {
+        let outcomes = if jobs.is_empty() {
+            Ok(HashMap::new())
+        } else {
+            let answer = timeout_at(deadline, J::run(connection.ask(), &jobs)).await;
+            // Otherwise it is closed, not returned.
+            if answer.is_ok() {
+                connection.answered();
+            }
+            answer.unwrap_or_else(|elapsed| Err(StoreError::unknown(ErrorKind::Timeout, elapsed)))
+        };
+        drop(connection);
+        let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             // One call may have spoilt it for the others: a lock that was not given, a value that was refused.
             Err(error) if error.effect() == Effect::NotApplied => HashMap::new(),
             Err(error) => return refuse(leaders.into_iter().chain(followers), error),
         };
-        drop(connection);
         let settle = |waiting: Waiting<J>, leads| {
             let outcome = outcomes.get(&waiting.job.record());
             match outcome.and_then(|outcome| waiting.job.answer(outcome, leads)) {
@@ -152,43 +178,47 @@ impl<J: Job> Shared<J> {
         };
         for waiting in leaders {
             if let Some(unsettled) = settle(waiting, true) {
-                self.run_aside(unsettled);
+                self.set_aside(unsettled);
             }
         }
         let again: Vec<_> = followers.into_iter().filter_map(|waiting| settle(waiting, false)).collect();
-        let mut state = self.state();
-        again.into_iter().rev().for_each(|waiting| state.queue.push_front(waiting));
+        self.state().put_back(again);
     }
 
     /// Sends a call as a statement of its own, and keeps its record out of shared ones meanwhile.
-    fn run_aside(self: &Arc<Self>, waiting: Waiting<J>) {
-        let aside = Aside::new(Arc::clone(self), waiting.job.record());
-        tokio::spawn(async move {
-            let answer = waiting.job.run_alone(&aside.shared.store).await;
-            let _ = waiting.answer.send(answer);
-            drop(aside);
-        });
+    fn set_aside(self: &Arc<Self>, waiting: Waiting<J>) {
+        let record = waiting.job.record();
+        let mut state = self.state();
+        if let Some(behind) = state.aside.get_mut(&record) {
+            return behind.push(waiting);
+        }
+        state.aside.insert(record, Vec::new());
+        drop(state);
+        let aside = Aside { shared: Arc::clone(self), record };
+        tokio::spawn(async move { aside.run(waiting).await });
     }
 }
 
 impl<J: Job> State<J> {
     fn take(&mut self) -> Option<Batch<J>> {
-        let mut batch = Batch { leaders: Vec::new(), followers: Vec::new(), aside: Vec::new() };
+        let mut batch = Batch { leaders: Vec::new(), followers: Vec::new() };
         let (mut records, mut payload) = (HashSet::new(), 0);
         while let Some(next) = self.queue.front() {
-            let taken = batch.leaders.len() + batch.followers.len() + batch.aside.len();
+            let taken = batch.leaders.len() + batch.followers.len();
             if taken == ROWS || (taken > 0 && payload + next.job.payload() > BYTES) {
                 break;
             }
             let Some(waiting) = self.queue.pop_front() else { break };
             let record = waiting.job.record();
-            if waiting.answer.is_closed() {
+            if !waiting.is_wanted() {
+                continue;
+            }
+            if let Some(behind) = self.aside.get_mut(&record) {
+                behind.push(waiting);
                 continue;
             }
             payload += waiting.job.payload();
-            if self.aside.contains_key(&record) {
-                batch.aside.push(waiting);
-            } else if records.insert(record) {
+            if records.insert(record) {
                 batch.leaders.push(waiting);
             } else {
                 batch.followers.push(waiting);
@@ -196,7 +226,11 @@ impl<J: Job> State<J> {
         }
         // Everybody locks rows in the same order.
         batch.leaders.sort_by_key(|waiting| waiting.job.record());
-        (!batch.leaders.is_empty() || !batch.aside.is_empty()).then_some(batch)
+        (!batch.leaders.is_empty()).then_some(batch)
+    }
+
+    fn put_back(&mut self, waiting: Vec<Waiting<J>>) {
+        waiting.into_iter().rev().for_each(|waiting| self.queue.push_front(waiting));
     }
 }
 
@@ -240,27 +274,59 @@ impl<J: Job> Drop for Runner<J> {
     }
 }
 
+/// A record that is kept out of shared statements.
 struct Aside<J: Job> {
     shared: Arc<Shared<J>>,
     record: RecordId,
 }
 
 impl<J: Job> Aside<J> {
-    fn new(shared: Arc<Shared<J>>, record: RecordId) -> Self {
-        *shared.state().aside.entry(record).or_default() += 1;
-        Self { shared, record }
+    async fn run(self, mut waiting: Waiting<J>) {
+        let turn = tokio::select! {
+            turn = self.shared.alone.acquire() => turn.ok(),
+            () = waiting.answer.closed() => None,
+        };
+        if turn.is_none() || !waiting.is_wanted() {
+            return;
+        }
+        let answer = timeout(LIMIT, waiting.job.run_alone(&self.shared.store)).await;
+        let answer = answer.unwrap_or_else(|elapsed| Err(StoreError::unknown(ErrorKind::Timeout, elapsed)));
+        drop(turn);
+        let error = match answer {
+            Ok(answer) => {
+                let _ = waiting.answer.send(Ok(answer));
+                return;
+            }
+            Err(error) => error,
+        };
+        if error.effect() == Effect::NotApplied && error.kind() == ErrorKind::Unavailable {
+            // Somebody keeps the row. Those behind would wait as long, one after the other.
+            let behind = self.shared.state().aside.get_mut(&self.record).map(std::mem::take);
+            refuse(std::iter::once(waiting).chain(behind.unwrap_or_default()), error);
+        } else {
+            let _ = waiting.answer.send(Err(error));
+        }
     }
 }
 
 impl<J: Job> Drop for Aside<J> {
+    /// The record is as any other again, and those who waited for that are sent together.
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        if let Some(busy) = state.aside.get_mut(&self.record) {
-            *busy -= 1;
-            if *busy == 0 {
-                state.aside.remove(&self.record);
-            }
+        let behind = state.aside.remove(&self.record).unwrap_or_default();
+        if tokio::runtime::Handle::try_current().is_err() {
+            drop(state);
+            return drop(behind);
         }
+        state.put_back(behind);
+        drop(state);
+        self.shared.start_runner();
+    }
+}
+
+impl<J: Job> Waiting<J> {
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
     }
 }
 

@@ -12,7 +12,7 @@ use self::sharing::Sharing;
 use super::PostgresStore;
 use super::dialect::{Value, impl_dialect};
 use super::schema;
-use super::statements::POSTGRES;
+use super::statements::{PATIENT_POSTGRES, POSTGRES};
 use crate::machine::Entry;
 use crate::store::stored::StoredRow;
 use crate::{ErrorKind, IdempotencyManager, StoreError};
@@ -20,7 +20,7 @@ use crate::{ErrorKind, IdempotencyManager, StoreError};
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
 const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
 
-impl_dialect!(sqlx::Postgres, POSTGRES, migrate, shared);
+impl_dialect!(sqlx::Postgres, true, POSTGRES, PATIENT_POSTGRES, migrate, shared);
 
 /// The store that [`PostgresStore`]'s calls go to.
 fn shared(pool: &PgPool) -> Option<Arc<dyn IdempotencyManager>> {

@@ -9,7 +9,7 @@ use crate::machine::Entry;
 use crate::store::stored::StoredRow;
 use crate::{ErrorKind, StoreError};
 
-impl_dialect!(sqlx::Sqlite, SQLITE, migrate, |_| None);
+impl_dialect!(sqlx::Sqlite, false, SQLITE, SQLITE, migrate, |_| None);
 
 async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;

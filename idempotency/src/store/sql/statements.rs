@@ -61,18 +61,19 @@ macro_rules! may_be_taken {
 #[cfg(feature = "postgres")]
 pub(crate) use {may_be_taken, taken_over};
 
-/// The statements with `$now` as the clock and `$skip` as the suffix that skips locked rows.
+/// The statements with `$now` as the clock, `$skip` as the suffix that skips locked rows, and `$patience` as the
+/// condition, always true, that limits how long the statement waits for a lock.
 ///
 /// `begin` inserts, or takes the row over if the state machine permits it. It never waits for anything but the row
 /// itself.
 macro_rules! statements {
-    ($now:expr, $skip:literal) => {
+    ($now:expr, $skip:literal, $patience:literal) => {
         Statements {
             begin: concat!(
                 "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, fence, attempt, ",
                 "created_at, lease_until, cap_until, expires_at) ",
-                "VALUES ($1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
-                $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7) ",
+                "SELECT $1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
+                $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7 WHERE true", $patience, " ",
                 "ON CONFLICT (id) DO UPDATE SET ",
                 taken_over!(), "WHERE ", may_be_taken!("excluded", $now), " ",
                 "RETURNING fence, attempt, lease_until - ", $now
@@ -85,36 +86,36 @@ macro_rules! statements {
             renew: concat!(
                 "UPDATE idempotency_records SET lease_until = ",
                 "CASE WHEN cap_until < ", $now, " + $3 THEN cap_until ELSE ", $now, " + $3 END ",
-                "WHERE id = $1 AND token = $2 AND state = 'in_flight' RETURNING lease_until - ", $now
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight'", $patience, " RETURNING lease_until - ", $now
             ),
             mark: concat!(
                 "UPDATE idempotency_records SET effect_at = ", $now, " ",
-                "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL"
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL", $patience
             ),
             complete: concat!(
                 "UPDATE idempotency_records SET state = 'completed', finished_at = ", $now, ", ",
                 "expires_at = ", $now, " + $3, status = $4, headers = $5, body = $6 ",
-                "WHERE id = $1 AND token = $2 AND state = 'in_flight'"
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight'", $patience
             ),
             tombstone: concat!(
                 "UPDATE idempotency_records SET state = 'tombstoned', finished_at = ", $now, ", ",
                 "expires_at = ", $now, " + $3, status = $4, location = $5, reason = $6 ",
-                "WHERE id = $1 AND token = $2 AND state = 'in_flight'"
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight'", $patience
             ),
             abandon: concat!(
                 "UPDATE idempotency_records SET state = 'released', finished_at = ", $now, ", ",
                 "expires_at = ", $now, " + $3 ",
-                "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL"
+                "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL", $patience
             ),
             resolve_done: concat!(
                 "UPDATE idempotency_records SET state = 'completed', finished_at = ", $now, ", ",
                 "expires_at = ", $now, " + $3, status = $4, headers = $5, body = $6 ",
-                "WHERE id = $1 AND fence = $2 AND state = 'in_flight' AND lease_until <= ", $now
+                "WHERE id = $1 AND fence = $2 AND state = 'in_flight' AND lease_until <= ", $now, $patience
             ),
             resolve_absent: concat!(
                 "UPDATE idempotency_records SET state = 'released', finished_at = ", $now, ", ",
                 "expires_at = ", $now, " + $3 ",
-                "WHERE id = $1 AND fence = $2 AND state = 'in_flight' AND lease_until <= ", $now
+                "WHERE id = $1 AND fence = $2 AND state = 'in_flight' AND lease_until <= ", $now, $patience
             ),
             purge: concat!(
                 "DELETE FROM idempotency_records WHERE id IN (SELECT id FROM idempotency_records ",
@@ -128,7 +129,7 @@ macro_rules! statements {
 /// SQLite: its clock has milliseconds, and stands still within one statement.
 #[cfg(feature = "sqlite")]
 pub(crate) static SQLITE: Statements =
-    statements!("(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)", "");
+    statements!("(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)", "", "");
 
 /// PostgreSQL: the start of the statement, so time spent waiting for a row never makes a lease look older.
 #[cfg(feature = "postgres")]
@@ -140,5 +141,15 @@ macro_rules! postgres_now {
 #[cfg(feature = "postgres")]
 pub(crate) use postgres_now;
 
+/// For the caller's transactions: how long they wait is theirs to say.
 #[cfg(feature = "postgres")]
-pub(crate) static POSTGRES: Statements = statements!(postgres_now!(), " FOR UPDATE SKIP LOCKED");
+pub(crate) static POSTGRES: Statements = statements!(postgres_now!(), " FOR UPDATE SKIP LOCKED", "");
+
+/// For connections of the store's own: somebody's open transaction must not keep them. The setting is local to the
+/// statement, and made before the statement locks a row.
+#[cfg(feature = "postgres")]
+pub(crate) static PATIENT_POSTGRES: Statements = statements!(
+    postgres_now!(),
+    " FOR UPDATE SKIP LOCKED",
+    " AND set_config('lock_timeout', '2s', true) IS NOT NULL"
+);

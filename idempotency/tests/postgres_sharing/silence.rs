@@ -1,0 +1,101 @@
+//! A connection that dies without a word: what was sent is never answered, and nobody is told.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use probity_idempotency::*;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Database, KEPT, a_claim, database, locked_out, recording};
+
+/// Much longer than a statement may take, much shorter than a kernel waits.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A wire to the server. A signal silences all connections that stand, and none that come.
+async fn a_wire(server: &PgConnectOptions) -> (PgConnectOptions, Arc<watch::Sender<()>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let wire = server.clone().host("127.0.0.1").port(listener.local_addr().unwrap().port());
+    let server = format!("{}:{}", server.get_host(), server.get_port());
+    let silence = Arc::new(watch::channel(()).0);
+    let silenced = Arc::clone(&silence);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (server, mut silenced) = (server.clone(), silenced.subscribe());
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    _ = silenced.changed() => pending().await,
+                }
+            });
+        }
+    });
+    (wire, silence)
+}
+
+/// Silences the wire while `calls` are on it: each waits for the table.
+async fn silenced<T>(
+    pool: &PgPool,
+    silence: &watch::Sender<()>,
+    call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+{
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE idempotency_records IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+    let call = tokio::spawn(call);
+    locked_out(pool, 1).await;
+    silence.send_replace(());
+    let answer = timeout(PATIENCE, call).await.expect("a dead connection is given up").unwrap();
+    tx.rollback().await.unwrap();
+    answer
+}
+
+// proves: I-7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_are_served() {
+    let Database { pool, database, .. } = database().await;
+    let (wire, silence) = a_wire(&database.url().parse().unwrap()).await;
+    let options = PgPoolOptions::new().max_connections(4).min_connections(4);
+    let store = PostgresStore::new(options.connect_with(wire).await.unwrap()).await.unwrap();
+    let (claim, by) = (a_claim(0), store.clone());
+    let error = silenced(&pool, &silence, async move { by.begin(&claim).await }).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
+    served(&store, &claim).await;
+    let (holder, by) = (claim.holder(), store.clone());
+    let renewal = async move { by.renew(&holder, KEPT).await };
+    let error = silenced(&pool, &silence, renewal).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
+    let mut failures = 0;
+    let completed = async {
+        loop {
+            match store.complete(&holder, &recording(0), KEPT).await {
+                Ok(written) => return written,
+                Err(_) => failures += 1,
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, completed).await.expect("served"), Written::Applied);
+    assert!(failures <= 4, "{failures} failures with four connections");
+}
+
+/// Claims again until the pool has found out about its connections, each of which may cost a call.
+async fn served(store: &PostgresStore, claim: &Claim) {
+    let granted = async {
+        loop {
+            match store.begin(claim).await {
+                Ok(answer) => return answer,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout),
+            }
+        }
+    };
+    let answer = timeout(PATIENCE, granted).await.expect("served");
+    assert!(matches!(answer, Answer::Acquired(grant) if grant.attempt == 1), "{answer:?}");
+}
