@@ -53,7 +53,7 @@ where
     let call = tokio::spawn(call);
     locked_out(pool, 1).await;
     silence.send_replace(());
-    let answer = timeout(PATIENCE, call).await.expect("a dead connection is given up").unwrap();
+    let answer = timeout(PATIENCE, call).await.unwrap().unwrap();
     tx.rollback().await.unwrap();
     answer
 }
@@ -96,6 +96,6 @@ async fn served(store: &PostgresStore, claim: &Claim) {
             }
         }
     };
-    let answer = timeout(PATIENCE, granted).await.expect("served");
+    let answer = timeout(PATIENCE, granted).await.unwrap();
     assert!(matches!(answer, Answer::Acquired(grant) if grant.attempt == 1), "{answer:?}");
 }
