@@ -15,7 +15,7 @@ use crate::backend::{Backend, Step};
 use crate::classify::Failure;
 use crate::error::Reason;
 use crate::open::Open;
-use crate::statement::Inspected;
+use crate::statement::{Inspected, Takes};
 use crate::tx::Tx;
 use crate::watch::{Running, Watch};
 
@@ -28,7 +28,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         Box::pin(async move {
-            let (mut rows, watch) = self.start(query)?;
+            let (mut rows, watch) = self.start(query, Takes::Everything)?;
             let mut running = watch.start();
             let mut total = DB::QueryResult::default();
             while let Some(step) = next::<DB>(&mut rows, &mut running).await? {
@@ -46,7 +46,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         Box::pin(async move {
-            let (mut rows, watch) = self.start(query)?;
+            let (mut rows, watch) = self.start(query, Takes::Everything)?;
             let mut running = watch.start();
             let mut all = Vec::new();
             while let Some(step) = next::<DB>(&mut rows, &mut running).await? {
@@ -79,7 +79,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         'c: 'e,
         E: Execute<'q, DB> + 'q,
     {
-        match self.start(query) {
+        match self.start(query, Takes::SomeRows) {
             Ok((rows, watch)) => Box::pin(Watched::<DB> { rows, unstarted: Some(watch), running: None }),
             Err(error) => futures_util::stream::once(future::ready(Err(error))).boxed(),
         }
@@ -121,12 +121,13 @@ impl<DB: Backend> Tx<'_, DB> {
     fn start<'e, 'q: 'e, E>(
         &'e mut self,
         query: E,
+        takes: Takes,
     ) -> Result<(BoxStream<'e, Step<DB>>, &'e mut Watch), sqlx::Error>
     where
         E: Execute<'q, DB> + 'q,
     {
         let Open { session, watch, .. } = &mut *self.open;
-        let statement = admit::<DB, _>(watch, query)?;
+        let statement = admit::<DB, _>(watch, query, takes)?;
         Ok((DB::fetch_many(session.connection(), statement), watch))
     }
 
@@ -135,7 +136,7 @@ impl<DB: Backend> Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         let Open { session, watch, .. } = &mut *self.open;
-        let statement = admit::<DB, _>(watch, query)?;
+        let statement = admit::<DB, _>(watch, query, Takes::SomeRows)?;
         let mut running = watch.start();
         let answer = DB::fetch_optional(session.connection(), statement).await;
         settle::<DB, _>(&mut running, answer)
@@ -143,13 +144,13 @@ impl<DB: Backend> Tx<'_, DB> {
 }
 
 /// Lets a statement into the transaction, unless the transaction or the statement forbids it.
-fn admit<'q, DB, E>(watch: &mut Watch, query: E) -> Result<Inspected<DB>, sqlx::Error>
+fn admit<'q, DB, E>(watch: &mut Watch, query: E, takes: Takes) -> Result<Inspected<DB>, sqlx::Error>
 where
     DB: Backend,
     E: Execute<'q, DB>,
 {
     refuse_spoiled(watch)?;
-    Inspected::new(query).inspect_err(|error| {
+    Inspected::new(query, takes).inspect_err(|error| {
         let failure = Failure::read(error, DB::classify);
         watch.spoil(Reason::StatementFailed(failure));
     })

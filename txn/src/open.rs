@@ -28,7 +28,8 @@ pub(crate) struct Open<DB: Backend> {
 pub(crate) struct Scopes {
     /// All of them: the next one's name.
     pub(crate) opened: u32,
-    /// Those that still exist on the server as subtransactions.
+    /// Those that still exist on the server as subtransactions: open ones, and released ones that no outer
+    /// scope has undone.
     pub(crate) kept: u32,
 }
 

@@ -38,7 +38,7 @@ impl<DB: Backend> Tx<'_, DB> {
     /// # Errors
     ///
     /// [`Error::App`] with the closure's error; [`Error::RolledBack`] if it returned `Ok` and the
-    /// scope could not be kept; [`Misuse::TooManyScopes`] beyond 64 kept scopes.
+    /// scope could not be kept; [`Misuse::TooManyScopes`] beyond 64 scopes that are open or kept.
     ///
     /// # Examples
     ///
@@ -91,6 +91,8 @@ where
 struct Scope<'s, DB: Backend> {
     open: &'s mut Open<DB>,
     number: u32,
+    /// How many scopes there were before this one: as many as there are after it is undone.
+    kept_before: u32,
     hooks: usize,
     left: bool,
 }
@@ -100,15 +102,17 @@ impl<'s, DB: Backend> Scope<'s, DB> {
         if let Some(reason) = open.watch.spoiled() {
             return Err(Error::RolledBack(reason.clone()));
         }
-        match open.scopes.kept {
+        let kept_before = open.scopes.kept;
+        match kept_before {
             KEPT_MAX.. => return Err(Error::Misuse(Misuse::TooManyScopes { limit: KEPT_MAX })),
             KEPT_WARN => tracing::warn!(label = open.settings.label, "{KEPT_WARN} scopes in one transaction"),
             _ => {}
         }
         open.scopes.opened += 1;
+        open.scopes.kept += 1;
         let number = open.scopes.opened;
         let hooks = open.hooks.mark();
-        let scope = Self { open, number, hooks, left: false };
+        let scope = Self { open, number, kept_before, hooks, left: false };
         scope.command(format!("SAVEPOINT probity_{number}")).await
     }
 
@@ -119,7 +123,6 @@ impl<'s, DB: Backend> Scope<'s, DB> {
             (None, Ok(value)) => {
                 let mut scope =
                     self.command(format!("RELEASE SAVEPOINT probity_{number}")).await.map_err(lift)?;
-                scope.open.scopes.kept += 1;
                 scope.left = true;
                 Ok(value)
             }
@@ -133,8 +136,10 @@ impl<'s, DB: Backend> Scope<'s, DB> {
                 let undo =
                     format!("ROLLBACK TO SAVEPOINT probity_{number}; RELEASE SAVEPOINT probity_{number}");
                 let mut scope = self.command(undo).await.map_err(lift)?;
-                let hooks = scope.hooks;
+                let (hooks, kept_before) = (scope.hooks, scope.kept_before);
                 scope.open.hooks.forget_since(hooks);
+                // The scopes inside it, kept or not, are gone as well.
+                scope.open.scopes.kept = kept_before;
                 scope.left = true;
                 Err(match (result, reason) {
                     (Err(error), _) => Error::App(error),

@@ -3,9 +3,21 @@
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Execute, SqlStr};
 
-use control::{Control, transaction_control};
+use control::{Control, read};
+use scan::Dialect;
 
 mod control;
+mod scan;
+
+/// How much of its answer the caller of a statement takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// All of it: the statement is over when the caller goes on.
+    Everything,
+    /// As many rows as it likes. What stands behind the first row of a text with several statements might
+    /// then never run, or fail with nobody looking: SQLite runs as far as somebody reads.
+    SomeRows,
+}
 
 /// The parts of a statement, so that its text can be looked at before it runs.
 pub(crate) struct Inspected<DB: Database> {
@@ -22,14 +34,22 @@ impl<DB: Database> Inspected<DB> {
     }
 
     /// Takes the statement apart; refuses text that would end or nest the transaction behind the
-    /// runner's back.
-    pub(crate) fn new<'q, E: Execute<'q, DB>>(mut query: E) -> Result<Self, sqlx::Error> {
+    /// runner's back, and several statements where not all may run.
+    pub(crate) fn new<'q, E: Execute<'q, DB>>(mut query: E, takes: Takes) -> Result<Self, sqlx::Error> {
         let arguments = query.take_arguments();
         let persistent = query.persistent();
         let statement = query.statement().cloned();
         let sql = query.sql();
-        if let Some(control) = transaction_control(sql.as_str()) {
+        let reading = read(sql.as_str(), Dialect::named(DB::NAME));
+        if let Some(control) = reading.control {
             return Err(refusal(control));
+        }
+        if reading.several && takes == Takes::SomeRows {
+            return Err(sqlx::Error::InvalidArgument(
+                "more than one statement where rows are read one by one, so some might never run: send one \
+                 statement at a time, or all of them with raw_sql(..).execute(..)"
+                    .to_owned(),
+            ));
         }
         Ok(Self { sql, statement, arguments: Some(arguments), persistent })
     }

@@ -13,6 +13,10 @@ use crate::open::Open;
 /// remembers failures: a transaction with a failed statement is never committed, whatever the
 /// closure returns.
 ///
+/// It refuses text that begins, ends or nests a transaction, and several statements in one text where
+/// only some rows may be read (`fetch_one`, `fetch_optional`, `fetch`): on SQLite the rest would not
+/// run. Send one statement at a time, or all of them with `sqlx::raw_sql(..).execute(..)`.
+///
 /// `'b` stands for this one attempt, or for one [scope](Tx::scope) in it. Nothing that carries it
 /// leaves the closure.
 #[must_use]

@@ -1,7 +1,9 @@
-//! Recognises SQL text that begins, ends or nests a transaction.
+//! Reads what SQL text does to the transaction: whether it begins, ends or nests it, and whether it is more
+//! than one statement.
 //!
-//! A guard against accidents, not against malice: it reads the first word of each statement and
-//! knows strings, quoted names, comments and dollar quotes well enough to find the semicolons.
+//! A guard against accidents, not against malice: it looks at the first words of each statement.
+
+use super::scan::{Dialect, Piece, Pieces};
 
 /// What a text would do to the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,23 +14,78 @@ pub(super) enum Control {
     Savepoint,
 }
 
-/// The first statement in `sql` that controls the transaction.
-pub(super) fn transaction_control(sql: &str) -> Option<Control> {
-    let mut rest = sql;
-    loop {
-        rest = skip_blank(rest);
-        if rest.is_empty() {
+/// What there is to know about a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// The first statement that controls the transaction.
+    pub(super) control: Option<Control>,
+    /// Whether something stands behind the first semicolon. The body of a trigger counts.
+    pub(super) several: bool,
+}
+
+/// Reads the whole text.
+pub(super) fn read(sql: &str, dialect: Dialect) -> Reading {
+    let mut reading = Reading::default();
+    let mut statement = Statement::default();
+    let mut ended = false;
+    for piece in Pieces::of(sql, dialect) {
+        let Piece::Word(word) = piece else {
+            ended |= statement.words > 0;
+            statement = Statement { in_body: statement.in_body, ..Statement::default() };
+            continue;
+        };
+        reading.several |= ended;
+        let control = statement.add(word, dialect);
+        reading.control = reading.control.or(control);
+    }
+    reading
+}
+
+/// The statement that is being read.
+#[derive(Default)]
+struct Statement {
+    words: u32,
+    /// It begins with CREATE.
+    creates: bool,
+    /// It creates a trigger.
+    triggers: bool,
+    /// The last word was the PREPARE it begins with.
+    prepares: bool,
+    /// The last word began a body, or may be the first half of that.
+    begins: bool,
+    /// Inside the unquoted body of a trigger or a function, whose statements end in semicolons too. Its
+    /// END stands where a statement would.
+    in_body: bool,
+}
+
+impl Statement {
+    /// Takes the next word in; answers if it controls the transaction.
+    fn add(&mut self, word: &str, dialect: Dialect) -> Option<Control> {
+        let is = |known: &str| word.eq_ignore_ascii_case(known);
+        self.words += 1;
+        let (first, prepares, begins) = (self.words == 1, self.prepares, self.begins);
+        self.prepares = first && is("PREPARE");
+        if self.in_body {
+            // At the start of a statement, or right behind the BEGIN of an empty body.
+            self.in_body = !((first || begins) && is("END"));
+            self.begins = false;
             return None;
         }
-        let word = first_word(rest);
-        if let Some(control) = control(word).or_else(|| prepared(word, rest)) {
-            return Some(control);
-        }
-        // The body of a trigger or a function has semicolons and an END of its own.
-        if word.eq_ignore_ascii_case("CREATE") && has_body(rest) {
+        self.creates |= first && is("CREATE");
+        self.triggers |= self.creates && is("TRIGGER");
+        if self.creates {
+            self.in_body = match dialect {
+                Dialect::Sqlite => self.triggers && is("BEGIN"),
+                Dialect::Postgres => begins && is("ATOMIC"),
+            };
+            self.begins = is("BEGIN") || self.in_body;
             return None;
         }
-        rest = after_semicolon(rest);
+        if first {
+            return control(word);
+        }
+        // Takes the transaction away from the connection; `PREPARE name AS` is only a statement.
+        (prepares && is("TRANSACTION")).then_some(Control::Transaction)
     }
 }
 
@@ -45,117 +102,95 @@ fn control(word: &str) -> Option<Control> {
     }
 }
 
-/// `PREPARE TRANSACTION` takes the transaction away from the connection; `PREPARE name AS` is only a statement.
-fn prepared(word: &str, statement: &str) -> Option<Control> {
-    let next = first_word(skip_blank(&statement[word.len()..]));
-    let prepares = word.eq_ignore_ascii_case("PREPARE") && next.eq_ignore_ascii_case("TRANSACTION");
-    prepares.then_some(Control::Transaction)
-}
-
-fn has_body(statement: &str) -> bool {
-    let mut words = statement.split_ascii_whitespace().take(6);
-    words
-        .any(|word| ["TRIGGER", "FUNCTION", "PROCEDURE"].iter().any(|known| word.eq_ignore_ascii_case(known)))
-}
-
-fn first_word(text: &str) -> &str {
-    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
-    &text[..end]
-}
-
-/// Skips white space, comments and empty statements.
-fn skip_blank(mut text: &str) -> &str {
-    loop {
-        text = text.trim_start_matches(|c: char| c.is_whitespace() || c == ';');
-        let next = comment_end(text);
-        if next == 0 {
-            return text;
-        }
-        text = &text[next..];
-    }
-}
-
-/// The length of the comment at the start of `text`; zero when there is none.
-fn comment_end(text: &str) -> usize {
-    if text.starts_with("--") {
-        text.find('\n').map_or(text.len(), |at| at + 1)
-    } else if text.starts_with("/*") {
-        text.find("*/").map_or(text.len(), |at| at + 2)
-    } else {
-        0
-    }
-}
-
-/// The text after the first semicolon that is not inside a quote or a comment.
-fn after_semicolon(text: &str) -> &str {
-    let mut at = 0;
-    while let Some(found) = text[at..].find([';', '\'', '"', '-', '/', '$']) {
-        at += found;
-        let here = &text[at..];
-        at += match here.as_bytes()[0] {
-            b';' => return &here[1..],
-            quote @ (b'\'' | b'"') => quoted_end(here, char::from(quote)),
-            b'$' => dollar_end(here),
-            _ => comment_end(here).max(1),
-        };
-    }
-    ""
-}
-
-fn quoted_end(text: &str, quote: char) -> usize {
-    text[1..].find(quote).map_or(text.len(), |at| at + 2)
-}
-
-/// The length of a dollar-quoted string, or of the dollar alone (`$1`).
-fn dollar_end(text: &str) -> usize {
-    let tag_end = text[1..].find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    match tag_end {
-        Some(end) if text[1 + end..].starts_with('$') => {
-            let tag = &text[..end + 2];
-            text[tag.len()..].find(tag).map_or(text.len(), |at| at + 2 * tag.len())
-        }
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BOTH: [Dialect; 2] = [Dialect::Postgres, Dialect::Sqlite];
+
+    #[track_caller]
+    fn check(sqls: &[&str], dialects: &[Dialect], expected: Option<Control>) {
+        for dialect in dialects {
+            for sql in sqls {
+                assert_eq!(read(sql, *dialect).control, expected, "{dialect:?}: {sql}");
+            }
+        }
+    }
+
     #[test]
     fn text_that_controls_the_transaction_is_recognised() {
-        for sql in [
+        let everywhere = [
             "COMMIT",
             "  rollback to x",
             "/* quick */ -- fix\n end",
             "INSERT INTO t VALUES (1); COMMIT",
             "SELECT ';'; begin",
-            "SELECT $$;$$;abort",
             "SELECT 1 /* ; */;;ROLLBACK",
             "PREPARE TRANSACTION 'later'",
-        ] {
-            assert_eq!(transaction_control(sql), Some(Control::Transaction), "{sql}");
-        }
-        assert_eq!(transaction_control("SAVEPOINT a"), Some(Control::Savepoint));
-        assert_eq!(transaction_control("SELECT 1; RELEASE a"), Some(Control::Savepoint));
+            "(SELECT 1); COMMIT",
+            "SELECT a$b$; COMMIT; SELECT a$b$",
+        ];
+        check(&everywhere, &BOTH, Some(Control::Transaction));
+        let postgres = [
+            "SELECT $$;$$;abort",
+            r"SELECT E'it\'s'; COMMIT",
+            r"SELECT date'it\'; COMMIT; SELECT '",
+            "/* a /* b */ c */ COMMIT",
+            "CREATE FUNCTION f() RETURNS int AS 'SELECT 1; END' LANGUAGE sql; COMMIT",
+            "CREATE FUNCTION f() RETURNS int AS $$ BEGIN; END $$ LANGUAGE plpgsql; COMMIT",
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; COMMIT",
+            "CREATE FUNCTION f() RETURNS void BEGIN ATOMIC END; COMMIT",
+            "CREATE TRIGGER t AFTER INSERT ON a EXECUTE FUNCTION f(); COMMIT",
+        ];
+        check(&postgres, &[Dialect::Postgres], Some(Control::Transaction));
+        let sqlite = [
+            "SELECT [it's]; COMMIT",
+            "SELECT $a$; COMMIT; SELECT $a$",
+            "/* a /* b */ COMMIT",
+            "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = CASE WHEN 1 THEN 2 END; END; COMMIT",
+            "\u{feff}COMMIT",
+        ];
+        check(&sqlite, &[Dialect::Sqlite], Some(Control::Transaction));
+        check(&["SAVEPOINT a", "SELECT 1; RELEASE a"], &BOTH, Some(Control::Savepoint));
     }
 
     #[test]
     fn text_that_only_mentions_the_words_passes() {
-        for sql in [
+        let everywhere = [
             "",
             ";",
             "SELECT 'x; COMMIT'",
             "SELECT \"a;b\", '--' FROM ended",
             "UPDATE commits SET a = $1 WHERE b = $2",
-            "SELECT $tag$; ROLLBACK; $tag$",
             "-- COMMIT\nSELECT 1",
             "PREPARE transactions AS SELECT 1",
             "SELECT 'it''s; COMMIT'",
-            "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = 1; END;",
+        ];
+        check(&everywhere, &BOTH, None);
+        let postgres = [
+            "SELECT $tag$; ROLLBACK; $tag$",
+            r"INSERT INTO t VALUES (E'it\'s; commit', 5)",
+            "SELECT 1 /* a /* b */ ; COMMIT */",
             "CREATE OR REPLACE FUNCTION f() RETURNS int AS 'BEGIN; END;' LANGUAGE plpgsql",
-        ] {
-            assert_eq!(transaction_control(sql), None, "{sql}");
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END;",
+        ];
+        check(&postgres, &[Dialect::Postgres], None);
+        let sqlite = [
+            "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = 1; END;",
+            "CREATE TEMP TRIGGER t AFTER UPDATE OF begin ON a BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; SELECT 1; END",
+        ];
+        check(&sqlite, &[Dialect::Sqlite], None);
+    }
+
+    #[test]
+    fn more_than_one_statement_is_counted_by_what_runs() {
+        for dialect in BOTH {
+            for sql in ["SELECT 1; SELECT 2", "SELECT ';'; (SELECT 2)", ";SELECT 1;;SELECT 2"] {
+                assert!(read(sql, dialect).several, "{dialect:?}: {sql}");
+            }
+            for sql in ["SELECT 1", "SELECT ';'", ";;SELECT 1 ; ; -- SELECT 2\n/* SELECT 3; */"] {
+                assert!(!read(sql, dialect).several, "{dialect:?}: {sql}");
+            }
         }
     }
 }

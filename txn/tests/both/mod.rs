@@ -11,6 +11,7 @@ mod misuse;
 mod once;
 mod purge;
 mod scope;
+mod statement;
 mod telemetry;
 
 use super::{Bank, Database};

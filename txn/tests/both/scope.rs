@@ -1,3 +1,4 @@
+use futures_util::future::BoxFuture;
 use probity_txn::{Error, Misuse, Reason, on};
 use tokio::sync::Notify;
 
@@ -110,4 +111,52 @@ async fn a_transaction_keeps_at_most_64_scopes_but_undoes_as_many_as_it_likes() 
         })
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn an_undone_scope_gives_the_places_of_the_scopes_inside_it_back() {
+    let bank = Bank::open(1).await;
+    on(&bank.pool, "many")
+        .run(async |tx| {
+            for _ in 0..32 {
+                let undone = tx
+                    .scope(async |tx| {
+                        for _ in 0..4 {
+                            tx.scope(async |_tx| Ok::<_, sqlx::Error>(())).await.unwrap();
+                        }
+                        Err::<(), _>(sqlx::Error::RowNotFound)
+                    })
+                    .await;
+                assert!(matches!(undone, Err(Error::App(_))), "{undone:?}");
+            }
+            for _ in 0..64 {
+                tx.scope(async |_tx| Ok::<_, sqlx::Error>(())).await.unwrap();
+            }
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+}
+
+/// Opens scopes inside of each other; answers how many there were.
+fn nest<'a>(tx: &'a mut probity_txn::Tx<'_, super::Database>, limit: u32) -> BoxFuture<'a, u32> {
+    Box::pin(async move {
+        if limit == 0 {
+            return 0;
+        }
+        match tx.scope(async move |tx| Ok::<_, sqlx::Error>(nest(tx, limit - 1).await)).await {
+            Ok(deeper) => deeper + 1,
+            Err(refused) => {
+                assert!(matches!(refused, Error::Misuse(Misuse::TooManyScopes { limit: 64 })), "{refused:?}");
+                0
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn scopes_that_are_open_inside_of_each_other_count() {
+    let bank = Bank::open(1).await;
+    let deep = on(&bank.pool, "deep").run(async |tx| Ok::<_, sqlx::Error>(nest(tx, 70).await)).await;
+    assert_eq!(deep.unwrap(), 64);
 }

@@ -13,6 +13,7 @@ mod pitfalls;
 mod proxy;
 mod restarted;
 mod round_trips;
+mod statement;
 
 use bank::Bank;
 use sqlx::Postgres as Database;

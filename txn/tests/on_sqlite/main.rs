@@ -8,6 +8,7 @@ mod both;
 mod conflict;
 mod killed;
 mod lost;
+mod statement;
 
 use bank::Bank;
 use sqlx::Sqlite as Database;
