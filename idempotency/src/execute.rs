@@ -40,7 +40,7 @@ pub enum ExecuteError<E> {
     /// The work failed. Its key is free again if nothing can have happened; otherwise the record is indeterminate.
     #[error("the work failed")]
     Work(#[source] E),
-    /// The store failed before the work ran: it did not run.
+    /// The store failed before the work ran, or the policy's durations cannot be right: it did not run.
     #[error("the store failed before the work ran")]
     NotRun(#[source] StoreError),
     /// The work ran, but its result could not be recorded. A result that cannot be serialized is buried: the work is not
@@ -86,6 +86,9 @@ where
     T: Serialize + DeserializeOwned,
     F: AsyncFnOnce(Lease) -> Result<T, E>,
 {
+    policy.check().map_err(|wrong| {
+        ExecuteError::NotRun(StoreError::not_applied(ErrorKind::Rejected, format!("the policy: {wrong}")))
+    })?;
     let claim = Claim {
         record: RecordId::derive(&HashKey::default(), scope, key),
         token: OwnerToken::generate().map_err(ExecuteError::NotRun)?,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::deadline::deadline;
 use crate::{
     Effects, Fence, Grant, Holder, IdempotencyManager, RecordId, StoreError, Terms, Written, observe,
 };
@@ -79,7 +80,7 @@ impl Held {
             marked: AtomicBool::new(false),
             #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
             recorded: AtomicU16::new(NOT_RECORDED),
-            believed_until: watch::Sender::new(asked_at + grant.lease),
+            believed_until: watch::Sender::new(deadline(asked_at, grant.lease)),
         }
     }
 
@@ -147,8 +148,8 @@ impl Lease {
     /// The mark may have been set; the record then counts as marked.
     ///
     /// # Errors
-    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if another attempt took over; other kinds if the store
-    /// cannot say.
+    /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if another attempt took over, or the lease ended while the
+    /// store was asked; other kinds if the store cannot say.
     pub async fn effect_starting(&self) -> Result<(), StoreError> {
         if self.0.is_lost() {
             return Err(StoreError::lease_lost());
@@ -157,6 +158,10 @@ impl Lease {
         let mut tries = 1;
         loop {
             match observe::stored("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
+                // The answer may have come late: what was true when it was asked need not be now.
+                Ok(Written::Applied | Written::AlreadyApplied) if self.0.is_lost() => {
+                    return Err(StoreError::lease_lost());
+                }
                 Ok(Written::Applied | Written::AlreadyApplied) => return Ok(()),
                 Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
                     return Err(StoreError::lease_lost());
@@ -194,9 +199,11 @@ impl Lease {
     {
         let held = Arc::clone(&self.0);
         let running = crate::store::sql::complete_in(on, &held.holder, recording, held.terms.retention);
-        let status = recording.status().min(NOT_RECORDED - 1);
+        let (status, size) = (recording.status().min(NOT_RECORDED - 1), recording.size());
         async move {
-            running.await?;
+            let written = observe::stored("complete", running).await;
+            observe::completed_in(size, held.is_lost(), &written);
+            written?;
             held.recorded.store(status, Ordering::SeqCst);
             Ok(())
         }

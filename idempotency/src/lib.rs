@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod claim;
+mod deadline;
 mod error;
 mod execute;
 mod fingerprint;

@@ -56,6 +56,16 @@ pub(crate) fn completed(bytes: usize, late: bool, written: &Written) {
     }
 }
 
+/// Counts a completion that was written in the caller's transaction; whether that is committed, only the caller learns.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn completed_in(bytes: usize, late: bool, written: &Result<(), StoreError>) {
+    match written {
+        Ok(()) => completed(bytes, late, &Written::Applied),
+        Err(error) if error.kind() == crate::ErrorKind::LeaseLost => lease_lost(),
+        Err(_) => {}
+    }
+}
+
 /// A lease ended under running work.
 pub(crate) fn lease_lost() {
     metrics::counter!(LOST).increment(1);

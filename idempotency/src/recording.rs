@@ -133,7 +133,7 @@ fn take(rest: &mut &[u8]) -> Result<Bytes, Unreadable> {
 pub enum TombstoneReason {
     /// The answer was larger than the cap.
     TooLarge,
-    /// The answer was a stream, an upgrade, or had trailers.
+    /// The answer was a stream or an upgrade, or went on after its trailers.
     Streaming,
     /// The answer's body was compressed; another client could not read it.
     Encoded,

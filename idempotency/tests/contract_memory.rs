@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use probity_idempotency::MemoryStore;
 use probity_idempotency::testing::{BrokenStore, Flaw, Subject, rule};
+use probity_idempotency::*;
 
 async fn subject() -> Subject {
     Subject::new(Arc::new(MemoryStore::new()))
@@ -23,4 +23,31 @@ async fn every_flaw_is_caught_by_the_rule_that_names_it() {
         let caught = rule(name).check(&subject).await;
         assert!(caught.is_err(), "{flaw:?} was not caught by {name}");
     }
+}
+
+#[tokio::test]
+async fn a_full_store_answers_what_it_knows_and_takes_nothing_new() {
+    let store = MemoryStore::new().capacity(700);
+    let claim = |key: &str| Claim {
+        record: RecordId::derive(
+            &HashKey::default(),
+            &Scope::single_tenant(),
+            &IdempotencyKey::new(key).expect("a key"),
+        ),
+        token: OwnerToken::generate().expect("randomness"),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"order"]),
+        effects: Effects::Opaque,
+        terms: Terms::default(),
+    };
+    let (done, running) = (claim("done"), claim("running"));
+    for claim in [&done, &running] {
+        assert!(matches!(store.begin(claim).await, Ok(Answer::Acquired(_))));
+    }
+    let answer = Recording::payload(vec![b'x'; 100]);
+    let written = store.complete(&done.holder(), &answer, done.terms.retention).await;
+    assert!(matches!(written, Ok(Written::Applied)));
+    let refused = store.begin(&claim("new")).await;
+    assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Full));
+    assert!(matches!(store.begin(&claim("done")).await, Ok(Answer::Replay(replayed)) if replayed == answer));
+    assert!(matches!(store.begin(&claim("running")).await, Ok(Answer::InFlight { .. })));
 }

@@ -330,3 +330,31 @@ async fn other_methods_and_optional_keys_pass_through_unguarded() {
     }
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
+
+// proves: I-3
+#[tokio::test]
+async fn the_same_key_at_another_resource_under_a_cut_prefix_is_refused() {
+    let count = Count::default();
+    let app = Router::new().nest("/merchants/{id}", app(layer(), &count));
+    let at = |merchant: &str| {
+        let mut request = request(Some("k"), "{}");
+        *request.uri_mut() = format!("/merchants/{merchant}/payments").parse().unwrap();
+        request
+    };
+    let first = call(&app, at("A")).await;
+    let again = call(&app, at("A")).await;
+    assert_eq!((again.status(), again.body()), (StatusCode::CREATED, first.body()));
+    let other = call(&app, at("B")).await;
+    assert_eq!((other.status().as_u16(), problem(&other).as_str()), (422, "mismatch"));
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_handler_may_ask_whether_it_has_a_lease() {
+    async fn pay(lease: Option<Lease>) -> String {
+        lease.is_some().to_string()
+    }
+    let app = Router::new().route("/payments", post(pay)).layer(layer().key_required(false));
+    assert_eq!(call(&app, request(None, "{}")).await.body(), "false");
+    assert_eq!(call(&app, request(Some("k"), "{}")).await.body(), "true");
+}

@@ -67,3 +67,53 @@ fn outcomes_and_sizes_are_counted_and_names_carry_no_key() {
     assert!(seen.iter().any(|name| name.contains("idempotency_stored_bytes")));
     assert!(!seen.iter().any(|name| name.contains("secret")));
 }
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_completion_in_the_callers_transaction_is_counted_like_any_other() {
+    let seen = Seen::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&seen, || runtime.block_on(completions_in_transactions()));
+    let seen = seen.0.lock().unwrap();
+    let count = |name: &str| seen.iter().filter(|line| line.contains(name)).count();
+    assert_eq!(count("idempotency_stored_bytes"), 2, "{seen:#?}");
+    assert_eq!(count("idempotency_late_completions_total"), 1, "{seen:#?}");
+    // The late one may be counted as lost, by its renewal; the last one must be.
+    let last = seen.iter().rposition(|line| line.contains("begin_seconds")).unwrap();
+    assert!(seen[last..].iter().any(|line| line.contains("idempotency_lost_leases_total")), "{seen:#?}");
+    // Each asks twice: in the transaction, and whether that was committed.
+    assert_eq!(count("idempotency_store_seconds, [call = complete]"), 6, "{seen:#?}");
+}
+
+/// One in time, one after its lease, one whose record is gone.
+#[cfg(feature = "sqlite")]
+async fn completions_in_transactions() {
+    let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+    let pool = options.connect("sqlite::memory:").await.unwrap();
+    let manager: Arc<dyn IdempotencyManager> = Arc::new(SqliteStore::new(pool.clone()).await.unwrap());
+    let short = std::time::Duration::from_millis(60);
+    let print = Fingerprint::of(&HashKey::default(), &[b"order"]);
+    for (key, policy) in [
+        ("in time", Policy::default()),
+        ("late", Policy::default().lease(short).lease_cap(short)),
+        ("gone", Policy::default()),
+    ] {
+        let work = async |lease: Lease| {
+            if key == "late" {
+                lease.lost().await;
+            }
+            if key == "gone" {
+                let deleted = sqlx::query("DELETE FROM idempotency_records").execute(&pool).await.unwrap();
+                assert!(deleted.rows_affected() > 0);
+            }
+            let mut tx = pool.begin().await.unwrap();
+            let written = lease.complete_in(&mut *tx, &Recording::payload("true")).await;
+            assert_eq!(written.is_err(), key == "gone");
+            tx.commit().await.unwrap();
+            Ok::<_, StoreError>(true)
+        };
+        let name = IdempotencyKey::new(key.replace(' ', "-")).unwrap();
+        let ran = execute(&manager, &Scope::single_tenant(), &name, print, &policy, work).await;
+        assert_eq!(ran.is_ok(), key != "gone", "{ran:?}");
+    }
+}

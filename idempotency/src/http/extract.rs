@@ -1,6 +1,8 @@
 //! axum: the lease as an extractor, a recording as a response.
 
-use axum_core::extract::FromRequestParts;
+use std::convert::Infallible;
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
@@ -21,6 +23,15 @@ impl<S: Sync> FromRequestParts<S> for Lease {
             StatusCode::INTERNAL_SERVER_ERROR,
             "this route needs an IdempotencyLayer that requires a key",
         ))
+    }
+}
+
+/// The handler's lease, or `None` where a request without a key is passed through: `lease: Option<Lease>`.
+impl<S: Sync> OptionalFromRequestParts<S> for Lease {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned())
     }
 }
 

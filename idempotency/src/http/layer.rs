@@ -211,7 +211,15 @@ impl<S> IdempotencyLayer<S> {
 impl<S> Layer<S> for IdempotencyLayer<Scoped> {
     type Service = IdempotencyService<S>;
 
+    /// Puts the layer around a service.
+    ///
+    /// # Panics
+    /// If a duration cannot be right: a lease or a retention of zero, a `lease_cap` below the lease. axum puts layers
+    /// around handlers when the router gets its state, or the server its router.
     fn layer(&self, inner: S) -> Self::Service {
+        if let Err(wrong) = self.config.policy.check() {
+            panic!("IdempotencyLayer: {wrong}");
+        }
         let mut config = self.config.clone();
         config.manager = Arc::new(Timed { inner: config.manager, limit: config.store_timeout });
         let shared = Shared { config, scope: Arc::clone(&self.scope.0) };

@@ -20,6 +20,7 @@ use super::body::ReplayBody;
 use super::config::Config;
 use super::problem::{REPLAYED_HEADER, STATUS_HEADER};
 use super::trailers;
+use crate::deadline::deadline;
 use crate::{Effects, ErrorKind, Recording, StoreError, Tombstone, TombstoneReason};
 
 /// The headers that belong to the answer itself. Cookies, challenges, dates and framing belong to one delivery of it.
@@ -127,7 +128,7 @@ async fn read<B>(
 where
     B: Body<Data = Bytes>,
 {
-    let give_up_at = Instant::now() + patience;
+    let give_up_at = deadline(Instant::now(), patience);
     let mut body = Box::pin(body);
     let (mut frames, mut length, mut ended) = (VecDeque::new(), 0, false);
     let reason = loop {

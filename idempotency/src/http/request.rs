@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -56,18 +56,29 @@ where
 }
 
 /// Method, path and query, content type and encoding, body: what makes a retry the same request. Trace headers and
-/// the like differ between retries and do not count.
+/// the like differ between retries and do not count. The path counts as the client sent it and as it is here: a router
+/// may have cut a prefix off, and with it the resource.
 pub(crate) fn fingerprint(config: &Config, parts: &Parts, body: &Bytes) -> Fingerprint {
     let header = |name: HeaderName| parts.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
-    let uri = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let target = |uri: &Uri| uri.path_and_query().map_or(String::new(), ToString::to_string);
     Fingerprint::of(
         &config.hash,
         &[
             parts.method.as_str().as_bytes(),
-            uri.as_bytes(),
+            target(sent(parts)).as_bytes(),
+            target(&parts.uri).as_bytes(),
             header(CONTENT_TYPE),
             header(CONTENT_ENCODING),
             body,
         ],
     )
+}
+
+/// The target as the client sent it, as far as anybody kept it.
+fn sent(parts: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = parts.extensions.get::<axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    &parts.uri
 }

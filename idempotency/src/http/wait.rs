@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use crate::deadline::deadline;
 use crate::{Answer, LeaseGuard, RecordId, StoreError};
 
 /// The first interval at which the store is asked about a request that runs elsewhere.
@@ -51,7 +52,7 @@ impl Waiting {
         gone: impl Future<Output = ()>,
     ) -> Option<Claimed> {
         let Ok(_seat) = self.seats.try_acquire() else { return Some(first) };
-        let until = Instant::now() + self.limit;
+        let until = deadline(Instant::now(), self.limit);
         let mut gone = std::pin::pin!(gone);
         let mut pause = POLL_FIRST;
         loop {

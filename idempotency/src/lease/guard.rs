@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::{Held, Lease};
+use crate::deadline::deadline;
 use crate::{
     Answer, Claim, Holder, IdempotencyManager, Recording, Renewed, State, StoreError, Tombstone, Written,
     observe,
@@ -207,7 +208,7 @@ impl LeaseGuard {
     /// # Errors
     /// The last failure, if none of the tries reached the store.
     pub async fn settle_persistently(&mut self, settlement: &Settlement) -> Result<Written, StoreError> {
-        let give_up_at = Instant::now() + self.lease.0.terms.lease;
+        let give_up_at = deadline(Instant::now(), self.lease.0.terms.lease);
         let mut pause = Duration::from_millis(20);
         loop {
             match self.settle(settlement).await {

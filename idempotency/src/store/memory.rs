@@ -25,7 +25,8 @@ const DEFAULT_CAPACITY: usize = 256 * 1024 * 1024;
 ///
 /// For tests, for work that need not survive a restart, and as the specification of the other stores. It is capped in
 /// bytes and evicts only what has expired; when it is full of live records it refuses new claims rather than forget
-/// one.
+/// one. Known keys are answered all the same, and the answer of work that was let in is always kept, so the cap can be
+/// exceeded by the answers of what is running.
 ///
 /// ```
 /// use probity_idempotency::MemoryStore;
@@ -52,7 +53,7 @@ impl MemoryStore {
         }
     }
 
-    /// Caps the bytes it may hold.
+    /// Caps the bytes at which it takes no further keys.
     #[must_use]
     pub const fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
@@ -79,16 +80,17 @@ impl MemoryStore {
         written
     }
 
+    fn has_room(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed).saturating_add(ENTRY_BYTES) <= self.capacity
+    }
+
     /// Makes room by forgetting what has expired, everywhere. Called only when the cap is reached.
-    fn ensure_room(&self) -> Result<(), StoreError> {
-        if self.bytes.load(Ordering::Relaxed) + ENTRY_BYTES <= self.capacity {
-            return Ok(());
-        }
+    fn make_room(&self) -> Result<(), StoreError> {
         let now = self.now();
         for shard in &self.shards {
             self.sweep(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), now, usize::MAX);
         }
-        if self.bytes.load(Ordering::Relaxed) + ENTRY_BYTES <= self.capacity {
+        if self.has_room() {
             return Ok(());
         }
         Err(StoreError::not_applied(
@@ -114,7 +116,10 @@ impl MemoryStore {
 #[async_trait]
 impl IdempotencyManager for MemoryStore {
     async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        self.ensure_room()?;
+        // What is known already takes no more room: a full store still replays, and tells duplicates to wait.
+        if !self.has_room() && !self.shard(claim.record).contains_key(&claim.record) {
+            self.make_room()?;
+        }
         let (mut shard, now) = (self.shard(claim.record), self.now());
         let slot = shard.entry(claim.record);
         let found = match &slot {
