@@ -24,7 +24,9 @@ impl From<Error<TxError>> for Problem {
             Error::App(TxError::Refused(problem)) => problem,
             Error::App(TxError::Sql(error)) => error.into(),
             Error::Pool(error) => Problem::unavailable("the database", &error),
-            Error::Conflict { .. } | Error::Deadline { .. } => Problem::unavailable("the database", &error),
+            Error::Conflict { .. } | Error::Deadline { .. } | Error::Unsettled { .. } => {
+                Problem::unavailable("the database", &error)
+            }
             _ => Problem::internal(&error),
         }
     }
