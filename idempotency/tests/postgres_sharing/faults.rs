@@ -21,11 +21,20 @@ async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
     .execute(&pool)
     .await
     .unwrap();
+    // Rows stay locked while the statement goes on to others; otherwise hardly two statements ever overlap.
+    sqlx::raw_sql(
+        "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$;
+         CREATE TRIGGER linger BEFORE UPDATE ON idempotency_records FOR EACH ROW EXECUTE FUNCTION linger()",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     pool.close().await;
     let (pool, store) = connect(&database).await;
     let (other_pool, other) = connect(&database).await;
     let mut workers = Vec::new();
-    for worker in 0..16_u32 {
+    for worker in 0..32_u32 {
         let store = if worker % 2 == 0 { store.clone() } else { other.clone() };
         workers.push(tokio::spawn(async move {
             let mut completed = Vec::new();
@@ -39,7 +48,8 @@ async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
                     0 => {
                         let _ = store.abandon(&claim.holder()).await.unwrap();
                     }
-                    1 => {
+                    // A completed record is only read: nobody fights over it any more.
+                    1 if round >= 30 => {
                         let kept = recording(worker * 1000 + round);
                         if store.complete(&claim.holder(), &kept, KEPT).await.unwrap() == Written::Applied {
                             completed.push(claim.record);
