@@ -129,16 +129,20 @@ async fn what_was_flushed_is_missing_and_nothing_is_made_up() {
 #[tokio::test]
 async fn a_foreign_value_at_the_key_refuses_every_call_and_is_left_alone() {
     let mut subject = subject().await;
-    let claim = a_claim(Effects::Opaque);
-    subject.tell(&["SET", &key(&claim), "somebody else's"]).await;
-    let mut errors = writes(&subject.store, &claim.holder()).await;
-    errors.push(subject.store.begin(&claim).await.unwrap_err());
-    errors.push(subject.store.get(claim.record).await.unwrap_err());
-    for error in errors {
-        assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied));
+    for (command, kind) in [("SET", ErrorKind::Corrupt), ("RPUSH", ErrorKind::Rejected)] {
+        let claim = a_claim(Effects::Opaque);
+        subject.tell(&[command, &key(&claim), "somebody else's"]).await;
+        let dump = ["DUMP", &key(&claim)];
+        let before: Vec<u8> = redis::cmd(dump[0]).arg(dump[1]).query_async(&mut subject.other).await.unwrap();
+        let mut errors = writes(&subject.store, &claim.holder()).await;
+        errors.push(subject.store.begin(&claim).await.unwrap_err());
+        errors.push(subject.store.get(claim.record).await.unwrap_err());
+        for error in errors {
+            assert_eq!((error.kind(), error.effect()), (kind, Effect::NotApplied));
+        }
+        let kept: Vec<u8> = redis::cmd(dump[0]).arg(dump[1]).query_async(&mut subject.other).await.unwrap();
+        assert_eq!(kept, before);
     }
-    let kept: String = redis::cmd("GET").arg(key(&claim)).query_async(&mut subject.other).await.unwrap();
-    assert_eq!(kept, "somebody else's");
 }
 
 // proves: I-9

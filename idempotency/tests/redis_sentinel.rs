@@ -5,6 +5,7 @@
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use probity_idempotency::*;
 use redis::RedisConnectionInfo;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use testkit::Redis;
+use tokio::net::{TcpListener, TcpStream};
 
 /// The Sentinels that the rules share, until this process ends.
 static SENTINELS: LazyLock<(Vec<String>, &str)> = LazyLock::new(|| {
@@ -120,4 +122,60 @@ async fn a_master_with_users_is_logged_in_to_by_name() {
     let refused = RedisStore::connect_sentinel_client(wrong).await.unwrap_err();
     assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Rejected, Effect::NotApplied), "{refused:?}");
     assert!(!format!("{refused:?}").contains("wrong"), "{refused:?}");
+}
+
+/// A way to a Sentinel that can be cut: then it takes connections and says nothing.
+struct Way {
+    url: String,
+    silent: Arc<AtomicBool>,
+    taken: Arc<AtomicU32>,
+}
+
+async fn a_way_to(sentinel: &str) -> Way {
+    let target = sentinel.trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    let (silent, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (cut, count) = (Arc::clone(&silent), Arc::clone(&taken));
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut here, _)) = listener.accept().await {
+            if cut.load(Ordering::SeqCst) {
+                count.fetch_add(1, Ordering::SeqCst);
+                held.push(here);
+            } else if let Ok(mut there) = TcpStream::connect(&target).await {
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
+            }
+        }
+    });
+    Way { url, silent, taken }
+}
+
+#[tokio::test]
+async fn when_no_sentinel_answers_callers_do_not_wait_one_after_the_other() {
+    const CALLERS: u8 = 24;
+    let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
+    let way = a_way_to(&sentinels.urls()[0]).await;
+    let store = store(std::slice::from_ref(&way.url), sentinels.service()).await;
+    assert!(matches!(store.begin(&a_claim(0)).await.unwrap(), Answer::Acquired(_)));
+    way.silent.store(true, Ordering::SeqCst);
+    tokio::task::spawn_blocking(move || drop(sentinels)).await.unwrap();
+    // The one that meets the broken connection finds out.
+    assert!(store.begin(&a_claim(1)).await.is_err());
+    let calls: Vec<_> = (0..CALLERS)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { store.begin(&a_claim(2 + number)).await.unwrap_err() })
+        })
+        .collect();
+    for call in calls {
+        let refused = call.await.unwrap();
+        assert_eq!(
+            (refused.kind(), refused.effect()),
+            (ErrorKind::Unavailable, Effect::NotApplied),
+            "{refused:?}"
+        );
+    }
+    let attempts = way.taken.load(Ordering::SeqCst);
+    assert!(attempts < u32::from(CALLERS) / 2, "{attempts} attempts for {CALLERS} callers");
 }

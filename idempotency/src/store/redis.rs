@@ -1,9 +1,11 @@
-//! The Redis store: one hash per record, one script per call, times from the server.
+//! The Redis store: one string per record, one script per call, times from the server.
 //!
 //! What it can promise is what Redis can: the claim is atomic on one server. A failover that loses an acknowledged
 //! write loses the claim with it, and the key may run again. For money, prefer an SQL store; the guide says more.
 
 mod connect;
+mod durability;
+mod packed;
 mod reply;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
@@ -15,10 +17,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::{ConnectionLike, ConnectionManager};
-use redis::{RedisError, ScriptInvocation, ServerErrorKind};
+use redis::{RedisError, ServerErrorKind};
 
+pub use self::durability::Durability;
 use self::reply::Reply;
-use self::scripts::Scripts;
+use self::scripts::{Call, Scripts};
 #[cfg(feature = "redis-sentinel")]
 pub use self::sentinel::SentinelConnection;
 use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
@@ -32,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reply may take. After it the call has an unknown effect, and is repeatable by its token.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Records in Redis, over any connection of the `redis` crate: a [`ConnectionManager`] to one server, a
+/// Records in Redis 7 or later, over any connection of the `redis` crate: a [`ConnectionManager`] to one server, a
 /// `SentinelConnection` to whichever server is master, or a cluster connection. One record is one key, so it needs no
 /// hash tags.
 #[derive(Clone)]
@@ -43,7 +46,8 @@ pub struct RedisStore<C = ConnectionManager> {
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
-    /// A store over `connection`. Set its timeouts on purpose; the driver's default for replies is 500 ms.
+    /// A store over `connection`. Set its timeouts on purpose; the driver's default for replies is 500 ms. Nothing is
+    /// asked yet: see [`RedisStore::checked`].
     pub fn new(connection: C) -> Self {
         Self { connection, prefix: "idempotency:".to_owned(), scripts: Arc::new(Scripts::new()) }
     }
@@ -55,50 +59,27 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         self
     }
 
-    /// Asks the server how far it can be trusted, so that a service can refuse to start on one that evicts records.
-    ///
-    /// # Cancel safety
-    /// Reads only.
-    ///
-    /// # Errors
-    /// If the server cannot be reached, or does not permit `INFO`.
-    pub async fn durability(&self) -> Result<Durability, StoreError> {
+    async fn send(&self, call: Call<'_>) -> Result<Reply, StoreError> {
         let mut connection = self.connection.clone();
-        let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(classify)?;
-        let field = |name: &str| {
-            info.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-                .unwrap_or_default()
-        };
-        Ok(Durability {
-            never_evicts: field("maxmemory_policy") == "noeviction",
-            append_only: field("aof_enabled") == "1",
-            is_master: field("role") == "master",
-            replicas: field("connected_slaves").parse().unwrap_or_default(),
-        })
+        Ok(Reply::read(call.send(&mut connection).await.map_err(classify)?)?)
     }
 
-    async fn call(&self, invocation: &ScriptInvocation<'_>) -> Result<Reply, StoreError> {
-        let mut connection = self.connection.clone();
-        Reply::read(invocation.invoke_async(&mut connection).await.map_err(classify)?)
+    fn key(&self, record: RecordId) -> Vec<u8> {
+        [self.prefix.as_bytes(), record.to_hex().as_bytes()].concat()
     }
 
-    fn key(&self, record: RecordId) -> String {
-        format!("{}{}", self.prefix, record.to_hex())
-    }
-
-    /// Runs a guarded write; when it touched nothing, `verdict` says why.
+    /// Sends a guarded write; when it touched nothing, `verdict` says why.
     async fn write(
         &self,
-        invocation: &ScriptInvocation<'_>,
+        call: Call<'_>,
         verdict: impl Fn(&Entry, u64) -> Option<Written> + Send,
     ) -> Result<Written, StoreError> {
-        match self.call(invocation).await? {
-            Reply::Done(_) => Ok(Written::Applied),
-            Reply::Missing => Ok(Written::Missing),
-            Reply::Found(entry, now) if entry.is_gone(now) => Ok(Written::Missing),
-            Reply::Found(entry, now) => verdict(&entry, now).ok_or_else(disagreed),
+        match self.send(call).await? {
+            Reply::Number(1) => Ok(Written::Applied),
+            untouched => match untouched.into_entry()? {
+                None => Ok(Written::Missing),
+                Some((entry, now)) => verdict(&entry, now).ok_or_else(disagreed),
+            },
         }
     }
 
@@ -108,68 +89,82 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         write: &Write<'_>,
         state: &str,
         keep: Duration,
-        fields: &[(&str, &[u8])],
+        tail: &[u8],
     ) -> Result<Written, StoreError> {
-        let mut invocation = self.scripts.finish.key(self.key(holder.record));
-        invocation.arg("token").arg(holder.token.as_bytes()).arg(state).arg(machine::micros(keep));
-        for (field, value) in fields {
-            invocation.arg(*field).arg(*value);
-        }
-        self.write(&invocation, |entry, _| write.verdict(entry, holder.token)).await
+        let key = self.key(holder.record);
+        let (state, keep) = kept(state, keep);
+        let call = self.scripts.finish.call(&key).arg(&packed::held_by(&holder.token)[..]);
+        let call = call.arg(state).arg(tail).arg(keep);
+        self.write(call, |entry, _| write.verdict(entry, holder.token)).await
     }
+}
+
+/// What a record that is there answers to a claim; `unless` it could be granted.
+fn judged(found: Reply, claim: &Claim, unless: StoreError) -> Result<Answer, StoreError> {
+    let Some((entry, now)) = found.into_entry()? else { return Err(unless) };
+    match machine::begin(Some(&entry), claim, now, 0) {
+        Begin::Answer(Answer::InFlight { retry_after }) => {
+            Ok(Answer::InFlight { retry_after: packed::left(retry_after) })
+        }
+        Begin::Answer(answer) => Ok(answer),
+        Begin::Write(..) => Err(unless),
+    }
+}
+
+/// The state and the milliseconds of what is kept this long. What is not to be kept is free, and remembered a while so
+/// that fences rise.
+fn kept(state: &str, keep: Duration) -> (&str, u64) {
+    if keep.is_zero() { ("g", packed::keep(RELEASED_FOR)) } else { (state, packed::keep(keep)) }
 }
 
 #[async_trait]
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for RedisStore<C> {
     async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        let mut invocation = self.scripts.begin.key(self.key(claim.record));
-        invocation
-            .arg(claim.token.as_bytes())
-            .arg(claim.fingerprint.as_bytes())
-            .arg(claim.effects.as_str())
-            .arg(machine::micros(claim.terms.lease))
-            .arg(machine::micros(claim.terms.lease_cap.max(claim.terms.lease)))
-            .arg(machine::micros(claim.terms.retention))
-            .arg(machine::micros(RELEASED_FOR));
-        match self.call(&invocation).await? {
-            Reply::Done(numbers) => {
-                let [fence, attempt, lease] = numbers[..] else { return Err(disagreed()) };
-                let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
-                Ok(Answer::Acquired(Grant {
-                    fence: Fence(fence),
-                    attempt,
-                    lease: Duration::from_micros(lease),
-                }))
+        let (key, keep) = (self.key(claim.record), packed::claim_kept(claim));
+        let call = self.scripts.begin.call(&key).arg(packed::claimed(claim, keep)).arg(keep);
+        match self.send(call).await {
+            Ok(Reply::Number(end)) => {
+                let fence = Fence(end.saturating_sub(keep) * 1000);
+                Ok(Answer::Acquired(Grant { fence, attempt: 1, lease: claim.terms.lease }))
             }
-            Reply::Missing => Err(disagreed()),
-            Reply::Found(entry, now) => match machine::begin(Some(&entry), claim, now, 0) {
-                Begin::Answer(answer) => Ok(answer),
-                Begin::Write(..) => Err(disagreed()),
-            },
+            Ok(Reply::Done(numbers)) => {
+                let [fence, attempt, left] = numbers[..] else { return Err(disagreed()) };
+                let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+                let lease = packed::believed(left).min(claim.terms.lease);
+                Ok(Answer::Acquired(Grant { fence: Fence(fence), attempt, lease }))
+            }
+            Ok(found) => judged(found, claim, disagreed()),
+            // A full server takes nothing new, and still says what it has.
+            Err(full) if full.kind() == ErrorKind::Full => {
+                judged(self.send(self.scripts.get.call(&key)).await?, claim, full)
+            }
+            Err(error) => Err(error),
         }
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
-        let mut invocation = self.scripts.renew.key(self.key(holder.record));
-        invocation.arg(holder.token.as_bytes()).arg(machine::micros(lease));
-        match self.call(&invocation).await? {
+        let key = self.key(holder.record);
+        let call = self.scripts.renew.call(&key).arg(&packed::held_by(&holder.token)[..]);
+        match self.send(call.arg(packed::lease(lease))).await? {
             Reply::Done(numbers) => {
-                Ok(Renewed::Held(Duration::from_micros(numbers.first().copied().unwrap_or_default())))
+                let left = numbers.first().copied().map_or(Duration::ZERO, packed::believed);
+                Ok(Renewed::Held(left.min(lease)))
             }
-            Reply::Missing => Ok(Renewed::Missing),
-            Reply::Found(mut entry, now) => {
-                match machine::renew(Some(&mut entry), holder.token, lease, now) {
+            untouched => match untouched.into_entry()? {
+                None => Ok(Renewed::Missing),
+                Some((mut entry, now)) => match machine::renew(Some(&mut entry), holder.token, lease, now) {
                     Renewed::Held(_) => Err(disagreed()),
                     refused => Ok(refused),
-                }
-            }
+                },
+            },
         }
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
-        let mut invocation = self.scripts.mark.key(self.key(holder.record));
-        invocation.arg(holder.token.as_bytes());
-        self.write(&invocation, |entry, _| Write::Mark.verdict(entry, holder.token)).await
+        let key = self.key(holder.record);
+        let call = self.scripts.mark.call(&key).arg(&packed::held_by(&holder.token)[..]);
+        let call = call.arg(packed::BY_HAND);
+        self.write(call, |entry, _| Write::Mark.verdict(entry, holder.token)).await
     }
 
     async fn complete(
@@ -178,14 +173,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for R
         recording: &Recording,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        let (status, headers) = (recording.status().to_string(), recording.encode_headers());
-        let fields = [
-            ("status", status.as_bytes()),
-            ("headers", headers.as_slice()),
-            ("body", &recording.bytes()[..]),
-        ];
         let write = Write::Complete(recording, retention);
-        self.finish(holder, &write, "completed", retention, &fields).await
+        self.finish(holder, &write, "c", retention, &packed::completed(recording)).await
     }
 
     async fn tombstone(
@@ -194,18 +183,12 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for R
         tombstone: &Tombstone,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        let status = tombstone.status.to_string();
-        let mut fields =
-            vec![("status", status.as_bytes()), ("reason", tombstone.reason.as_str().as_bytes())];
-        if let Some(location) = &tombstone.location {
-            fields.push(("location", location));
-        }
         let write = Write::Tombstone(tombstone, retention);
-        self.finish(holder, &write, "tombstoned", retention, &fields).await
+        self.finish(holder, &write, "t", retention, &packed::tombstoned(tombstone)).await
     }
 
     async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.finish(holder, &Write::Abandon, "released", RELEASED_FOR, &[("reason", b"")]).await
+        self.finish(holder, &Write::Abandon, "r", RELEASED_FOR, b"").await
     }
 
     async fn resolve(
@@ -215,27 +198,20 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for R
         resolution: &Resolution,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        let mut invocation = self.scripts.finish.key(self.key(record));
-        invocation.arg("fence").arg(fence.0);
-        match resolution {
-            Resolution::Done(recording) => {
-                invocation.arg("completed").arg(machine::micros(retention));
-                invocation.arg("status").arg(recording.status());
-                invocation.arg("headers").arg(recording.encode_headers());
-                invocation.arg("body").arg(&recording.bytes()[..]);
-            }
-            Resolution::Absent => {
-                invocation.arg("released").arg(machine::micros(RELEASED_FOR)).arg("reason").arg("");
-            }
-        }
-        self.write(&invocation, |entry, now| machine::resolve_verdict(entry, fence, resolution, now)).await
+        let key = self.key(record);
+        let (state, keep, tail) = match resolution {
+            Resolution::Done(recording) => ("c", retention, packed::completed(recording)),
+            Resolution::Absent => ("r", RELEASED_FOR, Vec::new()),
+        };
+        let (state, keep) = kept(state, keep);
+        let call = self.scripts.resolve.call(&key).arg(fence.0).arg(state).arg(tail).arg(keep);
+        self.write(call, |entry, now| machine::resolve_verdict(entry, fence, resolution, now)).await
     }
 
     async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
-        match self.call(&self.scripts.get.key(self.key(record))).await? {
-            Reply::Found(entry, now) if !entry.is_gone(now) => Ok(Some(Snapshot::of(&entry, now))),
-            _ => Ok(None),
-        }
+        let found = self.send(self.scripts.get.call(&self.key(record))).await?.into_entry()?;
+        let snapshot = found.map(|(entry, now)| Snapshot::of(&entry, now));
+        Ok(snapshot.map(|found| Snapshot { lease_left: packed::left(found.lease_left), ..found }))
     }
 
     /// Does nothing: Redis forgets what has expired by itself.
@@ -248,19 +224,6 @@ impl<C> fmt::Debug for RedisStore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
     }
-}
-
-/// How far a Redis server can be trusted with records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Durability {
-    /// `maxmemory-policy` is `noeviction`. Every other policy may evict a claim, and the key would run again.
-    pub never_evicts: bool,
-    /// The append-only file is on. Without it a restart forgets records.
-    pub append_only: bool,
-    /// The connection leads to a master.
-    pub is_master: bool,
-    /// How many replicas follow asynchronously. A failover to one may lose the newest claims.
-    pub replicas: u32,
 }
 
 /// The script and the state machine say the same, or there is a record neither of them wrote.

@@ -1,13 +1,14 @@
 //! Connecting to one server, in the clear or over TLS.
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, RedisResult};
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult};
 
 use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, classify};
 use crate::{ErrorKind, StoreError};
 
 impl RedisStore {
-    /// Connects to one server, with timeouts of 2 s each for connecting and for a reply.
+    /// Connects to one server, with timeouts of 2 s each for connecting and for a reply, and asks it how far it can be
+    /// trusted: see [`RedisStore::checked`].
     ///
     /// A URL may hold a user, a password and a database: `redis://user:password@host:6379/0`. `rediss://` is TLS, needs
     /// the feature `redis-tls`, and trusts the system's root certificates; to trust others see `connect_tls`.
@@ -20,7 +21,7 @@ impl RedisStore {
     /// not on, the server's certificate is not trusted, or the server refuses the password.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         permit(url, TLS)?;
-        Self::over(Client::open(url)).await
+        Self::over(url.into_connection_info().map(prompt).and_then(Client::open)).await
     }
 
     /// As [`RedisStore::connect`], with certificates of your own: a root to trust instead of the system's, a client
@@ -51,7 +52,8 @@ impl RedisStore {
     /// ```
     #[cfg(feature = "redis-tls")]
     pub async fn connect_tls(url: &str, certificates: redis::TlsCertificates) -> Result<Self, StoreError> {
-        Self::over(Client::build_with_tls(url, certificates)).await
+        let info = url.into_connection_info().map(prompt);
+        Self::over(info.and_then(|info| Client::build_with_tls(info, certificates))).await
     }
 
     async fn over(client: RedisResult<Client>) -> Result<Self, StoreError> {
@@ -62,8 +64,14 @@ impl RedisStore {
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_with_config(client, config).await.map_err(not_connected)?;
-        Ok(Self::new(connection))
+        Self::checked(connection).await
     }
+}
+
+/// Sends what is written at once: a claim must not wait until the one before it is acknowledged.
+pub(super) fn prompt(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.tcp_settings().clone().set_nodelay(true);
+    info.set_tcp_settings(settings)
 }
 
 /// Whether this build can speak TLS.

@@ -1,17 +1,11 @@
--- ARGV: by ('token' or 'fence'), its value, the new state, how long to keep it in us, then fields and values.
--- A holder finishes its own attempt; a resolution finishes the lapsed attempt that had this fence.
-local found = redis.call('HMGET', key, 'state', 'token', 'fence', 'marked', 'lease')
-local allowed
-if ARGV[1] == 'token' then
-  allowed = found[2] == ARGV[2] and not (ARGV[3] == 'released' and found[4] == '1')
-else
-  allowed = found[3] == ARGV[2] and tonumber(found[5] or 0) <= now
+-- ARGV: how a record begins that this token holds, the new state, what follows the head, how long to keep it in ms
+local head = redis.call('GETRANGE', KEYS[1], 0, 135)
+if string.sub(head, 1, 18) == ARGV[1] and not (ARGV[2] == 'r' and string.sub(head, 19, 19) == '1') then
+  local ends = string.sub(head, 81, 94)
+  if ends == '00000000000000' then
+    ends = string.format('%014.0f', redis.call('PEXPIRETIME', KEYS[1]))
+  end
+  redis.call('SET', KEYS[1], '1' .. ARGV[2] .. string.sub(head, 3, 80) .. ends .. string.sub(head, 95) .. ARGV[3],
+    'PX', ARGV[4])
+  return 1
 end
-if found[1] ~= 'in_flight' or not allowed then
-  return record()
-end
-redis.call('HSET', key, 'state', ARGV[3], 'ends', text(now + ARGV[4]), unpack(ARGV, 5))
--- What is finished has no lease; each field costs as much as a short answer.
-redis.call('HDEL', key, 'lease', 'cap')
-expire_in(tonumber(ARGV[4]))
-return { 1 }

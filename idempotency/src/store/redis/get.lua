@@ -1,1 +1,4 @@
-return record()
+local head = redis.call('GET', KEYS[1])
+if not head then
+  return 0
+end

@@ -2,78 +2,63 @@
 
 use redis::Value;
 
+use super::packed;
 use crate::StoreError;
 use crate::error::Unreadable;
 use crate::machine::Entry;
-use crate::store::stored::StoredRow;
 
-/// The three shapes of a reply.
+/// The shapes of a reply.
 pub(crate) enum Reply {
-    /// There is no record.
-    Missing,
-    /// It is written; with numbers, if the script has any to tell.
+    /// A first claim, by when its key ends; or whether something was written.
+    Number(u64),
+    /// A record that answers every claim, whatever the time is.
+    Settled(Vec<u8>),
+    /// It is written, with what there is to tell.
     Done(Vec<u64>),
-    /// Nothing is written; this is the record, and the server's time.
-    Found(Box<Entry>, u64),
+    /// Nothing is written; this is the record, when it was claimed, and the server's time in microseconds.
+    Found(Vec<u8>, u64, u64),
 }
 
 impl Reply {
-    pub(crate) fn read(value: Value) -> Result<Self, StoreError> {
-        let Value::Array(parts) = value else { return Err(Unreadable("reply").into()) };
+    pub(crate) fn read(value: Value) -> Result<Self, Unreadable> {
+        match value {
+            Value::Int(number) => Ok(Self::Number(whole(number)?)),
+            Value::BulkString(record) => Ok(Self::Settled(record)),
+            Value::Array(parts) => Self::of_parts(parts),
+            _ => Err(Unreadable("reply")),
+        }
+    }
+
+    fn of_parts(parts: Vec<Value>) -> Result<Self, Unreadable> {
         let mut parts = parts.into_iter();
-        match parts.next() {
-            Some(Value::Int(0)) => Ok(Self::Missing),
-            Some(Value::Int(1)) => {
-                let numbers: Result<Vec<u64>, Unreadable> = parts.map(|part| number(&bytes(part)?)).collect();
-                Ok(Self::Done(numbers?))
+        let integer = |value: Value| match value {
+            Value::Int(number) => whole(number),
+            _ => Err(Unreadable("number")),
+        };
+        match (parts.next(), parts.next()) {
+            (Some(Value::Int(1)), Some(first)) => {
+                Ok(Self::Done(std::iter::once(first).chain(parts).map(integer).collect::<Result<_, _>>()?))
             }
-            Some(Value::Int(2)) => {
-                let (entry, now) = found(parts)?;
-                Ok(Self::Found(Box::new(entry), now))
+            (Some(Value::Int(2)), Some(Value::BulkString(record))) => {
+                let mut time = || parts.next().ok_or(Unreadable("time")).and_then(integer);
+                let (since, now) = (time()?, time()?);
+                Ok(Self::Found(record, since, now.saturating_mul(1000)))
             }
-            _ => Err(Unreadable("reply").into()),
+            _ => Err(Unreadable("reply")),
+        }
+    }
+
+    /// The record as it is, and the server's time; `None` if there is none.
+    pub(crate) fn into_entry(self) -> Result<Option<(Entry, u64)>, StoreError> {
+        match self {
+            Self::Number(0) => Ok(None),
+            Self::Found(record, since, now) => Ok(packed::read(record, since)?.map(|entry| (entry, now))),
+            Self::Settled(record) => Ok(packed::read(record, 0)?.map(|entry| (entry, 0))),
+            Self::Number(_) | Self::Done(_) => Err(Unreadable("reply").into()),
         }
     }
 }
 
-/// The record in the order of `record()` in `prelude.lua`.
-fn found(mut parts: impl Iterator<Item = Value>) -> Result<(Entry, u64), StoreError> {
-    let mut next = || parts.next().map_or(Ok(Vec::new()), bytes);
-    let time =
-        |field: Vec<u8>| number(&field).and_then(|time| i64::try_from(time).map_err(|_| Unreadable("time")));
-    let text = |field: Vec<u8>| String::from_utf8(field).map_err(|_| Unreadable("text"));
-    let now = time(next()?)?;
-    let row = StoredRow {
-        now,
-        state: text(next()?)?,
-        token: next()?,
-        fingerprint: next()?,
-        effects: text(next()?)?,
-        fence: time(next()?)?,
-        attempt: time(next()?)?,
-        effect_at: (next()? == b"1").then_some(now),
-        // What is finished has neither.
-        lease_until: Some(next()?).filter(|field| !field.is_empty()).map_or(Ok(0), time)?,
-        cap_until: Some(next()?).filter(|field| !field.is_empty()).map_or(Ok(0), time)?,
-        expires_at: time(next()?)?,
-        status: Some(next()?).filter(|field| !field.is_empty()).map(time).transpose()?,
-        location: Some(next()?).filter(|field| !field.is_empty()),
-        reason: Some(text(next()?)?),
-        headers: Some(next()?),
-        body: Some(next()?),
-    };
-    row.into_entry()
-}
-
-fn bytes(value: Value) -> Result<Vec<u8>, Unreadable> {
-    match value {
-        Value::BulkString(bytes) => Ok(bytes),
-        Value::SimpleString(text) => Ok(text.into_bytes()),
-        Value::Int(number) => Ok(number.to_string().into_bytes()),
-        _ => Err(Unreadable("field")),
-    }
-}
-
-fn number(field: &[u8]) -> Result<u64, Unreadable> {
-    std::str::from_utf8(field).ok().and_then(|text| text.parse().ok()).ok_or(Unreadable("number"))
+fn whole(number: i64) -> Result<u64, Unreadable> {
+    u64::try_from(number).map_err(|_| Unreadable("number"))
 }

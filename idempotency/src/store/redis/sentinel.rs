@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind,
@@ -24,6 +25,8 @@ pub struct SentinelConnection(Arc<Shared>);
 struct Shared {
     sentinels: tokio::sync::Mutex<SentinelClient>,
     current: Mutex<Current>,
+    /// How many attempts have failed, and why the last one did.
+    failed: Mutex<(u64, Option<RedisError>)>,
 }
 
 /// The number tells a broken connection from the one that replaced it.
@@ -51,11 +54,13 @@ impl RedisStore<SentinelConnection> {
     /// for what [`RedisStore::connect`] calls so.
     pub async fn connect_sentinel(urls: &[&str], service: &str) -> Result<Self, StoreError> {
         urls.iter().try_for_each(|url| permit(url, TLS))?;
+        let master = SentinelNodeConnectionInfo::default();
+        let master = master.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let secure = urls.iter().any(|url| is_secure(url));
-        let master = secure.then(|| SentinelNodeConnectionInfo::default().set_tls_mode(TlsMode::Secure));
-        let client =
-            SentinelClient::build(urls.to_vec(), String::from(service), master, SentinelServerType::Master)
-                .map_err(misconfigured)?;
+        let master = if secure { master.set_tls_mode(TlsMode::Secure) } else { master };
+        let (urls, service) = (urls.to_vec(), String::from(service));
+        let client = SentinelClient::build(urls, service, Some(master), SentinelServerType::Master)
+            .map_err(misconfigured)?;
         Self::connect_sentinel_client(client).await
     }
 
@@ -88,10 +93,11 @@ impl RedisStore<SentinelConnection> {
     /// ```
     pub async fn connect_sentinel_client(client: SentinelClient) -> Result<Self, StoreError> {
         choose_cryptography();
-        let shared = Shared { sentinels: tokio::sync::Mutex::new(client), current: Mutex::default() };
+        let sentinels = tokio::sync::Mutex::new(client);
+        let shared = Shared { sentinels, current: Mutex::default(), failed: Mutex::default() };
         let connection = SentinelConnection(Arc::new(shared));
         connection.connection().await.map_err(not_connected)?;
-        Ok(Self::new(connection))
+        Self::checked(connection).await
     }
 }
 
@@ -100,23 +106,24 @@ impl SentinelConnection {
         if let Some(known) = self.known() {
             return Ok(known);
         }
+        let failed_before = self.failed().0;
         let mut sentinels = self.0.sentinels.lock().await;
-        // Somebody else may have asked while we waited for our turn.
+        // Somebody else may have asked while we waited for our turn. Their failure is ours: asking again would only
+        // make those behind us wait as long again.
         if let Some(known) = self.known() {
             return Ok(known);
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let asking = sentinels.get_async_connection_with_config(&config);
-        let connection = match timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, asking).await {
-            Ok(connection) => connection?,
-            // Nothing was sent to a master.
-            Err(_) => {
-                return Err(RedisError::from((
-                    ErrorKind::Server(ServerErrorKind::MasterDown),
-                    "no Sentinel answered",
-                )));
+        if let (failures, Some(error)) = &*self.failed()
+            && *failures > failed_before
+        {
+            return Err(error.clone());
+        }
+        let connection = match ask(&mut sentinels).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let mut failed = self.failed();
+                *failed = (failed.0 + 1, Some(error.clone()));
+                return Err(error);
             }
         };
         let mut current = self.current();
@@ -134,6 +141,10 @@ impl SentinelConnection {
         self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failed(&self) -> MutexGuard<'_, (u64, Option<RedisError>)> {
+        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Passes a result on; after one that tells of a failover the Sentinels are asked again.
     fn learn<T>(&self, number: u64, result: RedisResult<T>) -> RedisResult<T> {
         if result.as_ref().is_err_and(tells_of_a_failover) {
@@ -144,6 +155,28 @@ impl SentinelConnection {
         }
         result
     }
+}
+
+/// Asks the Sentinels for the master, and connects to it.
+async fn ask(sentinels: &mut SentinelClient) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    let asking = sentinels.get_async_connection_with_config(&config);
+    // Nothing was sent to a master.
+    let silence = ErrorKind::Server(ServerErrorKind::MasterDown);
+    timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, asking)
+        .await
+        .unwrap_or_else(|_| Err(RedisError::from((silence, "no Sentinel answered"))))
+}
+
+/// Silence of the Sentinels, or on the way to the master, is no doubt about what the master did.
+fn nothing_sent(error: RedisError) -> RedisError {
+    if error.is_timeout() || error.is_io_error() || error.is_connection_dropped() {
+        return (ErrorKind::Server(ServerErrorKind::MasterDown), "no master was found", error.to_string())
+            .into();
+    }
+    error
 }
 
 /// A refusal by a replica, or no answer: the master may be another one by now.
@@ -162,7 +195,7 @@ fn tells_of_a_failover(error: &RedisError) -> bool {
 impl ConnectionLike for SentinelConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let (number, mut connection) = self.connection().await?;
+            let (number, mut connection) = self.connection().await.map_err(nothing_sent)?;
             self.learn(number, connection.req_packed_command(command).await)
         })
     }
@@ -174,7 +207,7 @@ impl ConnectionLike for SentinelConnection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let (number, mut connection) = self.connection().await?;
+            let (number, mut connection) = self.connection().await.map_err(nothing_sent)?;
             self.learn(number, connection.req_packed_commands(pipeline, offset, count).await)
         })
     }

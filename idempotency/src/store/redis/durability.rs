@@ -1,0 +1,124 @@
+//! How far a Redis deployment can be trusted with records.
+
+use redis::Value;
+use redis::aio::ConnectionLike;
+use tracing::{info, warn};
+
+use super::{RedisStore, classify};
+use crate::error::Unreadable;
+use crate::{ErrorKind, StoreError};
+
+/// How far the Redis servers that hold records can be trusted: what is said here is true of each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Durability {
+    /// `maxmemory-policy` is `noeviction`. Every other policy may evict a claim, and the key would run again.
+    pub never_evicts: bool,
+    /// The append-only file is on. Without it a restart forgets records.
+    pub append_only: bool,
+    /// The connection leads to masters.
+    pub is_master: bool,
+    /// How many replicas follow asynchronously, of all servers together. A failover to one may lose the newest claims.
+    pub replicas: u32,
+    /// How many servers were asked: one, or every master of a cluster.
+    pub servers: u32,
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
+    /// A store over `connection` whose servers have been asked how far they can be trusted; what is wrong with them is
+    /// logged as warnings. To refuse to start on them, ask [`RedisStore::durability`] too.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    ///
+    /// # Errors
+    /// If a server cannot be reached. One that does not permit `INFO` is taken as it is, with a warning.
+    pub async fn checked(connection: C) -> Result<Self, StoreError> {
+        let store = Self::new(connection);
+        match store.durability().await {
+            Ok(found) => found.report(),
+            Err(error) if error.kind() == ErrorKind::Rejected => {
+                warn!("this Redis does not say whether it evicts or forgets records; permit INFO");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(store)
+    }
+
+    /// Asks the server, or every master of a cluster, how far it can be trusted, so that a service can refuse to start
+    /// on one that evicts records.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    ///
+    /// # Errors
+    /// If a server cannot be reached, or does not permit `INFO`.
+    pub async fn durability(&self) -> Result<Durability, StoreError> {
+        let mut connection = self.connection.clone();
+        let told: Value = redis::cmd("INFO").query_async(&mut connection).await.map_err(classify)?;
+        let servers = match told {
+            // A cluster connection asks every master, and says who answered what.
+            Value::Map(answers) => answers.into_iter().map(|(_, answer)| answer).collect(),
+            answer => vec![answer],
+        };
+        let each = servers.iter().map(Durability::of_server).collect::<Result<Vec<_>, _>>()?;
+        Ok(each.into_iter().reduce(Durability::and).ok_or(Unreadable("INFO"))?)
+    }
+}
+
+impl Durability {
+    fn of_server(told: &Value) -> Result<Self, Unreadable> {
+        let told = match told {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes),
+            Value::VerbatimString { text, .. } | Value::SimpleString(text) => text.into(),
+            _ => return Err(Unreadable("INFO")),
+        };
+        let field = |name: &str| {
+            let mut lines = told.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.map(str::trim).unwrap_or_default()
+        };
+        Ok(Self {
+            never_evicts: field("maxmemory_policy") == "noeviction",
+            append_only: field("aof_enabled") == "1",
+            is_master: field("role") == "master",
+            replicas: field("connected_slaves").parse().unwrap_or_default(),
+            servers: 1,
+        })
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self {
+            never_evicts: self.never_evicts && other.never_evicts,
+            append_only: self.append_only && other.append_only,
+            is_master: self.is_master && other.is_master,
+            replicas: self.replicas + other.replicas,
+            servers: self.servers + other.servers,
+        }
+    }
+
+    fn report(self) {
+        let Self { never_evicts, append_only, is_master, replicas, servers } = self;
+        info!(
+            servers,
+            never_evicts, append_only, is_master, replicas, "idempotency records are kept in Redis"
+        );
+        if !never_evicts {
+            warn!(
+                "this Redis may evict records, and their keys would run again; set maxmemory-policy noeviction"
+            );
+        }
+        if !append_only {
+            warn!("this Redis forgets records when it restarts; set appendonly yes");
+        }
+        if !is_master {
+            warn!("this Redis is a replica, and will refuse every claim");
+        }
+        if replicas > 0 {
+            warn!(
+                replicas,
+                "a failover of this Redis may lose the newest claims; their keys would run again"
+            );
+        }
+    }
+}

@@ -1,0 +1,1 @@
+return { 2, head, claimed, now }
