@@ -149,6 +149,26 @@ async fn duplicates_in_one_statement_are_answered_from_its_one_look_at_the_recor
 }
 
 #[tokio::test]
+async fn large_answers_are_not_all_in_one_reply_and_each_caller_gets_its_own() {
+    let Database { pool, store, database: _database } = database().await;
+    let body = |number: u8| Recording::new(201).body(vec![number; 300 * 1024]);
+    let claims: Vec<Claim> = (0..24).map(a_claim).collect();
+    for (claim, number) in claims.iter().zip(0..) {
+        assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(_)));
+        let written = store.complete(&claim.holder(), &body(number), KEPT).await.unwrap();
+        assert_eq!(written, Written::Applied);
+    }
+    count_statements(&pool).await;
+    let retries: Vec<Claim> = claims.iter().map(retried).collect();
+    let answers = join_all(retries.iter().map(|claim| store.begin(claim))).await;
+    for (answer, number) in answers.into_iter().zip(0..) {
+        assert!(answer.unwrap() == Answer::Replay(body(number)), "of {number}");
+    }
+    // Four fit into the reply of the one that looked at all; the others have a statement each.
+    assert!(statements(&pool, "claim").await > 16);
+}
+
+#[tokio::test]
 async fn changes_of_one_record_at_once_are_all_applied_in_some_order() {
     let Database { store, database: _database, .. } = database().await;
     for number in 0..16 {

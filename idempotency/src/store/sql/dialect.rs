@@ -51,7 +51,14 @@ pub(crate) mod driver {
             values: &[Value<'_>],
         ) -> Running<'e, u64>;
 
-        /// The same on a connection of the store's own.
+        /// Runs a statement that returns a record, and the database's time.
+        fn returning<'e, 'c: 'e, E: Executor<'c, Database = Self> + 'e>(
+            on: E,
+            sql: &'static str,
+            values: &[Value<'_>],
+        ) -> Running<'e, Option<(Entry, u64)>>;
+
+        /// A guarded write on a connection of the store's own.
         fn touch(
             on: &mut Self::Connection,
             sql: &'static str,
@@ -117,6 +124,18 @@ macro_rules! impl_dialect {
             ) -> $crate::store::sql::dialect::Running<'e, u64> {
                 let running = on.execute(bind(sql, values));
                 Box::pin(async move { Ok(running.await.map_err(classify)?.rows_affected()) })
+            }
+
+            fn returning<'e, 'c: 'e, E: sqlx::Executor<'c, Database = Self> + 'e>(
+                on: E,
+                sql: &'static str,
+                values: &[Value<'_>],
+            ) -> $crate::store::sql::dialect::Running<'e, Option<(Entry, u64)>> {
+                let running = on.fetch_optional(bind(sql, values));
+                Box::pin(async move {
+                    let row = running.await.map_err(classify)?;
+                    row.map(|row| decode(&row)?.into_entry()).transpose()
+                })
             }
 
             async fn touch(

@@ -11,12 +11,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::PostgresStore;
+use super::connection::Own;
 use crate::{Effect, ErrorKind, RecordId, StoreError};
 
 /// The most calls of one statement. A statement of more is no cheaper per call, and loses more when it fails.
@@ -134,13 +135,10 @@ impl<J: Job> Shared<J> {
         }
     }
 
-    async fn flush(self: &Arc<Self>, batch: Batch<J>) {
+    async fn flush(self: &Arc<Self>, batch: Batch<J>, kept: &mut Option<Own<Postgres>>) {
         let Batch { mut leaders, mut followers } = batch;
         let deadline = Instant::now() + LIMIT;
-        let connection = timeout_at(deadline, self.store.connection()).await;
-        let connection =
-            connection.unwrap_or_else(|elapsed| Err(StoreError::not_applied(ErrorKind::Timeout, elapsed)));
-        let mut connection = match connection {
+        let mut connection = match self.connection(kept.take(), deadline).await {
             Ok(connection) => connection,
             Err(error) => return refuse(leaders.into_iter().chain(followers), error),
         };
@@ -158,7 +156,8 @@ impl<J: Job> Shared<J> {
             }
             answer.unwrap_or_else(|elapsed| Err(StoreError::unknown(ErrorKind::Timeout, elapsed)))
         };
-        drop(connection);
+        // For the next statement, which is spared the pool's question whether it is alive; unless others need it.
+        *kept = Some(connection).filter(|_| outcomes.is_ok() && self.others_find_connections());
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             // One call may have spoilt it for the others: a lock that was not given, a value that was refused.
@@ -183,6 +182,24 @@ impl<J: Job> Shared<J> {
         }
         let again: Vec<_> = followers.into_iter().filter_map(|waiting| settle(waiting, false)).collect();
         self.state().put_back(again);
+    }
+
+    /// The connection that was kept, or one of the pool's.
+    async fn connection(
+        &self,
+        kept: Option<Own<Postgres>>,
+        deadline: Instant,
+    ) -> Result<Own<Postgres>, StoreError> {
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let connection = timeout_at(deadline, self.store.connection()).await;
+        connection.unwrap_or_else(|elapsed| Err(StoreError::not_applied(ErrorKind::Timeout, elapsed)))
+    }
+
+    fn others_find_connections(&self) -> bool {
+        let pool = &self.store.pool;
+        pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections()
     }
 
     /// Sends a call as a statement of its own, and keeps its record out of shared ones meanwhile.
@@ -242,8 +259,9 @@ struct Runner<J: Job> {
 
 impl<J: Job> Runner<J> {
     async fn run(mut self) {
+        let mut kept = None;
         while let Some(batch) = self.take() {
-            self.shared.flush(batch).await;
+            self.shared.flush(batch, &mut kept).await;
             // Those who were just answered ask again before the next statement takes what waits.
             yield_now().await;
         }

@@ -4,6 +4,7 @@
 #[derive(Debug)]
 pub struct Statements {
     pub(crate) begin: &'static str,
+    pub(crate) begin_once: &'static str,
     pub(crate) read: &'static str,
     pub(crate) renew: &'static str,
     pub(crate) mark: &'static str,
@@ -61,6 +62,57 @@ macro_rules! may_be_taken {
 #[cfg(feature = "postgres")]
 pub(crate) use {may_be_taken, taken_over};
 
+/// The assignment of a column that a claim changes if it may, and writes again as it is if it may not.
+macro_rules! if_taken {
+    ($may:expr, $column:literal, $taken:expr) => {
+        concat!($column, " = CASE WHEN ", $may, " THEN ", $taken, " ELSE r.", $column, " END")
+    };
+    // One that the same claim, asked again, leaves alone.
+    ($may:expr, $column:literal, unless_repeated $taken:expr) => {
+        if_taken!(
+            $may,
+            $column,
+            concat!(
+                "CASE WHEN r.state = 'in_flight' AND r.token = excluded.token THEN r.",
+                $column,
+                " ELSE ",
+                $taken,
+                " END"
+            )
+        )
+    };
+}
+
+/// What a claim makes of the row it meets where it must say in one statement what it found: the row is written in any
+/// case, because only a row that is written is returned.
+macro_rules! taken_or_kept {
+    ($may:expr) => {
+        concat!(
+            if_taken!($may, "fence", unless_repeated
+                "CASE WHEN r.fence >= excluded.fence THEN r.fence + 1 ELSE excluded.fence END"), ", ",
+            if_taken!($may, "attempt", unless_repeated
+                "CASE WHEN r.state IN ('in_flight', 'released') THEN r.attempt + 1 ELSE 1 END"), ", ",
+            if_taken!($may, "lease_until", "CASE WHEN r.state = 'in_flight' AND r.token = excluded.token \
+                AND r.cap_until < excluded.lease_until THEN r.cap_until ELSE excluded.lease_until END"), ", ",
+            if_taken!($may, "cap_until", unless_repeated "excluded.cap_until"), ", ",
+            if_taken!($may, "expires_at", unless_repeated "excluded.expires_at"), ", ",
+            if_taken!($may, "effect_at", unless_repeated "NULL"), ", ",
+            if_taken!($may, "created_at", "CASE WHEN r.state = 'in_flight' THEN r.created_at \
+                ELSE excluded.created_at END"), ", ",
+            if_taken!($may, "token", "excluded.token"), ", ",
+            if_taken!($may, "fingerprint", "excluded.fingerprint"), ", ",
+            if_taken!($may, "effects", "excluded.effects"), ", ",
+            if_taken!($may, "state", "'in_flight'"), ", ",
+            if_taken!($may, "status", "NULL"), ", ",
+            if_taken!($may, "headers", "NULL"), ", ",
+            if_taken!($may, "body", "NULL"), ", ",
+            if_taken!($may, "location", "NULL"), ", ",
+            if_taken!($may, "reason", "NULL"), ", ",
+            if_taken!($may, "finished_at", "NULL"), " "
+        )
+    };
+}
+
 /// The statements with `$now` as the clock, `$skip` as the suffix that skips locked rows, and `$patience` as the
 /// condition, always true, that limits how long the statement waits for a lock.
 ///
@@ -77,6 +129,16 @@ macro_rules! statements {
                 "ON CONFLICT (id) DO UPDATE SET ",
                 taken_over!(), "WHERE ", may_be_taken!("excluded", $now), " ",
                 "RETURNING fence, attempt, lease_until - ", $now
+            ),
+            begin_once: concat!(
+                "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, fence, attempt, ",
+                "created_at, lease_until, cap_until, expires_at) ",
+                "SELECT $1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
+                $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7 WHERE true", $patience, " ",
+                "ON CONFLICT (id) DO UPDATE SET ",
+                taken_or_kept!(may_be_taken!("excluded", "excluded.created_at")),
+                "RETURNING fingerprint, effects, state, token, fence, attempt, effect_at, lease_until, cap_until, ",
+                "expires_at, status, headers, body, location, reason, ", $now, " AS now"
             ),
             read: concat!(
                 "SELECT fingerprint, effects, state, token, fence, attempt, effect_at, lease_until, cap_until, ",

@@ -16,34 +16,24 @@ use crate::{
 
 /// Every kind of write, by what it leaves behind. See `CLAIM` about the lengths.
 const CHANGE: &str = concat!(
-    "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true)), ",
+    "WITH clock AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true), ",
+    postgres_now!(),
+    " AS now), ",
     "asked AS MATERIALIZED (",
-    "  SELECT a.* FROM patience CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::text[], $4::bool[], $5::bigint[], ",
-    "    $6::bigint[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[]) ",
+    "  SELECT a.*, clock.now FROM clock CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::text[], $4::bool[], ",
+    "    $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[]) ",
     "    AS a (id, token, state, marks, lease, keep, status, headers, body, location, reason) ",
     "  WHERE length(a.id) = 32 AND length(a.token) = 16) ",
     "UPDATE idempotency_records r SET state = a.state, ",
-    "  effect_at = CASE WHEN a.marks THEN ",
-    postgres_now!(),
-    " ELSE r.effect_at END, ",
+    "  effect_at = CASE WHEN a.marks THEN a.now ELSE r.effect_at END, ",
     "  lease_until = CASE WHEN a.lease IS NULL THEN r.lease_until ",
-    "    WHEN r.cap_until < ",
-    postgres_now!(),
-    " + a.lease THEN r.cap_until ELSE ",
-    postgres_now!(),
-    " + a.lease END, ",
-    "  finished_at = CASE WHEN a.keep IS NULL THEN r.finished_at ELSE ",
-    postgres_now!(),
-    " END, ",
-    "  expires_at = CASE WHEN a.keep IS NULL THEN r.expires_at ELSE ",
-    postgres_now!(),
-    " + a.keep END, ",
+    "    WHEN r.cap_until < a.now + a.lease THEN r.cap_until ELSE a.now + a.lease END, ",
+    "  finished_at = CASE WHEN a.keep IS NULL THEN r.finished_at ELSE a.now END, ",
+    "  expires_at = CASE WHEN a.keep IS NULL THEN r.expires_at ELSE a.now + a.keep END, ",
     "  status = a.status, headers = a.headers, body = a.body, location = a.location, reason = a.reason ",
     "FROM asked a WHERE r.id = a.id AND r.token = a.token AND r.state = 'in_flight' ",
     "  AND (r.effect_at IS NULL OR NOT (a.marks OR a.state = 'released')) ",
-    "RETURNING r.id, r.lease_until - ",
-    postgres_now!(),
-    " AS lease_left"
+    "RETURNING r.id, r.lease_until - a.now AS lease_left"
 );
 
 /// A write by a holder, on its way.
