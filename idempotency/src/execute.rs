@@ -6,11 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug_span};
 
+use crate::lease::guard::renewing;
+use crate::policy::STORE_TIMEOUT;
+use crate::store::timed::Timed;
 use crate::{
-    Answer, Claim, ErrorKind, Fingerprint, HashKey, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
-    OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone, TombstoneReason,
-    Written, recover,
+    Answer, Claim, ErrorKind, Fingerprint, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
+    LeaseGuard, OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone,
+    TombstoneReason, Written, recover,
 };
 
 /// What became of a call to [`execute`].
@@ -40,7 +45,7 @@ pub enum ExecuteError<E> {
     /// The work failed. Its key is free again if nothing can have happened; otherwise the record is indeterminate.
     #[error("the work failed")]
     Work(#[source] E),
-    /// The store failed before the work ran, or the policy's durations cannot be right: it did not run.
+    /// The store failed before the work ran: it did not run.
     #[error("the store failed before the work ran")]
     NotRun(#[source] StoreError),
     /// The work ran, but its result could not be recorded. A result that cannot be serialized is buried: the work is not
@@ -86,19 +91,36 @@ where
     T: Serialize + DeserializeOwned,
     F: AsyncFnOnce(Lease) -> Result<T, E>,
 {
-    policy.check().map_err(|wrong| {
-        ExecuteError::NotRun(StoreError::not_applied(ErrorKind::Rejected, format!("the policy: {wrong}")))
-    })?;
     let claim = Claim {
-        record: RecordId::derive(&HashKey::default(), scope, key),
+        record: RecordId::derive(&policy.hash.unwrap_or_default(), scope, key),
         token: OwnerToken::generate().map_err(ExecuteError::NotRun)?,
         fingerprint,
         effects: policy.effects,
         terms: policy.terms,
     };
-    let answer =
-        recover::claim(manager, &claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
-    let mut guard = match answer {
+    let limit = policy.store_timeout.unwrap_or(STORE_TIMEOUT);
+    let manager: Arc<dyn IdempotencyManager> = Arc::new(Timed { inner: Arc::clone(manager), limit });
+    let span = debug_span!("idempotency", record = ?claim.record, attempt = Empty, status = Empty);
+    let executing = async move {
+        let execution = claim_and_run(&manager, &claim, policy, work).await;
+        Span::current().record("status", status(&execution));
+        execution
+    };
+    executing.instrument(span).await
+}
+
+async fn claim_and_run<T, E, F>(
+    manager: &Arc<dyn IdempotencyManager>,
+    claim: &Claim,
+    policy: &Policy,
+    work: F,
+) -> Result<Execution<T>, ExecuteError<E>>
+where
+    T: Serialize + DeserializeOwned,
+    F: AsyncFnOnce(Lease) -> Result<T, E>,
+{
+    let answer = recover::claim(manager, claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
+    let guard = match answer {
         Answer::Acquired(guard) => guard,
         Answer::Replay(recording) => return decode(&recording).map_err(ExecuteError::NotRun),
         Answer::InFlight { retry_after } => return Ok(Execution::InFlight { retry_after }),
@@ -106,7 +128,20 @@ where
         Answer::NotReplayable(tombstone) => return Ok(Execution::NotReplayable(tombstone)),
         Answer::Indeterminate(lost) => return Ok(Execution::Indeterminate(lost)),
     };
-    let result = match work(guard.lease()).await {
+    let lease = guard.lease();
+    Span::current().record("attempt", lease.attempt());
+    renewing(lease.clone(), async move { run(guard, work(lease)).await }).await
+}
+
+/// Runs the work, and settles.
+async fn run<T, E>(
+    mut guard: LeaseGuard,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<Execution<T>, ExecuteError<E>>
+where
+    T: Serialize,
+{
+    let result = match work.await {
         Ok(result) => result,
         Err(error) => {
             // If this fails too, dropping the guard tries once more, and then the lease ends by itself.
@@ -135,6 +170,21 @@ where
             Err(ExecuteError::Unrecorded(StoreError::lease_lost()))
         }
         Err(error) => Err(ExecuteError::Unrecorded(error)),
+    }
+}
+
+/// What a span says of it, in the words of `Idempotency-Status`.
+const fn status<T, E>(execution: &Result<Execution<T>, ExecuteError<E>>) -> &'static str {
+    match execution {
+        Ok(Execution::Fresh(_)) => "created",
+        Ok(Execution::Replayed(_)) => "replayed",
+        Ok(Execution::InFlight { .. }) => "in-flight",
+        Ok(Execution::Mismatch) => "mismatch",
+        Ok(Execution::NotReplayable(_)) => "not-replayable",
+        Ok(Execution::Indeterminate(_)) => "indeterminate",
+        Err(ExecuteError::Work(_)) => "failed",
+        Err(ExecuteError::NotRun(_)) => "refused",
+        Err(ExecuteError::Unrecorded(_)) => "unrecorded",
     }
 }
 

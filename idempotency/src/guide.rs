@@ -6,6 +6,9 @@ pub mod keys {}
 #[doc = include_str!("../docs/effects.md")]
 pub mod effects {}
 
+#[doc = include_str!("../docs/sql.md")]
+pub mod sql {}
+
 #[doc = include_str!("../docs/jobs.md")]
 pub mod jobs {}
 

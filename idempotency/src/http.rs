@@ -7,6 +7,7 @@ mod config;
 #[cfg(feature = "axum")]
 mod extract;
 mod layer;
+mod outliving;
 mod problem;
 mod record;
 mod request;

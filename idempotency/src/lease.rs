@@ -4,13 +4,13 @@
 //! settles, and knows what dropping means.
 
 use std::fmt;
-use std::sync::Arc;
 #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
 use std::sync::atomic::AtomicU16;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::deadline::deadline;
@@ -58,7 +58,9 @@ pub(crate) struct Held {
     #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
     recorded: AtomicU16,
     /// Until when this process may believe in its lease; measured from before the claim was sent.
-    believed_until: watch::Sender<Instant>,
+    believed_until: Mutex<Instant>,
+    /// Tells those who wait for the end of it that it has moved.
+    moved: Notify,
 }
 
 #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
@@ -80,7 +82,8 @@ impl Held {
             marked: AtomicBool::new(false),
             #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
             recorded: AtomicU16::new(NOT_RECORDED),
-            believed_until: watch::Sender::new(deadline(asked_at, grant.lease)),
+            believed_until: Mutex::new(deadline(asked_at, grant.lease)),
+            moved: Notify::new(),
         }
     }
 
@@ -101,11 +104,17 @@ impl Held {
     }
 
     pub(crate) fn believe_until(&self, until: Instant) {
-        self.believed_until.send_replace(until);
+        *self.belief() = until;
+        self.moved.notify_waiters();
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        *self.believed_until.borrow() <= Instant::now()
+        *self.belief() <= Instant::now()
+    }
+
+    fn belief(&self) -> MutexGuard<'_, Instant> {
+        // One instant cannot be torn by a panic elsewhere.
+        self.believed_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,16 +229,15 @@ impl Lease {
     /// # Cancel safety
     /// Only waits.
     pub async fn lost(&self) {
-        let mut believed = self.0.believed_until.subscribe();
         loop {
-            let until = *believed.borrow_and_update();
+            // Made before the belief is read: a move between the two is not missed.
+            let moved = self.0.moved.notified();
+            let until = *self.0.belief();
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {
                     if self.0.is_lost() { return }
                 }
-                changed = believed.changed() => {
-                    if changed.is_err() { std::future::pending::<()>().await }
-                }
+                () = moved => {}
             }
         }
     }

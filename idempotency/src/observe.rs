@@ -6,16 +6,15 @@ use tokio::time::Instant;
 
 use crate::{Answer, StoreError, Written};
 
-const CLAIMS: &str = "idempotency_claims_total";
-const STORED_BYTES: &str = "idempotency_stored_bytes";
-const LATE: &str = "idempotency_late_completions_total";
-const LOST: &str = "idempotency_lost_leases_total";
-const INDETERMINATE: &str = "idempotency_indeterminate_total";
-#[cfg(feature = "tower")]
-const UNRECORDED: &str = "idempotency_unrecorded_total";
-const STORE_ERRORS: &str = "idempotency_store_errors_total";
-const BEGIN_SECONDS: &str = "idempotency_begin_seconds";
-const STORE_SECONDS: &str = "idempotency_store_seconds";
+/// A metric with one of a few labels. Each of them is written out, so that none is put together for every call.
+macro_rules! labelled {
+    ($kind:ident, $name:literal, $label:literal => $value:expr, $($known:literal)+) => {
+        match $value {
+            $($known => metrics::$kind!($name, $label => $known),)+
+            other => metrics::$kind!($name, $label => other),
+        }
+    };
+}
 
 /// Measures how long the store takes to answer, or to fail.
 pub(crate) async fn stored<T>(
@@ -24,7 +23,10 @@ pub(crate) async fn stored<T>(
 ) -> Result<T, StoreError> {
     let asked_at = Instant::now();
     let answer = asking.await;
-    metrics::histogram!(STORE_SECONDS, "call" => call).record(asked_at.elapsed());
+    let took = asked_at.elapsed();
+    labelled!(histogram, "idempotency_store_seconds", "call" => call,
+        "begin" "renew" "mark_effect" "complete" "tombstone" "abandon")
+    .record(took);
     answer
 }
 
@@ -38,17 +40,19 @@ pub(crate) fn answered<G>(answer: &Answer<G>, took: Duration) {
         Answer::NotReplayable(_) => "not_replayable",
         Answer::Indeterminate(_) => "indeterminate",
     };
-    metrics::counter!(CLAIMS, "outcome" => outcome).increment(1);
-    metrics::histogram!(BEGIN_SECONDS).record(took);
+    labelled!(counter, "idempotency_claims_total", "outcome" => outcome,
+        "acquired" "replay" "in_flight" "mismatch" "not_replayable" "indeterminate")
+    .increment(1);
+    metrics::histogram!("idempotency_begin_seconds").record(took);
 }
 
 /// Counts a completion; a late one came after the lease and is worth an alert.
 #[expect(clippy::cast_precision_loss, reason = "a histogram of sizes needs no exact large numbers")]
 pub(crate) fn completed(bytes: usize, late: bool, written: &Written) {
     if matches!(written, Written::Applied) {
-        metrics::histogram!(STORED_BYTES).record(bytes as f64);
+        metrics::histogram!("idempotency_stored_bytes").record(bytes as f64);
         if late {
-            metrics::counter!(LATE).increment(1);
+            metrics::counter!("idempotency_late_completions_total").increment(1);
         }
     }
     if matches!(written, Written::LostTo(_)) {
@@ -68,21 +72,21 @@ pub(crate) fn completed_in(bytes: usize, late: bool, written: &Result<(), StoreE
 
 /// A lease ended under running work.
 pub(crate) fn lease_lost() {
-    metrics::counter!(LOST).increment(1);
+    metrics::counter!("idempotency_lost_leases_total").increment(1);
 }
 
 /// A record became indeterminate.
 pub(crate) fn indeterminate() {
-    metrics::counter!(INDETERMINATE).increment(1);
+    metrics::counter!("idempotency_indeterminate_total").increment(1);
 }
 
 #[cfg(feature = "tower")]
 /// An answer was sent that could not be recorded.
 pub(crate) fn unrecorded() {
-    metrics::counter!(UNRECORDED).increment(1);
+    metrics::counter!("idempotency_unrecorded_total").increment(1);
 }
 
 /// The store failed, and a call was refused for it.
 pub(crate) fn store_failed() {
-    metrics::counter!(STORE_ERRORS).increment(1);
+    metrics::counter!("idempotency_store_errors_total").increment(1);
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Effects, Recover, Terms};
+use crate::{Effects, HashKey, Recover, Terms};
+
+/// How long one call to the store may take, unless said otherwise.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Declared effects, durations, and an optional hook that finds out what happened to a lost attempt.
 ///
-/// Durations that cannot be right are refused before anything runs: by [`execute`](crate::execute) with an error, by
-/// the layer with a panic when it is put around a service.
+/// A policy that exists is one that can be right: durations that cannot be panic where they are given, which is where a
+/// service is put together, and in a constant does not compile.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,6 +24,8 @@ pub struct Policy {
     pub(crate) effects: Effects,
     pub(crate) terms: Terms,
     pub(crate) recover: Option<Arc<dyn Recover>>,
+    pub(crate) hash: Option<HashKey>,
+    pub(crate) store_timeout: Option<Duration>,
 }
 
 impl Policy {
@@ -30,49 +35,68 @@ impl Policy {
         self
     }
 
-    /// How long one claim or renewal holds; 30 s. It is renewed every third of it. Not zero.
+    /// How long one claim or renewal holds; 30 s. It is renewed every third of it. A lease longer than the end of all
+    /// renewals moves that end.
+    ///
+    /// # Panics
+    /// If it is zero: that would protect nothing.
+    #[track_caller]
     pub const fn lease(mut self, lease: Duration) -> Self {
+        assert!(
+            !lease.is_zero(),
+            "a lease of zero protects nothing: give `lease` as long as a pause of the process may last"
+        );
         self.terms.lease = lease;
+        if self.terms.lease_cap.as_nanos() < lease.as_nanos() {
+            self.terms.lease_cap = lease;
+        }
         self
     }
 
-    /// The end of all renewals; 5 min. At least the lease.
+    /// The end of all renewals; 5 min.
+    ///
+    /// # Panics
+    /// If it is shorter than the lease. Say [`lease`](Self::lease) first.
+    #[track_caller]
     pub const fn lease_cap(mut self, cap: Duration) -> Self {
+        assert!(
+            cap.as_nanos() >= self.terms.lease.as_nanos(),
+            "the lease is longer than the end of all renewals: raise `lease_cap`, or say a shorter `lease` before it"
+        );
         self.terms.lease_cap = cap;
         self
     }
 
     /// How long a finished record answers retries; 24 h. Publish it to your clients: a later retry runs anew.
-    /// Not zero.
+    ///
+    /// # Panics
+    /// If it is zero: every retry would run again.
+    #[track_caller]
     pub const fn retention(mut self, retention: Duration) -> Self {
+        assert!(
+            !retention.is_zero(),
+            "a retention of zero runs every retry again: give `retention` as long as clients retry"
+        );
         self.terms.retention = retention;
         self
-    }
-
-    /// What is wrong with the durations, and what to do about it. Said where the policy is put to use, since they are
-    /// given one after the other.
-    pub(crate) const fn check(&self) -> Result<(), &'static str> {
-        if self.terms.lease.is_zero() {
-            return Err(
-                "a lease of zero protects nothing: give `lease` as long as a pause of the process may last",
-            );
-        }
-        if self.terms.retention.is_zero() {
-            return Err(
-                "a retention of zero runs every retry again: give `retention` as long as clients retry",
-            );
-        }
-        if self.terms.lease_cap.as_nanos() < self.terms.lease.as_nanos() {
-            return Err(
-                "the lease is longer than the end of all renewals: raise `lease_cap` or shorten `lease`",
-            );
-        }
-        Ok(())
     }
 
     /// Asks this hook what happened when an attempt was lost after it may have had its effect.
     pub fn recover(mut self, hook: impl Recover) -> Self {
         self.recover = Some(Arc::new(hook));
+        self
+    }
+
+    /// Keys record ids with a secret, the same in every process; also fingerprints, where the layer makes them. Without
+    /// it they are keyed with a published constant.
+    pub const fn hash_key(mut self, hash: HashKey) -> Self {
+        self.hash = Some(hash);
+        self
+    }
+
+    /// How long one call to the store may take before it counts as failed, with an unknown effect; 5 s.
+    pub const fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.store_timeout = Some(timeout);
         self
     }
 }
@@ -83,6 +107,7 @@ impl std::fmt::Debug for Policy {
             .field("effects", &self.effects)
             .field("terms", &self.terms)
             .field("recover", &self.recover.is_some())
-            .finish()
+            .field("store_timeout", &self.store_timeout)
+            .finish_non_exhaustive()
     }
 }

@@ -86,7 +86,8 @@ impl RecoverContext {
     }
 }
 
-/// Claims, and lets the policy's hook settle an indeterminate record first.
+/// Claims, and lets the policy's hook settle an indeterminate record first. The work must be polled by
+/// [`renewing`](guard::renewing).
 pub(crate) async fn claim(
     manager: &Arc<dyn IdempotencyManager>,
     claim: &Claim,
@@ -94,7 +95,7 @@ pub(crate) async fn claim(
     payload: &Bytes,
 ) -> Result<Answer<LeaseGuard>, StoreError> {
     let asked_at = tokio::time::Instant::now();
-    let mut answer = guard::claim(manager, claim).await;
+    let mut answer = guard::claim_unrenewed(manager, claim).await;
     for _ in 0..ROUNDS {
         let (Ok(Answer::Indeterminate(lost)), Some(hook)) = (&answer, &policy.recover) else { break };
         let cx = RecoverContext { record: claim.record, lost: *lost, payload: payload.clone() };
@@ -105,7 +106,7 @@ pub(crate) async fn claim(
         };
         // Whatever the answer is, the truth is in the record: ask again.
         let _ = manager.resolve(claim.record, lost.fence, &resolution, claim.terms.retention).await?;
-        answer = guard::claim(manager, claim).await;
+        answer = guard::claim_unrenewed(manager, claim).await;
     }
     match &answer {
         Ok(answer) => crate::observe::answered(answer, asked_at.elapsed()),

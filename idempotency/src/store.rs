@@ -7,7 +7,6 @@ pub(crate) mod redis;
 pub(crate) mod sql;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 pub(crate) mod stored;
-#[cfg(feature = "tower")]
 pub(crate) mod timed;
 
 use std::fmt::Debug;

@@ -13,6 +13,8 @@ use probity_idempotency::*;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
+/// In microseconds.
+const AN_HOUR: i64 = 3_600_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -52,21 +54,21 @@ async fn the_workers_hour_is_not_the_stores(manager: &Manager) {
     }
 }
 
-/// The store's clock jumps past the lease: `jump` makes that true of a record.
+/// The store's clock jumps past the lease: `jump` makes that true of a record, by so many microseconds.
 async fn a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(
     manager: &Manager,
-    jump: impl AsyncFn(RecordId),
+    jump: impl AsyncFn(RecordId, i64),
 ) {
     let opaque = a_claim(Effects::Opaque);
     assert!(matches!(manager.begin(&opaque).await.unwrap(), Answer::Acquired(_)));
-    jump(opaque.record).await;
+    jump(opaque.record, AN_HOUR).await;
     assert!(matches!(manager.begin(&retried(&opaque)).await.unwrap(), Answer::Indeterminate(_)));
     let late = manager.complete(&opaque.holder(), &Recording::new(201), KEPT).await.unwrap();
     assert_eq!(late, Written::Applied);
 
     let local = a_claim(Effects::Local);
     assert!(matches!(manager.begin(&local).await.unwrap(), Answer::Acquired(_)));
-    jump(local.record).await;
+    jump(local.record, AN_HOUR).await;
     let heir = retried(&local);
     assert!(matches!(manager.begin(&heir).await.unwrap(), Answer::Acquired(grant) if grant.attempt == 2));
     let zombie = manager.complete(&local.holder(), &Recording::new(500), KEPT).await.unwrap();
@@ -75,18 +77,50 @@ async fn a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(
     assert_eq!(completed, Written::Applied);
 }
 
+/// The store's clock jumps back: leases last longer, nobody is taken over or run again, and fences rise all the same.
+async fn a_jump_back_lets_nobody_run_what_is_running_or_done(
+    manager: &Manager,
+    jump: impl AsyncFn(RecordId, i64),
+) {
+    for effects in [Effects::Local, Effects::Opaque] {
+        let first = a_claim(effects);
+        assert!(matches!(manager.begin(&first).await.unwrap(), Answer::Acquired(_)));
+        jump(first.record, -AN_HOUR).await;
+        assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(manager.renew(&first.holder(), HOUR).await.unwrap(), Renewed::Held(_)));
+        assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
+        let completed = manager.complete(&first.holder(), &Recording::new(201), KEPT).await.unwrap();
+        assert_eq!(completed, Written::Applied);
+        assert_eq!(manager.begin(&retried(&first)).await.unwrap(), Answer::Replay(Recording::new(201)));
+    }
+    let given_back = a_claim(Effects::Local);
+    let Answer::Acquired(before) = manager.begin(&given_back).await.unwrap() else { panic!("it was free") };
+    assert_eq!(manager.abandon(&given_back.holder()).await.unwrap(), Written::Applied);
+    assert_eq!(manager.get(given_back.record).await.unwrap().unwrap().fence, before.fence);
+    jump(given_back.record, -AN_HOUR).await;
+    let shifted = manager.get(given_back.record).await.unwrap().unwrap().fence;
+    let Answer::Acquired(after) = manager.begin(&retried(&given_back)).await.unwrap() else {
+        panic!("it was given back")
+    };
+    assert!(after.fence > shifted, "{before:?} {shifted:?} {after:?}");
+}
+
 // proves: I-1
 // proves: I-5
 #[tokio::test]
 async fn memory_counts_by_its_own_clock() {
     let manager: Manager = Arc::new(MemoryStore::new());
-    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |_| {
+    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |_, _| {
         tokio::time::pause();
         tokio::time::advance(HOUR).await;
         tokio::time::resume();
     })
     .await;
 }
+
+/// What was true of a record before a jump by so many microseconds: as if it had been written that much earlier.
+const EARLIER: &str = "UPDATE idempotency_records SET created_at = created_at - $2, fence = fence - $2, \
+    lease_until = lease_until - $2, cap_until = cap_until - $2, expires_at = expires_at - $2 WHERE id = $1";
 
 // proves: I-1
 // proves: I-5
@@ -96,15 +130,13 @@ async fn sqlite_counts_by_its_own_clock() {
     let options = SqliteConnectOptions::new().filename(folder.path().join("test.db")).create_if_missing(true);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
     let manager: Manager = Arc::new(SqliteStore::new(pool.clone()).await.unwrap());
+    let jump = async |record: RecordId, by: i64| {
+        let id = record.as_bytes().to_vec();
+        sqlx::query(EARLIER).bind(id).bind(by).execute(&pool).await.unwrap();
+    };
     the_workers_hour_is_not_the_stores(&manager).await;
-    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |record: RecordId| {
-        sqlx::query("UPDATE idempotency_records SET lease_until = lease_until - 3600000000 WHERE id = $1")
-            .bind(record.as_bytes().to_vec())
-            .execute(&pool)
-            .await
-            .unwrap();
-    })
-    .await;
+    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, &jump).await;
+    a_jump_back_lets_nobody_run_what_is_running_or_done(&manager, &jump).await;
 }
 
 // proves: I-1
@@ -114,18 +146,14 @@ async fn postgres_counts_by_its_own_clock() {
     let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(2).connect(database.url()).await.unwrap();
     let store = PostgresStore::new(pool.clone()).await.unwrap();
+    let jump = async |record: RecordId, by: i64| {
+        let id = record.as_bytes().to_vec();
+        sqlx::query(EARLIER).bind(id).bind(by).execute(&pool).await.unwrap();
+    };
     for manager in [Arc::new(store.clone()) as Manager, Arc::new(store.direct())] {
         the_workers_hour_is_not_the_stores(&manager).await;
-        a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |record: RecordId| {
-            sqlx::query(
-                "UPDATE idempotency_records SET lease_until = lease_until - 3600000000 WHERE id = $1",
-            )
-            .bind(record.as_bytes().to_vec())
-            .execute(&pool)
-            .await
-            .unwrap();
-        })
-        .await;
+        a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, &jump).await;
+        a_jump_back_lets_nobody_run_what_is_running_or_done(&manager, &jump).await;
     }
 }
 
@@ -137,18 +165,16 @@ async fn redis_counts_by_its_own_clock() {
     let prefix = server.key_prefix();
     let store = RedisStore::connect(server.url()).await.unwrap().prefix(prefix.clone());
     let manager: Manager = Arc::new(store);
-    the_workers_hour_is_not_the_stores(&manager).await;
     let client = redis::Client::open(server.url()).unwrap();
     let other = client.get_multiplexed_async_connection().await.unwrap();
-    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, async |record: RecordId| {
+    // Ends are instants of the server's clock: a key whose end is nearer by an hour has seen that hour pass.
+    let jump = async |record: RecordId, by: i64| {
         let (mut other, key) = (other.clone(), format!("{prefix}{}", record.to_hex()));
-        let _: i64 = redis::cmd("HINCRBY")
-            .arg(key)
-            .arg("lease")
-            .arg(-3_600_000_000_i64)
-            .query_async(&mut other)
-            .await
-            .unwrap();
-    })
-    .await;
+        let end: i64 = redis::cmd("PEXPIRETIME").arg(&key).query_async(&mut other).await.unwrap();
+        let end = end - by / 1000;
+        let _: bool = redis::cmd("PEXPIREAT").arg(&key).arg(end).query_async(&mut other).await.unwrap();
+    };
+    the_workers_hour_is_not_the_stores(&manager).await;
+    a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, &jump).await;
+    a_jump_back_lets_nobody_run_what_is_running_or_done(&manager, &jump).await;
 }

@@ -144,3 +144,45 @@ async fn a_lease_ends_when_it_says_and_not_before() {
     assert!(matches!(history.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
     history.check().unwrap();
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn what_transactions_did_is_part_of_the_history() {
+    let lost = |error: sqlx::Error| StoreError::unknown(ErrorKind::Unavailable, error);
+    let kept = Duration::from_secs(3600);
+    for (number, commits) in [(1, true), (2, false)] {
+        let pool = sqlx::sqlite::SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect("sqlite::memory:")
+            .await
+            .unwrap();
+        let history = HistoryStore::new(Arc::new(SqliteStore::new(pool.clone()).await.unwrap()));
+        let claim = Claim {
+            record: RecordId::from_bytes([number; 32]),
+            token: OwnerToken::generate().unwrap(),
+            fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+            effects: Effects::Local,
+            terms: Terms::default(),
+        };
+        let claiming = async {
+            let mut tx = pool.begin().await.map_err(lost)?;
+            let answer = SqliteStore::begin_in(&mut *tx, &claim).await?;
+            tx.commit().await.map_err(lost)?;
+            Ok(answer)
+        };
+        assert!(matches!(history.begun_in(&claim, claiming).await.unwrap(), Answer::Acquired(_)));
+        let (holder, recording) = (claim.holder(), Recording::new(201).body("paid"));
+        let completing = async {
+            let mut tx = pool.begin().await.map_err(lost)?;
+            SqliteStore::complete_in(&mut *tx, &holder, &recording, kept).await?;
+            if commits { tx.commit().await.map_err(lost) } else { tx.rollback().await.map_err(lost) }
+        };
+        history.completed_in(&holder, &recording, kept, completing).await.unwrap();
+        history.effect(claim.record);
+        let retry = Claim { token: OwnerToken::generate().unwrap(), ..claim };
+        let answer = history.begin(&retry).await.unwrap();
+        assert_eq!(matches!(answer, Answer::Replay(_)), commits);
+        // A completion that said it was committed, and was not, is what no order of events explains.
+        assert_eq!(history.check().is_ok(), commits);
+    }
+}

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use http::{Request, Response, StatusCode};
-use probity_idempotency::{Effects, IdempotencyLayer, Lease, MemoryStore, Refusal, Scope, Verdict};
+use probity_idempotency::{Effects, IdempotencyLayer, Lease, MemoryStore, Policy, Refusal, Scope, Verdict};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tower::ServiceExt;
@@ -347,6 +347,34 @@ async fn the_same_key_at_another_resource_under_a_cut_prefix_is_refused() {
     let other = call(&app, at("B")).await;
     assert_eq!((other.status().as_u16(), problem(&other).as_str()), (422, "mismatch"));
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn each_route_may_have_a_policy_of_its_own() {
+    let count = Count::default();
+    let busy = || {
+        let mut response = Response::new(Body::from("busy"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
+    };
+    // One store, one scope, one set of tasks; what differs is said for each route.
+    let all = layer();
+    let local = all.clone().policy(Policy::default().effects(Effects::Local));
+    let app = Router::new()
+        .nest("/opaque", answering(all.clone(), &count, busy))
+        .nest("/local", answering(local, &count, busy));
+    for (path, again) in [("/opaque/payments", "replayed"), ("/local/payments", "released")] {
+        for expected in ["", again] {
+            let mut request = request(Some(path.trim_matches('/').split('/').next().unwrap()), "{}");
+            *request.uri_mut() = path.parse().unwrap();
+            let response = call(&app, request).await;
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            if !expected.is_empty() {
+                assert_eq!(response.headers()["idempotency-status"], expected, "{path}");
+            }
+        }
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 3, "once behind the first, twice behind the second");
 }
 
 #[tokio::test]

@@ -8,10 +8,12 @@
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
+use std::cell::{Cell, RefCell};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use sqlx::postgres::PgPoolOptions;
@@ -19,7 +21,9 @@ use sqlx::{PgPool, Row};
 use testkit::{Program, Rng};
 
 /// How many keys a worker is given; half of them are also another worker's.
-const SHARE: u64 = 4;
+const SHARE: u64 = 8;
+/// How many keys a worker on PostgreSQL pays at once, so that its calls share statements.
+const AT_ONCE: usize = 4;
 /// Short, so that the keys of the dead are taken over while the test runs.
 const LEASE: Duration = Duration::from_millis(30);
 const ORDERS: &str = "PROBITY_KILL_WORKER";
@@ -48,9 +52,9 @@ fn claim_of(key: u64, effects: Effects) -> Claim {
 
 /// Reports a step, and gives the parent its chance.
 #[expect(clippy::print_stdout, reason = "the parent reads it")]
-async fn step(count: &mut u64) {
-    *count += 1;
-    println!("step {count} done");
+async fn step(count: &Cell<u64>) {
+    count.set(count.get() + 1);
+    println!("step {} done", count.get());
     tokio::task::yield_now().await;
 }
 
@@ -59,7 +63,7 @@ async fn pay_locally(
     pool: &PgPool,
     manager: &Arc<dyn IdempotencyManager>,
     key: u64,
-    count: &mut u64,
+    count: &Cell<u64>,
 ) -> bool {
     let mut guard = match claim(manager, &claim_of(key, Effects::Local)).await.unwrap() {
         Answer::Acquired(guard) => guard,
@@ -90,7 +94,7 @@ async fn pay_outside(
     manager: &Arc<dyn IdempotencyManager>,
     prefix: &str,
     key: u64,
-    count: &mut u64,
+    count: &Cell<u64>,
 ) -> bool {
     let mut guard = match claim(manager, &claim_of(key, Effects::Opaque)).await.unwrap() {
         Answer::Acquired(guard) => guard,
@@ -131,22 +135,27 @@ impl Orders {
 async fn work(orders: &Orders) {
     let mut keys: Vec<u64> = orders.keys.clone().collect();
     Rng::new(orders.seed).shuffle(&mut keys);
-    let mut count = 0;
+    let count = Cell::new(0);
     if orders.store == "postgres" {
-        let pool = PgPoolOptions::new().max_connections(2).connect(&orders.url).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(8).connect(&orders.url).await.unwrap();
         let manager: Arc<dyn IdempotencyManager> = Arc::new(PostgresStore::new(pool.clone()).await.unwrap());
-        while let Some(key) = keys.pop() {
-            if !pay_locally(&pool, &manager, key, &mut count).await {
-                keys.insert(0, key);
+        let keys = RefCell::new(keys);
+        let paying = (0..AT_ONCE).map(async |_| {
+            loop {
+                let Some(key) = keys.borrow_mut().pop() else { break };
+                if !pay_locally(&pool, &manager, key, &count).await {
+                    keys.borrow_mut().insert(0, key);
+                }
             }
-        }
+        });
+        join_all(paying).await;
     } else {
         let store = RedisStore::connect(&orders.url).await.unwrap().prefix(&orders.prefix);
         let manager: Arc<dyn IdempotencyManager> = Arc::new(store);
         let client = redis::Client::open(orders.url.as_str()).unwrap();
         let mut channel = ConnectionManager::new(client).await.unwrap();
         while let Some(key) = keys.pop() {
-            if !pay_outside(&mut channel, &manager, &orders.prefix, key, &mut count).await {
+            if !pay_outside(&mut channel, &manager, &orders.prefix, key, &count).await {
                 keys.insert(0, key);
             }
         }

@@ -31,9 +31,15 @@ async fn run(
     manager: &Arc<dyn IdempotencyManager>,
     policy: &Policy,
 ) -> Result<Execution<u8>, ExecuteError<StoreError>> {
-    let (scope, key) = (Scope::single_tenant(), IdempotencyKey::new("k").unwrap());
-    let print = Fingerprint::of(&HashKey::default(), &[b"order"]);
-    execute(manager, &scope, &key, print, policy, async |_| Ok(7)).await
+    execute(manager, &Scope::single_tenant(), &key(), fingerprint(), policy, async |_| Ok(7)).await
+}
+
+fn key() -> IdempotencyKey {
+    IdempotencyKey::new("k").unwrap()
+}
+
+fn fingerprint() -> Fingerprint {
+    Fingerprint::of(&HashKey::default(), &[b"order"])
 }
 
 // proves: I-2
@@ -81,35 +87,73 @@ async fn a_job_may_have_terms_without_end() {
     }
 }
 
-/// Policies that cannot be right, and the method to change.
-fn wrong() -> [(Policy, &'static str); 3] {
-    [
-        (Policy::default().retention(Duration::ZERO), "`retention`"),
-        (Policy::default().lease(Duration::ZERO), "`lease`"),
-        (Policy::default().lease_cap(Duration::from_secs(29)), "`lease_cap`"),
-    ]
+/// Says what cannot be right, and the method to change.
+type Wrong = (fn(), &'static str);
+
+#[test]
+fn terms_that_cannot_be_right_are_refused_where_they_are_given() {
+    let wrong: [Wrong; 6] = [
+        (|| drop(Policy::default().retention(Duration::ZERO)), "`retention`"),
+        (|| drop(Policy::default().lease(Duration::ZERO)), "`lease`"),
+        (|| drop(Policy::default().lease_cap(Duration::from_secs(29))), "`lease_cap`"),
+        (|| drop(a_layer().retention(Duration::ZERO)), "`retention`"),
+        (|| drop(a_layer().lease(Duration::ZERO)), "`lease`"),
+        (|| drop(a_layer().lease_cap(Duration::from_secs(29))), "`lease_cap`"),
+    ];
+    for (put_together, remedy) in wrong {
+        let refused = std::panic::catch_unwind(put_together).unwrap_err();
+        let why = refused.downcast_ref::<&str>().unwrap();
+        assert!(why.contains(remedy), "{why}");
+    }
+}
+
+fn a_layer() -> IdempotencyLayer {
+    IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant()
 }
 
 #[tokio::test]
-async fn a_job_with_terms_that_cannot_be_right_is_not_run() {
-    let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
-    for (policy, remedy) in wrong() {
-        let Err(ExecuteError::NotRun(refused)) = run(&manager, &policy).await else {
-            panic!("{policy:?} was run")
-        };
-        let why = std::error::Error::source(&refused).unwrap().to_string();
-        assert!(why.contains(remedy), "{why}");
-    }
+async fn a_long_lease_moves_the_end_of_all_renewals() {
+    let manager = MemoryStore::new();
+    let hours = Duration::from_secs(7200);
+    let policy = Policy::default().lease(hours);
+    let shared: Arc<dyn IdempotencyManager> = Arc::new(manager);
+    let (scope, key) = (Scope::single_tenant(), key());
+    let look = async |lease: Lease| {
+        Ok::<_, StoreError>(shared.get(lease.record()).await?.unwrap().lease_left > hours / 2)
+    };
+    let long = execute(&shared, &scope, &key, fingerprint(), &policy, look).await;
+    assert_eq!(long.unwrap(), Execution::Fresh(true));
 }
 
-#[test]
-fn a_layer_with_terms_that_cannot_be_right_is_put_around_nothing() {
-    for (policy, remedy) in wrong() {
-        let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant().policy(policy);
-        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.layer(())));
-        let why = *built.unwrap_err().downcast::<String>().unwrap();
-        assert!(why.contains(remedy), "{why}");
-    }
+#[tokio::test(start_paused = true)]
+async fn a_job_gives_a_silent_store_up_after_its_limit() {
+    let store = FaultyStore::new(Arc::new(MemoryStore::new()));
+    store.fail(Call::Begin, Side::Silence);
+    store.fail(Call::Begin, Side::Silence);
+    let policy = Policy::default().store_timeout(Duration::from_millis(700));
+    let started = tokio::time::Instant::now();
+    let refused = run(&(Arc::new(store) as Arc<dyn IdempotencyManager>), &policy).await.unwrap_err();
+    assert!(
+        matches!(&refused, ExecuteError::NotRun(error) if error.kind() == ErrorKind::Timeout),
+        "{refused:?}"
+    );
+    assert_eq!(
+        started.elapsed(),
+        Duration::from_millis(1400),
+        "asked twice, because the first may have been granted"
+    );
+}
+
+// proves: I-8
+#[tokio::test]
+async fn a_job_with_a_secret_has_its_record_where_only_the_secret_leads() {
+    let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
+    let secret = HashKey::secret([7; 32]);
+    let policy = Policy::default().hash_key(secret);
+    assert_eq!(run(&manager, &policy).await.unwrap(), Execution::Fresh(7));
+    let place = |hash: &HashKey| RecordId::derive(hash, &Scope::single_tenant(), &key());
+    assert!(manager.get(place(&secret)).await.unwrap().is_some());
+    assert!(manager.get(place(&HashKey::default())).await.unwrap().is_none());
 }
 
 // proves: I-5

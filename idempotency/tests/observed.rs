@@ -142,6 +142,12 @@ async fn everything_that_can_go_wrong() {
     };
     call(Arc::new(MemoryStore::new()), |layer| layer, refused).await; // released
     call(Arc::new(MemoryStore::new()), |layer| layer.response_cap(1), paid).await; // tombstone
+    let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
+    let (scope, key) = (Scope::new("scope-secret").unwrap(), IdempotencyKey::new("key-secret").unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"body-secret"]);
+    let fails = async |_: Lease| Err::<u8, _>(std::io::Error::other("why-secret"));
+    let failed = execute(&manager, &scope, &key, print, &Policy::default(), fails).await;
+    assert!(matches!(failed, Err(ExecuteError::Work(_))));
 }
 
 /// A database that refuses a statement, and quotes the row.
@@ -201,6 +207,7 @@ fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
         "attempt=1 status=\"unrecorded\"",
         "attempt=1 status=\"released\"",
         "status=\"replayed\"",
+        "attempt=1 status=\"failed\"",
         "status=\"indeterminate\"",
         "status=\"refused\"",
         "the handler panicked",

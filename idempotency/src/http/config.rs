@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 
 use super::run::Tasks;
 use super::wait::Waiting;
+use crate::policy::STORE_TIMEOUT;
 use crate::{HashKey, IdempotencyManager, Policy, Scope};
 
 /// Derives the scope of a request from what authentication left in its extensions.
@@ -42,7 +43,7 @@ impl Config {
             request_cap: 1024 * 1024,
             response_cap: 256 * 1024,
             response_patience: Duration::from_secs(2),
-            store_timeout: Duration::from_secs(5),
+            store_timeout: STORE_TIMEOUT,
             waiting: None,
             extra_headers: Vec::new(),
             tasks: Tasks::default(),

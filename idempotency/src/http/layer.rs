@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Scoped {
 /// Makes a service safe to retry; what the wire says is in [the guide](crate::guide::wire).
 ///
 /// ```
-/// # use std::sync::Arc;
+/// # use std::sync::{Arc, OnceLock};
 /// use probity_idempotency::{Effects, IdempotencyLayer, MemoryStore, Refusal, Scope};
 ///
 /// #[derive(Clone)]
@@ -58,7 +58,7 @@ impl fmt::Debug for Scoped {
 /// Without a scope it is not a layer, and this does not compile; with `.single_tenant()` after `new(..)` it does:
 ///
 /// ```compile_fail
-/// # use std::sync::Arc;
+/// # use std::sync::{Arc, OnceLock};
 /// # use probity_idempotency::{IdempotencyLayer, MemoryStore};
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
@@ -69,7 +69,7 @@ impl fmt::Debug for Scoped {
 /// ```
 ///
 /// ```
-/// # use std::sync::Arc;
+/// # use std::sync::{Arc, OnceLock};
 /// # use probity_idempotency::{IdempotencyLayer, MemoryStore};
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
@@ -83,13 +83,15 @@ impl fmt::Debug for Scoped {
 pub struct IdempotencyLayer<S = Scoped> {
     config: Config,
     scope: S,
+    /// What all services of this layer share. axum makes services anew for every connection, or every request.
+    shared: OnceLock<Arc<Shared>>,
 }
 
 impl IdempotencyLayer<Unscoped> {
     /// A layer over `manager`, with the defaults of the payments profile. Call [`scope`](Self::scope) or
     /// [`single_tenant`](Self::single_tenant) next.
     pub fn new(manager: Arc<dyn IdempotencyManager>) -> Self {
-        Self { config: Config::new(manager), scope: Unscoped }
+        Self { config: Config::new(manager), scope: Unscoped, shared: OnceLock::new() }
     }
 
     /// Derives the scope from what authentication left in the request, never from what the client chose.
@@ -97,7 +99,7 @@ impl IdempotencyLayer<Unscoped> {
     where
         F: Fn(&Parts) -> Result<Scope, Refusal> + Send + Sync + 'static,
     {
-        IdempotencyLayer { config: self.config, scope: Scoped(Arc::new(scope)) }
+        IdempotencyLayer { config: self.config, scope: Scoped(Arc::new(scope)), shared: OnceLock::new() }
     }
 
     /// All callers share their keys. Only for a service that has one client.
@@ -109,73 +111,88 @@ impl IdempotencyLayer<Unscoped> {
 impl<S> IdempotencyLayer<S> {
     /// What the handler may do to the world; [`Effects::Opaque`] if never said.
     pub fn effects(mut self, effects: Effects) -> Self {
-        self.config.policy = self.config.policy.effects(effects);
+        self.change().policy = self.config.policy.clone().effects(effects);
         self
     }
 
     /// Asks `hook` what happened to an attempt that was lost after it may have had its effect.
     pub fn recover(mut self, hook: impl Recover) -> Self {
-        self.config.policy = self.config.policy.recover(hook);
+        self.change().policy = self.config.policy.clone().recover(hook);
         self
     }
 
-    /// Effects, durations and hook in one value.
+    /// Effects, durations and hook in one value; and hash key and store timeout, if it has them.
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.config.policy = policy;
+        let config = self.change();
+        config.hash = policy.hash.unwrap_or(config.hash);
+        config.store_timeout = policy.store_timeout.unwrap_or(config.store_timeout);
+        config.policy = policy;
         self
     }
 
-    /// How long a claim or renewal holds; 30 s.
+    /// How long a claim or renewal holds; 30 s. A lease longer than the end of all renewals moves that end.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[track_caller]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.config.policy = self.config.policy.lease(lease);
+        self.change().policy = self.config.policy.clone().lease(lease);
         self
     }
 
     /// The end of all renewals; 5 min.
+    ///
+    /// # Panics
+    /// If it is shorter than the lease. Say [`lease`](Self::lease) first.
+    #[track_caller]
     pub fn lease_cap(mut self, cap: Duration) -> Self {
-        self.config.policy = self.config.policy.lease_cap(cap);
+        self.change().policy = self.config.policy.clone().lease_cap(cap);
         self
     }
 
     /// How long answers are replayed; 24 h.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[track_caller]
     pub fn retention(mut self, retention: Duration) -> Self {
-        self.config.policy = self.config.policy.retention(retention);
+        self.change().policy = self.config.policy.clone().retention(retention);
         self
     }
 
     /// Whether a guarded method without a key is refused (the default) or passed through unguarded.
-    pub const fn key_required(mut self, required: bool) -> Self {
-        self.config.key_required = required;
+    pub fn key_required(mut self, required: bool) -> Self {
+        self.change().key_required = required;
         self
     }
 
     /// Which methods are guarded; POST and PATCH.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
-        self.config.methods = methods.into_iter().collect();
+        self.change().methods = methods.into_iter().collect();
         self
     }
 
     /// The largest request body; 1 MiB. A larger one is refused, never cut.
-    pub const fn request_cap(mut self, bytes: usize) -> Self {
-        self.config.request_cap = bytes;
+    pub fn request_cap(mut self, bytes: usize) -> Self {
+        self.change().request_cap = bytes;
         self
     }
 
     /// The largest answer that is kept; 256 KiB. A larger one is delivered, and leaves a tombstone.
-    pub const fn response_cap(mut self, bytes: usize) -> Self {
-        self.config.response_cap = bytes;
+    pub fn response_cap(mut self, bytes: usize) -> Self {
+        self.change().response_cap = bytes;
         self
     }
 
     /// How long the body of an answer may take before it counts as a stream; 2 s.
-    pub const fn response_patience(mut self, patience: Duration) -> Self {
-        self.config.response_patience = patience;
+    pub fn response_patience(mut self, patience: Duration) -> Self {
+        self.change().response_patience = patience;
         self
     }
 
     /// How long one call to the store may take before it counts as failed; 5 s.
-    pub const fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.config.store_timeout = timeout;
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.change().store_timeout = timeout;
         self
     }
 
@@ -185,20 +202,26 @@ impl<S> IdempotencyLayer<S> {
     /// vain. A client that leaves stops waiting. Keep the limit below two seconds or so: every waiter holds a
     /// connection.
     pub fn wait(mut self, limit: Duration, waiters: usize) -> Self {
-        self.config.waiting = Some(Arc::new(Waiting::new(limit, waiters)));
+        self.change().waiting = Some(Arc::new(Waiting::new(limit, waiters)));
         self
     }
 
     /// Keeps this response header too.
     pub fn keep_header(mut self, name: HeaderName) -> Self {
-        self.config.extra_headers.push(name);
+        self.change().extra_headers.push(name);
         self
     }
 
     /// Keys fingerprints and record ids with a secret; the same in every process.
-    pub const fn hash_key(mut self, hash: HashKey) -> Self {
-        self.config.hash = hash;
+    pub fn hash_key(mut self, hash: HashKey) -> Self {
+        self.change().hash = hash;
         self
+    }
+
+    /// What services were made of before this stands no longer.
+    fn change(&mut self) -> &mut Config {
+        self.shared = OnceLock::new();
+        &mut self.config
     }
 
     /// The running handlers, to wait for at shutdown.
@@ -211,19 +234,19 @@ impl<S> IdempotencyLayer<S> {
 impl<S> Layer<S> for IdempotencyLayer<Scoped> {
     type Service = IdempotencyService<S>;
 
-    /// Puts the layer around a service.
-    ///
-    /// # Panics
-    /// If a duration cannot be right: a lease or a retention of zero, a `lease_cap` below the lease. axum puts layers
-    /// around handlers when the router gets its state, or the server its router.
     fn layer(&self, inner: S) -> Self::Service {
-        if let Err(wrong) = self.config.policy.check() {
-            panic!("IdempotencyLayer: {wrong}");
-        }
-        let mut config = self.config.clone();
-        config.manager = Arc::new(Timed { inner: config.manager, limit: config.store_timeout });
-        let shared = Shared { config, scope: Arc::clone(&self.scope.0) };
-        IdempotencyService { inner, shared: Arc::new(shared) }
+        let shared = self.shared.get_or_init(|| {
+            let mut config = self.config.clone();
+            config.manager = Arc::new(Timed { inner: config.manager, limit: config.store_timeout });
+            Arc::new(Shared { config, scope: Arc::clone(&self.scope.0) })
+        });
+        IdempotencyService { inner, shared: Arc::clone(shared) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
     }
 }
 

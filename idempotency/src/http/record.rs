@@ -24,7 +24,7 @@ use crate::deadline::deadline;
 use crate::{Effects, ErrorKind, Recording, StoreError, Tombstone, TombstoneReason};
 
 /// The headers that belong to the answer itself. Cookies, challenges, dates and framing belong to one delivery of it.
-const KEPT: [HeaderName; 14] = [
+static KEPT: [HeaderName; 14] = [
     CONTENT_TYPE,
     CONTENT_LANGUAGE,
     CONTENT_DISPOSITION,
@@ -172,10 +172,16 @@ fn join(mut frames: VecDeque<Frame<Bytes>>, length: usize) -> Bytes {
 }
 
 fn recording(config: &Config, parts: &Parts, body: Bytes, trailers: &HeaderMap) -> Recording {
+    let name_kept = |name: &HeaderName| match KEPT.iter().find(|kept| *kept == name) {
+        Some(kept) => Some(Bytes::from_static(kept.as_str().as_bytes())),
+        None if config.extra_headers.contains(name) => Some(Bytes::copy_from_slice(name.as_str().as_bytes())),
+        None => None,
+    };
     let kept = |headers: &HeaderMap| -> Vec<(Bytes, Bytes)> {
-        let kept = |name: &HeaderName| KEPT.contains(name) || config.extra_headers.contains(name);
-        let headers = headers.iter().filter(|(name, _)| kept(name));
-        headers.map(|(name, value)| trailers::pair(name, value)).collect()
+        let pair = |(name, value): (_, &HeaderValue)| {
+            Some((name_kept(name)?, Bytes::copy_from_slice(value.as_bytes())))
+        };
+        headers.iter().filter_map(pair).collect()
     };
     let mut headers = kept(&parts.headers);
     trailers::append(&mut headers, kept(trailers));

@@ -3,6 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -39,20 +40,28 @@ where
     if declared.unwrap_or_default().max(body.size_hint().lower()) > cap as u64 {
         return Err(Problem::BodyTooLarge(cap));
     }
-    let mut bytes = BytesMut::new();
+    // A body in one piece, as most are, is not copied.
+    let (mut piece, mut joined) = (Bytes::new(), BytesMut::new());
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.as_mut().frame().await {
         let Ok(frame) = frame else { return Err(Problem::BodyIncomplete) };
-        let Ok(data) = frame.into_data() else { continue };
-        if data.remaining() > cap - bytes.len() {
+        let Ok(mut data) = frame.into_data() else { continue };
+        let (held, more) = (piece.len() + joined.len(), data.remaining());
+        if more > cap - held {
             return Err(Problem::BodyTooLarge(cap));
         }
-        bytes.put(data);
+        if held == 0 {
+            piece = data.copy_to_bytes(more);
+        } else {
+            joined.put(std::mem::take(&mut piece));
+            joined.put(data);
+        }
     }
-    if declared.is_some_and(|length| length != bytes.len() as u64) {
+    let body = if joined.is_empty() { piece } else { joined.freeze() };
+    if declared.is_some_and(|length| length != body.len() as u64) {
         return Err(Problem::BodyIncomplete);
     }
-    Ok(bytes.freeze())
+    Ok(body)
 }
 
 /// Method, path and query, content type and encoding, body: what makes a retry the same request. Trace headers and
@@ -60,18 +69,21 @@ where
 /// may have cut a prefix off, and with it the resource.
 pub(crate) fn fingerprint(config: &Config, parts: &Parts, body: &Bytes) -> Fingerprint {
     let header = |name: HeaderName| parts.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
-    let target = |uri: &Uri| uri.path_and_query().map_or(String::new(), ToString::to_string);
     Fingerprint::of(
         &config.hash,
         &[
             parts.method.as_str().as_bytes(),
-            target(sent(parts)).as_bytes(),
-            target(&parts.uri).as_bytes(),
+            target(sent(parts)),
+            target(&parts.uri),
             header(CONTENT_TYPE),
             header(CONTENT_ENCODING),
             body,
         ],
     )
+}
+
+fn target(uri: &Uri) -> &[u8] {
+    uri.path_and_query().map_or("", PathAndQuery::as_str).as_bytes()
 }
 
 /// The target as the client sent it, as far as anybody kept it.

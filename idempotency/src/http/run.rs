@@ -1,20 +1,24 @@
-//! One guarded request: claim, run the handler in a task of its own, settle, answer.
+//! One guarded request: claim, run the handler, settle, answer.
 //!
 //! Invariant: from the claim on, nothing here is cancelled by the connection. The client may leave, an outer timeout
-//! may fire; the handler runs on, its answer is recorded, and shutdown waits for it (I-6).
+//! may fire; the handler runs on in a task of its own, its answer is recorded, and shutdown waits for it (I-6).
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, warn};
@@ -22,8 +26,11 @@ use tracing::{Instrument, Span, debug_span, error, warn};
 use super::body::ReplayBody;
 use super::config::Config;
 use super::layer::Shared;
+use super::outliving::{Outliving, Work};
 use super::problem::{Problem, STATUS_HEADER};
 use super::record::{self, Fate, Kept, Verdict};
+use super::wait::Claimed;
+use crate::lease::guard::renewing;
 use crate::{
     Answer, Claim, ErrorKind, Fingerprint, IdempotencyKey, LeaseGuard, OwnerToken, RecordId, Scope,
     Settlement, State, StoreError, Tombstone, TombstoneReason, Written, observe, recover,
@@ -80,14 +87,7 @@ impl Run {
 
 type Panic = Box<dyn Any + Send>;
 
-/// What the task hands to the connection that waits for it, if it still does.
-enum Reply<B: Body, E> {
-    Answer(Response<ReplayBody<B>>),
-    Error(E),
-    Panic(Panic),
-}
-
-/// Runs the request in a tracked task and waits for its reply.
+/// Runs the request where it is awaited, and to its end if it no longer is.
 pub(crate) async fn tracked<S, ReqB, ResB>(
     shared: Arc<Shared>,
     inner: S,
@@ -102,61 +102,88 @@ where
     ResB: Body<Data = Bytes> + Send + 'static,
     ResB::Error: Send,
 {
-    let (reply, waiting) = oneshot::channel();
-    let span = debug_span!(parent: Span::current(), "idempotency", record = ?run.claim.record, attempt = Empty, status = Empty);
-    let tasks = shared.config.tasks.clone();
-    tasks.0.spawn(attempt(shared, inner, request, run, reply).instrument(span));
-    match waiting.await {
-        Ok(Reply::Answer(response)) => Ok(response),
-        Ok(Reply::Error(error)) => Err(error),
-        Ok(Reply::Panic(panic)) => resume_unwind(panic),
-        // The runtime is going down and took the task with it.
-        Err(_) => Ok(refuse(Problem::OutcomeUnknown)),
-    }
-}
-
-async fn attempt<S, ReqB, ResB>(
-    shared: Arc<Shared>,
-    mut inner: S,
-    mut request: Request<ReqB>,
-    run: Run,
-    mut reply: oneshot::Sender<Reply<ResB, S::Error>>,
-) where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-    S::Future: Send + 'static,
-    ResB: Body<Data = Bytes> + Send + 'static,
-    ResB::Error: Send,
-{
-    let config = &shared.config;
-    let ask = || recover::claim(&config.manager, &run.claim, &config.policy, &run.payload);
-    let mut answer = ask().await;
-    if let (Ok(Answer::InFlight { .. }), Some(waiting)) = (&answer, &config.waiting) {
-        match waiting.follow(run.claim.record, answer, ask, reply.closed()).await {
-            Some(later) => answer = later,
-            None => return,
+    let record = run.claim.record;
+    let span = debug_span!(parent: Span::current(), "idempotency", ?record, attempt = Empty, status = Empty);
+    // Only those who wait for others want to know that the client has left: this is dropped then.
+    let (_awaited, gone) = shared.config.waiting.is_some().then(oneshot::channel).unzip();
+    let counted = shared.config.tasks.0.token();
+    let mut asking = Box::pin(asked(Arc::clone(&shared), run, gone).instrument(span.clone()));
+    // What is known at once, as a replay from memory is, does not have to outlive anybody.
+    let work: Work<_> = match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
+        Poll::Ready(Ok(Answer::Acquired(guard))) => {
+            Box::pin(granted(shared, inner, request, guard, counted).instrument(span))
         }
-    }
-    let guard = match answer {
-        Ok(Answer::Acquired(guard)) => guard,
-        answer => {
-            // Nobody may be waiting any more; there is nobody else to tell.
-            let _ = reply.send(Reply::Answer(without_running(answer)));
-            return;
+        Poll::Ready(answer) => return Ok(span.in_scope(|| without_running(answer))),
+        Poll::Pending => {
+            let later = async move {
+                match asking.await {
+                    Ok(Answer::Acquired(guard)) => granted(shared, inner, request, guard, counted).await,
+                    answer => Ok(without_running(answer)),
+                }
+            };
+            Box::pin(later.instrument(span))
         }
     };
-    let _running = config.waiting.as_ref().map(|waiting| waiting.running(run.claim.record));
-    Span::current().record("attempt", guard.lease().attempt());
-    request.extensions_mut().insert(guard.lease());
+    Outliving::new(work).await
+}
+
+/// Resolves when the client has left.
+type Gone = Option<oneshot::Receiver<Infallible>>;
+
+/// Asks the store, and again if the request is to wait for one that is running.
+async fn asked(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
+    let config = &shared.config;
+    let ask = || recover::claim(&config.manager, &run.claim, &config.policy, &run.payload);
+    let answer = ask().await;
+    if let (Ok(Answer::InFlight { .. }), Some(waiting), Some(gone)) = (&answer, &config.waiting, gone) {
+        let gone = async { drop(gone.await) };
+        // Who has left is told nothing, and holds nothing.
+        let left = || Ok(Answer::InFlight { retry_after: Duration::ZERO });
+        return waiting.follow(run.claim.record, answer, ask, gone).await.unwrap_or_else(left);
+    }
+    answer
+}
+
+/// Runs what the store has granted.
+async fn granted<S, ReqB, ResB>(
+    shared: Arc<Shared>,
+    inner: S,
+    mut request: Request<ReqB>,
+    guard: LeaseGuard,
+    _counted: TaskTrackerToken,
+) -> Result<Response<ReplayBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body<Data = Bytes>,
+{
+    let lease = guard.lease();
+    let _running = shared.config.waiting.as_ref().map(|waiting| waiting.running(lease.record()));
+    Span::current().record("attempt", lease.attempt());
+    request.extensions_mut().insert(lease.clone());
+    renewing(lease, execute(&shared, inner, request, guard)).await
+}
+
+/// Calls the service, and settles by what it did.
+async fn execute<S, ReqB, ResB>(
+    shared: &Arc<Shared>,
+    mut inner: S,
+    request: Request<ReqB>,
+    guard: LeaseGuard,
+) -> Result<Response<ReplayBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    ResB: Body<Data = Bytes>,
+{
     match caught(AssertUnwindSafe(|| inner.call(request))).await {
-        Ok(Ok(response)) => finish(config, guard, response, reply).await,
+        Ok(Ok(response)) => Ok(finish(&shared.config, guard, response).await),
         Ok(Err(error)) => {
             give_up(guard).await;
-            let _ = reply.send(Reply::Error(error));
+            Err(error)
         }
         Err(panic) => {
             error!("the handler panicked");
             give_up(guard).await;
-            let _ = reply.send(Reply::Panic(panic));
+            resume_unwind(panic)
         }
     }
 }
@@ -188,7 +215,7 @@ fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> R
 
 /// Calls the service and awaits it, turning a panic at either point into a value.
 async fn caught<Fut: Future>(call: AssertUnwindSafe<impl FnOnce() -> Fut>) -> Result<Fut::Output, Panic> {
-    let mut future = Box::pin(catch_unwind(call)?);
+    let mut future = pin!(catch_unwind(call)?);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -205,20 +232,14 @@ async fn give_up(mut guard: LeaseGuard) {
 
 /// Settles by what the handler answered, then answers. If the store is down the client is not kept waiting: it gets
 /// the answer, marked as unrecorded, and recording is tried again for as long as the lease would have lasted.
-async fn finish<B, E>(
-    config: &Config,
-    mut guard: LeaseGuard,
-    response: Response<B>,
-    reply: oneshot::Sender<Reply<B, E>>,
-) where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Send,
+async fn finish<B>(config: &Config, mut guard: LeaseGuard, response: Response<B>) -> Response<ReplayBody<B>>
+where
+    B: Body<Data = Bytes>,
 {
     let lease = guard.lease();
     if lease.0.recorded_in() == Some(response.status().as_u16()) {
         guard.settled_in_transaction();
-        let _ = reply.send(Reply::Answer(marked(response.map(ReplayBody::inner), "created")));
-        return;
+        return marked(response.map(ReplayBody::inner), "created");
     }
     let verdict = response.extensions().get::<Verdict>().copied();
     let (settlement, mut response) =
@@ -227,8 +248,7 @@ async fn finish<B, E>(
                 if let Err(error) = guard.surrender().await {
                     warn!(%error, "a lease could not be surrendered; it will lapse");
                 }
-                let _ = reply.send(Reply::Answer(marked(response.map(ReplayBody::inner), "indeterminate")));
-                return;
+                return marked(response.map(ReplayBody::inner), "indeterminate");
             }
             Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
             fate => match record::keep(config, response, fate == Fate::Bury).await {
@@ -252,11 +272,17 @@ async fn finish<B, E>(
             "unrecorded"
         }
     };
-    let _ = reply.send(Reply::Answer(marked(response, status)));
-    if written.is_err()
-        && let Err(error) = guard.settle_persistently(&settlement).await
-    {
-        let left = if lease.0.may_have_had_effect() { "indeterminate" } else { "free when the lease ends" };
+    if written.is_err() {
+        config.tasks.0.spawn(renewing(lease, record_later(guard, settlement)).instrument(Span::current()));
+    }
+    marked(response, status)
+}
+
+/// Goes on recording what could not be recorded at once.
+async fn record_later(mut guard: LeaseGuard, settlement: Settlement) {
+    if let Err(error) = guard.settle_persistently(&settlement).await {
+        let left =
+            if guard.lease().0.may_have_had_effect() { "indeterminate" } else { "free when the lease ends" };
         error!(%error, left, "an answer could not be recorded");
     }
 }

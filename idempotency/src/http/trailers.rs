@@ -10,11 +10,6 @@ use crate::{ErrorKind, Recording, StoreError};
 
 type Pair = (Bytes, Bytes);
 
-/// A header as it is stored.
-pub(crate) fn pair(name: &HeaderName, value: &HeaderValue) -> Pair {
-    (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
-}
-
 /// Appends trailers to headers.
 pub(crate) fn append(headers: &mut Vec<Pair>, trailers: Vec<Pair>) {
     if !trailers.is_empty() {
@@ -35,7 +30,9 @@ pub(crate) fn split(recording: &Recording) -> (&[Pair], &[Pair]) {
 /// Stored pairs as a map again.
 pub(crate) fn map(pairs: &[Pair]) -> Result<HeaderMap, StoreError> {
     let corrupt = |source: String| StoreError::not_applied(ErrorKind::Corrupt, source);
-    let mut map = HeaderMap::new();
+    // Room for what marks a replay too.
+    let room = HeaderMap::try_with_capacity(pairs.len() + 4);
+    let mut map = room.map_err(|error| corrupt(error.to_string()))?;
     for (name, value) in pairs {
         let name = HeaderName::from_bytes(name).map_err(|error| corrupt(error.to_string()))?;
         let value =

@@ -20,7 +20,8 @@ const POLL_FIRST: Duration = Duration::from_millis(25);
 /// And the longest.
 const POLL_MAX: Duration = Duration::from_millis(500);
 
-type Claimed = Result<Answer<LeaseGuard>, StoreError>;
+/// What the store, or whoever was asked about it, said.
+pub(crate) type Claimed = Result<Answer<LeaseGuard>, StoreError>;
 
 /// Who waits, and for what.
 pub(crate) struct Waiting {

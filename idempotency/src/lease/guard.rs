@@ -3,7 +3,10 @@
 //! Invariant: a guard that is dropped unsettled gives the key back only if nothing can have happened. Otherwise it
 //! ends the lease, and the record is indeterminate: never a blind delete (I-5).
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -29,6 +32,18 @@ use crate::{
 /// # Errors
 /// If the store cannot answer. Do not run the work (I-9).
 pub async fn claim(
+    manager: &Arc<dyn IdempotencyManager>,
+    claim: &Claim,
+) -> Result<Answer<LeaseGuard>, StoreError> {
+    let mut answer = claim_unrenewed(manager, claim).await?;
+    if let Answer::Acquired(guard) = &mut answer {
+        guard.renew_in_background();
+    }
+    Ok(answer)
+}
+
+/// As [`claim`], for work that is polled by [`renewing`].
+pub(crate) async fn claim_unrenewed(
     manager: &Arc<dyn IdempotencyManager>,
     claim: &Claim,
 ) -> Result<Answer<LeaseGuard>, StoreError> {
@@ -80,7 +95,7 @@ fn guarded(
     match answer {
         Answer::Acquired(grant) => {
             let held = Held::new(Arc::clone(manager), claim, grant, asked_at);
-            Answer::Acquired(LeaseGuard::new(Lease(Arc::new(held))))
+            Answer::Acquired(LeaseGuard { lease: Lease(Arc::new(held)), renewal: None, settled: false })
         }
         Answer::Replay(recording) => Answer::Replay(recording),
         Answer::InFlight { retry_after } => Answer::InFlight { retry_after },
@@ -107,14 +122,21 @@ pub enum Settlement {
 #[derive(Debug)]
 pub struct LeaseGuard {
     lease: Lease,
-    renewal: AbortHandle,
+    /// Renews by itself. None where whoever polls the work renews.
+    renewal: Option<AbortHandle>,
     settled: bool,
 }
 
 impl LeaseGuard {
-    fn new(lease: Lease) -> Self {
-        let renewal = tokio::spawn(renew_while_held(Arc::clone(&lease.0))).abort_handle();
-        Self { lease, renewal, settled: false }
+    fn renew_in_background(&mut self) {
+        let renewal = tokio::spawn(renew_while_held(Arc::clone(&self.lease.0)));
+        self.renewal = Some(renewal.abort_handle());
+    }
+
+    fn stop_renewing(&self) {
+        if let Some(renewal) = &self.renewal {
+            renewal.abort();
+        }
     }
 
     /// The handle to pass to the work.
@@ -179,7 +201,7 @@ impl LeaseGuard {
     /// # Errors
     /// If the store cannot answer; the lease then ends by itself.
     pub async fn surrender(&mut self) -> Result<(), StoreError> {
-        self.renewal.abort();
+        self.stop_renewing();
         self.settled = true;
         surrender(&self.lease.0).await
     }
@@ -229,7 +251,7 @@ impl LeaseGuard {
     /// # Errors
     /// If the store cannot answer; the lease then ends by itself.
     pub async fn give_up(&mut self) -> Result<(), StoreError> {
-        self.renewal.abort();
+        self.stop_renewing();
         give_up(&self.lease.0).await?;
         self.settled = true;
         Ok(())
@@ -243,7 +265,7 @@ impl LeaseGuard {
 
     fn seal(&mut self) {
         self.settled = true;
-        self.renewal.abort();
+        self.stop_renewing();
         // A settled lease is never "lost": let those who wait for that wait for ever.
         self.lease.0.believe_until(Instant::now() + Duration::from_secs(86_400 * 365));
     }
@@ -251,7 +273,7 @@ impl LeaseGuard {
 
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
-        self.renewal.abort();
+        self.stop_renewing();
         if self.settled {
             return;
         }
@@ -281,6 +303,29 @@ async fn surrender(held: &Held) -> Result<(), StoreError> {
         warn!(record = ?held.holder.record, fence = held.grant.fence.0, "outcome unknown; it will not run again without proof");
     }
     observe::stored("renew", held.manager.renew(&held.holder, Duration::ZERO)).await.map(|_| ())
+}
+
+/// Polls `work`, and renews the lease meanwhile. It costs no task, and no timer either while the work does not wait; work
+/// that blocks its thread for most of a lease is not renewed, as if its process were paused.
+pub(crate) async fn renewing<F: Future>(lease: Lease, work: F) -> F::Output {
+    let mut work = pin!(work);
+    let mut renewal = pin!(renew_while_held(lease.0));
+    let (mut waits, mut renewed) = (false, true);
+    poll_fn(|cx| {
+        // First the lease, so that work which waits for the loss of it does not end before the loss is noted.
+        if waits && renewed {
+            renewed = renewal.as_mut().poll(cx).is_pending();
+        }
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(output);
+        }
+        if !waits {
+            waits = true;
+            renewed = renewal.as_mut().poll(cx).is_pending();
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Renews every third of the lease. Belief in the lease is measured from before a renewal was sent, so a slow store or

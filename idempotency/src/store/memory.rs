@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::{
 const SHARDS: usize = 64;
 /// What one record costs beside its recording, about.
 const ENTRY_BYTES: usize = 320;
+/// How many bytes a shard keeps to itself before it tells them.
+const LUMP: usize = 64 * 1024;
 const DEFAULT_CAPACITY: usize = 256 * 1024 * 1024;
 
 /// Records in the memory of this process, lost when it ends.
@@ -33,12 +35,27 @@ const DEFAULT_CAPACITY: usize = 256 * 1024 * 1024;
 /// let store = MemoryStore::new().capacity(64 * 1024 * 1024);
 /// ```
 pub struct MemoryStore {
-    shards: Vec<Mutex<HashMap<RecordId, Entry>>>,
+    shards: Vec<Mutex<Shard>>,
     started: Instant,
-    fence: AtomicU64,
-    bytes: AtomicUsize,
     capacity: usize,
+    bytes: Sum,
 }
+
+/// The records of one shard, and what only they need. Aligned so that two threads on two shards share no cache line.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard {
+    entries: HashMap<RecordId, Entry>,
+    fence: u64,
+    /// Bytes that the sum does not know yet, or has to give back.
+    untold: isize,
+}
+
+/// The bytes of all shards, about: each tells its own in lumps, because a sum that every call writes is one cache line
+/// that all processors fight for.
+#[derive(Default)]
+#[repr(align(128))]
+struct Sum(AtomicIsize);
 
 impl MemoryStore {
     /// An empty store that holds up to 256 MiB.
@@ -47,9 +64,8 @@ impl MemoryStore {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             started: Instant::now(),
-            fence: AtomicU64::new(0),
-            bytes: AtomicUsize::new(0),
             capacity: DEFAULT_CAPACITY,
+            bytes: Sum::default(),
         }
     }
 
@@ -64,31 +80,40 @@ impl MemoryStore {
         machine::micros(self.started.elapsed())
     }
 
-    fn shard(&self, record: RecordId) -> MutexGuard<'_, HashMap<RecordId, Entry>> {
-        let shard = &self.shards[usize::from(record.as_bytes()[0]) % SHARDS];
-        // The map is consistent between any two statements of this module, so a panic elsewhere cannot have torn it.
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, record: RecordId) -> MutexGuard<'_, Shard> {
+        locked(&self.shards[usize::from(record.as_bytes()[0]) % SHARDS])
+    }
+
+    /// Notes that `shard` has grown by `more` and shrunk by `less`.
+    fn resized(&self, shard: &mut Shard, more: usize, less: usize) {
+        shard.untold += more.cast_signed() - less.cast_signed();
+        // Together the shards keep back a sixteenth of the capacity at most.
+        if shard.untold.unsigned_abs() > (self.capacity / SHARDS / 16).min(LUMP) {
+            self.bytes.0.fetch_add(std::mem::take(&mut shard.untold), Ordering::Relaxed);
+        }
     }
 
     fn write(&self, holder: &Holder, write: &Write<'_>) -> Written {
         let (mut shard, now) = (self.shard(holder.record), self.now());
-        let mut entry = shard.get_mut(&holder.record);
+        let mut entry = shard.entries.get_mut(&holder.record);
         let written = write.apply(entry.as_deref_mut(), holder.token, now);
         if let (Written::Applied, Some(entry)) = (written, entry) {
-            self.bytes.fetch_add(recorded_bytes(entry), Ordering::Relaxed);
+            let more = recorded_bytes(entry);
+            self.resized(&mut shard, more, 0);
         }
         written
     }
 
     fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed).saturating_add(ENTRY_BYTES) <= self.capacity
+        let bytes = usize::try_from(self.bytes.0.load(Ordering::Relaxed)).unwrap_or(0);
+        bytes.saturating_add(ENTRY_BYTES) <= self.capacity
     }
 
     /// Makes room by forgetting what has expired, everywhere. Called only when the cap is reached.
     fn make_room(&self) -> Result<(), StoreError> {
         let now = self.now();
         for shard in &self.shards {
-            self.sweep(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), now, usize::MAX);
+            self.sweep(&mut locked(shard), now, usize::MAX);
         }
         if self.has_room() {
             return Ok(());
@@ -99,16 +124,17 @@ impl MemoryStore {
         ))
     }
 
-    fn sweep(&self, shard: &mut HashMap<RecordId, Entry>, now: u64, limit: usize) -> usize {
-        let mut removed = 0;
-        shard.retain(|_, entry| {
+    fn sweep(&self, shard: &mut Shard, now: u64, limit: usize) -> usize {
+        let (mut removed, mut bytes) = (0, 0);
+        shard.entries.retain(|_, entry| {
             let keep = removed == limit || !entry.is_purgeable(now);
             if !keep {
                 removed += 1;
-                self.bytes.fetch_sub(ENTRY_BYTES + recorded_bytes(entry), Ordering::Relaxed);
+                bytes += ENTRY_BYTES + recorded_bytes(entry);
             }
             keep
         });
+        self.resized(shard, 0, bytes);
         removed
     }
 }
@@ -117,29 +143,29 @@ impl MemoryStore {
 impl IdempotencyManager for MemoryStore {
     async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
         // What is known already takes no more room: a full store still replays, and tells duplicates to wait.
-        if !self.has_room() && !self.shard(claim.record).contains_key(&claim.record) {
+        if !self.has_room() && !self.shard(claim.record).entries.contains_key(&claim.record) {
             self.make_room()?;
         }
         let (mut shard, now) = (self.shard(claim.record), self.now());
-        let slot = shard.entry(claim.record);
+        // A record never leaves its shard, so its fences rise with the shard's.
+        shard.fence += 1;
+        let fence = shard.fence;
+        let slot = shard.entries.entry(claim.record);
         let found = match &slot {
             Slot::Occupied(entry) => Some(entry.get()),
             Slot::Vacant(_) => None,
         };
-        let fence = self.fence.fetch_add(1, Ordering::Relaxed) + 1;
         match machine::begin(found, claim, now, fence) {
             Begin::Answer(answer) => Ok(answer),
             Begin::Write(entry, grant) => {
-                match slot {
-                    Slot::Occupied(mut old) => {
-                        self.bytes.fetch_sub(recorded_bytes(old.get()), Ordering::Relaxed);
-                        old.insert(entry);
-                    }
+                let (more, less) = match slot {
+                    Slot::Occupied(mut old) => (0, recorded_bytes(&old.insert(entry))),
                     Slot::Vacant(slot) => {
-                        self.bytes.fetch_add(ENTRY_BYTES, Ordering::Relaxed);
                         slot.insert(entry);
+                        (ENTRY_BYTES, 0)
                     }
-                }
+                };
+                self.resized(&mut shard, more, less);
                 Ok(Answer::Acquired(grant))
             }
         }
@@ -147,7 +173,7 @@ impl IdempotencyManager for MemoryStore {
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
         let (mut shard, now) = (self.shard(holder.record), self.now());
-        Ok(machine::renew(shard.get_mut(&holder.record), holder.token, lease, now))
+        Ok(machine::renew(shard.entries.get_mut(&holder.record), holder.token, lease, now))
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
@@ -184,25 +210,26 @@ impl IdempotencyManager for MemoryStore {
         retention: Duration,
     ) -> Result<Written, StoreError> {
         let (mut shard, now) = (self.shard(record), self.now());
-        let mut entry = shard.get_mut(&record);
+        let mut entry = shard.entries.get_mut(&record);
         let written = machine::resolve(entry.as_deref_mut(), fence, resolution, retention, now);
         if let (Written::Applied, Some(entry)) = (written, entry) {
-            self.bytes.fetch_add(recorded_bytes(entry), Ordering::Relaxed);
+            let more = recorded_bytes(entry);
+            self.resized(&mut shard, more, 0);
         }
         Ok(written)
     }
 
     async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
         let (shard, now) = (self.shard(record), self.now());
-        Ok(shard.get(&record).filter(|entry| !entry.is_gone(now)).map(|entry| Snapshot::of(entry, now)))
+        let entry = shard.entries.get(&record).filter(|entry| !entry.is_gone(now));
+        Ok(entry.map(|entry| Snapshot::of(entry, now)))
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (now, mut removed) = (self.now(), 0);
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            removed += self.sweep(&mut shard, now, limit - removed);
+            removed += self.sweep(&mut locked(shard), now, limit - removed);
         }
         Ok(removed as u64)
     }
@@ -216,8 +243,13 @@ impl Default for MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("bytes", &self.bytes).field("capacity", &self.capacity).finish()
+        f.debug_struct("MemoryStore").field("bytes", &self.bytes.0).field("capacity", &self.capacity).finish()
     }
+}
+
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    // A shard is consistent between any two statements of this module, so a panic elsewhere cannot have torn it.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn recorded_bytes(entry: &Entry) -> usize {

@@ -47,7 +47,8 @@ mod search;
 /// Calls that were dropped, or failed with an unknown effect, may have been applied at any later time, or never; the
 /// check allows for both. Whether a lease or a retention was over is judged by tokio's clock, with some slack for that
 /// of the store; so on a paused clock it can only check a store that is on that clock too, as [`MemoryStore`] is.
-/// `begin_in` and its siblings speak to the database themselves and are not seen here.
+/// `begin_in` and its siblings speak to the database themselves: tell it of their transactions with
+/// [`begun_in`](Self::begun_in), [`completed_in`](Self::completed_in) and [`abandoned_in`](Self::abandoned_in).
 ///
 /// [`MemoryStore`]: crate::MemoryStore
 #[derive(Debug)]
@@ -78,6 +79,57 @@ impl HistoryStore {
         log.order += 1;
         let order = log.order;
         log.effects.push((record, order));
+    }
+
+    /// Runs `transaction`, which claims with `begin_in` and commits, and notes what it says. An error is noted as if the
+    /// commit may have happened, unless it proves otherwise.
+    ///
+    /// # Cancel safety
+    /// As that of the transaction; it is noted that it may have been committed.
+    ///
+    /// # Errors
+    /// Those of the transaction.
+    pub async fn begun_in(
+        &self,
+        claim: &Claim,
+        transaction: impl Future<Output = Result<Answer, StoreError>> + Send,
+    ) -> Result<Answer, StoreError> {
+        self.seen(claim.record, Op::Begin(*claim), transaction, Told::Answer).await
+    }
+
+    /// Runs `transaction`, which records with `complete_in` and commits, and notes whether it did. It takes no effect
+    /// by that: say [`effect`](Self::effect) when it has committed.
+    ///
+    /// # Cancel safety
+    /// As that of the transaction; it is noted that it may have been committed.
+    ///
+    /// # Errors
+    /// Those of the transaction.
+    pub async fn completed_in(
+        &self,
+        holder: &Holder,
+        recording: &Recording,
+        retention: Duration,
+        transaction: impl Future<Output = Result<(), StoreError>> + Send,
+    ) -> Result<(), StoreError> {
+        let op = Op::Complete(holder.token, recording.clone(), retention);
+        self.seen(holder.record, op, transaction, |()| Told::Written(Written::Applied)).await
+    }
+
+    /// Runs `transaction`, which gives the key back with `abandon_in` and commits, and notes whether it did.
+    ///
+    /// # Cancel safety
+    /// As that of the transaction; it is noted that it may have been committed.
+    ///
+    /// # Errors
+    /// Those of the transaction.
+    pub async fn abandoned_in(
+        &self,
+        holder: &Holder,
+        transaction: impl Future<Output = Result<(), StoreError>> + Send,
+    ) -> Result<(), StoreError> {
+        let op = Op::Abandon(holder.token);
+        self.seen(holder.record, op, transaction, |()| Told::Written(Written::Applied)).await
     }
 
     /// How many calls were seen.

@@ -1,0 +1,130 @@
+//! A process that is stopped for longer than its lease, and wakes up: it commits neither its answer nor its payment.
+//!
+//! The test binary starts itself as the process that is stopped.
+#![cfg(all(feature = "postgres", feature = "redis"))]
+#![cfg_attr(
+    all(feature = "postgres", feature = "redis"),
+    expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
+)]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use probity_idempotency::*;
+use sqlx::PgPool;
+use testkit::Program;
+
+const ORDERS: &str = "PROBITY_PAUSED_WORKER";
+/// Shorter than the process is stopped, because it is stopped until somebody else has taken over.
+const LEASE: Duration = Duration::from_millis(300);
+const TABLES: [&str; 2] =
+    ["CREATE TABLE payments (who TEXT NOT NULL)", "CREATE TABLE woken (yes BOOL NOT NULL)"];
+
+type Manager = Arc<dyn IdempotencyManager>;
+
+fn a_claim() -> Claim {
+    Claim {
+        record: RecordId::from_bytes([5; 32]),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
+        effects: Effects::Local,
+        terms: Terms { lease: LEASE, ..Terms::default() },
+    }
+}
+
+fn answer_of(who: &str) -> Recording {
+    Recording::new(201).body(who.to_owned())
+}
+
+async fn stores(database: &str, redis: &str, prefix: &str) -> (PgPool, Manager, Manager) {
+    let pool = PgPool::connect(database).await.unwrap();
+    let sql = Arc::new(PostgresStore::new(pool.clone()).await.unwrap());
+    (pool, sql, Arc::new(RedisStore::connect(redis).await.unwrap().prefix(prefix)))
+}
+
+async fn granted(manager: &Manager) -> LeaseGuard {
+    loop {
+        match claim(manager, &a_claim()).await.unwrap() {
+            Answer::Acquired(guard) => return guard,
+            Answer::InFlight { .. } => tokio::time::sleep(Duration::from_millis(10)).await,
+            other => panic!("a local key can only be running: {other:?}"),
+        }
+    }
+}
+
+/// Claims, pays in an open transaction, says so, and goes on when it is told to: by then it has been stopped.
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
+async fn pay_slowly(pool: &PgPool, sql: &Manager, redis: &Manager) {
+    let (in_sql, mut in_redis) = (granted(sql).await, granted(redis).await);
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO payments (who) VALUES ('zombie')").execute(&mut *tx).await.unwrap();
+    println!("paid, not committed");
+    while sqlx::query("SELECT yes FROM woken").fetch_optional(pool).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let refused = in_sql.lease().complete_in(&mut *tx, &answer_of("zombie")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LeaseLost);
+    tx.rollback().await.unwrap();
+    let recorded = in_redis.complete(&answer_of("zombie")).await.unwrap();
+    assert!(matches!(recorded, Written::LostTo(_)), "{recorded:?}");
+    println!("rolled back");
+}
+
+/// The process that is stopped, when it is told its work; on its own it has none.
+#[test]
+fn a_process_without_orders_does_nothing() {
+    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let [database, redis, prefix] = orders.split('|').collect::<Vec<_>>().try_into().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (pool, sql, redis) = stores(database, redis, prefix).await;
+        pay_slowly(&pool, &sql, &redis).await;
+    });
+}
+
+// proves: I-4
+// proves: I-1
+#[test]
+fn a_process_that_was_stopped_past_its_lease_commits_neither_its_answer_nor_its_payment() {
+    let (database, redis) = (testkit::Postgres::shared().database(), testkit::Redis::shared());
+    let prefix = redis.key_prefix();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (pool, in_sql, in_redis) = runtime.block_on(async {
+        let made = stores(database.url(), redis.url(), &prefix).await;
+        for table in TABLES {
+            sqlx::query(table).execute(&made.0).await.unwrap();
+        }
+        made
+    });
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "a_process_without_orders_does_nothing", "--nocapture", "--test-threads=1"]);
+    command.env(ORDERS, format!("{}|{}|{prefix}", database.url(), redis.url()));
+    let mut zombie = Program::spawn(command);
+    zombie.wait_for_line("paid, not committed");
+    zombie.pause();
+    runtime.block_on(async {
+        let (heir, mut other_heir) = (granted(&in_sql).await, granted(&in_redis).await);
+        assert_eq!((heir.lease().attempt(), other_heir.lease().attempt()), (2, 2));
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::query("INSERT INTO payments (who) VALUES ('heir')").execute(&mut *tx).await.unwrap();
+        heir.lease().complete_in(&mut *tx, &answer_of("heir")).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(other_heir.complete(&answer_of("heir")).await.unwrap(), Written::Applied);
+        sqlx::query("INSERT INTO woken (yes) VALUES (true)").execute(&pool).await.unwrap();
+        // Nobody asked this guard to do what the transaction has done.
+        let mut heir = heir;
+        assert_eq!(heir.complete(&answer_of("heir")).await.unwrap(), Written::AlreadyApplied);
+    });
+    zombie.resume();
+    zombie.wait_for_line("rolled back");
+    runtime.block_on(async {
+        let paid: Vec<String> =
+            sqlx::query_scalar("SELECT who FROM payments").fetch_all(&pool).await.unwrap();
+        assert_eq!(paid, ["heir"]);
+        for manager in [&in_sql, &in_redis] {
+            assert_eq!(manager.begin(&a_claim()).await.unwrap(), Answer::Replay(answer_of("heir")));
+        }
+        pool.close().await;
+    });
+}
