@@ -1,5 +1,7 @@
 //! Idempotency: the memory store and the layer by themselves, each other store against the raw commands that a first run
 //! and a replay cannot do without.
+//!
+//! `PROBITY_BENCH_ONLY=redis` (or `memory`, `layer`, `postgres`, `sqlite`) measures one part.
 
 mod calls;
 mod contest;
@@ -23,11 +25,23 @@ pub(crate) async fn measure(rounds: Rounds) {
         rounds.number,
         rounds.each.as_millis(),
     ));
-    memory::measure(rounds).await;
-    layer::measure(rounds).await;
-    redis::measure(rounds).await;
-    postgres::measure(rounds).await;
-    sqlite::measure(rounds).await;
+    let only = std::env::var("PROBITY_BENCH_ONLY").ok();
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wanted("memory") {
+        memory::measure(rounds).await;
+    }
+    if wanted("layer") {
+        layer::measure(rounds).await;
+    }
+    if wanted("redis") {
+        redis::measure(rounds).await;
+    }
+    if wanted("postgres") {
+        postgres::measure(rounds).await;
+    }
+    if wanted("sqlite") {
+        sqlite::measure(rounds).await;
+    }
 }
 
 /// What the first program that can be found says of its version.

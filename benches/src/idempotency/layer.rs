@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};
 use axum::routing::post;
 use probity_idempotency::{IdempotencyLayer, MemoryStore};
@@ -18,10 +18,14 @@ use super::calls::{BODY, Manager, first_run};
 use super::contest::{Contender, contest, median, table};
 use crate::closed_loop::{Rounds, say};
 
-const CONNECTIONS: usize = 64;
+/// The most callers; each has a connection of its own.
+const CONNECTIONS: usize = 256;
+/// How many race for one key.
+const RACERS: usize = 64;
 
+/// Both sides read the body: the layer has to.
 fn bare() -> Router {
-    Router::new().route("/payments", post(async || BODY))
+    Router::new().route("/payments", post(async |_body: Bytes| BODY))
 }
 
 fn guarded() -> Router {
@@ -81,46 +85,55 @@ async fn call(app: &Router, key: &str) {
 async fn over_http(rounds: Rounds) {
     let (bare, guarded) = (Connections::to(bare()).await, Connections::to(guarded()).await);
     table("Layer over memory, HTTP/1.1 on loopback, client in the same process");
-    let tasks = CONNECTIONS as u64;
     let asking = |name, connections: &Arc<Connections>, key: fn() -> String| {
         let connections = Arc::clone(connections);
         Contender::new(name, move |task, _| {
             let connections = Arc::clone(&connections);
-            async move { connections.ask(task, &key()).await }
+            async move { assert_eq!(connections.ask(task, &key()).await, 200) }
         })
     };
-    let contenders = [asking("bare handler", &bare, fresh), asking("layer", &guarded, fresh)];
-    contest("distinct keys", tasks, rounds, &contenders).await;
-    let one = || "one-key".to_owned();
-    let contenders = [asking("bare handler", &bare, one), asking("layer", &guarded, one)];
-    contest("replays of one key", tasks, rounds, &contenders).await;
-    race(rounds, &guarded).await;
+    let cases: [(_, fn() -> String); 2] =
+        [("distinct keys", fresh), ("replays of one key", || "one-key".to_owned())];
+    for (case, key) in cases {
+        for tasks in [1, 16, 64, 256] {
+            let contenders = [asking("bare handler", &bare, key), asking("layer", &guarded, key)];
+            contest(case, tasks, rounds, &contenders).await;
+        }
+    }
+    race(rounds, "the bare handler", &bare).await;
+    race(rounds, "the layer", &guarded).await;
 }
 
-/// All connections ask for one new key at once, again and again: how long until all are answered.
-async fn race(rounds: Rounds, guarded: &Arc<Connections>) {
-    let mut times = Vec::new();
+/// So many connections ask for one new key at once, again and again: how long until all are answered.
+async fn race(rounds: Rounds, who: &str, connections: &Arc<Connections>) {
+    let (mut times, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..rounds.number * 20 {
-        let (key, start) = (fresh(), Arc::new(Barrier::new(CONNECTIONS + 1)));
-        let callers: Vec<_> = (0..CONNECTIONS as u64)
+        let (key, start) = (fresh(), Arc::new(Barrier::new(RACERS + 1)));
+        let callers: Vec<_> = (0..RACERS as u64)
             .map(|task| {
-                let (guarded, key, start) = (Arc::clone(guarded), key.clone(), Arc::clone(&start));
+                let (connections, key, start) = (Arc::clone(connections), key.clone(), Arc::clone(&start));
                 tokio::spawn(async move {
                     start.wait().await;
-                    guarded.ask(task, &key).await;
+                    connections.ask(task, &key).await
                 })
             })
             .collect();
         start.wait().await;
         let began = Instant::now();
+        let mut conflicts = 0;
         for caller in callers {
-            drop(caller.await);
+            let status = caller.await.unwrap_or_default();
+            assert!([200, 409].contains(&status), "{status}");
+            conflicts += u32::from(status == 409);
         }
         times.push(began.elapsed().as_micros());
+        refused.push(conflicts);
     }
     say(format!(
-        "\n{CONNECTIONS} duplicates racing for one new key: all answered after {} µs (median)",
-        median(times)
+        "\n{RACERS} duplicates racing for one new key of {who}: all answered after {} µs (median), {} of them told to \
+         come back (median)",
+        median(times),
+        median(refused),
     ));
 }
 
@@ -144,7 +157,7 @@ impl Connections {
 
     /// Sends one request and reads its whole answer: no more HTTP than this bench needs.
     #[expect(clippy::expect_used, reason = "as above")]
-    async fn ask(&self, task: u64, key: &str) {
+    async fn ask(&self, task: u64, key: &str) -> u16 {
         let index = usize::try_from(task).unwrap_or_default() % self.0.len();
         let mut stream = self.0[index].lock().await;
         let request = format!(
@@ -157,6 +170,8 @@ impl Connections {
             let read = stream.read_buf(&mut answer).await.expect("receive");
             assert!(read > 0, "the server hung up");
         }
+        let status = answer.get(9..12).and_then(|status| std::str::from_utf8(status).ok());
+        status.and_then(|status| status.parse().ok()).expect("a status")
     }
 }
 

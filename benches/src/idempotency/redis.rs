@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use probity_idempotency::RedisStore;
+use redis::IntoConnectionInfo;
 use redis::aio::ConnectionManager;
+use redis::io::tcp::TcpSettings;
 
 use super::calls::{BODY, Manager, completed, first_run, fresh, replay};
 use super::contest::{Contender, contest, table};
@@ -17,7 +19,10 @@ pub(super) async fn measure(rounds: Rounds) {
     let server = testkit::Redis::start_with(&["--appendonly", "no"]);
     let store = RedisStore::connect(server.url()).await.expect("connect");
     let manager: Manager = Arc::new(store);
-    let client = redis::Client::open(server.url()).expect("a URL");
+    // As the store connects: nothing waits to be sent.
+    let info = server.url().into_connection_info().expect("a URL");
+    let client =
+        redis::Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).expect("a URL");
     let raw = ConnectionManager::new(client).await.expect("connect");
     table("Redis, one multiplexed connection, no append-only file");
     for tasks in [1, 16, 64, 256] {
@@ -35,7 +40,8 @@ pub(super) async fn measure(rounds: Rounds) {
     for tasks in [1, 16, 64, 256] {
         let ours = Arc::clone(&manager);
         let contenders = [
-            set_and_ttl(raw.clone()),
+            set_and_ttl(raw.clone(), false),
+            set_and_ttl(raw.clone(), true),
             Contender::new("begin of the store, a script", move |_, _| claim(&ours)),
         ];
         contest("claim alone", tasks, rounds, &contenders).await;
@@ -87,15 +93,20 @@ fn raw_replay(connection: ConnectionManager) -> Contender {
 
 /// The claim without a script: what is there, and how old it is, in one round trip.
 #[expect(clippy::expect_used, reason = "as above")]
-fn set_and_ttl(connection: ConnectionManager) -> Contender {
-    Contender::new("SET NX GET PX and PTTL, pipelined", move |_, _| {
+fn set_and_ttl(connection: ConnectionManager, atomic: bool) -> Contender {
+    let name = if atomic { "the same in MULTI and EXEC" } else { "SET NX GET PX and PTTL, pipelined" };
+    Contender::new(name, move |_, _| {
         let mut connection = connection.clone();
         async move {
             let claim = fresh();
             let key = claim.record.to_hex();
             // Token, fingerprint, effects and terms, about as long as packed.
             let record = [&claim.token.as_bytes()[..], claim.fingerprint.as_bytes(), &[0; 33]].concat();
-            let (found, _left): (Option<Vec<u8>>, i64) = redis::pipe()
+            let mut pair = redis::pipe();
+            if atomic {
+                pair.atomic();
+            }
+            let (found, _left): (Option<Vec<u8>>, i64) = pair
                 .cmd("SET")
                 .arg(&key)
                 .arg(record)
