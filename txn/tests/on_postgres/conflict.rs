@@ -50,6 +50,25 @@ async fn a_serialization_failure_is_tried_again_in_a_fresh_transaction() {
 }
 
 #[tokio::test]
+async fn each_attempt_starts_from_a_fresh_copy_of_what_the_closure_owns() {
+    // proves: T-4
+    let bank = Bank::open(1).await;
+    let calls = AtomicU32::new(0);
+    let (calls, mut seen) = (&calls, Vec::new());
+    let conflict = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$";
+    let seen = on(&bank.pool, "captures")
+        .run(async move |tx| {
+            seen.push(calls.fetch_add(1, Ordering::Relaxed));
+            if tx.attempt() < 3 {
+                sqlx::raw_sql(conflict).execute(&mut *tx).await?;
+            }
+            Ok::<_, sqlx::Error>(seen)
+        })
+        .await;
+    assert_eq!(seen.unwrap(), [2]);
+}
+
+#[tokio::test]
 async fn a_serialization_failure_raised_by_commit_is_tried_again() {
     // proves: T-4
     let bank = Bank::open(3).await;

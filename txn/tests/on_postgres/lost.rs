@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, Policy, create_token_table, on};
+use probity_txn::{Effect, Error, Policy, Reason, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -217,4 +217,16 @@ async fn a_new_connection_that_ends_before_it_begins_is_replaced() {
     };
     let one: Result<i32, Error<sqlx::Error>> = on(&pool, "one").run(one).await;
     assert_eq!(one.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_commit_that_would_be_answered_by_a_rollback_is_not_ok() {
+    // proves: T-2
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    proxy.cut_next(Cut::AbortedBefore);
+    let outcome = on(&pool, "count").run(async |tx| count(tx).await).await;
+    assert!(matches!(outcome, Err(Error::RolledBack(Reason::CommitRefused(_)))), "{outcome:?}");
+    assert_eq!(counted(&pool).await, 0);
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Where the connection breaks at the next COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) enum Cut {
     BeforeTheServer,
     /// The server does it, and the answer is lost.
     BeforeTheAnswer,
+    /// It does not break: a statement that the client never hears of aborts the transaction first.
+    AbortedBefore,
 }
 
 /// What to do at the next COMMIT.
@@ -53,6 +55,9 @@ pub(super) struct Proxy {
 /// Our COMMIT, and the server's answer to it, as they travel.
 const COMMIT: &[u8] = b"; COMMIT\0";
 const ANSWER: &[u8] = b"COMMIT\0Z";
+/// A statement that fails, and the end of the server's answer to it.
+const FAILING: &[u8] = b"Q\0\0\0\x0fSELECT 1/0\0";
+const FAILED: &[u8] = b"Z\0\0\0\x05E";
 
 impl Proxy {
     /// A wire to the server at `address`, which may come and go.
@@ -109,14 +114,22 @@ impl Proxy {
     }
 }
 
+/// An answer that the client must not see.
+#[derive(Default)]
+struct Hidden {
+    expected: AtomicBool,
+    arrived: Notify,
+}
+
 async fn carry(client: TcpStream, server: TcpStream, wire: Wire) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (lose_answer, answer_lost) = oneshot::channel();
     // The greeting counts as an answer, so that the first message of the client counts.
     let answered = AtomicBool::new(true);
-    let up = up(from_client, to_server, &wire, &answered, lose_answer);
-    let down = down(from_server, to_client, &answered, answer_lost);
+    let hidden = Hidden::default();
+    let up = up(from_client, to_server, &wire, &answered, &hidden, lose_answer);
+    let down = down(from_server, to_client, &answered, &hidden, answer_lost);
     // Either end closes both.
     tokio::select! {
         () = up => {}
@@ -129,6 +142,7 @@ async fn up(
     mut server: OwnedWriteHalf,
     wire: &Wire,
     answered: &AtomicBool,
+    hidden: &Hidden,
     lose_answer: oneshot::Sender<Plan>,
 ) {
     let mut lose_answer = Some(lose_answer);
@@ -145,6 +159,13 @@ async fn up(
                 Cut::BeforeTheAnswer => {
                     let _ = lose_answer.take().unwrap().send(plan);
                 }
+                Cut::AbortedBefore => {
+                    hidden.expected.store(true, Ordering::SeqCst);
+                    if server.write_all(FAILING).await.is_err() {
+                        return;
+                    }
+                    hidden.arrived.notified().await;
+                }
             }
         }
         if server.write_all(&buffer[..count]).await.is_err() {
@@ -157,10 +178,18 @@ async fn down(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
     answered: &AtomicBool,
+    hidden: &Hidden,
     mut answer_lost: oneshot::Receiver<Plan>,
 ) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(count @ 1..) = server.read(&mut buffer).await {
+        if hidden.expected.load(Ordering::SeqCst) {
+            if contains(&buffer[..count], FAILED) {
+                hidden.expected.store(false, Ordering::SeqCst);
+                hidden.arrived.notify_one();
+            }
+            continue;
+        }
         if contains(&buffer[..count], ANSWER)
             && let Ok(plan) = answer_lost.try_recv()
         {
