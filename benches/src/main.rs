@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use closed_loop::Rounds;
 
-const USAGE: &str = "usage: benches [all|txn|idempotency|saga] [--quick]";
+const USAGE: &str = "usage: benches [all|txn [one-update|sqlite|hot-rows]|idempotency|saga] [--quick]";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -33,11 +33,14 @@ async fn main() -> ExitCode {
     let chosen: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|argument| *argument != "--quick").collect();
     match chosen.as_slice() {
-        ["txn"] => txn::measure(rounds).await,
+        ["txn"] => txn::measure(txn::Part::ALL, rounds).await,
+        ["txn", "one-update"] => txn::measure(&[txn::Part::OneUpdate], rounds).await,
+        ["txn", "sqlite"] => txn::measure(&[txn::Part::Sqlite], rounds).await,
+        ["txn", "hot-rows"] => txn::measure(&[txn::Part::HotRows], rounds).await,
         ["idempotency"] => idempotency::measure(rounds).await,
         ["saga"] => saga::measure(rounds).await,
         [] | ["all"] => {
-            txn::measure(rounds).await;
+            txn::measure(txn::Part::ALL, rounds).await;
             idempotency::measure(rounds).await;
             saga::measure(rounds).await;
         }

@@ -17,15 +17,34 @@ mod one_update;
 /// Connections of every pool here, as in many services.
 const CONNECTIONS: u32 = 32;
 
-pub(crate) async fn measure(rounds: Rounds) {
+/// What to measure of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    OneUpdate,
+    Sqlite,
+    HotRows,
+}
+
+impl Part {
+    pub(crate) const ALL: &[Self] = &[Self::OneUpdate, Self::Sqlite, Self::HotRows];
+}
+
+pub(crate) async fn measure(parts: &[Part], rounds: Rounds) {
     let rounds = Rounds { number: rounds.number, each: rounds.each / 2 };
     let database = testkit::Postgres::shared().database();
     let pool = connect(database.url()).await;
     environment(&pool, rounds).await;
-    one_update::on_postgres(&pool, rounds).await;
-    one_update::on_sqlite(rounds).await;
-    // Deadlocks cost a second each: a round must be longer than that to show more than one.
-    hot_rows::measure(database.url(), Rounds { number: rounds.number.min(3), each: rounds.each * 3 }).await;
+    if parts.contains(&Part::OneUpdate) {
+        one_update::on_postgres(&pool, rounds).await;
+    }
+    if parts.contains(&Part::Sqlite) {
+        one_update::on_sqlite(rounds).await;
+    }
+    if parts.contains(&Part::HotRows) {
+        // Deadlocks cost a second each: a round must be longer than that to show more than one.
+        let rounds = Rounds { number: rounds.number.min(3), each: rounds.each * 3 };
+        hot_rows::measure(database.url(), rounds).await;
+    }
     pool.close().await;
 }
 

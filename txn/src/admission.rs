@@ -14,6 +14,21 @@ type Rooms = HashMap<(&'static str, usize), Arc<Semaphore>>;
 
 static ROOMS: LazyLock<Mutex<Rooms>> = LazyLock::new(Mutex::default);
 
+/// A place among the runs of a label. The end of an attempt has a share in it: a COMMIT under way counts, also
+/// when nobody waits for it any more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place(Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>);
+
+impl Place {
+    /// Lets the next run in, for all who share the place. What follows a commit holds nothing that the next
+    /// run could wait for.
+    pub(crate) fn leave(&self) {
+        if let Some(permit) = &self.0 {
+            drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
 /// The deadline passed before there was a place.
 #[derive(Debug)]
 pub(crate) struct Full;
@@ -23,8 +38,8 @@ pub(crate) async fn enter(
     label: &'static str,
     limit: Option<usize>,
     deadline: Instant,
-) -> Result<Option<OwnedSemaphorePermit>, Full> {
-    let Some(limit) = limit else { return Ok(None) };
+) -> Result<Place, Full> {
+    let Some(limit) = limit else { return Ok(Place::default()) };
     let limit = limit.min(Semaphore::MAX_PERMITS);
     let room = {
         // The map is whole even if a thread panicked beside it.
@@ -32,7 +47,7 @@ pub(crate) async fn enter(
         Arc::clone(rooms.entry((label, limit)).or_insert_with(|| Arc::new(Semaphore::new(limit))))
     };
     match timeout_at(deadline, room.acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(Some(permit)),
+        Ok(Ok(permit)) => Ok(Place(Some(Arc::new(Mutex::new(Some(permit)))))),
         Ok(Err(_)) | Err(_) => Err(Full),
     }
 }

@@ -1,14 +1,17 @@
 //! One attempt: BEGIN, the token if there is one, the closure, and the end.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use sqlx::Pool;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
+use crate::admission::Place;
 use crate::backend::{Backend, Claim, Mark};
 use crate::callback::TxFnOnce;
 use crate::classify::{Class, Failure};
 use crate::conclude::{Conclusion, Ending, conclude};
+use crate::deadline::{Late, before};
 use crate::error::{Error, Misuse, Reason};
 use crate::hooks::Hooks;
 use crate::known::Known;
@@ -26,6 +29,7 @@ pub(crate) struct Job<'p, DB: Backend, T> {
     pub(crate) pool: &'p Pool<DB>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) token: Option<Token<T>>,
+    pub(crate) place: Place,
 }
 
 /// A COMMIT without an answer, to be settled by the token in the next attempt.
@@ -63,13 +67,15 @@ where
 {
     let settings = &job.settings;
     known.granted = job.token.is_none();
-    let (mut session, mark) = match timeout_at(limit, open(job)).await {
+    let mut clock = pin!(sleep_until(limit));
+    let (mut session, mark) = match before(clock.as_mut(), pin!(open(job))).await {
         Ok(Ok(open)) => open,
         Ok(Err(failed)) => return failed,
-        Err(_elapsed) => return Attempt::Late,
+        Err(Late) => return Attempt::Late,
     };
     if let Some(token) = &job.token {
-        match timeout_at(limit, claim(&mut session, settings.label, token)).await {
+        let claimed = before(clock.as_mut(), pin!(claim(&mut session, settings.label, token))).await;
+        match claimed {
             Ok(Ok(None)) => {
                 // The token was free, so no earlier attempt was or will be committed.
                 known.question = None;
@@ -77,16 +83,20 @@ where
             }
             Ok(Ok(Some(stored))) => {
                 session.rollback().await;
+                job.place.leave();
                 if let Some(question) = known.question.take() {
                     Shield::new(question.hooks.run(settings.label)).await;
                 }
                 return stored.map_or_else(Attempt::Failed, Attempt::Done);
             }
             Ok(Err(failed)) => {
-                session.rollback().await;
+                match &failed {
+                    Attempt::Again(failure) => abandon(session, failure).await,
+                    _ => session.rollback().await,
+                }
                 return failed;
             }
-            Err(_elapsed) => {
+            Err(Late) => {
                 session.rollback().await;
                 return Attempt::Late;
             }
@@ -95,7 +105,7 @@ where
     let mut open = Open::new(session, Arc::clone(settings), number);
     let result = {
         let mut tx = Tx::new(&mut open);
-        timeout_at(limit, nesting::inside(settings.label, body(&mut tx))).await
+        before(clock, pin!(nesting::inside(settings.label, body(&mut tx)))).await
     };
     let Ok(result) = result else {
         open.session.rollback().await;
@@ -149,6 +159,7 @@ where
         label: job.settings.label,
         read_only: job.settings.read_only,
         wait: policy.commit_timeout,
+        place: job.place.clone(),
     };
     match Shield::new(conclude(ending)).await {
         Conclusion::Committed => Attempt::Done(value),
@@ -160,28 +171,42 @@ where
     }
 }
 
+/// A session in a transaction, and what it can be looked up by.
+type Opened<DB> = (Session<DB>, Option<Mark>);
+
 /// A connection with an open transaction.
-async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
-    let settings = &job.settings;
-    let connection = job.pool.acquire().await.map_err(|error| {
-        // Nothing was asked of the server yet. One that is just starting, or behind a proxy, may close a new connection.
-        let failure = Failure::read(&error, DB::classify);
-        if settings.policy.retries(failure.class()) {
-            Attempt::Again(failure)
-        } else {
-            Attempt::Failed(Error::Pool(error))
-        }
-    })?;
-    let mut session = Session::new(connection);
-    // A token settles the question better than the server's memory of transaction ids.
-    let marked = settings.policy.look_up_lost_commits && !settings.read_only && job.token.is_none();
-    match session.begin(settings, marked).await {
-        Ok(mark) => Ok((session, mark)),
-        Err(error) => {
+async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<Opened<DB>, Attempt<T, E>> {
+    let policy = &job.settings.policy;
+    // A pool that does not test its connections may have kept as many dead ones as it has places: BEGIN is the
+    // test, and nothing was tried on them that would count.
+    let pool = job.pool.options();
+    let mut untested = if pool.get_test_before_acquire() { 0 } else { pool.get_max_connections() };
+    loop {
+        let connection = job.pool.acquire().await.map_err(|error| {
+            // Nothing was asked of the server yet. One that is just starting, or behind a proxy, may close a
+            // new connection.
             let failure = Failure::read(&error, DB::classify);
-            let again = settings.policy.retries(failure.class());
-            abandon(session, &failure).await;
-            Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) })
+            if policy.retries(failure.class()) {
+                Attempt::Again(failure)
+            } else {
+                Attempt::Failed(Error::Pool(error))
+            }
+        })?;
+        let mut session = Session::new(connection);
+        // A token settles the question better than the server's memory of transaction ids.
+        let marked = policy.look_up_lost_commits && !job.settings.read_only && job.token.is_none();
+        let error = match session.begin(&job.settings, marked).await {
+            Ok(mark) => return Ok((session, mark)),
+            Err(error) => error,
+        };
+        let failure = Failure::read(&error, DB::classify);
+        abandon(session, &failure).await;
+        if failure.class() == Class::ConnectionLost && untested > 0 {
+            untested -= 1;
+        } else if policy.retries(failure.class()) {
+            return Err(Attempt::Again(failure));
+        } else {
+            return Err(Attempt::Failed(Error::Pool(error)));
         }
     }
 }
@@ -209,9 +234,13 @@ async fn claim<DB: Backend, T, E>(
         }
         Err(error) => {
             let failure = Failure::read(&error, DB::classify);
-            // A run with this token has not ended yet, or its server side has not: wait on.
-            let held = matches!(failure.class(), Class::LockTimeout | Class::Timeout);
-            let again = held || crate::Policy::payments().retries(failure.class());
+            let again = match failure.class() {
+                // A run with this token has not ended yet, or its server side has not: wait on.
+                Class::LockTimeout | Class::Timeout => true,
+                // The statement is ours, and was changed under us by a migration of our table.
+                Class::StalePlan => true,
+                class => crate::Policy::payments().retries(class),
+            };
             Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) })
         }
     }

@@ -77,8 +77,8 @@ pub trait Driver: sqlx::Database {
     /// Deletes the tokens behind `$1` up to `$2` whose run began more than `$3` milliseconds ago, by
     /// the database's clock.
     const PURGE: &'static str;
-    /// Brings the session to a state without a transaction, from any state.
-    const ROLLBACK: &'static str;
+    /// How many parameters a statement can have.
+    const PARAMETERS_MAX: usize;
 
     /// Runs one statement on the connection.
     fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut Self::Connection, query: E) -> BoxStream<'e, Step<Self>>
@@ -113,8 +113,16 @@ pub trait Driver: sqlx::Database {
     fn locks_rows() -> bool;
 
     /// Ends the transaction durably, and fails when the transaction was already aborted: a bare
-    /// COMMIT would be answered by a silent ROLLBACK there.
-    fn commit_text(read_only: bool) -> &'static str;
+    /// COMMIT would be answered by a silent ROLLBACK there. `narrowed` undoes what [`narrows`](Driver::narrows)
+    /// announced.
+    fn commit_text(narrowed: bool) -> &'static str;
+
+    /// Brings the session to a state without a transaction, from any state.
+    fn rollback_text(narrowed: bool) -> &'static str;
+
+    /// Whether BEGIN of a read-only run will change more than the transaction: the session, which then has to be
+    /// changed back. One that its owner made read-only stays as it is.
+    fn narrows(connection: &mut Self::Connection) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
 
     /// Opens the transaction in one round trip, with its isolation and timeouts; `marked` asks for
     /// what a lost COMMIT can be looked up by.
@@ -124,8 +132,11 @@ pub trait Driver: sqlx::Database {
         marked: bool,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>>;
 
-    /// Whether the error says that a table or a column is not there.
+    /// Whether the error says that a table or a column is not there, or that its name needs quotes.
     fn names_nothing(error: &dyn DatabaseError) -> bool;
+
+    /// Whether the error says that a key cannot be compared with the column.
+    fn compares_nothing(error: &dyn DatabaseError) -> bool;
 
     /// Whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
     /// committed.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
+use crate::admission::Place;
 use crate::backend::{Backend, Fate, Mark};
 use crate::classify::Failure;
 use crate::deadline;
@@ -23,6 +24,7 @@ pub(crate) struct Ending<DB: Backend> {
     pub(crate) label: &'static str,
     pub(crate) read_only: bool,
     pub(crate) wait: Duration,
+    pub(crate) place: Place,
 }
 
 /// How the attempt ended.
@@ -39,9 +41,10 @@ pub(crate) enum Conclusion {
 }
 
 pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
-    let Ending { session, hooks, mark, pool, label, read_only, wait } = ending;
-    let cause = match session.commit(read_only, wait).await {
+    let Ending { session, hooks, mark, pool, label, read_only, wait, place } = ending;
+    let cause = match session.commit(wait).await {
         Commit::Done => {
+            place.leave();
             hooks.run(label).await;
             return Conclusion::Committed;
         }
@@ -57,6 +60,7 @@ pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
     };
     match fate {
         Fate::Committed => {
+            place.leave();
             hooks.run(label).await;
             Conclusion::Committed
         }

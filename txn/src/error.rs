@@ -1,5 +1,7 @@
 //! How a run fails, and what each failure says about the money.
 
+use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use crate::classify::Failure;
@@ -238,8 +240,13 @@ impl<E> Error<E> {
 
     /// Converts the closure's own error and keeps everything else.
     pub fn map_app<F>(self, convert: impl FnOnce(E) -> F) -> Error<F> {
-        match self {
-            Self::App(error) => Error::App(convert(error)),
+        self.without_app().unwrap_or_else(|error| Error::App(convert(error)))
+    }
+
+    /// Everything but the closure's own error fits every closure.
+    fn without_app<F>(self) -> Result<Error<F>, E> {
+        Ok(match self {
+            Self::App(error) => return Err(error),
             Self::RolledBack(reason) => Error::RolledBack(reason),
             Self::Conflict { attempts, last } => Error::Conflict { attempts, last },
             Self::Deadline { attempts, deadline, last } => Error::Deadline { attempts, deadline, last },
@@ -248,6 +255,22 @@ impl<E> Error<E> {
             Self::Pool(error) => Error::Pool(error),
             Self::ResultUnreadable(error) => Error::ResultUnreadable(error),
             Self::Misuse(misuse) => Error::Misuse(misuse),
+        })
+    }
+}
+
+/// What `?` turns every error into.
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// For closures whose errors are boxed.
+impl Error<BoxError> {
+    /// The closure's own error as it was, and everything else boxed: what `?` needs in a function that returns
+    /// boxed errors too. [`effect`](Error::effect) is still there, behind `downcast_ref::<Error<Infallible>>()`.
+    #[must_use]
+    pub fn into_boxed(self) -> BoxError {
+        match self.without_app::<Infallible>() {
+            Ok(rest) => Box::new(rest),
+            Err(error) => error,
         }
     }
 }

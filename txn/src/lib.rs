@@ -21,6 +21,7 @@ pub mod guide;
 mod hooks;
 mod known;
 mod lock;
+mod lossless;
 mod nesting;
 mod once;
 mod open;

@@ -35,7 +35,7 @@ use crate::settings::{Isolation, Settings};
 pub trait Lockable: 'static {
     /// The type of the key.
     type Key: Clone + Ord + Send + Sync + 'static;
-    /// The table, with its schema if needed.
+    /// The table, with its schema if needed. Names that need double quotes have them (`"\"Order\""`).
     const TABLE: &'static str;
     /// The column that identifies a row; it should be unique.
     const KEY: &'static str = "id";

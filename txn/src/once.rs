@@ -31,7 +31,8 @@ impl<'p, DB: Backend> Once<'p, DB> {
     /// waits until the server has done with the lost transaction, and then either meets the token
     /// (it was committed: its result is returned) or takes it (it never was: the closure runs).
     ///
-    /// A result that is an error of the closure is not stored: nothing was committed.
+    /// A result that is an error of the closure is not stored: nothing was committed. A result that would not
+    /// come back from JSON as it is (`Some(None)`, a number that is not finite) is refused, and rolled back.
     ///
     /// # Cancel safety
     ///

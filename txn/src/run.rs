@@ -48,12 +48,12 @@ where
     let outcome = async {
         check::<DB, T>(&settings, token.as_ref()).map_err(Error::Misuse)?;
         let deadline = deadline::after(started, settings.policy.deadline);
-        let Ok(_place) = admission::enter(label, settings.in_flight_max, deadline).await else {
+        let Ok(place) = admission::enter(label, settings.in_flight_max, deadline).await else {
             let known = Known::before(token.as_ref());
             let late = Error::Deadline { attempts: 0, deadline: settings.policy.deadline, last: None };
             return Err(known.report::<DB, E>(late, 0));
         };
-        let job = Job { pool, settings: Arc::new(settings), token };
+        let job = Job { pool, settings: Arc::new(settings), token, place };
         attempts(job, deadline, body).await
     }
     .instrument(span)
@@ -86,6 +86,7 @@ where
     let policy = &job.settings.policy;
     let mut known = Known::before(job.token.as_ref());
     let mut limit = deadline;
+    let mut asking = false;
     let mut attempts = 0;
     let mut last: Option<Failure> = None;
     loop {
@@ -95,8 +96,12 @@ where
         let failure = match attempt(&job, body.clone(), attempts, limit, &mut known).await {
             Attempt::Done(value) => return Ok(value),
             Attempt::Lost(open) => {
-                // Finding out may take as long as the answer could have taken.
-                limit = limit.max(deadline::after(Instant::now(), policy.commit_timeout));
+                // Finding out may take as long as the answer could have taken; but if each COMMIT gets lost,
+                // that is all the time there is.
+                if !asking {
+                    limit = limit.max(deadline::after(Instant::now(), policy.commit_timeout));
+                    asking = true;
+                }
                 let cause = open.cause.clone();
                 known.question = Some(open);
                 Some(cause)

@@ -22,6 +22,8 @@ const CLEANUP: Duration = Duration::from_secs(5);
 pub(crate) struct Session<DB: Backend> {
     connection: Option<PoolConnection<DB>>,
     runtime: Handle,
+    /// Whether the session was made read-only for this run, and has to be made writable at its end.
+    narrowed: bool,
 }
 
 /// How the database answered COMMIT.
@@ -38,7 +40,7 @@ pub(crate) enum Commit {
 impl<DB: Backend> Session<DB> {
     /// Takes charge of the connection. From here on a drop cleans up.
     pub(crate) fn new(connection: PoolConnection<DB>) -> Self {
-        Self { connection: Some(connection), runtime: Handle::current() }
+        Self { connection: Some(connection), runtime: Handle::current(), narrowed: false }
     }
 
     /// Opens the transaction.
@@ -47,6 +49,9 @@ impl<DB: Backend> Session<DB> {
         settings: &Settings,
         marked: bool,
     ) -> Result<Option<Mark>, sqlx::Error> {
+        if settings.read_only {
+            self.narrowed = DB::narrows(self.connection()).await?;
+        }
         DB::begin(self.connection(), settings, marked).await
     }
 
@@ -60,8 +65,8 @@ impl<DB: Backend> Session<DB> {
     }
 
     /// Sends COMMIT and waits for the answer.
-    pub(crate) async fn commit(mut self, read_only: bool, wait: Duration) -> Commit {
-        let text = DB::commit_text(read_only);
+    pub(crate) async fn commit(mut self, wait: Duration) -> Commit {
+        let text = DB::commit_text(self.narrowed);
         let answer = tokio::time::timeout(wait, execute::<DB>(self.connection(), text)).await;
         match answer {
             Ok(Ok(())) => {
@@ -100,7 +105,8 @@ impl<DB: Backend> Session<DB> {
 
     /// Rolls back; closes the connection when that fails.
     pub(crate) async fn rollback(mut self) {
-        let answer = tokio::time::timeout(CLEANUP, execute::<DB>(self.connection(), DB::ROLLBACK)).await;
+        let text = DB::rollback_text(self.narrowed);
+        let answer = tokio::time::timeout(CLEANUP, execute::<DB>(self.connection(), text)).await;
         if matches!(answer, Ok(Ok(()))) {
             self.connection = None;
         } else {
@@ -121,7 +127,8 @@ impl<DB: Backend> Drop for Session<DB> {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let cleanup = Self { connection: Some(connection), runtime: self.runtime.clone() };
+        let (runtime, narrowed) = (self.runtime.clone(), self.narrowed);
+        let cleanup = Self { connection: Some(connection), runtime, narrowed };
         // The guard that stops the recursion when the runtime drops the task without running it.
         let mut cleanup = Cleanup(Some(cleanup));
         self.runtime.spawn(async move {

@@ -1,7 +1,9 @@
 //! A statement on its way through the handle: inspected, otherwise unchanged.
 
 use sqlx::error::BoxDynError;
-use sqlx::{Database, Execute, SqlStr};
+use sqlx::{Arguments as _, Database, Execute, SqlStr};
+
+use crate::backend::Driver;
 
 use control::{Control, read};
 use scan::Dialect;
@@ -35,8 +37,24 @@ impl<DB: Database> Inspected<DB> {
 
     /// Takes the statement apart; refuses text that would end or nest the transaction behind the
     /// runner's back, and several statements where not all may run.
-    pub(crate) fn new<'q, E: Execute<'q, DB>>(mut query: E, takes: Takes) -> Result<Self, sqlx::Error> {
+    pub(crate) fn new<'q, E>(mut query: E, takes: Takes) -> Result<Self, sqlx::Error>
+    where
+        E: Execute<'q, DB>,
+        DB: Driver,
+    {
         let arguments = query.take_arguments();
+        if let Ok(Some(arguments)) = &arguments
+            && arguments.len() > DB::PARAMETERS_MAX
+        {
+            // The driver would call it a broken protocol, and that a lost connection.
+            let message = format!(
+                "{} parameters, and {} takes {} at most: send them in batches, or as one array",
+                arguments.len(),
+                DB::NAME,
+                DB::PARAMETERS_MAX
+            );
+            return Err(sqlx::Error::InvalidArgument(message));
+        }
         let persistent = query.persistent();
         let statement = query.statement().cloned();
         let sql = query.sql();

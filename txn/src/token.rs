@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::ser::Error as _;
 
 use crate::error::Misuse;
+use crate::lossless;
 
 /// Longer tokens are refused: an index entry has to hold them.
 const LENGTH_MAX: usize = 200;
@@ -17,7 +19,11 @@ pub(crate) struct Token<T> {
 
 impl<T: Serialize + DeserializeOwned> Token<T> {
     pub(crate) fn new(text: String) -> Self {
-        Self { text, encode: |value| serde_json::to_string(value), decode: |text| serde_json::from_str(text) }
+        let encode = |value: &T| {
+            lossless::check(value).map_err(serde_json::Error::custom)?;
+            serde_json::to_string(value)
+        };
+        Self { text, encode, decode: |text| serde_json::from_str(text) }
     }
 }
 

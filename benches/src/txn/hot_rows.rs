@@ -11,6 +11,7 @@ use sqlx::{Connection as _, PgConnection, Postgres};
 
 use super::connect;
 use super::contest::{Contest, head};
+use super::one_update::{GUARDED_BEGIN, GUARDED_COMMIT};
 use crate::closed_loop::{Rounds, say};
 
 const TASKS: u64 = 64;
@@ -19,6 +20,7 @@ const EACH: i64 = 1_000_000;
 const MOVE: &str = "UPDATE hot SET balance = balance + $1 WHERE id = $2";
 
 const BY_HAND: &str = "READ COMMITTED, by hand, ordered FOR UPDATE";
+const SAME: &str = "READ COMMITTED, by hand, the statements of `lock_many`";
 const LOCK_MANY: &str = "READ COMMITTED, `lock_many`";
 const LOCK_MANY_8: &str = "READ COMMITTED, `lock_many`, `max_in_flight(8)`";
 const NAIVE: &str = "SERIALIZABLE, unordered, retried at once";
@@ -26,9 +28,12 @@ const SSI: &str = "SERIALIZABLE, `lock_many`";
 const SSI_8: &str = "SERIALIZABLE, `lock_many`, `max_in_flight(8)`";
 const ONE: &str = "one statement";
 /// Hand-written order is the bar at READ COMMITTED, the naive loop at SERIALIZABLE.
-const LINES: [(&str, &str); 7] = [
+const LINES: [(&str, &str); 10] = [
     (BY_HAND, BY_HAND),
+    (SAME, BY_HAND),
+    (LOCK_MANY, SAME),
     (LOCK_MANY, BY_HAND),
+    (LOCK_MANY_8, SAME),
     (LOCK_MANY_8, BY_HAND),
     (NAIVE, NAIVE),
     (SSI, NAIVE),
@@ -87,6 +92,17 @@ async fn by_hand(pool: &PgPool, from: i64, to: i64) -> Result<(), sqlx::Error> {
     tx.commit().await
 }
 
+/// By hand, letter by letter what a run with `lock_many` sends.
+async fn same(pool: &PgPool, from: i64, to: i64) -> Result<(), sqlx::Error> {
+    let mut session = pool.acquire().await?;
+    sqlx::raw_sql(GUARDED_BEGIN).execute(&mut *session).await?;
+    let lock = "SELECT this.id FROM hot AS this WHERE this.id IN ($1, $2) ORDER BY this.id FOR NO KEY UPDATE";
+    sqlx::query(lock).bind(from.min(to)).bind(from.max(to)).fetch_all(&mut *session).await?;
+    shift(&mut session, from, to).await?;
+    sqlx::raw_sql(GUARDED_COMMIT).execute(&mut *session).await?;
+    Ok(())
+}
+
 /// The same by a run.
 async fn ordered(txn: Txn<'_, Postgres>, from: i64, to: i64) -> bool {
     let patient = Policy { attempts: u32::MAX, ..Policy::payments() };
@@ -138,6 +154,7 @@ pub(super) async fn measure(url: &str, rounds: Rounds) {
     head("Hot rows: 64 tasks, transfers between 10 accounts, PostgreSQL");
     Contest::of(TASKS)
         .side(BY_HAND, moving!(|pool, from, to| by_hand(&pool, from, to).await.is_ok()))
+        .side(SAME, moving!(|pool, from, to| same(&pool, from, to).await.is_ok()))
         .side(LOCK_MANY, moving!(|pool, from, to| ordered(on(&pool, "rc"), from, to).await))
         .side(
             LOCK_MANY_8,

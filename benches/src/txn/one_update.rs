@@ -2,17 +2,19 @@
 //!
 //! | side | what it sends |
 //! |---|---|
-//! | raw | BEGIN, UPDATE, COMMIT through sqlx alone: the baseline |
-//! | raw, guarded | the same with the timeouts, the transaction id and the check before COMMIT that a run sends |
+//! | raw | BEGIN, UPDATE, COMMIT through sqlx alone |
+//! | raw, same statements | by hand, letter by letter what a run sends: isolation, timeouts, transaction id, check before COMMIT |
 //! | run | the default policy |
-//! | run, unguarded | a policy without timeouts and without the look-up of lost COMMITs |
-//! | raw, token | raw with a row inserted first and updated last, as a token is |
+//! | run, no look-up | without asking for the transaction id, as with a token |
+//! | run, unguarded | without that and without the timeouts |
+//! | run, untested pool | the default policy on a pool without `test_before_acquire`: BEGIN is the test |
+//! | raw, token | by hand, letter by letter what a run with a token sends |
 //! | once | a run with a token of its own |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use probity_txn::{Policy, create_token_table, on};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::SqlitePoolOptions;
 
 use super::CONNECTIONS;
@@ -28,33 +30,35 @@ const TAKE: &str =
 const STORE: &str = "UPDATE raw_tokens SET result = $2 WHERE token = $1";
 
 /// What a run with the default policy sends instead of BEGIN and COMMIT.
-const GUARDED_BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 5000; \
-    SET LOCAL idle_in_transaction_session_timeout = 5000; SELECT pg_current_xact_id()::text, \
-    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_stat_get_bgwriter_stat_reset_time()::text";
-const GUARDED_COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+pub(super) const GUARDED_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
+    SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
+    SELECT pg_current_xact_id()::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
+    pg_stat_get_bgwriter_stat_reset_time()::text";
+pub(super) const GUARDED_COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+/// What a run with a token sends instead of BEGIN: it needs no transaction id.
+const TOKEN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
+    SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000";
 
 /// What is compared with what: as little as possible, the same statements, and what a token adds.
-const POSTGRES_LINES: [(&str, &str); 7] = [
+const POSTGRES_LINES: [(&str, &str); 9] = [
     ("raw", "raw"),
+    ("raw, same statements", "raw"),
+    ("run", "raw, same statements"),
     ("run", "raw"),
-    ("run", "raw, guarded"),
+    ("run, no look-up", "raw"),
     ("run, unguarded", "raw"),
-    ("once", "run"),
+    ("run, untested pool", "raw, same statements"),
     ("once", "raw, token"),
-    ("raw, guarded", "raw"),
+    ("once", "run"),
 ];
 
 /// SQLite has no timeouts and no look-up, so a run sends what raw sends.
 const SQLITE_LINES: [(&str, &str); 4] =
     [("raw", "raw"), ("run", "raw"), ("once", "run"), ("once", "raw, token")];
 
-const UNGUARDED: Policy = Policy {
-    lock_timeout: None,
-    statement_timeout: None,
-    idle_timeout: None,
-    look_up_lost_commits: false,
-    ..Policy::payments()
-};
+const NO_LOOK_UP: Policy = Policy { look_up_lost_commits: false, ..Policy::payments() };
+const UNGUARDED: Policy =
+    Policy { lock_timeout: None, statement_timeout: None, idle_timeout: None, ..NO_LOOK_UP };
 
 /// A token that nobody used before.
 fn fresh() -> String {
@@ -82,7 +86,7 @@ macro_rules! with {
 
 /// The sides that are the same on each database.
 macro_rules! sides {
-    ($contest:expr, $pool:expr, $begin:expr) => {
+    ($contest:expr, $pool:expr, $begin:expr, $token_begin:expr, $token_commit:expr) => {
         $contest
             .side(
                 "raw",
@@ -105,11 +109,12 @@ macro_rules! sides {
                 "raw, token",
                 with!($pool, |pool, task| {
                     let token = fresh();
-                    let mut tx = pool.begin_with($begin).await.expect("begin");
-                    sqlx::query(TAKE).bind(&token).execute(&mut *tx).await.expect("take");
-                    sqlx::query(UPDATE).bind(task).execute(&mut *tx).await.expect("update");
-                    sqlx::query(STORE).bind(&token).bind("null").execute(&mut *tx).await.expect("store");
-                    tx.commit().await.is_ok()
+                    let mut session = pool.acquire().await.expect("acquire");
+                    sqlx::raw_sql($token_begin).execute(&mut *session).await.expect("begin");
+                    sqlx::query(TAKE).bind(&token).execute(&mut *session).await.expect("take");
+                    sqlx::query(UPDATE).bind(task).execute(&mut *session).await.expect("update");
+                    sqlx::query(STORE).bind(&token).bind("null").execute(&mut *session).await.expect("store");
+                    sqlx::raw_sql($token_commit).execute(&mut *session).await.is_ok()
                 }),
             )
             .side(
@@ -133,15 +138,28 @@ pub(super) async fn on_postgres(pool: &PgPool, rounds: Rounds) {
         sqlx::query(ROW).bind(id).execute(pool).await.expect("insert");
     }
     head("One UPDATE, PostgreSQL");
+    let untested = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .test_before_acquire(false)
+        .connect_with((*pool.connect_options()).clone())
+        .await
+        .expect("open PostgreSQL");
     for tasks in [1, 16, 64] {
-        sides!(Contest::of(tasks), pool, "BEGIN")
+        sides!(Contest::of(tasks), pool, "BEGIN", TOKEN_BEGIN, GUARDED_COMMIT)
             .side(
-                "raw, guarded",
+                "raw, same statements",
                 with!(pool, |pool, task| {
                     let mut connection = pool.acquire().await.expect("acquire");
                     sqlx::raw_sql(GUARDED_BEGIN).execute(&mut *connection).await.expect("begin");
                     sqlx::query(UPDATE).bind(task).execute(&mut *connection).await.expect("update");
                     sqlx::raw_sql(GUARDED_COMMIT).execute(&mut *connection).await.is_ok()
+                }),
+            )
+            .side(
+                "run, no look-up",
+                with!(pool, |pool, task| {
+                    let run = on(&pool, "bench").policy(NO_LOOK_UP);
+                    run.run(async |tx| sqlx::query(UPDATE).bind(task).execute(&mut *tx).await).await.is_ok()
                 }),
             )
             .side(
@@ -151,9 +169,17 @@ pub(super) async fn on_postgres(pool: &PgPool, rounds: Rounds) {
                     run.run(async |tx| sqlx::query(UPDATE).bind(task).execute(&mut *tx).await).await.is_ok()
                 }),
             )
+            .side(
+                "run, untested pool",
+                with!(untested, |pool, task| {
+                    let run = on(&pool, "bench");
+                    run.run(async |tx| sqlx::query(UPDATE).bind(task).execute(&mut *tx).await).await.is_ok()
+                }),
+            )
             .hold(rounds, &POSTGRES_LINES, async || {})
             .await;
     }
+    untested.close().await;
 }
 
 #[expect(clippy::expect_used, reason = "as above")]
@@ -171,8 +197,10 @@ pub(super) async fn on_sqlite(rounds: Rounds) {
         sqlx::query(ROW).bind(id).execute(&pool).await.expect("insert");
     }
     head("One UPDATE, SQLite (WAL, synchronous FULL)");
-    for tasks in [1, 16] {
-        sides!(Contest::of(tasks), &pool, "BEGIN IMMEDIATE").hold(rounds, &SQLITE_LINES, async || {}).await;
+    for tasks in [1, 16, 64] {
+        sides!(Contest::of(tasks), &pool, "BEGIN IMMEDIATE", "BEGIN IMMEDIATE", "COMMIT")
+            .hold(rounds, &SQLITE_LINES, async || {})
+            .await;
     }
     pool.close().await;
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;
 use sqlx::{PgConnection, Postgres};
 
@@ -22,7 +22,7 @@ impl Driver for Postgres {
     result TEXT NOT NULL DEFAULT '',
     created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 )";
-    const ROLLBACK: &'static str = "ROLLBACK";
+    const PARAMETERS_MAX: usize = 65_535;
     const PURGE: &'static str = "DELETE FROM probity_txn_tokens WHERE token > $1 AND token <= $2
     AND created_at < now() - $3::bigint * interval '1 millisecond'";
 
@@ -39,8 +39,17 @@ impl Driver for Postgres {
     // In an aborted transaction the first statement fails with 25P02, so the COMMIT that would be
     // answered by a silent ROLLBACK is never reached. It also keeps a statement timeout from
     // interrupting the commit itself.
-    fn commit_text(_read_only: bool) -> &'static str {
+    fn commit_text(_narrowed: bool) -> &'static str {
         "SET LOCAL statement_timeout = 0; COMMIT"
+    }
+
+    fn rollback_text(_narrowed: bool) -> &'static str {
+        "ROLLBACK"
+    }
+
+    // READ ONLY belongs to the transaction here.
+    fn narrows(_connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        future::ready(Ok(false)).boxed()
     }
 
     fn begin<'e>(
@@ -51,9 +60,14 @@ impl Driver for Postgres {
         fate::begin(connection, preamble(settings), marked).boxed()
     }
 
-    // undefined_table, undefined_column
+    // undefined_table, undefined_column, syntax_error (of a reserved word), invalid_schema_name
     fn names_nothing(error: &dyn DatabaseError) -> bool {
-        matches!(error.code().as_deref(), Some("42P01" | "42703"))
+        matches!(error.code().as_deref(), Some("42P01" | "42703" | "42601" | "3F000"))
+    }
+
+    // undefined_function: there is no `=` for the two
+    fn compares_nothing(error: &dyn DatabaseError) -> bool {
+        error.code().as_deref() == Some("42883")
     }
 
     // unique_violation in the catalogues, duplicate_table, duplicate_object (its row type)

@@ -18,10 +18,7 @@ impl Driver for Sqlite {
     result TEXT NOT NULL DEFAULT '',
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ) WITHOUT ROWID";
-    // A bare ROLLBACK fails where SQLite already ended the transaction by itself (disk full, I/O
-    // error). The savepoint opens a transaction in that case, so this succeeds from every state.
-    const ROLLBACK: &'static str = "SAVEPOINT probity_end; ROLLBACK; PRAGMA query_only = 0";
-
+    const PARAMETERS_MAX: usize = 32_766;
     const PURGE: &'static str = "DELETE FROM probity_txn_tokens WHERE token > $1 AND token <= $2
     AND created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || ($3 / 1000.0) || ' seconds')";
 
@@ -35,8 +32,26 @@ impl Driver for Sqlite {
         false
     }
 
-    fn commit_text(read_only: bool) -> &'static str {
-        if read_only { "COMMIT; PRAGMA query_only = 0" } else { "COMMIT" }
+    fn commit_text(narrowed: bool) -> &'static str {
+        if narrowed { "COMMIT; PRAGMA query_only = 0" } else { "COMMIT" }
+    }
+
+    // A bare ROLLBACK fails where SQLite already ended the transaction by itself (disk full, I/O
+    // error). The savepoint opens a transaction in that case, so this succeeds from every state.
+    fn rollback_text(narrowed: bool) -> &'static str {
+        if narrowed {
+            "SAVEPOINT probity_end; ROLLBACK; PRAGMA query_only = 0"
+        } else {
+            "SAVEPOINT probity_end; ROLLBACK"
+        }
+    }
+
+    fn narrows(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        async {
+            let already: i64 = sqlx::query_scalar("PRAGMA query_only").fetch_one(connection).await?;
+            Ok(already == 0)
+        }
+        .boxed()
     }
 
     fn begin<'e>(
@@ -56,7 +71,13 @@ impl Driver for Sqlite {
 
     // The code is the general one; only the text tells.
     fn names_nothing(error: &dyn DatabaseError) -> bool {
-        ["no such table: ", "no such column: "].iter().any(|text| error.message().starts_with(text))
+        let texts = ["no such table: ", "no such column: ", "near "];
+        texts.iter().any(|text| error.message().starts_with(text))
+    }
+
+    // Everything can be compared with everything here.
+    fn compares_nothing(_error: &dyn DatabaseError) -> bool {
+        false
     }
 
     // The write lock is taken before the schema is looked at.

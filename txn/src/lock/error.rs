@@ -32,7 +32,7 @@ pub enum LockError {
     /// The table or its key column is not in the database.
     #[error(
         "there is no table {table} with a column {key}; compare Lockable::TABLE and Lockable::KEY with the \
-         schema, and look whether all migrations ran: {source}"
+         schema (a reserved word needs double quotes), and look whether all migrations ran: {source}"
     )]
     NoSuchTable {
         /// The table.
@@ -40,6 +40,16 @@ pub enum LockError {
         /// The column that should identify its rows.
         key: &'static str,
         /// What the database said.
+        source: sqlx::Error,
+    },
+    /// [`Lockable::Key`](crate::Lockable::Key) is not the type of the key column.
+    #[error("Lockable::Key is not the type of the column {key} of {table}: {source}")]
+    KeyType {
+        /// The table.
+        table: &'static str,
+        /// The column that identifies its rows.
+        key: &'static str,
+        /// What the database or the driver said.
         source: sqlx::Error,
     },
     /// Too many rows for one statement.
@@ -57,7 +67,9 @@ impl From<LockError> for sqlx::Error {
     fn from(error: LockError) -> Self {
         match error {
             LockError::Missing { .. } => Self::RowNotFound,
-            LockError::Database(error) | LockError::NoSuchTable { source: error, .. } => error,
+            LockError::Database(error)
+            | LockError::NoSuchTable { source: error, .. }
+            | LockError::KeyType { source: error, .. } => error,
             other => Self::InvalidArgument(other.to_string()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use tokio::time::Instant;
 
-use super::sql::{Names, Wait, select};
+use super::sql::{Names, Wait, missing, select};
 use super::{LockError, LockKey, Lockable, Locked, TryLock};
 use crate::backend::Backend;
 use crate::statement::Inspected;
@@ -26,6 +26,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// # Errors
     ///
     /// [`LockError::Missing`] without such a row; [`LockError::NoSuchTable`] without such a table;
+    /// [`LockError::KeyType`] if the key is of another type than its column;
     /// [`LockError::RepeatableRead`] and [`LockError::ReadOnly`] where a lock would be a false comfort;
     /// [`LockError::Database`] for instance when the lock timeout passed.
     pub async fn lock_one<R: Lockable<Key: LockKey<DB>>>(
@@ -85,7 +86,8 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// Locks several rows in one statement, in the order of their keys, whatever the order given.
     /// Runs that lock their rows by one call of this never deadlock with each other.
     ///
-    /// The witnesses come in ascending order, without duplicates.
+    /// The witnesses come in ascending order, without duplicates, with the keys as the database has them: those
+    /// of a `CHAR(n)` have blanks behind them.
     ///
     /// # Cancel safety
     ///
@@ -101,7 +103,12 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ) -> Result<Vec<Locked<'b, R>>, LockError> {
         let keys: BTreeSet<R::Key> = keys.into_iter().map(Into::into).collect();
         let locked = self.select::<R>(&keys, Some(Wait::UntilFree)).await?;
-        match keys.iter().filter(|key| !locked.contains(key)).count() {
+        let found: BTreeSet<_> = locked.iter().collect();
+        if keys.iter().all(|key| found.contains(key)) {
+            return Ok(self.witnesses(locked));
+        }
+        // Rust and the database need not agree on what is equal: CHAR(n) comes back with blanks behind it.
+        match self.missing::<R>(&keys).await? {
             0 => Ok(self.witnesses(locked)),
             missing => Err(LockError::Missing { table: R::TABLE, missing }),
         }
@@ -163,23 +170,49 @@ impl<'b, DB: Backend> Tx<'b, DB> {
             return Ok(Vec::new());
         }
         super::provable::<DB>(&self.open.settings)?;
+        let text = select::<R>(keys.len(), lock.filter(|_| DB::locks_rows()));
+        let asked = Instant::now();
+        let answer = self.ask::<R>(text, keys).await;
+        if lock.is_some() {
+            telemetry::lock_wait(self.label(), asked.elapsed());
+        }
+        let rows = answer?;
+        rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(refused::<DB, R>)
+    }
+
+    /// How many of the keys have no row.
+    async fn missing<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        keys: &BTreeSet<R::Key>,
+    ) -> Result<usize, LockError> {
+        Ok(self.ask::<R>(missing::<R>(keys.len()), keys).await?.len())
+    }
+
+    async fn ask<R: Lockable<Key: LockKey<DB>>>(
+        &mut self,
+        text: String,
+        keys: &BTreeSet<R::Key>,
+    ) -> Result<Vec<DB::Row>, LockError> {
         let mut arguments = DB::Arguments::default();
         for key in keys {
             arguments.add(key.clone()).map_err(sqlx::Error::Encode)?;
         }
-        let text = select::<R>(keys.len(), lock.filter(|_| DB::locks_rows()));
         let statement = Inspected::built(AssertSqlSafe(text).into_sql_str(), arguments);
-        let asked = Instant::now();
-        let answer = self.fetch_all(statement).await;
-        if lock.is_some() {
-            telemetry::lock_wait(self.label(), asked.elapsed());
+        self.fetch_all(statement).await.map_err(refused::<DB, R>)
+    }
+}
+
+/// What the failure of a lock says about `R`.
+fn refused<DB: Backend, R: Lockable>(source: sqlx::Error) -> LockError {
+    let (table, key) = (R::TABLE, R::KEY);
+    match &source {
+        sqlx::Error::Database(database) if DB::names_nothing(&**database) => {
+            LockError::NoSuchTable { table, key, source }
         }
-        let rows = answer.map_err(|error| match &error {
-            sqlx::Error::Database(database) if DB::names_nothing(&**database) => {
-                LockError::NoSuchTable { table: R::TABLE, key: R::KEY, source: error }
-            }
-            _ => LockError::Database(error),
-        })?;
-        rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(LockError::Database)
+        sqlx::Error::Database(database) if DB::compares_nothing(&**database) => {
+            LockError::KeyType { table, key, source }
+        }
+        sqlx::Error::ColumnDecode { .. } => LockError::KeyType { table, key, source },
+        _ => LockError::Database(source),
     }
 }

@@ -1,5 +1,7 @@
 //! The text of a locking statement. Pure.
 
+use std::fmt::Write as _;
+
 use super::Lockable;
 
 /// What to do where another transaction holds the row.
@@ -18,38 +20,86 @@ pub(super) struct Names<R>(std::marker::PhantomData<R>);
 
 impl<R: Lockable> Names<R> {
     pub(super) const LEGAL: () = assert!(
-        is_name(R::TABLE) && is_name(R::KEY),
-        "Lockable::TABLE and Lockable::KEY must be SQL names: letters, digits, `_` and `.`"
+        parts(R::TABLE) > 0 && parts(R::KEY) == 1,
+        "Lockable::TABLE must be an SQL name, perhaps with its schema, and Lockable::KEY that of a column: \
+         letters, digits and `_`, or anything between double quotes"
     );
 }
 
-const fn is_name(name: &str) -> bool {
+/// How many names there are, with dots between them; none if one of them is no name.
+const fn parts(name: &str) -> usize {
     let bytes = name.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let legal = bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_' || bytes[at] == b'.';
-        if !legal {
-            return false;
+    let (mut at, mut parts) = (0, 0);
+    loop {
+        let end = part(bytes, at);
+        if end == 0 {
+            return 0;
         }
-        at += 1;
+        parts += 1;
+        if end == bytes.len() {
+            return parts;
+        }
+        if bytes[end] != b'.' {
+            return 0;
+        }
+        at = end + 1;
     }
-    !bytes.is_empty() && !bytes[0].is_ascii_digit()
+}
+
+/// The end of the name that begins at `at`, or zero.
+const fn part(bytes: &[u8], at: usize) -> usize {
+    let mut end = at;
+    if at < bytes.len() && bytes[at] == b'"' {
+        end += 1;
+        while end < bytes.len() && bytes[end] != b'"' && bytes[end] != 0 {
+            end += 1;
+        }
+        let closed = end < bytes.len() && bytes[end] == b'"' && end > at + 1;
+        return if closed { end + 1 } else { 0 };
+    }
+    while end < bytes.len() && (bytes[end].is_ascii_alphanumeric() || bytes[end] == b'_') {
+        end += 1;
+    }
+    if end > at && !bytes[at].is_ascii_digit() { end } else { 0 }
 }
 
 /// Selects the keys of the rows, `count` of them asked for, in one order for everybody.
 ///
 /// NO KEY UPDATE is as strong as an UPDATE of ordinary columns and lets others insert children that
-/// refer to the row; FOR UPDATE would deadlock with them.
+/// refer to the row; FOR UPDATE would deadlock with them. The alias makes the key a column whatever it is
+/// called: SQLite reads a quoted name that it does not know as a string.
 pub(super) fn select<R: Lockable>(count: usize, lock: Option<Wait>) -> String {
     let (table, key) = (R::TABLE, R::KEY);
-    let places: Vec<_> = (1..=count).map(|place| format!("${place}")).collect();
     let suffix = match lock {
         None => "",
         Some(Wait::UntilFree) => " FOR NO KEY UPDATE",
         Some(Wait::Never) => " FOR NO KEY UPDATE NOWAIT",
         Some(Wait::Skip) => " FOR NO KEY UPDATE SKIP LOCKED",
     };
-    format!("SELECT {key} FROM {table} WHERE {key} IN ({}) ORDER BY {key}{suffix}", places.join(", "))
+    let places = places(count, "$", "");
+    format!(
+        "SELECT this.{key} FROM {table} AS this WHERE this.{key} IN ({places}) ORDER BY this.{key}{suffix}"
+    )
+}
+
+/// Selects those of `count` keys that have no row, by the database's idea of equality.
+pub(super) fn missing<R: Lockable>(count: usize) -> String {
+    let (table, key) = (R::TABLE, R::KEY);
+    let places = places(count, "($", ")");
+    format!(
+        "SELECT wanted.column1 FROM (VALUES {places}) AS wanted WHERE NOT EXISTS \
+         (SELECT 1 FROM {table} AS this WHERE this.{key} = wanted.column1)"
+    )
+}
+
+fn places(count: usize, before: &str, after: &str) -> String {
+    let mut places = String::with_capacity(count * 8);
+    for place in 1..=count {
+        let comma = if place == 1 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(places, "{comma}{before}{place}{after}");
+    }
+    places
 }
 
 #[cfg(test)]
@@ -67,14 +117,33 @@ mod tests {
     fn many_rows_are_locked_by_one_ordered_statement() {
         assert_eq!(
             select::<Payment>(3, Some(Wait::UntilFree)),
-            "SELECT id FROM bank.payments WHERE id IN ($1, $2, $3) ORDER BY id FOR NO KEY UPDATE"
+            "SELECT this.id FROM bank.payments AS this WHERE this.id IN ($1, $2, $3) ORDER BY this.id FOR NO KEY UPDATE"
         );
-        assert!(select::<Payment>(1, None).ends_with("ORDER BY id"));
+        assert!(select::<Payment>(1, None).ends_with("ORDER BY this.id"));
+        assert!(missing::<Payment>(2).contains("(VALUES ($1), ($2)) AS wanted"));
     }
 
     #[test]
-    fn only_plain_names_are_names() {
-        assert!(is_name("payments") && is_name("bank.payments_2"));
-        assert!(!is_name("") && !is_name("2nd") && !is_name("a b") && !is_name("a;--"));
+    fn only_names_are_names() {
+        for (name, count) in [
+            ("payments", 1),
+            ("bank.payments_2", 2),
+            ("\"Order\"", 1),
+            ("bank.\"a b; --\"", 2),
+            ("\"a.b\".c", 2),
+            ("", 0),
+            ("2nd", 0),
+            ("a b", 0),
+            ("a;--", 0),
+            ("a.", 0),
+            (".a", 0),
+            ("a..b", 0),
+            ("\"\"", 0),
+            ("\"a", 0),
+            ("\"a\"b", 0),
+            ("\"a\0\"", 0),
+        ] {
+            assert_eq!(parts(name), count, "{name}");
+        }
     }
 }

@@ -91,3 +91,24 @@ async fn limits_without_an_end_are_limits() {
     run().once("endless").run(async |_tx| Ok::<_, sqlx::Error>(())).await.unwrap();
     assert_eq!(bank.balance("b").await, 60);
 }
+
+#[tokio::test]
+async fn hooks_hold_no_place_among_the_runs_in_flight() {
+    let bank = Bank::open(2).await;
+    let (told, next) = tokio::sync::oneshot::channel();
+    let told = std::sync::Mutex::new(Some(told));
+    on(&bank.pool, "hooked")
+        .max_in_flight(1)
+        .run(async |tx| {
+            let (pool, told) = (bank.pool.clone(), told.lock().unwrap().take());
+            tx.after_commit(async move {
+                let next = on(&pool, "hooked").max_in_flight(1).deadline(Duration::from_secs(20));
+                let outcome = next.run(async |_tx| Ok::<_, sqlx::Error>(())).await;
+                let _ = told.unwrap().send(outcome.is_ok());
+            });
+            move_60(tx).await
+        })
+        .await
+        .unwrap();
+    assert!(next.await.unwrap(), "a hook can run what has the label of its run");
+}

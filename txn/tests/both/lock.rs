@@ -52,6 +52,90 @@ async fn an_unknown_table_or_key_is_named_with_the_remedy() {
     assert!(matches!(sqlx::Error::from(error), sqlx::Error::Database(_)), "what the database said is kept");
 }
 
+struct Order;
+
+impl Lockable for Order {
+    type Key = String;
+    const TABLE: &'static str = "\"order\"";
+    const KEY: &'static str = "\"the key\"";
+}
+
+struct Misspelt;
+
+impl Lockable for Misspelt {
+    type Key = String;
+    const TABLE: &'static str = "\"order\"";
+    const KEY: &'static str = "\"teh key\"";
+}
+
+struct Reserved;
+
+impl Lockable for Reserved {
+    type Key = String;
+    const TABLE: &'static str = "order";
+}
+
+struct Numbered;
+
+impl Lockable for Numbered {
+    type Key = i64;
+    const TABLE: &'static str = "accounts";
+}
+
+#[tokio::test]
+async fn names_that_need_quotes_have_them() {
+    let bank = Bank::open(1).await;
+    sqlx::raw_sql(
+        "CREATE TABLE \"order\" (\"the key\" TEXT PRIMARY KEY); INSERT INTO \"order\" VALUES ('a')",
+    )
+    .execute(&bank.pool)
+    .await
+    .unwrap();
+    let locked = on(&bank.pool, "lock").run(async |tx| {
+        tx.lock_many::<Order>(["a"]).await?;
+        tx.lock_one::<Order>("a").await.map(|row| row.key().clone())
+    });
+    assert_eq!(locked.await.unwrap(), "a");
+    // SQLite reads an unknown name between double quotes as a string.
+    let misspelt =
+        on(&bank.pool, "lock").run(async |tx| tx.lock_one::<Misspelt>("a").await.map(|_| ())).await;
+    assert!(matches!(misspelt, Err(Error::App(LockError::NoSuchTable { .. }))), "{misspelt:?}");
+    let bare = on(&bank.pool, "lock").run(async |tx| tx.lock_one::<Reserved>("a").await.map(|_| ())).await;
+    let Err(Error::App(error @ LockError::NoSuchTable { .. })) = bare else { panic!("{bare:?}") };
+    assert!(error.to_string().contains("a reserved word needs double quotes"), "the remedy: {error}");
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_than_its_column_is_named() {
+    let bank = Bank::open(1).await;
+    sqlx::query("INSERT INTO accounts VALUES ('7', 0)").execute(&bank.pool).await.unwrap();
+    let outcome = on(&bank.pool, "lock").run(async |tx| tx.lock_one::<Numbered>(7).await.map(|_| ())).await;
+    let Err(Error::App(error)) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(error, LockError::KeyType { table: "accounts", key: "id", .. }), "{error:?}");
+}
+
+struct Folded;
+
+impl Lockable for Folded {
+    type Key = String;
+    const TABLE: &'static str = "folded";
+}
+
+/// The column's type makes keys equal that differ in Rust.
+pub(crate) async fn equal_by_the_database_alone(bank: &Bank, column: &str, stored: &str, asked: &str) {
+    let table =
+        format!("CREATE TABLE folded (id {column} PRIMARY KEY); INSERT INTO folded VALUES ('{stored}')");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(table)).execute(&bank.pool).await.unwrap();
+    let found = on(&bank.pool, "lock")
+        .run(async |tx| {
+            let keys = tx.lock_many::<Folded>([asked]).await?;
+            assert_ne!(keys[0].key(), asked, "the database has it otherwise");
+            tx.lock_many::<Folded>([asked, "zz"]).await.map(|_| ())
+        })
+        .await;
+    let Err(Error::App(LockError::Missing { missing: 1, .. })) = found else { panic!("{found:?}") };
+}
+
 #[tokio::test]
 async fn many_rows_come_sorted_and_once() {
     // proves: T-7

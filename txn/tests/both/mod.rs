@@ -12,7 +12,7 @@ mod once;
 mod purge;
 mod scope;
 mod statement;
-mod telemetry;
+pub(crate) mod telemetry;
 
 use super::{Bank, Database};
 

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, Misuse, Policy, create_token_table, on};
+use probity_txn::{Effect, Error, Misuse, Policy, Reason, create_token_table, on};
 use tokio::sync::Barrier;
 
 use super::{Bank, move_60};
@@ -186,4 +186,21 @@ async fn a_run_dropped_at_any_await_and_repeated_with_its_token_takes_effect_onc
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn a_result_that_would_not_come_back_as_it_is_is_refused_and_nothing_is_written() {
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let refused = on(&bank.pool, "transfer")
+        .once("PAY-6")
+        .run(async |tx| {
+            move_60(tx).await?;
+            Ok::<_, sqlx::Error>(Some(None::<i64>))
+        })
+        .await;
+    assert!(matches!(refused, Err(Error::RolledBack(Reason::ResultNotStored(_)))), "{refused:?}");
+    assert_eq!(bank.balance("b").await, 0);
+    let run = || on(&bank.pool, "transfer").once("PAY-6").run(async |_tx| Ok::<_, sqlx::Error>(None::<i64>));
+    assert_eq!((run().await.unwrap(), run().await.unwrap()), (None, None), "the token is free");
 }

@@ -61,3 +61,23 @@ async fn a_semicolon_at_the_end_of_one_statement_is_no_second_one() {
         .unwrap();
     assert_eq!(sum, 100);
 }
+
+#[tokio::test]
+async fn too_many_parameters_are_refused_and_are_no_lost_connection() {
+    let bank = Bank::open(1).await;
+    let attempts = std::sync::atomic::AtomicU32::new(0);
+    let outcome = on(&bank.pool, "many")
+        .run(async |tx| {
+            attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut query = sqlx::QueryBuilder::<super::Database>::new("SELECT 1 WHERE 1 IN (");
+            let mut list = query.separated(", ");
+            for number in 0..65_536_i32 {
+                list.push_bind(number);
+            }
+            query.push(")").build().execute(&mut *tx).await
+        })
+        .await;
+    let Err(Error::App(sqlx::Error::InvalidArgument(message))) = outcome else { panic!("{outcome:?}") };
+    assert!(message.contains("in batches, or as one array"), "the remedy: {message}");
+    assert_eq!(attempts.load(std::sync::atomic::Ordering::Relaxed), 1);
+}

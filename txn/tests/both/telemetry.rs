@@ -1,17 +1,22 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use probity_txn::{LockError, on};
+use probity_txn::{LockError, Policy, on};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Subscriber};
 
 use super::Bank;
 use super::lock::Account;
 
-/// How often each metric was touched, with its labels: `name{label=pay}`.
+/// How often each metric was touched, with its labels: `name{label=pay}`; and what was recorded last.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<BTreeMap<String, u64>>>);
+pub(crate) struct Notes(Arc<Mutex<BTreeMap<String, u64>>>, Arc<Mutex<BTreeMap<String, f64>>>);
 
 struct Note(Notes, String);
 
@@ -30,8 +35,9 @@ impl CounterFn for Note {
 }
 
 impl HistogramFn for Note {
-    fn record(&self, _value: f64) {
+    fn record(&self, value: f64) {
         self.add(1);
+        self.0.1.lock().unwrap().insert(self.1.clone(), value);
     }
 }
 
@@ -41,8 +47,87 @@ impl Notes {
         Arc::new(Note(self.clone(), format!("{}{{{}}}", key.name(), labels.join(","))))
     }
 
-    fn read(&self, name: &str) -> u64 {
+    pub(crate) fn read(&self, name: &str) -> u64 {
         self.0.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+
+    fn last(&self, name: &str) -> f64 {
+        self.1.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+}
+
+/// What is traced by this crate, a line each.
+#[derive(Clone, Default)]
+struct Journal(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0 += &format!(" {field}={value:?}");
+    }
+}
+
+impl Journal {
+    fn write(&self, what: &str, metadata: &tracing::Metadata<'_>, record: impl FnOnce(&mut Line)) {
+        let mut line = Line(format!("{what} {} {}", metadata.level(), metadata.name()));
+        record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn has(&self, parts: &[&str]) -> bool {
+        self.0.lock().unwrap().iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+}
+
+impl Subscriber for Journal {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("probity_txn")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.write("span", span.metadata(), |line| span.record(line));
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.write("event", event.metadata(), |line| event.record(line));
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn time_between_the_statements_is_measured_and_warned_of_with_the_label() {
+    let bank = Bank::open(1).await;
+    let (notes, journal) = (Notes::default(), Journal::default());
+    let _recorded = metrics::set_default_local_recorder(&notes);
+    let _subscribed = tracing::subscriber::set_default(journal.clone());
+    let warning = "is there an external call inside?";
+    let run = async |label: &'static str, policy: Policy| {
+        let run = on(&bank.pool, label).policy(policy).run(async |tx| {
+            sqlx::query("SELECT 1").execute(&mut *tx).await?;
+            // Stands for the call of another service, longer than the 50 ms of the default.
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            Ok::<_, sqlx::Error>(())
+        });
+        run.await.unwrap();
+    };
+    run("slow", Policy::payments()).await;
+    assert!(journal.has(&["event WARN", "label=\"slow\"", warning]), "{:?}", journal.0.lock().unwrap());
+    assert!(notes.last("probity_txn_between_statements_seconds{label=slow}") >= 0.06);
+
+    run("patient", Policy { between_statements_warn: Duration::MAX, ..Policy::payments() }).await;
+    assert!(!journal.has(&["label=\"patient\"", warning]), "{:?}", journal.0.lock().unwrap());
+    for label in ["slow", "patient"] {
+        let span = ["span DEBUG txn", &format!("label=\"{label}\""), "database="];
+        assert!(journal.has(&span), "{:?}", journal.0.lock().unwrap());
     }
 }
 

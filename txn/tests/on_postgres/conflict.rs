@@ -257,3 +257,23 @@ async fn the_timeouts_of_a_run_end_with_it() {
     assert_eq!(after, "0");
     assert_eq!(Misuse::NoAttempts.to_string(), "the policy allows zero attempts; allow at least one");
 }
+
+#[tokio::test]
+async fn attempts_and_conflicts_are_counted_by_label_and_class() {
+    let bank = Bank::open(1).await;
+    let notes = super::both::telemetry::Notes::default();
+    let _recorded = metrics::set_default_local_recorder(&notes);
+    let conflict = "DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '40P01'; END $$";
+    on(&bank.pool, "fight")
+        .run(async |tx| {
+            if tx.attempt() < 3 {
+                sqlx::raw_sql(conflict).execute(&mut *tx).await?;
+            }
+            Ok::<_, sqlx::Error>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(notes.read("probity_txn_attempts_total{label=fight}"), 3);
+    assert_eq!(notes.read("probity_txn_conflicts_total{label=fight,class=deadlock}"), 2);
+    assert_eq!(notes.read("probity_txn_runs_total{label=fight,outcome=committed}"), 1);
+}

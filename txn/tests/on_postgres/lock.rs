@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use probity_txn::{Error, Isolation, LockError, Policy, TryLock, on};
+use probity_txn::{Error, Isolation, LockError, Lockable, Policy, TryLock, on};
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Barrier, oneshot};
 
@@ -193,4 +193,26 @@ async fn waiting_for_a_lock_is_not_time_between_statements() {
     let (outcome, ()) = tokio::join!(run, later);
     outcome.unwrap();
     holder.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_comes_back_with_blanks_is_not_missing() {
+    let bank = Bank::open(1).await;
+    super::both::lock::equal_by_the_database_alone(&bank, "CHAR(8)", "a", "a").await;
+}
+
+struct Qualified;
+
+impl Lockable for Qualified {
+    type Key = String;
+    const TABLE: &'static str = "public.accounts";
+}
+
+#[tokio::test]
+async fn a_table_may_be_named_with_its_schema() {
+    let bank = Bank::open(1).await;
+    let rows = on(&bank.pool, "lock")
+        .run(async |tx| tx.lock_many::<Qualified>(["a", "b"]).await.map(|rows| rows.len()))
+        .await;
+    assert_eq!(rows.unwrap(), 2);
 }

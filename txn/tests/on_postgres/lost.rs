@@ -1,7 +1,7 @@
 //! COMMITs whose answer never comes: lost before the server, or behind it, with and without a token. Two
 //! hundred of them in a restart of the server: `restarted.rs`.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use probity_txn::{Effect, Error, Policy, Reason, create_token_table, on};
@@ -229,4 +229,80 @@ async fn a_commit_that_would_be_answered_by_a_rollback_is_not_ok() {
     let outcome = on(&pool, "count").run(async |tx| count(tx).await).await;
     assert!(matches!(outcome, Err(Error::RolledBack(Reason::CommitRefused(_)))), "{outcome:?}");
     assert_eq!(counted(&pool).await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_whose_rollback_failed_is_closed() {
+    // proves: T-5
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    proxy.garble_next_rollback();
+    let session = AtomicI32::new(0);
+    let refused = on(&pool, "refused")
+        .run(async |tx| {
+            let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await?;
+            session.store(pid, Ordering::Relaxed);
+            Err::<(), _>(sqlx::Error::RowNotFound)
+        })
+        .await;
+    assert!(matches!(refused, Err(Error::App(sqlx::Error::RowNotFound))), "{refused:?}");
+    // All connections of the pool at once: none of them is that session.
+    let mut borrowed = Vec::new();
+    for _ in 0..4 {
+        let mut connection = pool.acquire().await.unwrap();
+        let pid: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await.unwrap();
+        assert_ne!(pid, session.load(Ordering::Relaxed), "its transaction was never rolled back");
+        borrowed.push(connection);
+    }
+}
+
+#[tokio::test]
+async fn dead_connections_of_a_pool_that_does_not_test_them_are_no_attempts() {
+    let database = testkit::Postgres::shared().database();
+    let pool = PgPoolOptions::new()
+        .max_connections(3)
+        .test_before_acquire(false)
+        .connect(database.url())
+        .await
+        .unwrap();
+    let mut borrowed = Vec::new();
+    for _ in 0..3 {
+        borrowed.push(pool.acquire().await.unwrap());
+    }
+    drop(borrowed);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+    while pool.num_idle() < 3 {
+        assert!(tokio::time::Instant::now() < limit, "connections come back to the pool");
+        tokio::task::yield_now().await;
+    }
+    let observer = PgPool::connect(database.url()).await.unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let ended: i64 = sqlx::query_scalar(end).fetch_one(&observer).await.unwrap();
+    assert_eq!(ended, 3);
+    let one = on(&pool, "one")
+        .attempts(1)
+        .run(async |tx| sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&mut *tx).await)
+        .await;
+    assert_eq!(one.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_plan_that_a_migration_of_the_token_table_made_stale_is_replaced() {
+    let database = testkit::Postgres::shared().database();
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    create_token_table(&pool).await.unwrap();
+    let run = async |value: i64| {
+        on(&pool, "pay").once("T").run(async move |_tx| Ok::<_, sqlx::Error>(value)).await.unwrap()
+    };
+    assert_eq!((run(1).await, run(2).await), (1, 1));
+    // The second run has the plan of the statement that reads the token; this makes it stale.
+    let migration = PgPool::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE probity_txn_tokens ALTER COLUMN label TYPE VARCHAR(64)")
+        .execute(&migration)
+        .await
+        .unwrap();
+    assert_eq!(run(3).await, 1);
 }

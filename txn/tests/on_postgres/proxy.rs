@@ -29,12 +29,13 @@ struct Plan {
 }
 
 /// What all connections share: one plan for each of the next COMMITs, how many of the next connections end before they
-/// begin, and the count of round trips.
+/// begin, the count of round trips, and whether the next ROLLBACK is spoiled.
 #[derive(Clone, Default)]
 struct Wire {
     plans: Arc<Mutex<VecDeque<Plan>>>,
     round_trips: Arc<AtomicU64>,
     refusals: Arc<AtomicU64>,
+    garbles: Arc<AtomicU64>,
 }
 
 impl Wire {
@@ -55,6 +56,7 @@ pub(super) struct Proxy {
 /// Our COMMIT, and the server's answer to it, as they travel.
 const COMMIT: &[u8] = b"; COMMIT\0";
 const ANSWER: &[u8] = b"COMMIT\0Z";
+const ROLLBACK: &[u8] = b"ROLLBACK\0";
 /// A statement that fails, and the end of the server's answer to it.
 const FAILING: &[u8] = b"Q\0\0\0\x0fSELECT 1/0\0";
 const FAILED: &[u8] = b"Z\0\0\0\x05E";
@@ -95,6 +97,11 @@ impl Proxy {
     /// Closes so many of the next connections at once.
     pub(super) fn refuse_next(&self, connections: u64) {
         self.wire.refusals.store(connections, Ordering::SeqCst);
+    }
+
+    /// Makes the next ROLLBACK a text that the server refuses.
+    pub(super) fn garble_next_rollback(&self) {
+        self.wire.garbles.store(1, Ordering::SeqCst);
     }
 
     /// Breaks the connection that sends the next COMMIT.
@@ -150,6 +157,11 @@ async fn up(
     while let Ok(count @ 1..) = client.read(&mut buffer).await {
         if answered.swap(false, Ordering::SeqCst) {
             wire.round_trips.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some(at) = position(&buffer[..count], ROLLBACK)
+            && wire.garbles.swap(0, Ordering::SeqCst) > 0
+        {
+            buffer[at] = b'X';
         }
         if contains(&buffer[..count], COMMIT)
             && let Some(plan) = wire.take_plan()
@@ -210,5 +222,9 @@ async fn tell(plan: Plan) {
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
+    position(bytes, wanted).is_some()
+}
+
+fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use probity_txn::{Effect, Error, Isolation, Misuse, Policy, on};
 use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions};
 
 use super::Bank;
 
@@ -101,4 +101,74 @@ async fn an_isolation_that_sqlite_does_not_have_is_refused() {
         .run(async |tx| move_60(tx).await)
         .await;
     assert!(matches!(outcome, Err(Error::Misuse(Misuse::Isolation { .. }))));
+}
+
+#[tokio::test]
+async fn attempts_and_conflicts_are_counted_by_label_and_class() {
+    let bank = Bank::open(1).await;
+    let pool = impatient(&bank).await;
+    let _writer = foreign_writer(&bank).await;
+    let notes = super::both::telemetry::Notes::default();
+    let _recorded = metrics::set_default_local_recorder(&notes);
+    let refused = on(&pool, "fight").attempts(3).run(async |tx| move_60(tx).await).await;
+    assert!(matches!(refused, Err(Error::Conflict { attempts: 3, .. })), "{refused:?}");
+    assert_eq!(notes.read("probity_txn_attempts_total{label=fight}"), 3);
+    assert_eq!(notes.read("probity_txn_conflicts_total{label=fight,class=busy}"), 2);
+    assert_eq!(notes.read("probity_txn_runs_total{label=fight,outcome=conflict}"), 1);
+}
+
+#[tokio::test]
+async fn a_commit_that_finds_readers_is_undone_and_tried_again_with_fresh_captures() {
+    // proves: T-4
+    let folder = testkit::temp_dir();
+    // With a rollback journal a COMMIT waits for readers; refused, it leaves the transaction open.
+    let options = probity_txn::sqlite::options(folder.path().join("journal.db"))
+        .journal_mode(SqliteJournalMode::Delete)
+        .busy_timeout(Duration::ZERO);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE notes (attempt BIGINT)").execute(&pool).await.unwrap();
+    let mut reader = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT * FROM notes").execute(&mut reader).await.unwrap();
+    let reader = tokio::sync::Mutex::new(Some(reader));
+    let (reader, mut seen) = (&reader, Vec::new());
+    let seen = on(&pool, "note")
+        .run(async move |tx| {
+            seen.push(tx.attempt());
+            sqlx::query("INSERT INTO notes VALUES (?)").bind(tx.attempt()).execute(&mut *tx).await?;
+            if tx.attempt() == 2
+                && let Some(reader) = reader.lock().await.take()
+            {
+                reader.close().await?;
+            }
+            Ok::<_, sqlx::Error>(seen)
+        })
+        .await;
+    assert_eq!(seen.unwrap(), [2]);
+    let notes: Vec<i64> = sqlx::query_scalar("SELECT attempt FROM notes").fetch_all(&pool).await.unwrap();
+    assert_eq!(notes, [2]);
+}
+
+#[tokio::test]
+async fn a_session_that_its_owner_made_read_only_stays_so() {
+    let bank = Bank::open(1).await;
+    let options = probity_txn::sqlite::options(bank.folder.path().join("bank.db")).pragma("query_only", "1");
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let query_only =
+        async || -> i64 { sqlx::query_scalar("PRAGMA query_only").fetch_one(&pool).await.unwrap() };
+    assert_eq!(query_only().await, 1);
+    let look = "SELECT 1 FROM accounts";
+    on(&pool, "look").read_only().run(async |tx| sqlx::query(look).execute(&mut *tx).await).await.unwrap();
+    assert_eq!(query_only().await, 1, "after COMMIT");
+    let refused = on(&pool, "look").read_only().run(async |_tx| Err::<(), _>(sqlx::Error::RowNotFound)).await;
+    assert!(refused.is_err());
+    assert_eq!(query_only().await, 1, "after ROLLBACK");
+    let refused = on(&pool, "write").run(async |tx| move_60(tx).await).await;
+    assert!(refused.is_err());
+    assert_eq!(query_only().await, 1, "after a refused write");
+}
+
+#[tokio::test]
+async fn a_key_that_is_equal_by_its_collation_is_not_missing() {
+    let bank = Bank::open(1).await;
+    super::both::lock::equal_by_the_database_alone(&bank, "TEXT COLLATE NOCASE", "A", "a").await;
 }

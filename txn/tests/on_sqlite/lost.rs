@@ -17,8 +17,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
-use probity_txn::{Error, create_token_table, on};
+use probity_txn::{Error, Policy, create_token_table, on};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use testkit::{Program, Rng};
@@ -26,6 +27,8 @@ use tokio::sync::Barrier;
 
 /// Tells a process of this test binary where to die: place, token or plain, life, folder.
 const ROLE: &str = "PROBITY_TXN_TEST_LOST";
+/// Tells a process of this test binary that its disk is small, and where it is.
+const FAILING: &str = "PROBITY_TXN_TEST_FAILING";
 const RUNS: usize = 200;
 const FILES: usize = 20;
 /// Under load, so many tasks share a file.
@@ -241,4 +244,64 @@ async fn killed_under_load_each_answer_was_the_truth() {
 async fn killed_under_load_each_token_takes_effect_once() {
     // proves: T-6
     killed_under_load(true).await;
+}
+
+/// Whether the disk takes what a run writes, with a token and without, when it is nearly full.
+#[tokio::test]
+async fn a_process_whose_disk_fails() {
+    let Ok(folder) = std::env::var(FAILING) else {
+        return; // On its own it has nothing to show; the test below starts it.
+    };
+    let pool = open(Path::new(&folder), 0).await;
+    sqlx::query("CREATE TABLE papers (name TEXT, pages BLOB)").execute(&pool).await.unwrap();
+    let policy = Policy { commit_timeout: Duration::from_millis(300), ..Policy::payments() };
+    for token in [false, true] {
+        let name = if token { "token" } else { "plain" };
+        let body = async |tx: &mut probity_txn::Tx<'_, sqlx::Sqlite>| -> Result<(), sqlx::Error> {
+            // It fits into memory, so that the disk is asked at COMMIT only.
+            let paper = "INSERT INTO papers VALUES (?, zeroblob(1000000))";
+            sqlx::query(paper).bind(name).execute(&mut *tx).await.map(drop)
+        };
+        let policy = Policy { deadline: Duration::from_millis(300), ..policy.clone() };
+        let run = on(&pool, "print").policy(policy);
+        let outcome = if token { run.once(name).run(body).await } else { run.run(body).await };
+        let error = outcome.unwrap_err();
+        println!("{name} {:?} {:?};", error.kind(), error.effect());
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_token_later() {
+    // proves: T-2
+    // proves: T-6
+    let folder = testkit::temp_dir();
+    // No file of that process grows beyond 256 or 512 KiB; a write beyond is an I/O error, not a signal.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "lost::a_process_whose_disk_fails", "--nocapture"]);
+    command.env(FAILING, folder.path());
+    let mut process = Program::spawn(command);
+    process.wait_for_line("plain Unknown Unknown;");
+    process.wait_for_line("token Unknown Unknown;");
+    process.wait();
+
+    let pool = open(folder.path(), 0).await;
+    let papers = async |name: &str| -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM papers WHERE name = ?")
+            .bind(name)
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+    };
+    assert!(papers("plain").await <= 1, "all or nothing");
+    on(&pool, "print")
+        .once("token")
+        .run(async |tx| -> Result<(), sqlx::Error> {
+            let paper = "INSERT INTO papers VALUES ('token', 'in full')";
+            sqlx::query(paper).execute(&mut *tx).await.map(drop)
+        })
+        .await
+        .unwrap();
+    assert_eq!(papers("token").await, 1);
 }

@@ -48,6 +48,88 @@ async fn pitfall_14_after_a_caught_violation_nothing_works() {
     assert_eq!(bank.balance("b").await, 60);
 }
 
+/// A loop that tries again on a conflict, as one finds it in services: around the statements.
+async fn naive_loop(
+    pool: &PgPool,
+    mut body: impl AsyncFnMut(u32, &mut Transaction<'_, Postgres>) -> Answer,
+) -> Answer {
+    for attempt in 1.. {
+        let mut tx = begin(pool).await;
+        match body(attempt, &mut tx).await {
+            Err(error) if conflicts(&error) => continue,
+            Err(error) => return Err(error),
+            Ok(()) => return tx.commit().await,
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+type Answer = Result<(), sqlx::Error>;
+
+fn conflicts(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).as_deref() == Some("40001")
+}
+
+const CONFLICT: &str = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$";
+
+#[tokio::test]
+async fn pitfall_17_a_closure_that_remembers_sends_two_mails() {
+    let bank = Bank::open(1).await;
+    let mut mails = Vec::new();
+    let naive = naive_loop(&bank.pool, async |attempt, tx| {
+        mails.push("paid");
+        say(tx, CREDIT).await?;
+        if attempt == 1 { say(tx, CONFLICT).await.map(drop) } else { Ok(()) }
+    });
+    naive.await.unwrap();
+    assert_eq!(mails, ["paid", "paid"], "the damage");
+
+    let mails: Vec<&str> = Vec::new();
+    let sent = on(&bank.pool, "credit")
+        .run(async move |tx| {
+            let mut mails = mails;
+            mails.push("paid");
+            query(CREDIT).execute(&mut *tx).await?;
+            if tx.attempt() == 1 {
+                query(CONFLICT).execute(&mut *tx).await?;
+            }
+            Ok::<_, sqlx::Error>(mails)
+        })
+        .await;
+    assert_eq!(sent.unwrap(), ["paid"]);
+}
+
+#[tokio::test]
+async fn pitfall_18_a_conflict_at_commit_escapes_the_loop_around_the_statements() {
+    let bank = Bank::open(1).await;
+    // Conflicts at the first COMMIT only: a sequence remembers what a rollback undoes.
+    sqlx::raw_sql(
+        "CREATE SEQUENCE commits;
+         CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('commits') % 2 = 1 THEN RAISE EXCEPTION 'pivot' USING ERRCODE = '40001'; END IF;
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON accounts DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION conflict()",
+    )
+    .execute(&bank.pool)
+    .await
+    .unwrap();
+    let naive = naive_loop(&bank.pool, async |_, tx| say(tx, CREDIT).await.map(drop)).await;
+    assert!(naive.is_err_and(|error| conflicts(&error)), "the damage: not tried again");
+    assert_eq!(bank.balance("b").await, 0);
+
+    query("SELECT setval('commits', 2)").execute(&bank.pool).await.unwrap();
+    let attempts = on(&bank.pool, "credit")
+        .run(async |tx| {
+            query(CREDIT).execute(&mut *tx).await?;
+            Ok::<_, sqlx::Error>(tx.attempt())
+        })
+        .await;
+    assert_eq!(attempts.unwrap(), 2);
+    assert_eq!(bank.balance("b").await, 60);
+}
+
 #[tokio::test]
 async fn pitfall_30_a_mail_before_the_commit_tells_what_did_not_happen() {
     let bank = Bank::open(1).await;

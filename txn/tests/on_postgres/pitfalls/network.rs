@@ -38,6 +38,26 @@ async fn pitfall_19_a_lost_answer_taken_for_a_failure_pays_twice() {
 }
 
 #[tokio::test]
+async fn pitfall_20_a_lost_answer_taken_for_a_success_pays_nothing() {
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    let pay = "UPDATE counter SET n = n + 1";
+
+    proxy.cut_next(Cut::BeforeTheServer);
+    let mut naive = begin(&pool).await;
+    say(&mut naive, pay).await.unwrap();
+    let answer = sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *naive).await;
+    let told = if matches!(answer, Err(sqlx::Error::Io(_))) { "paid, surely" } else { "refused" };
+    drop(naive);
+    assert_eq!((told, find(&pool, "SELECT n FROM counter").await), ("paid, surely", 0), "the damage");
+
+    proxy.cut_next(Cut::BeforeTheServer);
+    on(&pool, "pay").run(async |tx| query(pay).execute(&mut *tx).await).await.unwrap();
+    assert_eq!(find(&pool, "SELECT n FROM counter").await, 1);
+}
+
+#[tokio::test]
 async fn pitfall_22_a_cancelled_begin_leaves_its_transaction_to_the_next_borrower() {
     // proves: T-5
     let bank = Bank::open(1).await;

@@ -1,4 +1,4 @@
-use probity_txn::{Affected as _, Error, Isolation, LockError, create_token_table, on};
+use probity_txn::{Affected as _, Error, Isolation, LockError, Locked, Tx, create_token_table, on};
 use tokio::sync::Barrier;
 
 use super::*;
@@ -94,6 +94,41 @@ async fn pitfall_3_a_lock_at_repeatable_read_proves_nothing() {
 }
 
 #[tokio::test]
+async fn pitfall_4_a_sum_that_is_older_than_the_lock_refunds_too_much() {
+    let bank = Bank::open(3).await;
+    let lock = "SELECT 1 FROM accounts WHERE id = 'a' FOR NO KEY UPDATE";
+    let (mut a, mut b) = (begin(&bank.pool).await, begin(&bank.pool).await);
+    let sum = ask(&mut a, REFUNDED).await;
+    say(&mut b, lock).await.unwrap();
+    say(&mut b, REFUND).await.unwrap();
+    b.commit().await.unwrap();
+    say(&mut a, lock).await.unwrap();
+    assert_eq!(sum, 0, "by now it is 60");
+    say(&mut a, REFUND).await.unwrap();
+    a.commit().await.unwrap();
+    assert_eq!(find(&bank.pool, REFUNDED).await, 120, "the damage: of 100, and with a lock");
+
+    query(FORGET).execute(&bank.pool).await.unwrap();
+    /// Cannot be called before the lock.
+    async fn refunded<'b>(tx: &mut Tx<'b, Postgres>, _: &Locked<'b, Account>) -> Result<i64, sqlx::Error> {
+        query_scalar(REFUNDED).fetch_one(&mut *tx).await
+    }
+    let mut b = begin(&bank.pool).await;
+    say(&mut b, lock).await.unwrap();
+    say(&mut b, REFUND).await.unwrap();
+    let run = on(&bank.pool, "refund").run(async |tx| {
+        let account = tx.lock_one::<Account>("a").await?;
+        Ok::<_, LockError>(refunded(tx, &account).await? + 60 <= 100)
+    });
+    let other = async {
+        until_somebody_waits(&bank.pool).await;
+        b.commit().await.unwrap();
+    };
+    let (allowed, ()) = tokio::join!(run, other);
+    assert!(!allowed.unwrap());
+}
+
+#[tokio::test]
 async fn pitfall_6_read_compute_write_loses_an_update() {
     let bank = Bank::open(2).await;
     let balance = "SELECT balance FROM accounts WHERE id = 'a'";
@@ -142,6 +177,37 @@ async fn pitfall_7_nobody_looks_at_the_number_of_rows() {
         })
         .await;
     assert!(matches!(outcome, Err(Error::App(sqlx::Error::RowNotFound))));
+}
+
+#[tokio::test]
+async fn pitfall_8_a_status_read_first_and_written_later_overwrites_another_one() {
+    let bank = Bank::open(2).await;
+    // 100 is "authorized", 1 is "captured", 2 is "voided".
+    let status = "SELECT balance FROM accounts WHERE id = 'a'";
+    let (mut a, mut b) = (begin(&bank.pool).await, begin(&bank.pool).await);
+    assert_eq!((ask(&mut a, status).await, ask(&mut b, status).await), (100, 100));
+    say(&mut a, "UPDATE accounts SET balance = 1 WHERE id = 'a'").await.unwrap();
+    a.commit().await.unwrap();
+    say(&mut b, "UPDATE accounts SET balance = 2 WHERE id = 'a'").await.unwrap();
+    b.commit().await.unwrap();
+    assert_eq!(bank.balance("a").await, 2, "the damage: captured, and then voided");
+
+    query("UPDATE accounts SET balance = 100").execute(&bank.pool).await.unwrap();
+    let both = Barrier::new(2);
+    let run = async |new: i64| {
+        on(&bank.pool, "status")
+            .run(async |tx| {
+                let found: i64 = query_scalar(status).fetch_one(&mut *tx).await?;
+                both.wait().await;
+                let guarded = "UPDATE accounts SET balance = $1 WHERE id = 'a' AND balance = $2";
+                query(guarded).bind(new).bind(found).execute(&mut *tx).await?.expect_one()?;
+                Ok::<_, sqlx::Error>(())
+            })
+            .await
+    };
+    let (one, two) = tokio::join!(run(1), run(2));
+    let lost = [one.is_err(), two.is_err()];
+    assert_eq!(lost.iter().filter(|lost| **lost).count(), 1, "one of them is told: {one:?} {two:?}");
 }
 
 #[tokio::test]

@@ -77,6 +77,65 @@ async fn pitfall_24_locks_in_different_orders_deadlock() {
 }
 
 #[tokio::test]
+async fn pitfall_25_for_update_on_a_parent_deadlocks_with_its_children() {
+    let bank = Bank::open(3).await;
+    // Checked at once, so that the insert takes its share of the parent's lock.
+    let child = "CREATE TABLE refunds (account TEXT NOT NULL REFERENCES accounts (id))";
+    query(child).execute(&bank.pool).await.unwrap();
+    let (insert, lock) =
+        ("INSERT INTO refunds VALUES ('a')", "SELECT 1 FROM accounts WHERE id = 'a' FOR UPDATE");
+    let (mut a, mut b) = (begin(&bank.pool).await, begin(&bank.pool).await);
+    say(&mut a, insert).await.unwrap();
+    say(&mut b, insert).await.unwrap();
+    let second = async |mut tx: Transaction<'_, Postgres>| {
+        let answer = say(&mut tx, lock).await;
+        tx.rollback().await.unwrap();
+        answer
+    };
+    let (one, two) = tokio::join!(second(a), second(b));
+    assert!(one.is_err() != two.is_err(), "the damage: one of them is the victim");
+
+    let both = Barrier::new(2);
+    let run = async || {
+        on(&bank.pool, "refund")
+            .attempts(1)
+            .run(async |tx| {
+                query(insert).execute(&mut *tx).await?;
+                both.wait().await;
+                tx.lock_one::<Account>("a").await.map(|_| ())
+            })
+            .await
+    };
+    let (one, two): (Result<_, Error<LockError>>, _) = tokio::join!(run(), run());
+    one.unwrap();
+    two.unwrap();
+}
+
+#[tokio::test]
+async fn pitfall_27_skip_locked_leaves_out_of_the_total_what_others_hold() {
+    let bank = Bank::open(3).await;
+    query("UPDATE accounts SET balance = 50 WHERE id = 'b'").execute(&bank.pool).await.unwrap();
+    let mut holder = begin(&bank.pool).await;
+    say(&mut holder, "SELECT 1 FROM accounts WHERE id = 'b' FOR UPDATE").await.unwrap();
+    let total = "SELECT sum(balance)::bigint FROM
+        (SELECT balance FROM accounts ORDER BY id FOR UPDATE SKIP LOCKED) AS free";
+    assert_eq!(find(&bank.pool, total).await, 100, "the damage: of 150");
+
+    let run = on(&bank.pool, "total").run(async |tx| {
+        tx.lock_many::<Account>(["a", "b"]).await?;
+        Ok::<i64, LockError>(
+            query_scalar("SELECT sum(balance)::bigint FROM accounts").fetch_one(&mut *tx).await?,
+        )
+    });
+    let other = async {
+        until_somebody_waits(&bank.pool).await;
+        holder.rollback().await.unwrap();
+    };
+    let (total, ()) = tokio::join!(run, other);
+    assert_eq!(total.unwrap(), 150);
+}
+
+#[tokio::test]
 async fn pitfall_26_a_second_connection_while_holding_the_first_waits_for_itself() {
     let bank = Bank::open(1).await;
     let pool = narrow(&bank).await;
