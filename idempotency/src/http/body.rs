@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 /// What the layer answers with: a recorded or buffered body, the inner service's own, or a buffered beginning followed
 /// by the rest of the inner service's.
 pub struct ReplayBody<B: Body> {
+    /// Comes first. Most answers are nothing else, and need no queue.
+    whole: Bytes,
     start: VecDeque<Frame<Bytes>>,
     rest: Option<Rest<B>>,
 }
@@ -31,8 +33,7 @@ impl<B: Body> ReplayBody<B> {
 
     /// A complete body.
     pub(crate) fn full(bytes: Bytes) -> Self {
-        let start = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([Frame::data(bytes)]) };
-        Self { start, rest: None }
+        Self { whole: bytes, start: VecDeque::new(), rest: None }
     }
 
     /// A complete body and its trailers.
@@ -46,17 +47,17 @@ impl<B: Body> ReplayBody<B> {
 
     /// The inner service's body, untouched.
     pub(crate) fn inner(body: B) -> Self {
-        Self { start: VecDeque::new(), rest: Some(Rest::Inner(Box::pin(body))) }
+        Self { whole: Bytes::new(), start: VecDeque::new(), rest: Some(Rest::Inner(Box::pin(body))) }
     }
 
     /// What was read of a body, and the rest of it.
     pub(crate) fn resumed(start: VecDeque<Frame<Bytes>>, rest: Pin<Box<B>>) -> Self {
-        Self { start, rest: Some(Rest::Inner(rest)) }
+        Self { whole: Bytes::new(), start, rest: Some(Rest::Inner(rest)) }
     }
 
     /// What was read of a body before it broke off. The client must see that it did.
     pub(crate) fn broken(start: VecDeque<Frame<Bytes>>, error: B::Error) -> Self {
-        Self { start, rest: Some(Rest::Broken(error)) }
+        Self { whole: Bytes::new(), start, rest: Some(Rest::Broken(error)) }
     }
 }
 
@@ -77,6 +78,9 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if !self.whole.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.whole)))));
+        }
         if let Some(frame) = self.start.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -92,7 +96,8 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.start.is_empty()
+        self.whole.is_empty()
+            && self.start.is_empty()
             && match &self.rest {
                 Some(Rest::Inner(inner)) => inner.is_end_stream(),
                 Some(Rest::Broken(_)) => false,
@@ -102,6 +107,7 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         let start = self.start.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum::<u64>();
+        let start = start + self.whole.len() as u64;
         let inner = match &self.rest {
             Some(Rest::Inner(inner)) => inner.size_hint(),
             Some(Rest::Broken(_)) => SizeHint::new(),
@@ -121,6 +127,7 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
 impl<B: Body> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayBody")
+            .field("whole", &self.whole.len())
             .field("buffered", &self.start.len())
             .field("rest", &self.rest.is_some())
             .finish()

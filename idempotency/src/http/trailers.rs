@@ -30,9 +30,9 @@ pub(crate) fn split(recording: &Recording) -> (&[Pair], &[Pair]) {
 /// Stored pairs as a map again.
 pub(crate) fn map(pairs: &[Pair]) -> Result<HeaderMap, StoreError> {
     let corrupt = |source: String| StoreError::not_applied(ErrorKind::Corrupt, source);
-    // Room for what marks a replay too.
-    let room = HeaderMap::try_with_capacity(pairs.len() + 4);
-    let mut map = room.map_err(|error| corrupt(error.to_string()))?;
+    // Room for what marks a replay too. Most recordings have no trailers, and a map of nothing is not allocated.
+    let room = if pairs.is_empty() { 0 } else { pairs.len() + 4 };
+    let mut map = HeaderMap::try_with_capacity(room).map_err(|error| corrupt(error.to_string()))?;
     for (name, value) in pairs {
         let name = HeaderName::from_bytes(name).map_err(|error| corrupt(error.to_string()))?;
         let value =

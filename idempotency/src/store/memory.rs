@@ -16,7 +16,8 @@ use crate::{
     Snapshot, StoreError, Tombstone, Written,
 };
 
-const SHARDS: usize = 64;
+/// So many that two processors seldom meet in one, not even when it grows.
+const SHARDS: usize = 256;
 /// What one record costs beside its recording, about.
 const ENTRY_BYTES: usize = 320;
 /// How many bytes a shard keeps to itself before it tells them.
