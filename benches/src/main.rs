@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use closed_loop::Rounds;
 
-const USAGE: &str = "usage: benches [all|txn [one-update|sqlite|hot-rows]|idempotency|saga] [--quick]";
+const USAGE: &str = "usage: benches [all|txn [one-update|sqlite|hot-rows]|idempotency|\
+    saga [memory|sqlite|postgres|standing|slow-disk]...] [--quick]";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -38,11 +39,11 @@ async fn main() -> ExitCode {
         ["txn", "sqlite"] => txn::measure(&[txn::Part::Sqlite], rounds).await,
         ["txn", "hot-rows"] => txn::measure(&[txn::Part::HotRows], rounds).await,
         ["idempotency"] => idempotency::measure(rounds).await,
-        ["saga"] => saga::measure(rounds).await,
+        ["saga", parts @ ..] => saga::measure(rounds, parts).await,
         [] | ["all"] => {
             txn::measure(txn::Part::ALL, rounds).await;
             idempotency::measure(rounds).await;
-            saga::measure(rounds).await;
+            saga::measure(rounds, &[]).await;
         }
         _ => {
             closed_loop::say(USAGE);

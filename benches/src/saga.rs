@@ -12,7 +12,7 @@ mod work;
 
 use testkit::Postgres;
 
-use crate::closed_loop::{Pace, Rounds};
+use crate::closed_loop::{Pace, Rounds, say};
 
 /// Sagas in flight.
 const LEVELS: [u64; 5] = [1, 16, 64, 256, 1024];
@@ -23,19 +23,31 @@ const SERVER: [&str; 3] = ["shared_buffers=512MB", "max_wal_size=4GB", "checkpoi
 /// Every flush waits 3 ms first, as a networked disk would.
 const SLOW_DISK: [&str; 2] = ["commit_delay=3000", "commit_siblings=0"];
 
-pub(crate) async fn measure(rounds: Rounds) {
+/// What can be measured by itself.
+const PARTS: [&str; 5] = ["memory", "sqlite", "postgres", "standing", "slow-disk"];
+
+/// The parts named in `chosen`, all of them if none is.
+pub(crate) async fn measure(rounds: Rounds, chosen: &[&str]) {
     let rounds = rounds.of_sagas();
+    let chosen = if chosen.is_empty() { &PARTS[..] } else { chosen };
     let standing = if rounds.is_quick() { 200 } else { 10_000 };
-    local::memory(rounds).await;
-    local::sqlite(rounds).await;
-    {
-        let server = Postgres::start_with(&SERVER);
-        postgres::measure(&server, rounds, "this disk").await;
-        standing::recovery(&server, standing).await;
-        standing::parked(&server, standing / 2).await;
+    for part in chosen {
+        match *part {
+            "memory" => local::memory(rounds).await,
+            "sqlite" => local::sqlite(rounds).await,
+            "postgres" => postgres::measure(&Postgres::start_with(&SERVER), rounds, "this disk").await,
+            "standing" => {
+                let server = Postgres::start_with(&SERVER);
+                standing::recovery(&server, standing).await;
+                standing::parked(&server, standing / 2).await;
+            }
+            "slow-disk" => {
+                let server = Postgres::start_with(&[&SERVER[..], &SLOW_DISK[..]].concat());
+                postgres::measure(&server, rounds, "3 ms per flush").await;
+            }
+            other => say(format!("{other} is not one of {}", PARTS.join(", "))),
+        }
     }
-    let server = Postgres::start_with(&[&SERVER[..], &SLOW_DISK[..]].concat());
-    postgres::measure(&server, rounds, "3 ms per flush").await;
 }
 
 /// Fills caches, pools and prepared statements; the pace does not count.

@@ -1,8 +1,7 @@
 //! What a step may see: its input, the outputs before it, its key. No access to the store.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,12 +26,19 @@ pub(crate) struct Frame {
     pub(crate) attempt: u32,
     /// When nobody waits for this attempt any more.
     pub(crate) until: Instant,
-    pub(crate) key: String,
-    pub(crate) outputs: Arc<BTreeMap<&'static str, Document>>,
+    pub(crate) operation: Operation,
+    /// Made when it is asked for.
+    pub(crate) key: OnceLock<String>,
+    /// In the order of the steps.
+    pub(crate) outputs: Arc<[(&'static str, Document)]>,
     pub(crate) sealer: Sealer,
 }
 
 impl Frame {
+    fn key(&self) -> &str {
+        self.key.get_or_init(|| key(self.saga_id, self.step, self.operation))
+    }
+
     /// Where the output of a step of this saga is stored.
     pub(crate) fn output_of<'a>(&'a self, step: &'a str) -> Place<'a> {
         Place { saga_type: &self.saga_type, saga: self.saga_id, output_of: Some(step) }
@@ -66,7 +72,7 @@ impl<I> StepContext<I> {
     /// `execute` (with its `probe`) and `compensate` have different keys.
     #[must_use]
     pub fn idempotency_key(&self) -> &str {
-        &self.frame.key
+        self.frame.key()
     }
 
     /// The key that `execute` of this step used: `compensate` names with it what is to be undone.
@@ -124,7 +130,8 @@ impl<I> StepContext<I> {
     }
 
     fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {
-        let stored = self.frame.outputs.get(name).ok_or_else(|| {
+        let found = self.frame.outputs.iter().find(|(step, _)| *step == name);
+        let (_, stored) = found.ok_or_else(|| {
             StepError::fatal(format!(
                 "step {} asked for the output of {name}, which has none yet",
                 self.frame.step

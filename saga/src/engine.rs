@@ -8,6 +8,7 @@
 
 mod attempt;
 mod drive;
+mod lane;
 mod lease;
 mod park;
 mod waiters;
@@ -214,7 +215,7 @@ impl Engine {
             };
             drop(reservation);
             if let Some(news) = news {
-                engine.waiters.tell(id, &news);
+                engine.waiters.tell(id, news);
             }
         };
         tokio::spawn(driving.instrument(span));

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use operate::{Cancelled, Operator};
@@ -146,21 +147,32 @@ impl Orchestrator {
     where
         I: Serialize + Send + Sync + 'static,
     {
-        let engine = &self.handle.engine;
         let new = self.new_saga(saga, business_id, input)?;
+        Ok(self.begin(new, false).await?.0)
+    }
+
+    /// With `waits`, also the news of a saga that this call began, subscribed to before anybody drives it.
+    async fn begin(
+        &self,
+        new: NewSaga,
+        waits: bool,
+    ) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
+        let engine = &self.handle.engine;
         // Nothing closes this semaphore.
         let permit = Arc::clone(&engine.permits).acquire_owned().await.ok();
         // Before the row exists, so that the recovery loop never sees it undriven.
         let reservation = engine.reserve(new.id);
         let era = engine.lease.era();
-        let inserted = engine.writer.insert(new.clone()).await?;
+        let (new, inserted) = engine.writer.insert(new).await?;
         let started = accept(&new, &inserted)?;
+        let mut news = None;
         if let (false, Some(reservation)) = (started.existed, reservation) {
-            metrics::counter!("probity_saga_started_total", "type" => saga.to_owned()).increment(1);
+            count_start(engine, &new);
             started.undriven.store(false, Ordering::Release);
+            news = waits.then(|| engine.waiters.subscribe(new.id));
             engine.spawn(reservation, permit, fresh(new), true, era);
         }
-        Ok(started)
+        Ok((started, news))
     }
 
     /// Starts a saga inside the caller's transaction, with one INSERT: both commit, or neither.
@@ -193,7 +205,7 @@ impl Orchestrator {
         }
         let new = self.new_saga(saga, business_id, input)?;
         let inserted = <E::Database as crate::store::StartIn>::insert_in(executor, new.clone()).await?;
-        metrics::counter!("probity_saga_started_total", "type" => saga.to_owned()).increment(1);
+        count_start(&self.handle.engine, &new);
         accept(&new, &inserted)
     }
 
@@ -209,7 +221,7 @@ impl Orchestrator {
     pub async fn wait(&self, started: &Started) -> Result<Outcome, SagaError> {
         let engine = &self.handle.engine;
         let id = started.id;
-        let mut news = engine.waiters.subscribe(id);
+        let news = engine.waiters.subscribe(id);
         let undriven = started.undriven.swap(false, Ordering::AcqRel);
         let reservation = if undriven { engine.reserve(id) } else { None };
         if reservation.is_some() || !engine.is_active(id) {
@@ -227,7 +239,7 @@ impl Orchestrator {
                 }
             };
             if let Some(news) = News::of(&journal.instance) {
-                return outcome(&news);
+                return outcome(news);
             }
             let Instance { owner, epoch, write_no, .. } = journal.instance;
             let untouched = owner == Some(engine.worker) && epoch == 1 && write_no == 0;
@@ -240,11 +252,7 @@ impl Orchestrator {
         if engine.stopping() == Stop::Stopped {
             return Err(SagaError::Draining);
         }
-        let heard = news.wait_for(Option::is_some).await;
-        match heard.as_deref() {
-            Ok(Some(news)) => outcome(news),
-            _ => Err(SagaError::Draining),
-        }
+        heard(news).await
     }
 
     /// Starts a saga and waits until it comes to rest.
@@ -258,8 +266,12 @@ impl Orchestrator {
     where
         I: Serialize + Send + Sync + 'static,
     {
-        let started = self.start(saga, business_id, input).await?;
-        self.wait(&started).await
+        let new = self.new_saga(saga, business_id, input)?;
+        match self.begin(new, true).await? {
+            (_, Some(_)) if self.handle.engine.stopping() == Stop::Stopped => Err(SagaError::Draining),
+            (_, Some(news)) => heard(news).await,
+            (started, None) => self.wait(&started).await,
+        }
     }
 
     /// Looks at one saga.
@@ -290,7 +302,7 @@ impl Orchestrator {
         open(input, None)?;
         for StepRow { name, output, .. } in &mut view.steps {
             if let Some(output) = output {
-                open(output, Some(name))?;
+                open(output, Some(&**name))?;
             }
         }
         Ok(view)
@@ -443,15 +455,25 @@ fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, SagaError> {
     }
 }
 
-fn outcome(news: &News) -> Result<Outcome, SagaError> {
+fn count_start(engine: &Engine, new: &NewSaga) {
+    if let Some(plan) = engine.plan(&new.saga_type, &new.definition) {
+        metrics::counter!("probity_saga_started_total", "type" => Arc::clone(&plan.name)).increment(1);
+    }
+}
+
+async fn heard(news: oneshot::Receiver<News>) -> Result<Outcome, SagaError> {
+    outcome(news.await.unwrap_or(News::Draining))
+}
+
+fn outcome(news: News) -> Result<Outcome, SagaError> {
     let News::Rested { status, step, reason } = news else {
         return Err(SagaError::Draining);
     };
-    let reason = reason.clone().unwrap_or_default();
+    let reason = reason.unwrap_or_default();
     Ok(match status {
         Status::Completed => Outcome::Completed,
         Status::Compensated => Outcome::Compensated { reason },
-        Status::Stuck => Outcome::Stuck { step: *step, reason },
+        Status::Stuck => Outcome::Stuck { step, reason },
         Status::Aborted => Outcome::Aborted { reason },
         Status::Paused | Status::Pending | Status::InProgress | Status::Committing | Status::Compensating => {
             Outcome::Paused { reason }

@@ -3,8 +3,10 @@
 //!
 //! Durations travel, instants do not: a store computes every time with its own clock.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -65,7 +67,7 @@ identity!(WorkerId);
 
 /// Stored JSON: inputs and outputs. `Debug` shows only its length.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Document(String);
+pub struct Document(Arc<str>);
 
 impl Document {
     /// Encodes a value.
@@ -73,13 +75,13 @@ impl Document {
     /// # Errors
     /// If serde cannot express the value as JSON.
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(Self)
+        serde_json::to_string(value).map(Self::from_stored)
     }
 
     /// A document read from a store.
     #[must_use]
     pub fn from_stored(json: String) -> Self {
-        Self(json)
+        Self(json.into())
     }
 
     /// Decodes the value.
@@ -215,7 +217,7 @@ pub struct StepRow {
     /// Position in the definition, from 1.
     pub order: u32,
     /// Identity in the definition.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Where it stands.
     pub status: StepStatus,
     /// What `execute` answered.
@@ -232,8 +234,6 @@ pub struct StepRow {
     pub undo_retries: u32,
     /// The order in which effects happened; undo runs in the reverse order.
     pub completion: u32,
-    /// The key that `execute` used.
-    pub key: String,
     /// How long until the next attempt, if one is scheduled.
     pub retry_in: Option<Duration>,
     /// The operator who settled it, if a person did.

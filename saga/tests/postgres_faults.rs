@@ -146,6 +146,6 @@ async fn only_finished_sagas_that_are_old_enough_are_purged_a_batch_at_a_time() 
     let batches =
         [store.purge(Duration::ZERO, 3).await.unwrap(), store.purge(Duration::ZERO, 3).await.unwrap()];
     assert_eq!(batches, [3, 2]);
-    let left = "SELECT (SELECT count(*) FROM saga_heads), (SELECT count(*) FROM saga_steps)";
+    let left = "SELECT (SELECT count(*) FROM saga_heads), (SELECT count(*) FROM saga_step_rows)";
     assert_eq!(sqlx::query_as::<_, (i64, i64)>(left).fetch_one(&pool).await.unwrap(), (1, 0));
 }

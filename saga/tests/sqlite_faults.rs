@@ -149,7 +149,7 @@ fn new_saga(n: u32) -> NewSaga {
     }
 }
 
-fn record(saga: SagaId, name: &str) -> Record {
+fn record(saga: SagaId, name: &'static str) -> Record {
     let step = StepRow {
         order: 1,
         name: name.into(),
@@ -161,7 +161,6 @@ fn record(saga: SagaId, name: &str) -> Record {
         retries_max: 0,
         undo_retries: 0,
         completion: 1,
-        key: "key".into(),
         retry_in: None,
         resolved_by: None,
     };

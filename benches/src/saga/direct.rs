@@ -7,15 +7,20 @@ use probity_saga::{
     Verdict, Worker, WorkerId,
 };
 
+use tokio::sync::Semaphore;
+
 use super::work::name;
 
 #[expect(clippy::expect_used, reason = "a bench that cannot reach its store has nothing to measure")]
-pub(super) async fn write(store: &impl SagaStore, owner: WorkerId) {
+pub(super) async fn write(store: &impl SagaStore, turns: &Semaphore, owner: WorkerId) {
     let new = new_saga(owner);
     let id = new.id;
+    let turn = turns.acquire().await.expect("an open semaphore");
     let inserted = store.insert(&[new]).await.expect("an insert");
+    drop(turn);
     assert_eq!(inserted, [Inserted::Created]);
     for order in [1, 2] {
+        let _turn = turns.acquire().await.expect("an open semaphore");
         let verdicts = store.apply(&[done(id, order)]).await.expect("a result");
         assert!(matches!(verdicts[..], [Verdict::Applied(_)]), "{verdicts:?}");
     }
@@ -57,7 +62,6 @@ pub(super) fn done(saga: SagaId, order: u32) -> Record {
         retries_max: 3,
         undo_retries: 0,
         completion: order,
-        key: format!("{saga}:{step}:do"),
         retry_in: None,
         resolved_by: None,
     };

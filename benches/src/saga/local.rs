@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use probity_saga::{MemoryStore, Orchestrator, SqliteStore};
 use sqlx::sqlite::SqlitePoolOptions;
+use tokio::sync::Semaphore;
 
 use super::counted::{Count, Counted};
 use super::table::{cell, head, hundredths, median, per, ratio, row};
@@ -81,10 +82,11 @@ pub(super) async fn sqlite(rounds: Rounds) {
             let (more, flushed) = count.take();
             (records, commits, sagas) = (records + more, commits + flushed, sagas + pace_of_ours.calls);
             own.push(pace_of_ours);
-            let store = baseline.clone();
+            // The store has one connection that writes.
+            let (store, turns) = (baseline.clone(), Arc::new(Semaphore::new(1)));
             let call = move |_, _| {
-                let store = store.clone();
-                async move { direct::write(&store, owner).await }
+                let (store, turns) = (store.clone(), Arc::clone(&turns));
+                async move { direct::write(&store, &turns, owner).await }
             };
             direct.push(pace(tasks, rounds.each, call).await);
             undone.push(ours(&orchestrator, tasks, rounds, REFUSED).await);

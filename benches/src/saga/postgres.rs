@@ -5,6 +5,7 @@ use std::sync::Arc;
 use probity_saga::{Orchestrator, PostgresStore, WorkerId};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use testkit::{Postgres, TestDatabase};
+use tokio::sync::Semaphore;
 
 use super::counted::{Count, Counted};
 use super::table::{cell, head, median, per, ratio, row};
@@ -12,15 +13,16 @@ use super::work::{DONE, REFUSED, run, saga};
 use super::{LEVELS, direct, warm};
 use crate::closed_loop::{Pace, Rounds, pace};
 
-/// Eight stores of four connections each are the baseline's pool of 32.
+/// Eight stores with four calls at a time each are the baseline's pool of 32: a store has more connections than that.
 const BASELINE_STORES: u64 = 8;
+const CALLS_EACH: usize = 4;
 
 /// One database with everything that is measured on it.
 pub(super) struct Bench {
     pub(super) pool: PgPool,
     pub(super) orchestrator: Orchestrator,
     count: Arc<Count>,
-    baseline: Vec<PostgresStore>,
+    baseline: Vec<(PostgresStore, Arc<Semaphore>)>,
     owner: WorkerId,
     _database: TestDatabase,
 }
@@ -37,7 +39,8 @@ impl Bench {
             .expect("create");
         let mut baseline = Vec::new();
         for _ in 0..BASELINE_STORES {
-            baseline.push(PostgresStore::new(pool.clone()).await.expect("migrate"));
+            let store = PostgresStore::new(pool.clone()).await.expect("migrate");
+            baseline.push((store, Arc::new(Semaphore::new(CALLS_EACH))));
         }
         let count = Arc::new(Count::default());
         let store = PostgresStore::new(pool.clone()).await.expect("migrate");
@@ -60,8 +63,8 @@ impl Bench {
         let (stores, owner) = (self.baseline.clone(), self.owner);
         let call = move |task: u64, _| {
             let at = usize::try_from(task % BASELINE_STORES).unwrap_or_default();
-            let store = stores[at].clone();
-            async move { direct::write(&store, owner).await }
+            let (store, turns) = stores[at].clone();
+            async move { direct::write(&store, &turns, owner).await }
         };
         pace(tasks, rounds.each, call).await
     }

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::lease::{Era, Lost};
 use super::{Engine, Stop};
-use crate::context::{Frame, Operation, key};
+use crate::context::{Frame, Operation};
 use crate::machine::{Finding, Undoing};
 use crate::plan::{AnyInput, AnyStep, Saga};
 use crate::policy::StepPolicy;
@@ -229,14 +229,13 @@ impl Attempts<'_> {
     }
 
     fn frame(&self, operation: Operation, attempt: u32, policy: &StepPolicy) -> Frame {
-        let key = key(self.frame.saga_id, self.step.name(), operation);
         let now = Instant::now();
         let until = now.checked_add(policy.timeout).unwrap_or(now + NEVER);
-        Frame { attempt, until, key, ..self.frame.clone() }
+        Frame { attempt, until, operation, key: OnceLock::new(), ..self.frame.clone() }
     }
 
-    fn label(&self) -> String {
-        self.saga.name().to_owned()
+    fn label(&self) -> Arc<str> {
+        Arc::clone(&self.saga.name)
     }
 }
 

@@ -3,8 +3,7 @@
 //! Invariant: the loop is machine → effect → write → acknowledgement, in that order; a refused
 //! write ends it without another effect.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use super::park::{park, printable};
 use super::writer::Unanswered;
 use super::{Engine, News, Stop};
 use crate::codec::Place;
-use crate::context::Frame;
+use crate::context::{Frame, Operation};
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing};
 use crate::plan::{AnyInput, Saga};
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
@@ -39,6 +38,7 @@ struct Driver<'a> {
     engine: &'a Engine,
     saga: Arc<Saga>,
     journal: Journal,
+    business_id: Arc<str>,
     state: State,
     input: AnyInput,
     requests: Requests,
@@ -69,7 +69,9 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
     let write_no = instance.write_no;
     let left = saga.deadline.map(|limit| limit.saturating_sub(instance.age));
     let deadline = left.and_then(|left| Instant::now().checked_add(left));
-    let mut driver = Driver { engine, saga, journal, state, input, requests, write_no, era, deadline };
+    let business_id = journal.instance.business_id.as_str().into();
+    let mut driver =
+        Driver { engine, saga, journal, business_id, state, input, requests, write_no, era, deadline };
     driver.tell_if_overdue();
     match driver.run().await {
         Ok(news) => Some(news),
@@ -175,7 +177,7 @@ impl Driver<'_> {
     fn tell_if_overdue(&self) {
         if self.state.status == Status::Committing && self.is_overdue() {
             tracing::warn!(saga.id = %self.journal.instance.id, "a saga past its pivot is past its deadline");
-            metrics::counter!("probity_saga_overdue_total", "type" => self.saga.name().to_owned())
+            metrics::counter!("probity_saga_overdue_total", "type" => Arc::clone(&self.saga.name))
                 .increment(1);
         }
     }
@@ -191,7 +193,7 @@ impl Driver<'_> {
             _ => None,
         };
         if let Finding::Unknown(..) = finding {
-            metrics::counter!("probity_saga_unknown_outcomes_total", "type" => self.saga.name().to_owned())
+            metrics::counter!("probity_saga_unknown_outcomes_total", "type" => Arc::clone(&self.saga.name))
                 .increment(1);
         }
         let change = self.state.executed(&self.saga.shape, at, failures, finding);
@@ -228,15 +230,9 @@ impl Driver<'_> {
     fn attempts(&self, at: usize) -> Attempts<'_> {
         let instance = &self.journal.instance;
         let done = |row: &crate::record::StepRow| row.output.clone();
-        let outputs: BTreeMap<&'static str, Document> = self
-            .saga
-            .shape
-            .steps
-            .iter()
-            .zip(&self.state.rows)
-            .take(at)
-            .filter_map(|(step, row)| Some((step.name, row.as_ref().and_then(done)?)))
-            .collect();
+        let steps = self.saga.shape.steps.iter().zip(&self.state.rows).take(at);
+        let outputs: Vec<(&'static str, Document)> =
+            steps.filter_map(|(step, row)| Some((step.name, row.as_ref().and_then(done)?))).collect();
         Attempts {
             engine: self.engine,
             saga: &self.saga,
@@ -245,12 +241,13 @@ impl Driver<'_> {
             frame: Frame {
                 saga_id: instance.id,
                 saga_type: Arc::clone(&self.saga.name),
-                business_id: instance.business_id.as_str().into(),
+                business_id: Arc::clone(&self.business_id),
                 step: self.saga.shape.steps[at].name,
                 attempt: 1,
                 until: Instant::now(),
-                key: String::new(),
-                outputs: Arc::new(outputs),
+                operation: Operation::Execute,
+                key: OnceLock::new(),
+                outputs: outputs.into(),
                 sealer: self.engine.sealer.clone(),
             },
             era: self.era,
@@ -289,7 +286,7 @@ impl Driver<'_> {
         if let (true, true, Some(cancel)) = (over, from != self.state.status, &self.requests.cancel) {
             let id = self.journal.instance.id;
             tracing::warn!(saga.id = %id, cancel, status = %self.state.status, "a request to turn a saga back came too late");
-            metrics::counter!("probity_saga_cancels_too_late_total", "type" => self.saga.name().to_owned())
+            metrics::counter!("probity_saga_cancels_too_late_total", "type" => Arc::clone(&self.saga.name))
                 .increment(1);
         }
     }
@@ -343,7 +340,7 @@ impl Driver<'_> {
         if verdict == Verdict::Fenced {
             metrics::counter!("probity_saga_fenced_writes_total").increment(1);
         } else if status != from {
-            let name = self.saga.name().to_owned();
+            let name = Arc::clone(&self.saga.name);
             metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => status.as_str())
                 .increment(1);
         }

@@ -70,19 +70,28 @@ impl Lease {
 
     /// Waits until an effect may start. During an outage of the store that is until the next beat.
     pub(crate) async fn allows(&self, era: Era) -> Result<(), Lost> {
+        if let Some(answer) = self.answer(era, *self.state.borrow()) {
+            return answer;
+        }
         let mut changes = self.state.subscribe();
         loop {
-            let State { last_beat, era: now, revoked } = *changes.borrow_and_update();
-            if revoked || now != era.0 {
-                return Err(Lost);
-            }
-            if last_beat.is_some_and(|beat| beat.elapsed() < self.ttl * 2 / 3) {
-                return Ok(());
+            let state = *changes.borrow_and_update();
+            if let Some(answer) = self.answer(era, state) {
+                return answer;
             }
             if changes.changed().await.is_err() {
                 return Err(Lost);
             }
         }
+    }
+
+    /// None: not yet.
+    fn answer(&self, era: Era, state: State) -> Option<Result<(), Lost>> {
+        let State { last_beat, era: now, revoked } = state;
+        if revoked || now != era.0 {
+            return Some(Err(Lost));
+        }
+        last_beat.is_some_and(|beat| beat.elapsed() < self.ttl * 2 / 3).then_some(Ok(()))
     }
 
     /// Whether this worker has ended. A mere lapse does not forbid a write: as long as nobody claimed

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use crate::machine::Status;
 use crate::record::{Instance, SagaId};
@@ -29,34 +29,51 @@ impl News {
 
 #[derive(Default)]
 pub(crate) struct Waiters {
-    by_saga: Mutex<HashMap<SagaId, watch::Sender<Option<News>>>>,
+    by_saga: Mutex<HashMap<SagaId, Vec<oneshot::Sender<News>>>>,
 }
 
 impl Waiters {
-    pub(crate) fn subscribe(&self, id: SagaId) -> watch::Receiver<Option<News>> {
-        self.lock().entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe()
+    /// Everything told from now on is heard.
+    pub(crate) fn subscribe(&self, id: SagaId) -> oneshot::Receiver<News> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().entry(id).or_default().push(sender);
+        receiver
     }
 
-    pub(crate) fn tell(&self, id: SagaId, news: &News) {
-        if let Some(sender) = self.lock().remove(&id) {
-            sender.send_replace(Some(news.clone()));
-        }
+    pub(crate) fn tell(&self, id: SagaId, news: News) {
+        let waiting = self.lock().remove(&id);
+        tell_each(waiting.unwrap_or_default(), news);
     }
 
     pub(crate) fn tell_all(&self, news: &News) {
-        for (_, sender) in self.lock().drain() {
-            sender.send_replace(Some(news.clone()));
+        let waiting: Vec<_> = self.lock().drain().collect();
+        for (_, waiting) in waiting {
+            tell_each(waiting, news.clone());
         }
     }
 
     /// The sagas somebody still waits for.
     pub(crate) fn waited_for(&self) -> Vec<SagaId> {
         let mut waiting = self.lock();
-        waiting.retain(|_, sender| sender.receiver_count() > 0);
+        waiting.retain(|_, senders| {
+            senders.retain(|sender| !sender.is_closed());
+            !senders.is_empty()
+        });
         waiting.keys().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SagaId, watch::Sender<Option<News>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SagaId, Vec<oneshot::Sender<News>>>> {
         self.by_saga.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell_each(mut waiting: Vec<oneshot::Sender<News>>, news: News) {
+    let last = waiting.pop();
+    for sender in waiting {
+        // A waiter that is gone does not need its news.
+        let _ = sender.send(news.clone());
+    }
+    if let Some(sender) = last {
+        let _ = sender.send(news);
     }
 }

@@ -76,7 +76,7 @@ async fn look(engine: &Arc<Engine>, orphans: &mut BTreeSet<SagaId>) -> Result<us
     if !elsewhere.is_empty() {
         for journal in engine.store.load(&elsewhere).await? {
             if let Some(news) = News::of(&journal.instance) {
-                engine.waiters.tell(journal.instance.id, &news);
+                engine.waiters.tell(journal.instance.id, news);
             }
         }
     }

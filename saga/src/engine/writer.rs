@@ -1,6 +1,4 @@
-//! Group commit: drivers hand their records to one task, which writes what is queued, answers all,
-//! and looks again. No timer: an idle writer flushes at once, a busy one accumulates. While a full
-//! batch waits, a second commit runs beside the first; more would only queue for the same disk.
+//! Group commit: drivers hand their records to a lane, which writes what is queued, answers all, and looks again.
 //!
 //! Invariant: a driver hears its own verdict only after the store acknowledged the batch. A lost
 //! answer is met by the same batch again; records carry numbers, so that is harmless. A record whose
@@ -10,20 +8,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use futures_util::FutureExt as _;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 
+use super::lane::Lane;
 use super::lease::Lease;
 use crate::error::{Effect, StoreError};
 use crate::record::{Inserted, NewSaga, Record, Verdict};
 use crate::store::SagaStore;
-
-/// The most records in one batch.
-const BATCH: usize = 256;
-
-/// So many waiting records are worth a second commit at the same time.
-const FULL: usize = 128;
 
 /// The most commits of results at the same time.
 const LANES: usize = 2;
@@ -47,70 +40,58 @@ struct Write {
 
 struct Insert {
     saga: NewSaga,
-    answer: oneshot::Sender<Result<Inserted, StoreError>>,
+    /// The saga comes back with the answer.
+    answer: oneshot::Sender<(NewSaga, Result<Inserted, StoreError>)>,
 }
 
 pub(crate) struct Writer {
-    records: mpsc::Sender<Write>,
-    inserts: mpsc::Sender<Insert>,
+    records: Arc<Lane<Write>>,
+    inserts: Arc<Lane<Insert>>,
 }
 
 impl Writer {
     pub(crate) fn start(store: Arc<dyn SagaStore>, lease: Lease) -> Self {
-        let (records, record_queue) = mpsc::channel(4 * BATCH);
-        let (inserts, insert_queue) = mpsc::channel(4 * BATCH);
         let lanes = Arc::new(Lanes { store, lease, aside: Semaphore::new(ASIDE) });
-        tokio::spawn(write_records(Arc::clone(&lanes), record_queue));
-        tokio::spawn(write_inserts(lanes, insert_queue));
-        Self { records, inserts }
+        let starts = Arc::clone(&lanes);
+        Self {
+            records: Lane::new(
+                LANES,
+                Box::new(move |writes| write_all(Arc::clone(&lanes), writes).boxed()),
+            ),
+            inserts: Lane::new(
+                1,
+                Box::new(move |inserts| insert_all(Arc::clone(&starts), inserts).boxed()),
+            ),
+        }
     }
 
     pub(crate) async fn apply(&self, record: Record) -> Result<Verdict, Unanswered> {
         let (answer, verdict) = oneshot::channel();
-        self.records.send(Write { record, answer }).await.map_err(|_| Unanswered::Lost)?;
+        self.records.submit(Write { record, answer });
         verdict.await.map_err(|_| Unanswered::Lost)
     }
 
     /// Starts get batches of their own: an insert may wait for a stranger's open transaction on the
     /// same business id, and results must not wait with it.
-    pub(crate) async fn insert(&self, saga: NewSaga) -> Result<Inserted, Unanswered> {
+    pub(crate) async fn insert(&self, saga: NewSaga) -> Result<(NewSaga, Inserted), Unanswered> {
         let (answer, inserted) = oneshot::channel();
-        self.inserts.send(Insert { saga, answer }).await.map_err(|_| Unanswered::Lost)?;
-        inserted.await.map_err(|_| Unanswered::Lost)?.map_err(Unanswered::Store)
+        self.inserts.submit(Insert { saga, answer });
+        let (saga, inserted) = inserted.await.map_err(|_| Unanswered::Lost)?;
+        Ok((saga, inserted.map_err(Unanswered::Store)?))
     }
 }
 
-/// What the writing tasks share.
+/// What the commits share.
 struct Lanes {
     store: Arc<dyn SagaStore>,
     lease: Lease,
     aside: Semaphore,
 }
 
-async fn write_records(lanes: Arc<Lanes>, mut queue: mpsc::Receiver<Write>) {
-    let mut flushing = FuturesUnordered::new();
-    loop {
-        let mut writes = Vec::new();
-        if flushing.is_empty() && queue.recv_many(&mut writes, BATCH).await == 0 {
-            return;
-        }
-        while flushing.len() < LANES {
-            if !writes.is_empty() {
-                flushing.push(write_all(&lanes, std::mem::take(&mut writes)));
-            }
-            if queue.len() < FULL {
-                break;
-            }
-            queue.recv_many(&mut writes, BATCH).await;
-        }
-        flushing.next().await;
-    }
-}
-
-async fn write_all(lanes: &Arc<Lanes>, mut writes: Vec<Write>) {
+async fn write_all(lanes: Arc<Lanes>, mut writes: Vec<Write>) {
     while !writes.is_empty() {
         let later = set_repeats_aside(&mut writes);
-        flush(lanes, writes).await;
+        flush(&lanes, writes).await;
         writes = later;
     }
 }
@@ -184,27 +165,25 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
     }
 }
 
-async fn write_inserts(lanes: Arc<Lanes>, mut queue: mpsc::Receiver<Insert>) {
-    let mut inserts = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut inserts, BATCH).await > 0 {
-        let (sagas, answers): (Vec<NewSaga>, Vec<_>) =
-            inserts.drain(..).map(|insert| (insert.saga, insert.answer)).unzip();
-        match insert(&*lanes.store, &sagas).await {
-            Ok(inserted) => {
-                for (answer, inserted) in answers.into_iter().zip(inserted) {
-                    let _ = answer.send(Ok(inserted));
-                }
+async fn insert_all(lanes: Arc<Lanes>, inserts: Vec<Insert>) {
+    let (sagas, answers): (Vec<NewSaga>, Vec<_>) =
+        inserts.into_iter().map(|insert| (insert.saga, insert.answer)).unzip();
+    match insert(&*lanes.store, &sagas).await {
+        Ok(inserted) => {
+            for ((saga, answer), inserted) in sagas.into_iter().zip(answers).zip(inserted) {
+                // A starter that is gone does not need its answer.
+                let _ = answer.send((saga, Ok(inserted)));
             }
-            // One bad saga, or one that a stranger's transaction holds up, must not cost its neighbours.
-            Err(_) if sagas.len() > 1 => {
-                for (saga, answer) in sagas.into_iter().zip(answers) {
-                    tokio::spawn(insert_alone(Arc::clone(&lanes), saga, answer));
-                }
+        }
+        // One bad saga, or one that a stranger's transaction holds up, must not cost its neighbours.
+        Err(_) if sagas.len() > 1 => {
+            for (saga, answer) in sagas.into_iter().zip(answers) {
+                tokio::spawn(insert_alone(Arc::clone(&lanes), saga, answer));
             }
-            Err(error) => {
-                if let Some(answer) = answers.into_iter().next() {
-                    let _ = answer.send(Err(error));
-                }
+        }
+        Err(error) => {
+            if let (Some(saga), Some(answer)) = (sagas.into_iter().next(), answers.into_iter().next()) {
+                let _ = answer.send((saga, Err(error)));
             }
         }
     }
@@ -222,11 +201,11 @@ async fn insert(store: &dyn SagaStore, sagas: &[NewSaga]) -> Result<Vec<Inserted
 async fn insert_alone(
     lanes: Arc<Lanes>,
     saga: NewSaga,
-    answer: oneshot::Sender<Result<Inserted, StoreError>>,
+    answer: oneshot::Sender<(NewSaga, Result<Inserted, StoreError>)>,
 ) {
     let turn = lanes.aside.acquire().await;
     let inserted = insert(&*lanes.store, std::slice::from_ref(&saga)).await;
     drop(turn);
     let nothing = || StoreError::ambiguous("insert a saga", "the store gave no answer");
-    let _ = answer.send(inserted.and_then(|mut answers| answers.pop().ok_or_else(nothing)));
+    let _ = answer.send((saga, inserted.and_then(|mut answers| answers.pop().ok_or_else(nothing))));
 }

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Illegal, Status, StepStatus, Trigger, transition};
-use crate::context::{self, Operation};
 use crate::policy::WhenUnknown;
 use crate::record::{Change, Document, Instance, Journal, SagaId, StepRow};
 
@@ -387,7 +386,7 @@ impl State {
 
     fn row(&mut self, shape: &Shape, at: usize, status: StepStatus, failures: u32) -> &mut StepRow {
         let completions = self.rows.iter().flatten().map(|row| row.completion).max().unwrap_or(0);
-        let (saga, name) = (self.saga, shape.steps[at].name);
+        let name = shape.steps[at].name;
         let row = self.rows[at].get_or_insert_with(|| StepRow {
             order: u32::try_from(at + 1).unwrap_or(u32::MAX),
             name: name.into(),
@@ -399,7 +398,6 @@ impl State {
             retries_max: shape.steps[at].retries_max,
             undo_retries: 0,
             completion: completions + 1,
-            key: context::key(saga, name, Operation::Execute),
             retry_in: None,
             resolved_by: None,
         });

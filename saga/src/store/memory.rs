@@ -3,7 +3,7 @@
 //! Invariant: one mutex, so every method is one atomic step; its clock is tokio's, so tests can
 //! pause it. Nothing survives the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Inner {
     sagas: BTreeMap<SagaId, Saga>,
-    business: BTreeMap<(String, String), SagaId>,
+    business: HashMap<(String, String), SagaId>,
     leases: BTreeMap<WorkerId, Instant>,
     definitions: BTreeMap<String, Definition>,
     audit: Vec<Intervention>,
@@ -36,7 +36,8 @@ struct Inner {
 
 struct Saga {
     instance: Instance,
-    steps: BTreeMap<u32, StepRow>,
+    /// By order.
+    steps: Vec<StepRow>,
     run_at: Instant,
     created_at: Instant,
 }
@@ -109,7 +110,7 @@ impl Saga {
             pause_requested: false,
             age: Duration::ZERO,
         };
-        Self { instance, steps: BTreeMap::new(), run_at: now, created_at: now }
+        Self { instance, steps: Vec::new(), run_at: now, created_at: now }
     }
 
     fn instance(&self) -> Instance {
@@ -117,7 +118,7 @@ impl Saga {
     }
 
     fn journal(&self) -> Journal {
-        Journal { instance: self.instance(), steps: self.steps.values().cloned().collect() }
+        Journal { instance: self.instance(), steps: self.steps.clone() }
     }
 
     fn step_forward(&mut self, change: &Change) {
@@ -127,7 +128,10 @@ impl Saga {
 
     fn write_steps(&mut self, change: &Change) {
         for step in &change.steps {
-            self.steps.insert(step.order, step.clone());
+            match self.steps.binary_search_by_key(&step.order, |row| row.order) {
+                Ok(at) => self.steps[at] = step.clone(),
+                Err(at) => self.steps.insert(at, step.clone()),
+            }
         }
     }
 

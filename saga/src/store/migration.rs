@@ -10,8 +10,8 @@ use crate::error::StoreError;
 pub(super) struct Version(pub(super) i64);
 
 impl Version {
-    /// The tables of the first release. Version 1 was never released.
-    pub(super) const FIRST: i64 = 2;
+    /// The tables of the first release. Versions 1 and 2 were never released.
+    pub(super) const FIRST: i64 = 3;
 
     /// The steps that are missing, with the version that each leads to.
     pub(super) fn steps_to_newest(
@@ -23,9 +23,9 @@ impl Version {
         let newest = all.last().map_or(Self::FIRST, |(version, _)| *version);
         match self.0 {
             0 => Ok(all),
-            1 => refused(
-                "they were made by a version before the first release; drop saga_schema, saga_instances, saga_steps, \
-                 saga_workers, saga_definitions and saga_audit, and start again"
+            1 | 2 => refused(
+                "they were made by a version before the first release; drop saga_schema, saga_instances, saga_heads, \
+                 saga_steps, saga_workers, saga_definitions and saga_audit, and start again"
                     .into(),
             ),
             found if found > newest + 1 => refused(format!(
@@ -40,26 +40,28 @@ impl Version {
 mod tests {
     use super::*;
 
-    const STEPS: &[&str] = &["two", "three"];
+    const STEPS: &[&str] = &["three", "four"];
 
     #[test]
     fn only_what_is_missing_is_done() {
         let steps = |found| Version(found).steps_to_newest(STEPS).map_err(|error| error.to_string());
-        assert_eq!(steps(0), Ok(vec![(2, "two"), (3, "three")]));
-        assert_eq!(steps(2), Ok(vec![(3, "three")]));
-        assert_eq!(steps(3), Ok(vec![]));
+        assert_eq!(steps(0), Ok(vec![(3, "three"), (4, "four")]));
+        assert_eq!(steps(3), Ok(vec![(4, "four")]));
+        assert_eq!(steps(4), Ok(vec![]));
     }
 
     #[test]
     fn the_tables_of_the_next_release_are_used_and_those_of_a_later_one_are_not() {
-        assert!(Version(4).steps_to_newest(STEPS).is_ok_and(|steps| steps.is_empty()));
-        let refused = Version(5).steps_to_newest(STEPS).map_err(|error| error.to_string());
+        assert!(Version(5).steps_to_newest(STEPS).is_ok_and(|steps| steps.is_empty()));
+        let refused = Version(6).steps_to_newest(STEPS).map_err(|error| error.to_string());
         assert!(refused.is_err_and(|error| error.contains("deploy a newer one")));
     }
 
     #[test]
     fn tables_that_were_never_released_are_refused_with_the_remedy() {
-        let refused = Version(1).steps_to_newest(STEPS).map_err(|error| error.to_string());
-        assert!(refused.is_err_and(|error| error.contains("drop saga_schema")));
+        for never_released in [1, 2] {
+            let refused = Version(never_released).steps_to_newest(STEPS).map_err(|error| error.to_string());
+            assert!(refused.is_err_and(|error| error.contains("drop saga_schema")), "{never_released}");
+        }
     }
 }

@@ -9,12 +9,12 @@ mod columns;
 mod schema;
 mod sql;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
@@ -29,7 +29,7 @@ use crate::record::{
     Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
     NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
-use columns::{Instances, Steps, millis};
+use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
 
 /// Keeps sagas in PostgreSQL. Opens up to six connections of its own beside the given pool: two that write results, one
 /// that starts sagas, the others for the lease, claims and reads.
@@ -175,49 +175,108 @@ impl PostgresStore {
     }
 
     async fn apply_batch(&self, records: &[Record]) -> Result<Vec<Verdict>, sqlx::Error> {
-        let mut verdicts = self.write(records, false).await?;
-        let refused: Vec<&Record> =
-            records.iter().filter(|record| !verdicts.contains_key(&record.saga)).collect();
+        let (appends, writes): (Vec<&Record>, Vec<&Record>) =
+            records.iter().partition(|record| record.only_appends());
+        let (mut verdicts, mut written) = (HashMap::with_capacity(records.len()), HashMap::new());
+        // On two connections; both end before one of them fails the batch, so that none is cut off.
+        let (appended, wrote) =
+            join(self.append(appends, &mut verdicts), self.write(writes, &mut written)).await;
+        appended.and(wrote)?;
+        verdicts.extend(written);
+        let refused: HashMap<SagaId, &Record> = records
+            .iter()
+            .map(|record| (record.saga, record))
+            .filter(|(saga, _)| !verdicts.contains_key(saga))
+            .collect();
         if !refused.is_empty() {
-            let ids = uuids(refused.iter().map(|record| record.saga));
+            let ids = uuids(refused.keys().copied());
             let mut again = Vec::new();
             for row in &self.rows(sqlx::query(sql::POSITIONS).bind(ids)).await? {
                 let saga = id(row)?;
-                let Some(record) = refused.iter().find(|record| record.saga == saga) else { continue };
+                let Some(record) = refused.get(&saga) else { continue };
                 let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
-                let status: String = row.try_get("status")?;
+                let status: &str = row.try_get("status")?;
                 if record.epoch == epoch && record.write_no <= write_no {
                     verdicts.insert(saga, Verdict::Applied(rows::requests(row)?));
                 } else if record.epoch == epoch && record.only_appends() && status == record.from.as_str() {
                     // Its saga's row has to change after all.
-                    again.push((*record).clone());
+                    again.push(*record);
                 }
             }
-            if !again.is_empty() {
-                verdicts.extend(self.write(&again, true).await?);
-            }
+            self.write(again, &mut verdicts).await?;
         }
-        Ok(records
-            .iter()
-            .map(|record| verdicts.get(&record.saga).cloned().unwrap_or(Verdict::Fenced))
-            .collect())
+        Ok(records.iter().map(|record| verdicts.remove(&record.saga).unwrap_or(Verdict::Fenced)).collect())
     }
 
-    /// The verdicts of those that were written.
+    async fn append(
+        &self,
+        records: Vec<&Record>,
+        verdicts: &mut HashMap<SagaId, Verdict>,
+    ) -> Result<(), sqlx::Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.written(bind_appends(sqlx::query(sql::APPEND), &records), verdicts).await
+    }
+
+    /// Writes the rows of sagas; those that passed get their verdict.
     async fn write(
         &self,
-        records: &[Record],
-        rewrite: bool,
-    ) -> Result<HashMap<SagaId, Verdict>, sqlx::Error> {
-        let query = Instances::of(records, rewrite).bind(sqlx::query(sql::APPLY));
-        let steps =
-            records.iter().flat_map(|record| record.change.steps.iter().map(|step| (record.saga, step)));
-        let passed = self.rows(Steps::of(steps).bind_all(query)).await?;
-        passed.iter().map(|row| Ok((id(row)?, Verdict::Applied(rows::requests(row)?)))).collect()
+        records: Vec<&Record>,
+        verdicts: &mut HashMap<SagaId, Verdict>,
+    ) -> Result<(), sqlx::Error> {
+        let (most, several): (Vec<&Record>, Vec<&Record>) =
+            records.into_iter().partition(|record| record.change.steps.len() <= 1);
+        if !most.is_empty() {
+            self.written(bind_writes(sqlx::query(sql::APPLY), &most), verdicts).await?;
+        }
+        if !several.is_empty() {
+            self.written(bind_many(sqlx::query(sql::APPLY_SEVERAL), &several), verdicts).await?;
+        }
+        Ok(())
+    }
+
+    async fn written(
+        &self,
+        statement: Query<'_, Postgres, PgArguments>,
+        verdicts: &mut HashMap<SagaId, Verdict>,
+    ) -> Result<(), sqlx::Error> {
+        for row in &self.rows(statement).await? {
+            verdicts.insert(id(row)?, Verdict::Applied(rows::requests(row)?));
+        }
+        Ok(())
     }
 
     async fn insert_all(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, sqlx::Error> {
-        let column = |of: fn(&NewSaga) -> &str| sagas.iter().map(of).collect::<Vec<&str>>();
+        let mut keys = HashSet::with_capacity(sagas.len());
+        let mut first: Vec<&NewSaga> = sagas.iter().filter(|saga| keys.insert(business_key(saga))).collect();
+        // Two workers that start the same sagas wait for each other in one order.
+        first.sort_unstable_by_key(|saga| business_key(saga));
+        let mut tries = 0;
+        let created = loop {
+            match self.insert_new(&first).await {
+                // Somebody was faster; the next look sees whom.
+                Err(error) if is_taken(&error) && tries < 3 => tries += 1,
+                created => break created?,
+            }
+        };
+        let before: Vec<&NewSaga> = sagas.iter().filter(|saga| !created.contains(&saga.id)).collect();
+        let found = if before.is_empty() { Vec::new() } else { self.inserted_before(&before).await? };
+        let mut existing = HashMap::with_capacity(found.len());
+        for row in &found {
+            let key: (&str, &str) = (row.try_get("business_id")?, row.try_get("business_type")?);
+            existing.insert(key, row);
+        }
+        let answer = |saga: &NewSaga| match existing.get(&business_key(saga)) {
+            _ if created.contains(&saga.id) => Ok(Inserted::Created),
+            Some(row) => inserted(saga, row),
+            None => Err(sqlx::Error::RowNotFound),
+        };
+        sagas.iter().map(answer).collect()
+    }
+
+    async fn insert_new(&self, sagas: &[&NewSaga]) -> Result<HashSet<SagaId>, sqlx::Error> {
+        let column = |of: fn(&NewSaga) -> &str| sagas.iter().map(|saga| of(saga)).collect::<Vec<&str>>();
         let insert = sqlx::query(sql::INSERT_MANY)
             .bind(uuids(sagas.iter().map(|saga| saga.id)))
             .bind(column(|saga| &saga.business_id))
@@ -226,17 +285,12 @@ impl PostgresStore {
             .bind(column(|saga| saga.input.as_json()))
             .bind(column(|saga| &saga.input_hash))
             .bind(sagas.iter().map(|saga| saga.owner.as_uuid()).collect::<Vec<Uuid>>());
-        let rows = self.rows(insert).await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let key: (&str, &str) = (row.try_get("business_type")?, row.try_get("business_id")?);
-            found.insert(key, row);
-        }
-        let answer = |saga: &NewSaga| {
-            let row = found.get(&(saga.saga_type.as_str(), saga.business_id.as_str()));
-            row.ok_or(sqlx::Error::RowNotFound).and_then(|row| inserted(saga, row))
-        };
-        sagas.iter().map(answer).collect()
+        self.rows(insert).await?.iter().map(id).collect()
+    }
+
+    async fn inserted_before(&self, sagas: &[&NewSaga]) -> Result<Vec<PgRow>, sqlx::Error> {
+        let (ids, types): (Vec<&str>, Vec<&str>) = sagas.iter().map(|saga| business_key(saga)).unzip();
+        self.rows(sqlx::query(sql::INSERTED_BEFORE).bind(ids).bind(types)).await
     }
 
     async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
@@ -256,9 +310,8 @@ impl PostgresStore {
             .bind(&intervention.action)
             .bind(&intervention.reason)
             .bind(intervention.before.as_str());
-        let steps =
-            change.iter().flat_map(|change| change.steps.iter().map(|step| (intervention.saga, step)));
-        let done = self.rows(Steps::of(steps).bind_decided(query)).await?;
+        let steps = change.map_or(&[][..], |change| &change.steps);
+        let done = self.rows(bind_decided(query, steps)).await?;
         Ok(if done.is_empty() { Intervened::Stale } else { Intervened::Applied })
     }
 
@@ -273,6 +326,15 @@ fn uuids(ids: impl IntoIterator<Item = SagaId>) -> Vec<Uuid> {
 
 fn id(row: &PgRow) -> Result<SagaId, sqlx::Error> {
     row.try_get::<Uuid, _>("id").map(SagaId::from)
+}
+
+/// In the order of the index that keeps it unique.
+fn business_key(saga: &NewSaga) -> (&str, &str) {
+    (&saga.business_id, &saga.saga_type)
+}
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }
 
 fn inserted(saga: &NewSaga, row: &PgRow) -> Result<Inserted, sqlx::Error> {

@@ -97,7 +97,7 @@ pub(super) fn instance(row: &impl Columns) -> Result<Instance, sqlx::Error> {
 pub(super) fn step(row: &impl Columns) -> Result<StepRow, sqlx::Error> {
     Ok(StepRow {
         order: small(row, "step_order")?,
-        name: row.text("step_name")?,
+        name: row.text("step_name")?.into(),
         status: parsed::<StepStatus>(row, "status")?,
         output: row.maybe_text("result")?.map(Document::from_stored),
         evidence: row.maybe_text("evidence")?,
@@ -106,7 +106,6 @@ pub(super) fn step(row: &impl Columns) -> Result<StepRow, sqlx::Error> {
         retries_max: small(row, "max_retry_count")?,
         undo_retries: small(row, "undo_retry_count")?,
         completion: small(row, "completion_no")?,
-        key: row.text("idempotency_key")?,
         retry_in: row.maybe_number("retry_in_ms")?.map(millis),
         resolved_by: row.maybe_text("resolved_by")?,
     })

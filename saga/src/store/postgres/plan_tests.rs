@@ -13,13 +13,16 @@ const FILL: &str = "
     SELECT gen_random_uuid(), 'PAY-' || n, 'payment', CASE WHEN n % 100 = 0 THEN 'in_progress' ELSE 'completed' END,
         'v1', '{}', 'hash', CASE WHEN n % 100 = 0 THEN '00000000-0000-7000-8000-000000000001'::uuid END
     FROM generate_series(1, :sagas) n;
-    INSERT INTO saga_steps (saga_id, step_order, step_name, status, completion_no, idempotency_key, lease_epoch, write_no)
-    SELECT id, s, 'Step', 'succeeded', s, 'key', 1, s FROM saga_heads, generate_series(1, 2) s;";
+    INSERT INTO saga_step_rows (saga_id, step_order, write_no, lease_epoch, max_retry_count, step_name, status)
+    SELECT id, s, s, 1, 3, 'Step', 'succeeded' FROM saga_heads, generate_series(1, 2) s;";
 
 /// Statement, how many parameters it has, and how it is called here.
-const STATEMENTS: [(&str, &str, usize); 7] = [
+const STATEMENTS: [(&str, &str, usize); 10] = [
     ("insert", sql::INSERT_MANY, 7),
-    ("apply", sql::APPLY, 25),
+    ("inserted_before", sql::INSERTED_BEFORE, 2),
+    ("append", sql::APPEND, 15),
+    ("apply", sql::APPLY, 24),
+    ("apply_several", sql::APPLY_SEVERAL, 25),
     ("positions", sql::POSITIONS, 1),
     ("claim", sql::CLAIM, 5),
     ("owned", sql::OWNED, 1),
@@ -35,7 +38,7 @@ async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
         let scans = plan
             .iter()
-            .any(|line| line.contains("Seq Scan on saga_heads") || line.contains("Seq Scan on saga_steps"));
+            .any(|line| line.contains("Seq Scan on saga_heads") || line.contains("Seq Scan on saga_step_rows"));
         assert!(!scans, "{name}, {when}:\n{}", plan.join("\n"));
     }
 }
@@ -55,6 +58,6 @@ async fn the_writer_finds_rows_by_key_whether_it_was_connected_before_or_after_t
     let fill = sqlx::AssertSqlSafe(FILL.replace(":sagas", SAGAS));
     sqlx::raw_sql(fill).execute(&pool).await.expect("fill");
     no_statement_scans_a_table(&mut early, "on tables that grew").await;
-    sqlx::raw_sql("ANALYZE saga_heads, saga_steps").execute(&pool).await.expect("analyze");
+    sqlx::raw_sql("ANALYZE saga_heads, saga_step_rows").execute(&pool).await.expect("analyze");
     no_statement_scans_a_table(&mut early, "on tables that were analyzed").await;
 }

@@ -5,7 +5,7 @@ mod claim;
 mod write;
 
 pub(super) use claim::{CLAIM, OWNED, RETIRE};
-pub(super) use write::{APPLY, DECIDE, POSITIONS};
+pub(super) use write::{APPEND, APPLY, APPLY_SEVERAL, DECIDE, POSITIONS};
 
 pub(super) const INSERT_ONE: &str = "\
 INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
@@ -13,14 +13,21 @@ VALUES ($1, $2, $3, 'in_progress', $4, $5, $6, $7)
 ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
 RETURNING id, input_hash, business_id, business_type";
 
+/// The sagas whose business id is free. Without `ON CONFLICT`, which would write a record more for each into the log;
+/// whoever loses a race for a business id fails by its unique index.
 pub(super) const INSERT_MANY: &str = "\
 INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
 SELECT n.id, n.business_id, n.business_type, 'in_progress', n.definition, n.input, n.input_hash, n.owner
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[])
     AS n (id, business_id, business_type, definition, input, input_hash, owner)
-ORDER BY n.business_id, n.business_type
-ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
-RETURNING id, input_hash, business_id, business_type";
+WHERE NOT EXISTS (
+    SELECT FROM saga_heads h WHERE h.business_id = n.business_id AND h.business_type = n.business_type)
+RETURNING id";
+
+pub(super) const INSERTED_BEFORE: &str = "\
+SELECT h.id, h.input_hash, h.business_id, h.business_type
+FROM unnest($1::text[], $2::text[]) AS n (business_id, business_type)
+JOIN saga_heads h ON h.business_id = n.business_id AND h.business_type = n.business_type";
 
 /// The expiry is computed after the row lock was granted, so that no lease is born expired.
 pub(super) const BEAT: &str = "\
@@ -40,21 +47,23 @@ ON CONFLICT (fingerprint) DO UPDATE SET seen_at = clock_timestamp()";
 /// Where a saga is: its own row, or a step row that was inserted since.
 pub(super) const INSTANCES: &str = "\
 SELECT h.id::text AS id, h.business_type, h.business_id, h.definition, h.status, h.resume_status, h.error_message,
-    GREATEST(h.current_step, (SELECT max(s.step_order) FROM saga_steps s WHERE s.saga_id = h.id))::bigint AS current_step,
+    GREATEST(h.current_step, (SELECT max(s.step_order) FROM saga_step_rows s WHERE s.saga_id = h.id))::bigint
+        AS current_step,
     h.input, h.input_hash, h.owner_id::text AS owner_id, h.lease_epoch,
-    GREATEST(h.write_no, (SELECT max(s.write_no) FROM saga_steps s
-                          WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch)) AS write_no,
-    h.unresolved::bigint AS unresolved, h.row_version, h.stalled_claims::bigint AS stalled_claims, h.cancel_reason,
+    GREATEST(h.write_no, (SELECT max(s.write_no) FROM saga_step_rows s
+                          WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch))::bigint AS write_no,
+    h.unresolved::bigint AS unresolved, h.row_version::bigint AS row_version, h.stalled_claims::bigint AS stalled_claims, h.cancel_reason,
     h.pause_requested::int::bigint AS pause_requested,
     (EXTRACT(EPOCH FROM clock_timestamp() - h.created_at) * 1000)::bigint AS age_ms
 FROM saga_heads h WHERE h.id = ANY ($1)";
 
 pub(super) const STEPS: &str = "\
 SELECT saga_id::text AS saga_id, step_order::bigint AS step_order, step_name, status, result, error_message,
-    retry_count::bigint AS retry_count, max_retry_count::bigint AS max_retry_count,
-    undo_retry_count::bigint AS undo_retry_count, completion_no::bigint AS completion_no, idempotency_key, evidence,
-    resolved_by, (EXTRACT(EPOCH FROM next_retry_at - clock_timestamp()) * 1000)::bigint AS retry_in_ms
-FROM saga_steps WHERE saga_id = ANY ($1) ORDER BY saga_id, step_order";
+    COALESCE(retry_count, 0)::bigint AS retry_count, max_retry_count::bigint AS max_retry_count,
+    COALESCE(undo_retry_count, 0)::bigint AS undo_retry_count,
+    COALESCE(completion_no, step_order)::bigint AS completion_no, evidence, resolved_by,
+    (EXTRACT(EPOCH FROM next_retry_at - clock_timestamp()) * 1000)::bigint AS retry_in_ms
+FROM saga_step_rows WHERE saga_id = ANY ($1) ORDER BY saga_id, step_order";
 
 pub(super) const FIND: &str = "SELECT id FROM saga_heads WHERE business_id = $1 AND business_type = $2";
 
@@ -72,5 +81,5 @@ WITH old AS MATERIALIZED (
                 || '00000000000000000000')::uuid
       AND status IN ('completed', 'compensated') AND updated_at <= clock_timestamp() - $1 * interval '1 millisecond'
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
-steps AS (DELETE FROM saga_steps s USING old WHERE s.saga_id = old.id)
+steps AS (DELETE FROM saga_step_rows s USING old WHERE s.saga_id = old.id)
 DELETE FROM saga_heads h USING old WHERE h.id = old.id RETURNING h.id";

@@ -74,7 +74,6 @@ struct Step<'a> {
     evidence: Option<&'a str>,
     undo_retries: u32,
     completion: u32,
-    key: &'a str,
     resolved_by: Option<&'a str>,
 }
 
@@ -126,7 +125,6 @@ fn step<'a>(
         evidence: row.evidence.as_deref(),
         undo_retries: row.undo_retries,
         completion: row.completion,
-        key: &row.key,
         resolved_by: row.resolved_by.as_deref(),
     }
 }

@@ -93,7 +93,7 @@ ORDER BY id DESC LIMIT ?4";
 
 pub(super) const STEPS: &str = "\
 SELECT saga_id, step_order, step_name, status, result, error_message, retry_count, max_retry_count,
-    undo_retry_count, completion_no, idempotency_key, evidence, resolved_by,
+    undo_retry_count, completion_no, evidence, resolved_by,
     CAST((julianday(next_retry_at) - julianday('now')) * 86400000 AS INTEGER) AS retry_in_ms
 FROM saga_steps WHERE saga_id IN (SELECT value FROM json_each(?1)) ORDER BY saga_id, step_order";
 
@@ -134,8 +134,8 @@ SELECT h.id, s.value ->> 'order', s.value ->> 'name', s.value ->> 'status', s.va
         THEN strftime('%Y-%m-%d %H:%M:%f', 'now', s.value ->> 'retry_in') END,
     CASE WHEN s.value ->> 'status' = 'succeeded' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') END,
     CASE WHEN s.value ->> 'status' = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') END,
-    s.value ->> 'evidence', s.value ->> 'undo_retries', s.value ->> 'completion', s.value ->> 'key',
-    s.value ->> 'resolved_by', h.lease_epoch, s.value ->> 'write_no'
+    s.value ->> 'evidence', s.value ->> 'undo_retries', s.value ->> 'completion',
+    h.id || ':' || (s.value ->> 'name') || ':do', s.value ->> 'resolved_by', h.lease_epoch, s.value ->> 'write_no'
 FROM json_each(?1) s CROSS JOIN saga_heads h
 WHERE h.id = s.value ->> 'saga' AND h.lease_epoch = s.value ->> 'epoch'
   AND CASE WHEN s.value ->> 'appends_to' IS NULL THEN h.write_no = s.value ->> 'write_no'

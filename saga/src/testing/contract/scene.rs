@@ -64,7 +64,7 @@ pub(super) async fn load(store: &dyn SagaStore, saga: SagaId) -> Result<Journal>
 pub(super) fn step(order: u32, status: StepStatus) -> StepRow {
     StepRow {
         order,
-        name: format!("Step{order}"),
+        name: format!("Step{order}").into(),
         status,
         output: Some(Document::from_stored("{\"answer\":\"é\"}".into())),
         evidence: Some("receipt 7".into()),
@@ -73,7 +73,6 @@ pub(super) fn step(order: u32, status: StepStatus) -> StepRow {
         retries_max: 3,
         undo_retries: 1,
         completion: order,
-        key: format!("key-{order}"),
         retry_in: None,
         resolved_by: Some("alice".into()),
     }
