@@ -7,6 +7,7 @@
 //! lease and finds lost sagas.
 
 mod attempt;
+mod carried;
 mod drive;
 mod lane;
 mod lease;
@@ -24,6 +25,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::Instrument as _;
 
+pub(crate) use carried::Carried;
 pub(crate) use waiters::{News, Waiters};
 pub(crate) use worker::work;
 pub(crate) use writer::Unanswered;

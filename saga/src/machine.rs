@@ -10,9 +10,9 @@ mod verbs;
 use std::fmt;
 use std::str::FromStr;
 
-pub(crate) use state::{Finding, Next, Shape, State, StepShape, Undoing};
+pub(crate) use state::{Finding, Next, Shape, State, StepShape, Undoing, joined};
 pub use verbs::Resolution;
-pub(crate) use verbs::{VerbError, compensate, resolve, resume, retry};
+pub(crate) use verbs::{VerbError, abort, compensate, resolve, resume, retry};
 
 /// Where a saga stands. The names are stored and shown; what each asks of an operator is in the
 /// guide's chapter on operating.

@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 pub use operate::{Cancelled, Operator};
 
 use crate::codec::{Place, Sealer};
-use crate::engine::{Engine, News, Settings, Stop, Unanswered};
+use crate::engine::{Carried, Engine, News, Settings, Stop, Unanswered};
 use crate::error::SagaError;
 use crate::machine::Status;
 use crate::plan::Saga;
@@ -72,6 +72,10 @@ pub struct Started {
 }
 
 impl Started {
+    fn existing(id: SagaId) -> Self {
+        Self { id, existed: true, undriven: AtomicBool::new(false) }
+    }
+
     /// The id of the saga.
     #[must_use]
     pub fn id(&self) -> SagaId {
@@ -138,7 +142,8 @@ impl Orchestrator {
     /// Waits while the limit of sagas in flight is reached.
     ///
     /// # Cancel safety
-    /// Dropped before it answers, the saga may or may not have been started; start it again.
+    /// Dropped while it waits for the limit, nothing happened. Dropped later, the saga is started all
+    /// the same, and runs.
     ///
     /// # Errors
     /// [`SagaError::InputConflict`] if the business id was used with another input; errors of the
@@ -160,19 +165,8 @@ impl Orchestrator {
         let engine = &self.handle.engine;
         // Nothing closes this semaphore.
         let permit = Arc::clone(&engine.permits).acquire_owned().await.ok();
-        // Before the row exists, so that the recovery loop never sees it undriven.
-        let reservation = engine.reserve(new.id);
-        let era = engine.lease.era();
-        let (new, inserted) = engine.writer.insert(new).await?;
-        let started = accept(&new, &inserted)?;
-        let mut news = None;
-        if let (false, Some(reservation)) = (started.existed, reservation) {
-            count_start(engine, &new);
-            started.undriven.store(false, Ordering::Release);
-            news = waits.then(|| engine.waiters.subscribe(new.id));
-            engine.spawn(reservation, permit, fresh(new), true, era);
-        }
-        Ok((started, news))
+        // From here on the row may be there: without this task nobody would know that no step has begun.
+        Carried::new(insert_and_drive(Arc::clone(engine), new, permit, waits)).await
     }
 
     /// Starts a saga inside the caller's transaction, with one INSERT: both commit, or neither.
@@ -222,22 +216,12 @@ impl Orchestrator {
         let engine = &self.handle.engine;
         let id = started.id;
         let news = engine.waiters.subscribe(id);
-        let undriven = started.undriven.swap(false, Ordering::AcqRel);
-        let reservation = if undriven { engine.reserve(id) } else { None };
+        let turn = Turn::taken(&started.undriven);
+        let reservation = if turn.is_ours { engine.reserve(id) } else { None };
         if reservation.is_some() || !engine.is_active(id) {
             let era = engine.lease.era();
-            let loaded = engine.store.load(&[id]).await.map(|journals| journals.into_iter().next());
-            let journal = match loaded {
-                Ok(Some(journal)) => journal,
-                Ok(None) => {
-                    started.undriven.store(undriven, Ordering::Release);
-                    return Err(SagaError::NotFound(id));
-                }
-                Err(error) => {
-                    started.undriven.store(undriven, Ordering::Release);
-                    return Err(error.into());
-                }
-            };
+            let journal = engine.store.load(&[id]).await?.pop().ok_or(SagaError::NotFound(id))?;
+            turn.used();
             if let Some(news) = News::of(&journal.instance) {
                 return outcome(news);
             }
@@ -441,12 +425,74 @@ fn fresh(new: NewSaga) -> Journal {
     Journal { instance, steps: Vec::new() }
 }
 
+/// The right to drive what [`Orchestrator::start_in`] started, given back when it is dropped unused.
+struct Turn<'a> {
+    undriven: &'a AtomicBool,
+    is_ours: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn taken(undriven: &'a AtomicBool) -> Self {
+        Self { undriven, is_ours: undriven.swap(false, Ordering::AcqRel) }
+    }
+
+    fn used(mut self) {
+        self.is_ours = false;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.is_ours {
+            self.undriven.store(true, Ordering::Release);
+        }
+    }
+}
+
+async fn insert_and_drive(
+    engine: Arc<Engine>,
+    new: NewSaga,
+    permit: Option<OwnedSemaphorePermit>,
+    waits: bool,
+) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
+    // Before the row exists, so that the recovery loop never sees it undriven.
+    let reservation = engine.reserve(new.id);
+    let era = engine.lease.era();
+    let (new, inserted) = engine.writer.insert(new).await?;
+    let started = match accept(&new, &inserted) {
+        Err(SagaError::InputConflict { existing, .. }) if is_of_input(&engine, existing, &new).await? => {
+            Started::existing(existing)
+        }
+        answer => answer?,
+    };
+    let mut news = None;
+    if let (false, Some(reservation)) = (started.existed, reservation) {
+        count_start(&engine, &new);
+        started.undriven.store(false, Ordering::Release);
+        news = waits.then(|| engine.waiters.subscribe(new.id));
+        engine.spawn(reservation, permit, fresh(new), true, era);
+    }
+    Ok((started, news))
+}
+
+/// Whether a saga was started with the same input after all: the keys of a map have no order, and its
+/// hash is one of their text.
+async fn is_of_input(engine: &Engine, existing: SagaId, new: &NewSaga) -> Result<bool, SagaError> {
+    let Some(journal) = engine.store.load(&[existing]).await?.pop() else { return Ok(false) };
+    let plain = |saga: SagaId, input: &Document| {
+        let place = Place { saga_type: &new.saga_type, saga, output_of: None };
+        engine.sealer.open_plain(&place, input)
+    };
+    Ok(match (plain(existing, &journal.instance.input), plain(new.id, &new.input)) {
+        (Ok(old), Ok(new)) => old.means_the_same_as(&new),
+        _ => false,
+    })
+}
+
 fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, SagaError> {
     match inserted {
         Inserted::Created => Ok(Started { id: new.id, existed: false, undriven: AtomicBool::new(true) }),
-        Inserted::Exists { id, input_hash } if *input_hash == new.input_hash => {
-            Ok(Started { id: *id, existed: true, undriven: AtomicBool::new(false) })
-        }
+        Inserted::Exists { id, input_hash } if *input_hash == new.input_hash => Ok(Started::existing(*id)),
         Inserted::Exists { id, .. } => Err(SagaError::InputConflict {
             saga: new.saga_type.clone(),
             business_id: new.business_id.clone(),

@@ -4,6 +4,7 @@
 //! Durations travel, instants do not: a store computes every time with its own clock.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::machine::{Status, StepStatus};
@@ -97,6 +99,32 @@ impl Document {
     pub fn as_json(&self) -> &str {
         &self.0
     }
+
+    /// Whether two plain documents say the same: the keys of an object have no order.
+    pub(crate) fn means_the_same_as(&self, other: &Self) -> bool {
+        mean_the_same(&self.0, &other.0)
+    }
+}
+
+/// By their texts, so that no number is rounded.
+fn mean_the_same(one: &str, other: &str) -> bool {
+    type Object<'a> = BTreeMap<String, &'a RawValue>;
+    type Array<'a> = Vec<&'a RawValue>;
+    if let (Ok(one), Ok(other)) =
+        (serde_json::from_str::<Object<'_>>(one), serde_json::from_str::<Object<'_>>(other))
+    {
+        let same = |(one, other): ((&String, &&RawValue), (&String, &&RawValue))| {
+            one.0 == other.0 && mean_the_same(one.1.get(), other.1.get())
+        };
+        return one.len() == other.len() && one.iter().zip(&other).all(same);
+    }
+    if let (Ok(one), Ok(other)) =
+        (serde_json::from_str::<Array<'_>>(one), serde_json::from_str::<Array<'_>>(other))
+    {
+        let same = |(one, other): (&&RawValue, &&RawValue)| mean_the_same(one.get(), other.get());
+        return one.len() == other.len() && one.iter().zip(&other).all(same);
+    }
+    one == other
 }
 
 /// The most bytes of an input or an output: a saga carries references, not files.
@@ -380,6 +408,9 @@ pub struct Intervention {
     pub row_version: i64,
     /// What changes; `None` for a mere request to the driver.
     pub change: Option<Change>,
+    /// Only if nobody drives the saga: it has no owner, or one whose lease ran out by the store's clock.
+    /// Otherwise the answer is [`Intervened::Stale`].
+    pub unless_driven: bool,
     /// Ask the driver to turn back, and why.
     pub request_cancel: Option<String>,
     /// Ask the driver to pause.
@@ -400,7 +431,8 @@ pub struct Intervention {
 pub enum Intervened {
     /// Applied, with its audit row.
     Applied,
-    /// The saga changed since the operator looked; nothing was written.
+    /// The saga changed since the operator looked, or is driven against
+    /// [`unless_driven`](Intervention::unless_driven); nothing was written.
     Stale,
 }
 

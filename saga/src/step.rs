@@ -227,6 +227,10 @@ impl fmt::Debug for Evidence {
 /// answer, not that nothing happened. For money that is the only safe default.
 pub enum StepError {
     /// Definitely no effect, and there never will be one under this key. The saga turns back.
+    ///
+    /// After an attempt whose outcome is unknown it speaks for the repetition only: "sold out" may be what
+    /// the first attempt did. Unless [`SagaStep::probe`] proves that nothing happened, the step is then undone
+    /// as [`Executed::Unknown`]; one without an undo leaves the saga stuck.
     Rejected(String),
     /// Definitely no effect this time; try again later.
     Retryable(String),

@@ -70,6 +70,7 @@ mod broken {
             a_claim_takes_no_more_than_its_limit
             a_beat_tells_whether_the_lease_lapsed
             a_stale_decision_is_refused
+            a_decision_for_the_undriven_spares_a_driven_saga
             a_retired_worker_owns_nothing
         )
     }

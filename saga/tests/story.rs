@@ -206,6 +206,32 @@ async fn what_nobody_knows_in_the_end_is_stuck_and_visible() {
     assert_eq!((view.instance.unresolved, view.instance.resume_status), (1, Some(Status::InProgress)));
 }
 
+// proves: S-4, S-5
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_unknown_outcome_undoes_what_may_have_happened() {
+    let stage = stage().await;
+    stage.script[1].execute.lock().unwrap().extend([Act::Unknown, Act::Reject]);
+    let outcome = stage.orchestrator.run("story", "S-1", &1_u32).await.unwrap();
+    assert!(
+        matches!(&outcome, Outcome::Compensated { reason } if reason.contains("Second: no")),
+        "{outcome:?}"
+    );
+    assert_eq!(stage.script[1].log().last().unwrap(), "undo Second Unknown Second:undo");
+    let (_, steps) = stage.statuses().await;
+    assert_eq!(steps, [StepStatus::Compensated, StepStatus::Compensated]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_unknown_outcome_that_proved_to_be_nothing_undoes_nothing() {
+    let stage = stage().await;
+    stage.script[1].execute.lock().unwrap().extend([Act::Unknown, Act::Reject]);
+    stage.script[1].probe.lock().unwrap().extend([Probe::NotSeenYet, Probe::NotApplied]);
+    let outcome = stage.orchestrator.run("story", "S-1", &1_u32).await.unwrap();
+    assert_eq!(outcome, Outcome::Compensated { reason: "Second: no".into() });
+    let (_, steps) = stage.statuses().await;
+    assert_eq!(steps, [StepStatus::Compensated, StepStatus::Failed]);
+}
+
 // proves: S-4
 #[tokio::test(start_paused = true)]
 async fn an_unknown_step_is_undone_too_when_its_policy_says_so() {

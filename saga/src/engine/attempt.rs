@@ -18,7 +18,7 @@ use super::{Engine, Stop};
 use crate::context::{Frame, Operation};
 use crate::machine::{Finding, Undoing};
 use crate::plan::{AnyInput, AnyStep, Saga};
-use crate::policy::StepPolicy;
+use crate::policy::{StepPolicy, WhenUnknown};
 use crate::record::Document;
 use crate::step::{Evidence, Probe, StepError};
 
@@ -74,7 +74,9 @@ impl Attempts<'_> {
             if may_run {
                 match self.run_once(&policy, failures).await {
                     Ok(output) => return Ok((Finding::Succeeded(output), failures)),
-                    Err(StepError::Rejected(reason)) => return Ok((Finding::NotApplied(reason), failures)),
+                    Err(StepError::Rejected(reason)) => {
+                        return Ok((self.rejected(&policy, maybe, reason).await, failures));
+                    }
                     Err(StepError::Fatal(reason)) => {
                         return Ok((Finding::Fatal { reason, ran: true }, failures));
                     }
@@ -100,6 +102,18 @@ impl Attempts<'_> {
         }
     }
 
+    /// A refusal says what became of this attempt, not of one before it whose answer was lost. Unless the
+    /// world says otherwise that one counts as unknown, and is undone as such.
+    async fn rejected(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
+        match self.exhausted(policy, maybe, reason).await {
+            Finding::Unknown(reason, _) => {
+                let reason = format!("{reason} (after an attempt whose outcome is unknown)");
+                Finding::Unknown(reason, WhenUnknown::Compensate)
+            }
+            known => known,
+        }
+    }
+
     /// The last word when no try is left.
     pub(super) async fn exhausted(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
         if !maybe {
@@ -118,6 +132,10 @@ impl Attempts<'_> {
         loop {
             self.engine.lease.allows(self.era).await?;
             let error = match self.undo_once(&policy, failures, done.clone()).await {
+                Ok(evidence) if evidence.as_str().trim().is_empty() => {
+                    let reason = "its evidence is blank: name what a person can look up";
+                    return Ok(Undoing::Fatal(reason.into()));
+                }
                 Ok(evidence) => return Ok(Undoing::Done(evidence.as_str().into())),
                 Err(StepError::Rejected(reason)) => return Ok(Undoing::GivenUp(reason)),
                 Err(StepError::Fatal(reason)) => return Ok(Undoing::Fatal(reason)),

@@ -15,7 +15,7 @@ use super::writer::Unanswered;
 use super::{Engine, News, Stop};
 use crate::codec::Place;
 use crate::context::{Frame, Operation};
-use crate::machine::{Finding, Illegal, Next, State, Status, Undoing};
+use crate::machine::{Finding, Illegal, Next, State, Status, Undoing, joined};
 use crate::plan::{AnyInput, Saga};
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
 use crate::step::Probe;
@@ -295,10 +295,14 @@ impl Driver<'_> {
     async fn refuse(&mut self, from: Status, reason: String) -> Result<(), Gone> {
         tracing::error!(saga.id = %self.journal.instance.id, reason, "a saga's result cannot be stored; it is paused");
         let instance = &self.journal.instance;
+        let before = self.state.reason.as_deref().map(printable);
         let change = Change {
             status: Status::Paused,
             resume_status: Some(from),
-            reason: Some(format!("a result cannot be stored: {}", printable(&reason))),
+            reason: Some(joined(
+                before.as_deref(),
+                format!("a result cannot be stored: {}", printable(&reason)),
+            )),
             current_step: instance.current_step,
             unresolved: self.state.unresolved(&self.saga.shape),
             steps: Vec::new(),

@@ -5,13 +5,14 @@
 use std::any::Any;
 
 use super::{Engine, News};
-use crate::machine::Status;
+use crate::machine::{Status, joined};
 use crate::record::{Change, Journal, Record, SagaId, Verdict};
 
 /// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
 pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<News> {
     let instance = &journal.instance;
     tracing::error!(saga.id = %instance.id, reason, "a saga cannot be driven and is paused");
+    let reason = joined(instance.reason.as_deref(), reason);
     let change = Change {
         status: Status::Paused,
         resume_status: Some(instance.status),

@@ -54,14 +54,8 @@ impl Writer {
         let lanes = Arc::new(Lanes { store, lease, aside: Semaphore::new(ASIDE) });
         let starts = Arc::clone(&lanes);
         Self {
-            records: Lane::new(
-                LANES,
-                Box::new(move |writes| write_all(Arc::clone(&lanes), writes).boxed()),
-            ),
-            inserts: Lane::new(
-                1,
-                Box::new(move |inserts| insert_all(Arc::clone(&starts), inserts).boxed()),
-            ),
+            records: Lane::new(LANES, Box::new(move |writes| write_all(Arc::clone(&lanes), writes).boxed())),
+            inserts: Lane::new(1, Box::new(move |inserts| insert_all(Arc::clone(&starts), inserts).boxed())),
         }
     }
 

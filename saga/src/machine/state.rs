@@ -326,10 +326,7 @@ impl State {
     /// Turns back on request, or because a failed step is on record.
     pub(crate) fn turned(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
         let mut written = Vec::new();
-        let frontier = self.rows.iter().position(Option::is_none);
-        // A step starts only after every step before it succeeded.
-        let done = |row: &StepRow| matches!(row.status, StepStatus::Succeeded | StepStatus::Skipped);
-        let reached = self.rows.iter().flatten().all(done);
+        let suspect = self.suspect();
         for (at, row) in self.rows.iter_mut().enumerate() {
             // It waited for an attempt that will not be.
             if let Some(row) = row.as_mut().filter(|row| row.status == StepStatus::Executing) {
@@ -337,18 +334,47 @@ impl State {
                 written.push(at);
             }
         }
-        if let Some(at) = frontier.filter(|_| reached && !self.clean) {
-            self.row(shape, at, StepStatus::Unknown, 0).error = Some("may have been started before".into());
-            written.push(at);
-        }
+        written.extend(suspect.map(|at| self.suspected(shape, at)));
         self.turn(shape, reason)?;
         Ok(self.change(shape, &written))
     }
 
-    /// Stops on request or because of a fault outside the steps.
+    /// Stops on request. If this driver knows that the next step has not begun, its row says so: whoever
+    /// resumes the saga would otherwise have to take it for started.
     pub(crate) fn paused(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
+        let next = self.frontier().filter(|_| self.clean && self.status != Status::Compensating);
+        if let Some(at) = next {
+            self.row(shape, at, StepStatus::Executing, 0).retry_in = Some(Duration::ZERO);
+        }
         self.pause(reason)?;
-        Ok(self.change(shape, &[]))
+        Ok(self.change(shape, next.as_slice()))
+    }
+
+    /// Closes a saga that stands still, with every effect that may be there on record.
+    pub(super) fn closed(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
+        let forward = self.resume != Some(Status::Compensating);
+        let suspect = self.suspect().filter(|_| forward).map(|at| self.suspected(shape, at));
+        let unresolved = self.unresolved(shape);
+        self.add_reason(reason);
+        self.apply(Trigger::Aborted)?;
+        Ok(Change { unresolved, ..self.change(shape, suspect.as_slice()) })
+    }
+
+    /// The first step without a row, if every step before it is done: a step starts only after them.
+    fn frontier(&self) -> Option<usize> {
+        let done = |row: &StepRow| matches!(row.status, StepStatus::Succeeded | StepStatus::Skipped);
+        let first = self.rows.iter().position(Option::is_none)?;
+        self.rows.iter().flatten().all(done).then_some(first)
+    }
+
+    /// The step that may have been started without a row that says so.
+    fn suspect(&self) -> Option<usize> {
+        self.frontier().filter(|_| !self.clean)
+    }
+
+    fn suspected(&mut self, shape: &Shape, at: usize) -> usize {
+        self.row(shape, at, StepStatus::Unknown, 0).error = Some("may have been started before".into());
+        at
     }
 
     /// How many effects are open.
@@ -377,7 +403,7 @@ impl State {
         Change {
             status: self.status,
             resume_status: self.resume,
-            reason: self.reason.clone().map(without_nul),
+            reason: self.reason.clone().map(storable_text),
             current_step: u32::try_from(current).unwrap_or(u32::MAX),
             unresolved: self.unresolved(shape),
             steps: written.iter().filter_map(|at| self.rows[*at].clone()).map(storable).collect(),
@@ -448,20 +474,33 @@ impl State {
 
     /// A later fault never hides why the saga turned.
     pub(super) fn add_reason(&mut self, reason: String) {
-        self.reason = Some(match self.reason.take() {
-            Some(before) if !before.contains(&reason) => format!("{before}; {reason}"),
-            _ => reason,
-        });
+        self.reason = Some(joined(self.reason.as_deref(), reason));
     }
 }
 
+/// What is said of a saga after one thing more happened to it.
+pub(crate) fn joined(before: Option<&str>, reason: String) -> String {
+    match before {
+        Some(before) if before.contains(&reason) => before.into(),
+        Some(before) => format!("{before}; {reason}"),
+        None => reason,
+    }
+}
+
+/// The longest text kept of an error, in bytes: some answer with a whole page.
+const TEXT: usize = 8 << 10;
+
 /// PostgreSQL stores no NUL in text, and an error message must not cost the record that carries it.
-fn without_nul(text: String) -> String {
+fn storable_text(mut text: String) -> String {
+    if text.len() > TEXT {
+        text.truncate(text.floor_char_boundary(TEXT));
+        text.push('…');
+    }
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 fn storable(mut row: StepRow) -> StepRow {
-    row.error = row.error.map(without_nul);
-    row.evidence = row.evidence.map(without_nul);
+    row.error = row.error.map(storable_text);
+    row.evidence = row.evidence.map(storable_text);
     row
 }

@@ -28,6 +28,8 @@ pub(crate) enum VerbError {
     Unstorable(String),
     #[error("step {order} is {status}: only an open step can be resolved this way")]
     Settled { order: u32, status: StepStatus },
+    #[error("the output is not one of {step}: {why}")]
+    WrongOutput { step: &'static str, why: String },
 }
 
 /// Lets a stuck saga try again, with fresh retries.
@@ -67,13 +69,15 @@ pub(crate) fn resolve(
     state.apply(if state.status == Status::Paused { Trigger::Resumed } else { Trigger::Retried })?;
     let at = (order as usize).wrapping_sub(1);
     let row = state.rows.get_mut(at).and_then(Option::as_mut).ok_or(VerbError::NoStep(order))?;
-    let open = matches!(
-        row.status,
+    let open = match row.status {
         StepStatus::Unknown
-            | StepStatus::Executing
-            | StepStatus::Compensating
-            | StepStatus::CompensationFailed
-    );
+        | StepStatus::Executing
+        | StepStatus::Compensating
+        | StepStatus::CompensationFailed => true,
+        // Still to be undone, and its undo may be what stopped the saga.
+        StepStatus::Succeeded => shape.steps[at].undo && resolution == Resolution::Compensated,
+        StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => false,
+    };
     // An effect that is known to have happened can only be settled by its undo.
     let fits = match resolution {
         Resolution::Compensated => state.status == Status::Compensating,
@@ -100,4 +104,9 @@ pub(crate) fn resolve(
 /// Turns a saga back that stands still before its pivot.
 pub(crate) fn compensate(state: &mut State, shape: &Shape, reason: String) -> Result<Change, VerbError> {
     Ok(state.turned(shape, reason)?)
+}
+
+/// Closes a saga that stands still. What it leaves open stays on record.
+pub(crate) fn abort(state: &mut State, shape: &Shape, reason: String) -> Result<Change, VerbError> {
+    Ok(state.closed(shape, reason)?)
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::{Orchestrator, SagaView};
 use crate::codec::Place;
 use crate::error::SagaError;
-use crate::machine::{self, Resolution, Shape, State, Status, Trigger, VerbError, transition};
-use crate::record::{Change, Document, Intervened, Intervention};
+use crate::machine::{self, Resolution, State, Status, Trigger, VerbError, transition};
+use crate::plan::Saga;
+use crate::record::{Change, Document, Instance, Intervened, Intervention};
 
 /// An orchestrator in the hands of a named person; see [`Orchestrator::operator`].
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub enum Cancelled {
 #[derive(Default)]
 struct Decision {
     change: Option<Change>,
+    unless_driven: bool,
     cancel: Option<String>,
     pause: bool,
 }
@@ -62,7 +64,8 @@ impl Operator {
     /// # Errors
     /// [`SagaError::Refused`] if it is not stuck, [`SagaError::Stale`] if it moved.
     pub async fn retry_now(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
-        self.decide("retry_now", saga, business_id, reason, machine::retry).await
+        self.decide("retry_now", saga, business_id, reason, |state, plan| machine::retry(state, &plan.shape))
+            .await
     }
 
     /// Lets a paused saga go on where it stood.
@@ -73,7 +76,8 @@ impl Operator {
     /// # Errors
     /// [`SagaError::Refused`] if it is not paused, [`SagaError::Stale`] if it moved.
     pub async fn resume(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
-        self.decide("resume", saga, business_id, reason, machine::resume).await
+        self.decide("resume", saga, business_id, reason, |state, plan| machine::resume(state, &plan.shape))
+            .await
     }
 
     /// Settles an open step by what the operator found out, and lets the saga go on: a step that
@@ -84,7 +88,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`SagaError::Refused`] if the saga is not stopped, the step is not open, or its output is above
-    /// the limit of 1 MiB.
+    /// the limit of 1 MiB or not one that the step can have.
     pub async fn resolve_step(
         &self,
         saga: &str,
@@ -94,17 +98,19 @@ impl Operator {
         evidence: &str,
     ) -> Result<(), SagaError> {
         let (actor, sealer) = (self.actor.clone(), &self.orchestrator.handle.engine.sealer);
-        let settle = |state: &mut State, shape: &Shape| {
-            let name = shape.steps.get((step as usize).wrapping_sub(1)).map(|step| step.name);
+        let settle = |state: &mut State, plan: &Saga| {
+            let at = plan.steps.get((step as usize).wrapping_sub(1)).ok_or(VerbError::NoStep(step))?;
             let resolution = match resolution {
                 Resolution::Applied(output) => {
-                    let place = Place { saga_type: saga, saga: state.saga, output_of: name };
+                    let wrong = |why| VerbError::WrongOutput { step: at.name(), why };
+                    at.check_output(&output).map_err(wrong)?;
+                    let place = Place { saga_type: saga, saga: state.saga, output_of: Some(at.name()) };
                     let sealed = sealer.seal_plain(&place, output);
                     Resolution::Applied(sealed.map_err(|error| VerbError::Unstorable(error.to_string()))?)
                 }
                 other => other,
             };
-            machine::resolve(state, shape, step, resolution, evidence, &actor)
+            machine::resolve(state, &plan.shape, step, resolution, evidence, &actor)
         };
         self.decide("resolve_step", saga, business_id, evidence, settle).await
     }
@@ -137,13 +143,14 @@ impl Operator {
         self.turn_back("cancel", saga, business_id, reason).await
     }
 
-    /// Stops a running saga after its current result.
+    /// Stops a saga: at once if nobody drives it, also if nobody has its definition any more; else after
+    /// the current result of its driver, which must go on living to see the request.
     ///
     /// # Cancel safety
     /// As [`retry_now`](Self::retry_now).
     ///
     /// # Errors
-    /// [`SagaError::Refused`] if it does not run.
+    /// [`SagaError::Refused`] if it stands still already.
     pub async fn pause(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
         let view = self.look(saga, business_id).await?;
         let status = view.instance.status;
@@ -153,7 +160,30 @@ impl Operator {
         if !status.is_active() {
             return Err(refused("pause", format!("it is {status}, which stands still already")));
         }
-        self.write("pause", &view, reason, Decision { pause: true, ..Decision::default() }).await
+        // The store's clock says whether somebody drives it.
+        let stop =
+            Decision { change: Some(self.stop(&view, reason)), unless_driven: true, ..Decision::default() };
+        match self.write("pause", &view, reason, stop).await {
+            Err(SagaError::Stale) => {
+                let asked = Decision { pause: true, ..Decision::default() };
+                self.write("pause", &view, reason, asked).await
+            }
+            stopped => stopped,
+        }
+    }
+
+    /// Not through `State`: its definition may be gone. Whoever resumes it takes the next step for started.
+    fn stop(&self, view: &SagaView, reason: &str) -> Change {
+        let Instance { status, reason: before, current_step, unresolved, .. } = &view.instance;
+        let said = format!("paused by {}: {reason}", self.actor);
+        Change {
+            status: Status::Paused,
+            resume_status: Some(*status),
+            reason: Some(machine::joined(before.as_deref(), said)),
+            current_step: *current_step,
+            unresolved: *unresolved,
+            steps: Vec::new(),
+        }
     }
 
     /// Closes a stuck or paused saga, with its open effects on record. It is never called compensated.
@@ -165,20 +195,13 @@ impl Operator {
     /// [`SagaError::Refused`] if it is not stuck or paused.
     pub async fn abort(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
         let view = self.look(saga, business_id).await?;
-        let instance = &view.instance;
-        // Not through `State`: a journal that cannot be read must still be closable.
-        let status = transition(instance.status, instance.resume_status, Trigger::Aborted)
-            .map_err(|illegal| refused("abort", illegal.to_string()))?;
-        let change = Change {
-            status,
-            resume_status: None,
-            reason: Some(match &instance.reason {
-                Some(before) => format!("{before}; closed by {}: {reason}", self.actor),
-                None => format!("closed by {}: {reason}", self.actor),
-            }),
-            current_step: instance.current_step,
-            unresolved: instance.unresolved,
-            steps: Vec::new(),
+        let said = format!("closed by {}: {reason}", self.actor);
+        let closed =
+            self.change("abort", &view, |state, plan| machine::abort(state, &plan.shape, said.clone()));
+        let change = match closed {
+            Ok(change) => change,
+            // A journal that cannot be read, or whose definition is gone, must still be closable.
+            Err(_) => close_unread(&view.instance, said)?,
         };
         self.write("abort", &view, reason, Decision { change: Some(change), ..Decision::default() }).await
     }
@@ -199,7 +222,7 @@ impl Operator {
                 self.write(verb, &view, reason, asked).await.map(|()| Cancelled::Requested)
             }
             Status::Stuck | Status::Paused => {
-                let turn = |state: &mut State, shape: &Shape| machine::compensate(state, shape, said);
+                let turn = |state: &mut State, plan: &Saga| machine::compensate(state, &plan.shape, said);
                 let change = self.change(verb, &view, turn)?;
                 let decided = Decision { change: Some(change), ..Decision::default() };
                 self.write(verb, &view, reason, decided).await.map(|()| Cancelled::ForCertain)
@@ -217,7 +240,7 @@ impl Operator {
         saga: &str,
         business_id: &str,
         reason: &str,
-        decision: impl FnOnce(&mut State, &Shape) -> Result<Change, VerbError>,
+        decision: impl FnOnce(&mut State, &Saga) -> Result<Change, VerbError>,
     ) -> Result<(), SagaError> {
         let view = self.look(saga, business_id).await?;
         let change = self.change(verb, &view, decision)?;
@@ -228,7 +251,7 @@ impl Operator {
         &self,
         verb: &'static str,
         view: &SagaView,
-        decision: impl FnOnce(&mut State, &Shape) -> Result<Change, VerbError>,
+        decision: impl FnOnce(&mut State, &Saga) -> Result<Change, VerbError>,
     ) -> Result<Change, SagaError> {
         let instance = &view.instance;
         let plan = self.orchestrator.handle.engine.plan(&instance.saga_type, &instance.definition);
@@ -237,7 +260,7 @@ impl Operator {
         })?;
         let mut state =
             State::load(&plan.shape, view, false).map_err(|corrupt| refused(verb, corrupt.to_string()))?;
-        decision(&mut state, &plan.shape).map_err(|error| refused(verb, error.to_string()))
+        decision(&mut state, &plan).map_err(|error| refused(verb, error.to_string()))
     }
 
     async fn look(&self, saga: &str, business_id: &str) -> Result<SagaView, SagaError> {
@@ -259,10 +282,14 @@ impl Operator {
         reason: &str,
         decision: Decision,
     ) -> Result<(), SagaError> {
+        if self.actor.trim().is_empty() || reason.trim().is_empty() {
+            return Err(refused(verb, "say who decides, and why or by what evidence: it is audited".into()));
+        }
         let intervention = Intervention {
             saga: view.instance.id,
             row_version: view.instance.row_version,
             change: decision.change,
+            unless_driven: decision.unless_driven,
             request_cancel: decision.cancel,
             request_pause: decision.pause,
             actor: self.actor.clone(),
@@ -286,6 +313,20 @@ impl Resolution {
     pub fn applied<T: Serialize>(output: &T) -> Result<Self, serde_json::Error> {
         Document::encode(output).map(Self::Applied)
     }
+}
+
+fn close_unread(instance: &Instance, said: String) -> Result<Change, SagaError> {
+    let status = transition(instance.status, instance.resume_status, Trigger::Aborted)
+        .map_err(|illegal| refused("abort", format!("{illegal}; pause it first")))?;
+    let said = format!("{said}; its journal could not be read here: its next step may have been started");
+    Ok(Change {
+        status,
+        resume_status: None,
+        reason: Some(machine::joined(instance.reason.as_deref(), said)),
+        current_step: instance.current_step,
+        unresolved: instance.unresolved,
+        steps: Vec::new(),
+    })
 }
 
 fn refused(verb: &'static str, why: String) -> SagaError {

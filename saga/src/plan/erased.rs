@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::codec::Unstorable;
 use crate::context::{Frame, StepContext};
 use crate::policy::StepPolicy;
-use crate::record::Document;
+use crate::record::{Document, unquoted};
 use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
 
 /// The decoded input of a saga.
@@ -23,6 +23,8 @@ pub(crate) trait AnyStep: Send + Sync {
     fn name(&self) -> &'static str;
     fn uses(&self) -> &'static [&'static str];
     fn policy(&self) -> StepPolicy;
+    /// Whether a person's account of its output is one that later steps and its undo can read.
+    fn check_output(&self, plain: &Document) -> Result<(), String>;
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document>;
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>>;
     fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence>;
@@ -64,6 +66,10 @@ fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> 
     })
 }
 
+fn decodes<T: Payload>(plain: &Document) -> Result<(), String> {
+    plain.decode::<T>().map(drop).map_err(|error| unquoted(&error))
+}
+
 fn encode_probe<T: Payload>(frame: &Frame, probe: Probe<T>) -> Result<Probe<Document>, StepError> {
     Ok(match probe {
         Probe::Applied(output) => Probe::Applied(encode(frame, &output)?),
@@ -84,6 +90,10 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
 
     fn policy(&self) -> StepPolicy {
         self.0.policy()
+    }
+
+    fn check_output(&self, plain: &Document) -> Result<(), String> {
+        decodes::<S::Output>(plain)
     }
 
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
@@ -128,6 +138,10 @@ impl<S: ForwardStep> AnyStep for WithoutUndo<S> {
 
     fn policy(&self) -> StepPolicy {
         self.0.policy()
+    }
+
+    fn check_output(&self, plain: &Document) -> Result<(), String> {
+        decodes::<S::Output>(plain)
     }
 
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {

@@ -302,9 +302,12 @@ impl SagaStore for MemoryStore {
 
     async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
         let now = Instant::now();
-        let mut inner = self.lock();
-        let Some(saga) = inner.sagas.get_mut(&intervention.saga) else { return Ok(Intervened::Stale) };
-        if saga.instance.row_version != intervention.row_version {
+        let mut guard = self.lock();
+        let Inner { sagas, leases, audit, .. } = &mut *guard;
+        let Some(saga) = sagas.get_mut(&intervention.saga) else { return Ok(Intervened::Stale) };
+        let alive = |owner: WorkerId| leases.get(&owner).is_some_and(|expires| *expires > now);
+        let driven = intervention.unless_driven && saga.instance.owner.is_some_and(alive);
+        if driven || saga.instance.row_version != intervention.row_version {
             return Ok(Intervened::Stale);
         }
         if let Some(change) = &intervention.change {
@@ -323,7 +326,7 @@ impl SagaStore for MemoryStore {
         }
         saga.instance.pause_requested |= intervention.request_pause;
         saga.run_at = now;
-        inner.audit.push(intervention.clone());
+        audit.push(intervention.clone());
         Ok(Intervened::Applied)
     }
 

@@ -311,7 +311,8 @@ impl PostgresStore {
             .bind(&intervention.reason)
             .bind(intervention.before.as_str());
         let steps = change.map_or(&[][..], |change| &change.steps);
-        let done = self.rows(bind_decided(query, steps)).await?;
+        let query = bind_decided(query, steps).bind(intervention.unless_driven);
+        let done = self.rows(query).await?;
         Ok(if done.is_empty() { Intervened::Stale } else { Intervened::Applied })
     }
 

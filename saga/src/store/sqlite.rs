@@ -165,6 +165,7 @@ impl SqliteStore {
                     .bind(&change.reason)
                     .bind(change.current_step)
                     .bind(change.unresolved)
+                    .bind(intervention.unless_driven)
                     .fetch_optional(&mut *tx)
                     .await?
             }

@@ -36,13 +36,15 @@ pub enum Fault {
     HidesLapses,
     /// A decision applies whatever the operator saw.
     AcceptsStaleDecisions,
+    /// A decision for a saga that nobody drives applies to any.
+    StopsTheDriven,
     /// Retiring releases nothing.
     KeepsRetiredSagas,
 }
 
 impl Fault {
     /// Each fault, with the clause that must catch it.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::IgnoresTheEpoch, "a_record_of_another_epoch_is_refused"),
         (Self::AppliesTwice, "a_repeated_record_is_answered_and_not_applied_again"),
         (Self::SpoilsTheBatch, "each_record_of_a_batch_gets_its_own_verdict"),
@@ -54,6 +56,7 @@ impl Fault {
         (Self::IgnoresTheLimit, "a_claim_takes_no_more_than_its_limit"),
         (Self::HidesLapses, "a_beat_tells_whether_the_lease_lapsed"),
         (Self::AcceptsStaleDecisions, "a_stale_decision_is_refused"),
+        (Self::StopsTheDriven, "a_decision_for_the_undriven_spares_a_driven_saga"),
         (Self::KeepsRetiredSagas, "a_retired_worker_owns_nothing"),
     ];
 }
@@ -159,6 +162,7 @@ impl SagaStore for BrokenStore {
         {
             intervention.row_version = stored.instance.row_version;
         }
+        intervention.unless_driven &= self.fault != Fault::StopsTheDriven;
         self.inner.intervene(&intervention).await
     }
 

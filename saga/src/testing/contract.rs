@@ -62,6 +62,7 @@ macro_rules! store_contract {
             a_stopped_saga_knows_where_it_goes_on
             a_stale_decision_is_refused
             a_decision_fences_the_driver
+            a_decision_for_the_undriven_spares_a_driven_saga
             a_request_reaches_the_driver_with_its_next_write
             a_beat_tells_whether_the_lease_lapsed
             sagas_are_found_and_listed_newest_first

@@ -36,9 +36,9 @@ async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({nothing})"));
         let plan = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.expect("a plan");
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
-        let scans = plan
-            .iter()
-            .any(|line| line.contains("Seq Scan on saga_heads") || line.contains("Seq Scan on saga_step_rows"));
+        let scans = plan.iter().any(|line| {
+            line.contains("Seq Scan on saga_heads") || line.contains("Seq Scan on saga_step_rows")
+        });
         assert!(!scans, "{name}, {when}:\n{}", plan.join("\n"));
     }
 }

@@ -158,7 +158,9 @@ UPDATE saga_heads SET
     lease_epoch = lease_epoch + 1, write_no = 0, row_version = row_version + 1, stalled_claims = 0,
     owner_id = NULL, pause_requested = 0, run_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
-WHERE id = ?1 AND row_version = ?2
+WHERE id = ?1 AND row_version = ?2 AND NOT (?8 AND EXISTS (
+    SELECT 1 FROM saga_workers w
+    WHERE w.worker_id = saga_heads.owner_id AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')))
 RETURNING lease_epoch";
 
 pub(super) const REQUEST: &str = "\

@@ -405,6 +405,25 @@ clauses! {
         check(seen == [(3, Some(StepStatus::Failed))], || format!("after the decision: {seen:?}"))
     }
 
+    /// A decision about a saga that nobody drives does not touch one that somebody drives.
+    a_decision_for_the_undriven_spares_a_driven_saga(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let (driven, undriven) = (saga(store, me, "B-1").await?, saga(store, dead, "B-2").await?);
+        for (id, expected) in [(driven, Intervened::Stale), (undriven, Intervened::Applied)] {
+            let before = load(store, id).await?.instance;
+            let mut stop = intervention(id, before.row_version);
+            let mut paused = change(Status::Paused, Vec::new());
+            paused.resume_status = Some(Status::InProgress);
+            (stop.change, stop.unless_driven) = (Some(paused), true);
+            let answer = store.intervene(&stop).await?;
+            check(answer == expected, || format!("{expected:?} was expected, not {answer:?}"))?;
+            let after = load(store, id).await?.instance;
+            let stopped = after.status == Status::Paused && after.owner.is_none() && after.epoch > before.epoch;
+            check(stopped == (id == undriven), || format!("{answer:?} left {:?}", after.status))?;
+        }
+        Ok(())
+    }
+
     /// Cancel and pause reach the driver with the verdict of its next record.
     a_request_reaches_the_driver_with_its_next_write(store) {
         let me = worker(store, LONG).await?;
@@ -454,6 +473,7 @@ fn intervention(saga: crate::record::SagaId, row_version: i64) -> Intervention {
         saga,
         row_version,
         change: None,
+        unless_driven: false,
         request_cancel: None,
         request_pause: false,
         actor: "alice".into(),

@@ -133,6 +133,10 @@ impl AnyStep for Watched {
         self.inner.policy()
     }
 
+    fn check_output(&self, plain: &Document) -> Result<(), String> {
+        self.inner.check_output(plain)
+    }
+
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
         Box::pin(async move {
             self.gate.pass().await;

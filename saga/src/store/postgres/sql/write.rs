@@ -130,7 +130,8 @@ WITH passed AS (
         stalled_claims = CASE WHEN $3 THEN 0 ELSE stalled_claims END,
         cancel_reason = COALESCE($9, cancel_reason), pause_requested = (pause_requested AND NOT $3) OR $10,
         row_version = row_version + 1, run_at = clock_timestamp(), updated_at = clock_timestamp()
-    WHERE id = $1 AND row_version = $2
+    WHERE id = $1 AND row_version = $2 AND NOT ($26 AND EXISTS (
+        SELECT FROM saga_workers w WHERE w.worker_id = owner_id AND w.expires_at > clock_timestamp()))
     RETURNING id, lease_epoch, status),
 steps AS (
     INSERT INTO saga_step_rows (saga_id, step_order, write_no, lease_epoch, executed_at, max_retry_count, step_name,
