@@ -129,7 +129,7 @@ impl<I> StepContext<I> {
         self.output_named(S::NAME)
     }
 
-    fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {
+    pub(crate) fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {
         let found = self.frame.outputs.iter().find(|(step, _)| *step == name);
         let (_, stored) = found.ok_or_else(|| {
             StepError::fatal(format!(

@@ -218,6 +218,20 @@ pub enum BuildError {
     /// Two registered sagas with one name and one version.
     #[error("saga {0:?} is registered twice with the same version")]
     DuplicateSaga(String),
+    /// A local step whose effect cannot commit together with its record.
+    #[error(
+        "step {step:?} of saga {saga:?} is a local step on {database}, and the store ({store}) has no transaction for it: use the saga store of that database"
+    )]
+    NoTransaction {
+        /// The saga.
+        saga: String,
+        /// The step.
+        step: &'static str,
+        /// The database of its transaction.
+        database: &'static str,
+        /// The store's kind.
+        store: &'static str,
+    },
     /// A duration that cannot work.
     #[error("{0}")]
     BadSetting(&'static str),

@@ -9,6 +9,9 @@ pub mod undo {}
 #[doc = include_str!("../docs/06-payloads.md")]
 pub mod payloads {}
 
+#[doc = include_str!("../docs/07-local-steps.md")]
+pub mod local_steps {}
+
 #[doc = include_str!("../docs/03-testing.md")]
 pub mod testing {}
 

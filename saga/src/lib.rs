@@ -7,6 +7,8 @@ mod codec;
 mod context;
 mod engine;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod local_step;
 mod machine;
 mod orchestrator;
 mod plan;
@@ -20,12 +22,16 @@ pub mod testing;
 pub use codec::{Codec, CodecError, Place};
 pub use context::StepContext;
 pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use local_step::{LocalDatabase, LocalForwardStep, LocalStep};
 pub use machine::{
     Illegal, Resolution, Status, StepStatus, TRANSITIONS, Target, Transition, Trigger, UnknownStatus,
     transition,
 };
 pub use orchestrator::{Cancelled, Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView, Started};
-pub use plan::{AfterPivot, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
+pub use plan::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use plan::{Joins, LocalKind};
 pub use policy::{Backoff, StepPolicy, WhenUnknown};
 pub use record::{
     Beat, Change, ClaimRequest, Definition, Document, Inserted, Instance, Intervened, Intervention, Journal,
@@ -38,4 +44,4 @@ pub use store::PostgresStore;
 pub use store::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::StartIn;
-pub use store::{MemoryStore, SagaStore};
+pub use store::{LocalStore, LocalTransaction, LocalVerdict, MemoryStore, Runs, SagaStore};

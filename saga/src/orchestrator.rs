@@ -9,6 +9,7 @@ mod operate;
 
 use std::any::TypeId;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,11 +56,12 @@ impl Drop for Handle {
 
 /// What is set before an orchestrator starts.
 #[must_use = "nothing runs before `start`"]
-pub struct OrchestratorBuilder {
+pub struct OrchestratorBuilder<S: ?Sized = dyn SagaStore> {
     store: Arc<dyn SagaStore>,
     settings: Settings,
     sealer: Sealer,
     sagas: Vec<Saga>,
+    kind: PhantomData<fn(&S)>,
 }
 
 /// A saga that was started. Pass it to [`Orchestrator::wait`].
@@ -122,18 +124,14 @@ pub enum Outcome {
 impl Orchestrator {
     /// Begins to set up an orchestrator on a store.
     #[expect(clippy::new_ret_no_self, reason = "the orchestrator exists only after `start`")]
-    pub fn new(store: impl SagaStore) -> OrchestratorBuilder {
-        Self::shared(Arc::new(store))
+    pub fn new<S: SagaStore>(store: S) -> OrchestratorBuilder<S> {
+        OrchestratorBuilder::on(Arc::new(store))
     }
 
-    /// As [`new`](Self::new), on a store that others use as well.
+    /// As [`new`](Self::new), on a store that others use as well. Whether it can run the local steps of
+    /// its sagas is checked by `start`.
     pub fn shared(store: Arc<dyn SagaStore>) -> OrchestratorBuilder {
-        OrchestratorBuilder {
-            store,
-            settings: Settings::default(),
-            sealer: Sealer::default(),
-            sagas: Vec::new(),
-        }
+        OrchestratorBuilder::on(store)
     }
 
     /// Starts a saga. When it answers, the saga is durable and runs, whatever becomes of the
@@ -393,7 +391,7 @@ impl fmt::Debug for Orchestrator {
     }
 }
 
-impl fmt::Debug for OrchestratorBuilder {
+impl<S: ?Sized> fmt::Debug for OrchestratorBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OrchestratorBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }

@@ -4,6 +4,8 @@
 //! of the builder sees to it. Start at [`Saga::named`].
 
 mod erased;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod local;
 
 use std::any::{TypeId, type_name};
 use std::fmt;
@@ -13,8 +15,12 @@ use std::time::Duration;
 
 #[cfg(feature = "testing")]
 pub(crate) use erased::Answer;
-pub(crate) use erased::{AnyInput, AnyStep};
+#[cfg(feature = "testing")]
+pub(crate) use erased::LocalConnection;
+pub(crate) use erased::{AnyInput, AnyLocal, AnyStep};
 use erased::{Forward, Undoable};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use local::{Joins, LocalKind};
 
 use crate::codec::{Place, Sealer};
 use crate::error::BuildError;
@@ -22,8 +28,13 @@ use crate::machine::{Shape, StepShape};
 use crate::record::{Definition, Document};
 use crate::step::{ForwardStep, Payload, SagaStep};
 
-/// A saga that can be registered with an [`Orchestrator`](crate::Orchestrator).
-pub struct Saga {
+/// What a saga asks of its store when it has no local steps: nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct AnyStore;
+
+/// A saga that can be registered with an [`Orchestrator`](crate::Orchestrator). `D` is the database of
+/// its local steps: only a store in that database can run it.
+pub struct Saga<D = AnyStore> {
     pub(crate) name: Arc<str>,
     pub(crate) version: u32,
     pub(crate) deadline: Option<Duration>,
@@ -31,6 +42,7 @@ pub struct Saga {
     pub(crate) steps: Vec<Box<dyn AnyStep>>,
     pub(crate) definition: Definition,
     pub(crate) input: InputType,
+    database: PhantomData<fn() -> D>,
 }
 
 /// How the input of a saga is recognised and decoded.
@@ -41,7 +53,7 @@ pub(crate) struct InputType {
     pub(crate) decode: fn(&Sealer, &Place<'_>, &Document) -> Result<AnyInput, String>,
 }
 
-impl Saga {
+impl Saga<AnyStore> {
     /// Starts the definition of a saga. The name is stored as `business_type`.
     ///
     /// # Examples
@@ -93,6 +105,14 @@ impl Saga {
             phase: PhantomData,
         }
     }
+}
+
+impl<D> Saga<D> {
+    /// Without the type that says where it runs; what runs it has been checked, or checks it.
+    pub(crate) fn unchecked(self) -> Saga {
+        let Self { name, version, deadline, shape, steps, definition, input, database: _ } = self;
+        Saga { name, version, deadline, shape, steps, definition, input, database: PhantomData }
+    }
 
     /// The name it was built with.
     #[must_use]
@@ -107,7 +127,7 @@ impl Saga {
     }
 }
 
-impl fmt::Debug for Saga {
+impl<D> fmt::Debug for Saga<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Saga")
             .field("name", &self.name)
@@ -131,13 +151,13 @@ pub struct AfterPivot;
 
 /// Collects the steps of a saga. See [`Saga::named`].
 #[must_use = "a saga exists only after `build`"]
-pub struct SagaBuilder<I, P> {
+pub struct SagaBuilder<I, P, D = AnyStore> {
     name: String,
     version: u32,
     deadline: Option<Duration>,
     steps: Vec<Planned>,
     fault: Option<BuildError>,
-    phase: PhantomData<fn(I) -> P>,
+    phase: PhantomData<fn(I) -> (P, D)>,
 }
 
 struct Planned {
@@ -178,17 +198,17 @@ impl<S: ForwardStep> StepKind<S::Input, Forward> for S {
     }
 }
 
-impl<I: Payload> SagaBuilder<I, BeforePivot> {
+impl<I: Payload, D> SagaBuilder<I, BeforePivot, D> {
     /// Adds a step. A [`ForwardStep`] must be followed by
     /// [`no_compensation`](SagaBuilder::no_compensation) with a reason.
-    pub fn step<K, S: StepKind<I, K>>(self, step: S) -> SagaBuilder<I, S::Next> {
+    pub fn step<K, S: StepKind<I, K>>(self, step: S) -> SagaBuilder<I, S::Next, D> {
         let Erased(step, undo) = step.erase();
         self.push(Planned { step, undo, pivot: false, reason: None })
     }
 
     /// Adds the step that divides: before it the saga can turn back, once it succeeded it only
     /// goes forward. It is never undone, so a step with an undo is refused by its type.
-    pub fn pivot<S: ForwardStep<Input = I>>(self, step: S) -> SagaBuilder<I, AfterPivot> {
+    pub fn pivot<S: ForwardStep<Input = I>>(self, step: S) -> SagaBuilder<I, AfterPivot, D> {
         let Erased(step, _) = step.erase();
         self.push(Planned { step, undo: false, pivot: true, reason: None })
     }
@@ -203,19 +223,19 @@ impl<I: Payload> SagaBuilder<I, BeforePivot> {
     /// # Errors
     /// [`BuildError`] names what cannot work: no steps, two steps of one name, an unusable name, a
     /// step that uses the output of one that does not come before it.
-    pub fn build(self) -> Result<Saga, BuildError> {
+    pub fn build(self) -> Result<Saga<D>, BuildError> {
         self.finish()
     }
 }
 
-impl<I: Payload> SagaBuilder<I, NeedsReason> {
+impl<I: Payload, D> SagaBuilder<I, NeedsReason, D> {
     /// Says why the step added last need not be undone; the saga can then go on.
-    pub fn no_compensation(self, reason: impl Into<String>) -> SagaBuilder<I, BeforePivot> {
+    pub fn no_compensation(self, reason: impl Into<String>) -> SagaBuilder<I, BeforePivot, D> {
         self.explain(reason.into())
     }
 }
 
-impl<I: Payload> SagaBuilder<I, AfterPivot> {
+impl<I: Payload, D> SagaBuilder<I, AfterPivot, D> {
     /// Adds a step that is tried until it succeeds or a person helps; it is never undone.
     pub fn step<S: ForwardStep<Input = I>>(self, step: S) -> Self {
         let Erased(step, _) = step.erase();
@@ -226,12 +246,12 @@ impl<I: Payload> SagaBuilder<I, AfterPivot> {
     ///
     /// # Errors
     /// As [`build`](SagaBuilder::build) before a pivot.
-    pub fn build(self) -> Result<Saga, BuildError> {
+    pub fn build(self) -> Result<Saga<D>, BuildError> {
         self.finish()
     }
 }
 
-impl<I: Payload, P> SagaBuilder<I, P> {
+impl<I: Payload, P, D> SagaBuilder<I, P, D> {
     /// The version of this definition, 1 unless set. Raise it when the steps change, and register
     /// the old definition beside the new one until no saga of the old one is open.
     pub fn version(mut self, version: u32) -> Self {
@@ -255,12 +275,12 @@ impl<I: Payload, P> SagaBuilder<I, P> {
         self
     }
 
-    fn push<Q>(mut self, planned: Planned) -> SagaBuilder<I, Q> {
+    fn push<Q, E>(mut self, planned: Planned) -> SagaBuilder<I, Q, E> {
         self.steps.push(planned);
         self.into_phase()
     }
 
-    fn explain<Q>(mut self, reason: String) -> SagaBuilder<I, Q> {
+    fn explain<Q>(mut self, reason: String) -> SagaBuilder<I, Q, D> {
         if let Some(last) = self.steps.last_mut() {
             if reason.trim().is_empty() {
                 self.fault = Some(BuildError::NoReason(last.step.name().into()));
@@ -270,12 +290,12 @@ impl<I: Payload, P> SagaBuilder<I, P> {
         self.into_phase()
     }
 
-    fn into_phase<Q>(self) -> SagaBuilder<I, Q> {
+    fn into_phase<Q, E>(self) -> SagaBuilder<I, Q, E> {
         let Self { name, version, deadline, steps, fault, phase: _ } = self;
         SagaBuilder { name, version, deadline, steps, fault, phase: PhantomData }
     }
 
-    fn finish(self) -> Result<Saga, BuildError> {
+    fn finish(self) -> Result<Saga<D>, BuildError> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -314,6 +334,7 @@ impl<I: Payload, P> SagaBuilder<I, P> {
                     sealer.open::<I>(place, stored).map(|input| Arc::new(input) as AnyInput)
                 },
             },
+            database: PhantomData,
         })
     }
 }
@@ -324,20 +345,24 @@ impl Planned {
             name: self.step.name(),
             undo: self.undo,
             pivot: self.pivot,
+            local: self.step.local().is_some(),
             retries_max: self.step.policy().retries.times(),
         }
     }
 
     fn kind(&self) -> &'static str {
-        match (self.pivot, self.undo) {
-            (true, _) => "pivot",
-            (false, true) => "undo",
-            (false, false) => "forward",
+        match (self.step.local().is_some(), self.pivot, self.undo) {
+            (false, true, _) => "pivot",
+            (false, false, true) => "undo",
+            (false, false, false) => "forward",
+            (true, true, _) => "local_pivot",
+            (true, false, true) => "local_undo",
+            (true, false, false) => "local_forward",
         }
     }
 }
 
-impl<I, P> fmt::Debug for SagaBuilder<I, P> {
+impl<I, P, D> fmt::Debug for SagaBuilder<I, P, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SagaBuilder").field("name", &self.name).finish_non_exhaustive()
     }

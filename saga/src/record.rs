@@ -216,8 +216,8 @@ pub struct Instance {
     pub write_no: i64,
     /// Steps whose effect is open. `completed` and `compensated` are refused while it is not 0.
     pub unresolved: u32,
-    /// Raised by every write except a mere step forward ([`Record::only_appends`]): an operator never decides on
-    /// a stale screen.
+    /// Raised by every write except a mere step forward ([`Record::only_appends`]) of a step that is not local: an
+    /// operator never decides on a stale screen.
     pub row_version: i64,
     /// Claims since the last progress; the claim itself parks the saga at the limit.
     pub stalled_claims: u32,

@@ -3,6 +3,7 @@
 //! Invariant: every method is atomic, may be repeated after a lost answer, and judges ownership by
 //! the store's own clock. Start at [`SagaStore::apply`].
 
+mod local;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod migration;
@@ -17,9 +18,12 @@ use async_trait::async_trait;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use futures_util::future::BoxFuture;
 
+pub use local::{LocalStore, LocalTransaction, LocalVerdict, Runs};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use rows::is_gone;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -35,6 +39,12 @@ pub trait SagaStore: Send + Sync + 'static {
     /// The name of the database, as sqlx calls it (`SQLite`, `PostgreSQL`); transactions of another
     /// database are refused.
     fn backend(&self) -> &'static str;
+
+    /// Its transactions for local steps; `None` if it has none, and then no saga with local steps is
+    /// registered with it.
+    fn local(&self) -> Option<&dyn LocalStore> {
+        None
+    }
 
     /// Renews the lease of a worker, and creates it if it is missing.
     ///

@@ -1,7 +1,8 @@
 //! Tests for stores and for your sagas.
 //!
 //! * [`contract`]: what every [`SagaStore`](crate::SagaStore) must do, one clause per function;
-//!   [`store_contract!`](crate::store_contract) makes a test of each.
+//!   [`store_contract!`](crate::store_contract) makes a test of each, and
+//!   [`local_store_contract!`](crate::local_store_contract) for stores with transactions for local steps.
 //! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves
 //!   nothing.
 //! * [`explore()`]: your saga, cut at every point, in a plain unit test; [`explore_on()`] does it on a
@@ -11,7 +12,7 @@ pub mod broken;
 pub mod contract;
 mod explore;
 
-pub use explore::{Broken, Explored, Report, explore, explore_on};
+pub use explore::{Broken, Explored, Report, explore, explore_on, explore_rows_on};
 
 use crate::error::SagaError;
 use crate::orchestrator::{Orchestrator, Started};

@@ -78,7 +78,7 @@ async fn pool(folder: &Path) -> SqlitePool {
     SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap()
 }
 
-async fn builder(pool: &SqlitePool, channel: &Arc<Channel>) -> OrchestratorBuilder {
+async fn builder(pool: &SqlitePool, channel: &Arc<Channel>) -> OrchestratorBuilder<SqliteStore> {
     let saga = Saga::named("payment").step(CreateOrder(channel.clone())).step(CallChannel(channel.clone()));
     let store = SqliteStore::new(pool.clone()).await.unwrap();
     Orchestrator::new(store)

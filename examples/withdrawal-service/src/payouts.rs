@@ -38,11 +38,13 @@ impl Payouts {
         let retries = Backoff::doubling(3, retry, retry.saturating_mul(4));
         let undo = Backoff::doubling(9, retry, Duration::from_secs(300));
         let policy = StepPolicy::default().retries(retries).undo_retries(undo);
+        // Its locks are held for as long, and on SQLite it is the only writer.
+        let local = policy.clone().timeout(Duration::from_secs(5));
         let failed = |error: BuildError| StartError::other("the withdrawal saga", error);
         let saga = Saga::named(WITHDRAWAL)
-            .step(FreezeBalance { pool: pool.clone(), policy: policy.clone() })
-            .pivot(BankTransfer { pool: pool.clone(), bank, policy: policy.clone().timeout(total) })
-            .step(DeductBalance { pool: pool.clone(), policy })
+            .local_step(FreezeBalance { policy: local.clone() })
+            .pivot(BankTransfer { pool: pool.clone(), bank, policy: policy.timeout(total) })
+            .local_step(DeductBalance { policy: local })
             .build()
             .map_err(failed)?;
         let store =

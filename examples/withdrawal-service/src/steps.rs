@@ -3,16 +3,24 @@
 //! The transfer divides: while it is refused the freeze is undone; once it may have happened the saga asks
 //! the bank, and what the bank cannot say stays `stuck` with the money frozen, for a person to see. Money
 //! that may have left is never released, and money is never sent under a second key.
+//!
+//! Freeze and deduct are rows of this database, so they are local steps: balance and record commit together,
+//! and neither is ever in doubt. Only the transfer needs a key and a probe.
 
-use probity_saga::{Evidence, Executed, ForwardStep, Probe, SagaStep, StepContext, StepError, StepPolicy};
+use probity_saga::{
+    Evidence, ForwardStep, LocalForwardStep, LocalStep, Probe, StepContext, StepError, StepPolicy,
+};
 use serde::{Deserialize, Serialize};
-use service_shell::{Id, Pool};
+use service_shell::{Database, Id, Pool};
 
 use crate::bank::{Bank, Transfer};
-use crate::store::{Frozen, Released, freeze, is_held, note_reason, release, spend};
+use crate::store::{Connection, Frozen, fail, freeze, note_reason, release, spend};
 
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const WITHDRAWAL: &str = "withdrawal";
+
+/// The reason that a merchant is shown.
+const INSUFFICIENT_BALANCE: &str = "insufficient_balance";
 
 /// What the saga is started with; stored with it, so it survives deploys: only ever add optional fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
@@ -32,37 +40,34 @@ pub(crate) struct Payout {
 /// Try: available becomes frozen. Undo: it becomes available again, and the withdrawal has failed.
 #[derive(Debug)]
 pub(crate) struct FreezeBalance {
-    pub(crate) pool: Pool,
     pub(crate) policy: StepPolicy,
 }
 
-impl SagaStep for FreezeBalance {
+impl LocalStep<Database> for FreezeBalance {
     type Input = Payout;
-    type Output = ();
+    type Output = Frozen;
     const NAME: &'static str = "FreezeBalance";
 
-    async fn execute(&self, cx: &StepContext<Payout>) -> Result<(), StepError> {
-        match freeze(&self.pool, cx.input()).await? {
-            Frozen::Yes => Ok(()),
-            Frozen::NotEnough => Err(StepError::rejected("the balance is too small")),
-            Frozen::Released => Err(StepError::rejected("released before it was frozen")),
-        }
+    async fn execute(&self, cx: &StepContext<Payout>, tx: &mut Connection) -> Result<Frozen, StepError> {
+        Ok(freeze(tx, cx.input()).await?)
     }
 
-    async fn compensate(&self, cx: &StepContext<Payout>, _: Executed<()>) -> Result<Evidence, StepError> {
-        match release(&self.pool, cx.input()).await? {
-            Released::Yes => Ok(Evidence::new(format!("released {}", cx.input().total))),
-            Released::NothingFrozen => Ok(Evidence::new("nothing was frozen, and a late freeze is refused")),
-            Released::Spent => Err(StepError::fatal("the money has left and cannot be released")),
+    async fn compensate(
+        &self,
+        cx: &StepContext<Payout>,
+        done: Frozen,
+        tx: &mut Connection,
+    ) -> Result<Evidence, StepError> {
+        let Payout { withdrawal_id, total, .. } = cx.input();
+        if done == Frozen::NotEnough {
+            fail(tx, *withdrawal_id, INSUFFICIENT_BALANCE).await?;
+            return Ok(Evidence::new("nothing was frozen"));
         }
-    }
-
-    async fn probe(&self, cx: &StepContext<Payout>) -> Result<Probe<()>, StepError> {
-        Ok(match is_held(&self.pool, cx.input().withdrawal_id).await? {
-            Some(true) => Probe::Applied(()),
-            Some(false) => Probe::NotApplied,
-            None => Probe::NotSeenYet,
-        })
+        if !release(tx, cx.input()).await? {
+            return Err(StepError::fatal("the money is not frozen any more and cannot be released"));
+        }
+        fail(tx, *withdrawal_id, "undone").await?;
+        Ok(Evidence::new(format!("released {total}")))
     }
 
     fn policy(&self) -> StepPolicy {
@@ -83,7 +88,12 @@ impl ForwardStep for BankTransfer {
     type Output = Transfer;
     const NAME: &'static str = "BankTransfer";
 
+    const USES: &'static [&'static str] = &[FreezeBalance::NAME];
+
     async fn execute(&self, cx: &StepContext<Payout>) -> Result<Transfer, StepError> {
+        if cx.local_output::<Database, FreezeBalance>()? == Frozen::NotEnough {
+            return Err(StepError::rejected(INSUFFICIENT_BALANCE));
+        }
         let answer = self.bank.transfer(cx.input(), cx.idempotency_key()).await;
         if let Err(StepError::Rejected(reason)) = &answer {
             note_reason(&self.pool, cx.input().withdrawal_id, reason).await?;
@@ -103,21 +113,21 @@ impl ForwardStep for BankTransfer {
 /// Confirm: frozen becomes spent, and the withdrawal is completed.
 #[derive(Debug)]
 pub(crate) struct DeductBalance {
-    pub(crate) pool: Pool,
     pub(crate) policy: StepPolicy,
 }
 
-impl ForwardStep for DeductBalance {
+impl LocalForwardStep<Database> for DeductBalance {
     type Input = Payout;
     type Output = ();
     const NAME: &'static str = "DeductBalance";
+    const USES: &'static [&'static str] = &[BankTransfer::NAME];
 
-    async fn execute(&self, cx: &StepContext<Payout>) -> Result<(), StepError> {
+    async fn execute(&self, cx: &StepContext<Payout>, tx: &mut Connection) -> Result<(), StepError> {
         let transfer = cx.forward_output::<BankTransfer>()?;
-        if spend(&self.pool, cx.input(), &transfer.bank_reference).await? {
+        if spend(tx, cx.input(), &transfer.bank_reference).await? {
             Ok(())
         } else {
-            Err(StepError::fatal("the bank has the money, but none was frozen for it"))
+            Err(StepError::fatal("the bank has the money, but none is frozen for it"))
         }
     }
 

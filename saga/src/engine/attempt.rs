@@ -42,7 +42,7 @@ pub(super) struct Attempts<'a> {
 
 /// How a wait ended.
 #[derive(PartialEq, Eq)]
-enum Waited {
+pub(super) enum Waited {
     Over,
     /// The worker leaves, this long before the end of the wait.
     Leaving(Duration),
@@ -173,9 +173,7 @@ impl Attempts<'_> {
         let ran = self
             .guarded("execute", policy.timeout, || self.step.execute(Arc::clone(self.input), frame))
             .await;
-        let label = outcome(ran.as_ref().err());
-        metrics::counter!("probity_saga_step_attempts_total", "type" => self.label(), "step" => self.step.name(), "outcome" => label)
-            .increment(1);
+        self.count(Operation::Execute, ran.as_ref().err());
         ran
     }
 
@@ -188,14 +186,22 @@ impl Attempts<'_> {
         let frame = self.frame(Operation::Compensate, failures + 1, policy);
         let call = || self.step.compensate(Arc::clone(self.input), frame, done);
         let undone = self.guarded("compensate", policy.timeout, call).await;
-        let label = outcome(undone.as_ref().err());
-        metrics::counter!("probity_saga_compensations_total", "type" => self.label(), "step" => self.step.name(), "outcome" => label)
-            .increment(1);
+        self.count(Operation::Compensate, undone.as_ref().err());
         undone
     }
 
-    /// Runs one call of a step. It may hang or panic: both leave the outcome unknown.
-    async fn guarded<'s, T, F>(
+    pub(super) fn count(&self, operation: Operation, error: Option<&StepError>) {
+        let name = match operation {
+            Operation::Execute => "probity_saga_step_attempts_total",
+            Operation::Compensate => "probity_saga_compensations_total",
+        };
+        metrics::counter!(name, "type" => self.label(), "step" => self.step.name(), "outcome" => outcome(error))
+            .increment(1);
+    }
+
+    /// Runs one call of a step. It may hang or panic: both leave the outcome unknown, but not that of a
+    /// local step, whose transaction nobody commits.
+    pub(super) async fn guarded<'s, T, F>(
         &self,
         what: &'static str,
         limit: Duration,
@@ -212,10 +218,14 @@ impl Attempts<'_> {
             operation = what,
         );
         let caught = AssertUnwindSafe(async { call().await }).catch_unwind();
+        let unanswered = |reason: String| match self.step.local() {
+            Some(_) => StepError::Retryable(reason),
+            None => StepError::unknown(reason),
+        };
         let result = match timeout(limit, caught.instrument(span.clone())).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_panic)) => Err(StepError::unknown(format!("{what} panicked"))),
-            Err(_elapsed) => Err(StepError::unknown(format!("{what} gave no answer within {limit:?}"))),
+            Ok(Err(_panic)) => Err(unanswered(format!("{what} panicked"))),
+            Err(_elapsed) => Err(unanswered(format!("{what} gave no answer within {limit:?}"))),
         };
         if let Err(error) = &result {
             tracing::warn!(parent: &span, %error, "a saga step did not succeed");
@@ -224,7 +234,7 @@ impl Attempts<'_> {
     }
 
     /// A long wait is not held in memory: the saga is given up and claimed again.
-    async fn wait(&self, wait: Duration) -> Waited {
+    pub(super) async fn wait(&self, wait: Duration) -> Waited {
         let late = async {
             match self.deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -246,7 +256,7 @@ impl Attempts<'_> {
         }
     }
 
-    fn frame(&self, operation: Operation, attempt: u32, policy: &StepPolicy) -> Frame {
+    pub(super) fn frame(&self, operation: Operation, attempt: u32, policy: &StepPolicy) -> Frame {
         let now = Instant::now();
         let until = now.checked_add(policy.timeout).unwrap_or(now + NEVER);
         Frame { attempt, until, operation, key: OnceLock::new(), ..self.frame.clone() }

@@ -3,6 +3,8 @@
 //! Invariant: the loop is machine → effect → write → acknowledgement, in that order; a refused
 //! write ends it without another effect.
 
+mod local;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -93,7 +95,9 @@ impl Driver<'_> {
             if self.engine.stopping() >= Stop::Draining {
                 // Retiring the worker releases all its sagas in one write, but only this driver knows
                 // that the next step has not begun.
-                if let Next::Execute { at, maybe: false, failures } = next {
+                if let Next::Execute { at, maybe: false, failures } = next
+                    && !self.is_local(at)
+                {
                     self.leave(at, failures).await?;
                 }
                 return Err(Gone::Released);
@@ -187,6 +191,9 @@ impl Driver<'_> {
         if from == Status::InProgress && self.is_overdue() {
             return self.execute_late(at, maybe, failures).await;
         }
+        if self.is_local(at) {
+            return self.execute_local(at, failures).await;
+        }
         let (finding, failures) = self.attempts(at).execute(maybe, failures).await?;
         let release = match &finding {
             Finding::Later { retry_in, .. } => Some(*retry_in),
@@ -201,6 +208,9 @@ impl Driver<'_> {
     }
 
     async fn undo(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
+        if self.is_local(at) {
+            return self.undo_local(at, failures).await;
+        }
         let from = self.state.status;
         let done = self.state.rows[at].as_ref().and_then(|row| row.output.clone());
         let undoing = self.attempts(at).undo(failures, done).await?;
@@ -225,6 +235,10 @@ impl Driver<'_> {
             Some(change) => self.write_or_park(from, Ok(change), None).await,
             None => Ok(()),
         }
+    }
+
+    fn is_local(&self, at: usize) -> bool {
+        self.saga.shape.steps[at].local
     }
 
     fn attempts(&self, at: usize) -> Attempts<'_> {
@@ -343,11 +357,17 @@ impl Driver<'_> {
         }
         if verdict == Verdict::Fenced {
             metrics::counter!("probity_saga_fenced_writes_total").increment(1);
-        } else if status != from {
-            let name = Arc::clone(&self.saga.name);
-            metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => status.as_str())
-                .increment(1);
+        } else {
+            self.count_transition(from, status);
         }
         Ok(verdict)
+    }
+
+    fn count_transition(&self, from: Status, to: Status) {
+        if from != to {
+            let name = Arc::clone(&self.saga.name);
+            metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => to.as_str())
+                .increment(1);
+        }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Invariant: [`State::next`] depends on rows alone, plus one bit: `clean`, whether this driver
 //! knows that nobody started the step after the last row. Whoever takes a saga over does not know
-//! it, so that step counts as maybe started, and is asked about before it is run. The exception is
+//! it, so that step counts as maybe started, and is asked about before it is run. The exceptions are
 //! a step that was left waiting for its next attempt: its row says so, and that row is taken back
-//! before the attempt begins.
+//! before the attempt begins; and a local step, which happened exactly if its row says so.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(crate) struct StepShape {
     /// False for steps declared without compensation, for the pivot, and for everything after it.
     pub(crate) undo: bool,
     pub(crate) pivot: bool,
+    /// Its effect and its record commit together, so nothing ever leaves it unknown.
+    pub(crate) local: bool,
     pub(crate) retries_max: u32,
 }
 
@@ -115,9 +117,16 @@ impl State {
                 return Err(corrupt(format!("step {} is {:?}, expected {expected:?}", row.order, row.name)));
             }
             let mut row = row.clone();
+            let local = shape.steps[at].local;
             // Without a next attempt it is one that was announced, and may have begun.
-            if row.status == StepStatus::Executing && row.retry_in.is_none() {
+            if row.status == StepStatus::Executing && row.retry_in.is_none() && !local {
                 row.status = StepStatus::Unknown;
+            }
+            if row.status == StepStatus::Unknown && local {
+                return Err(corrupt(format!(
+                    "step {} ({}) is local, and nothing but a person's hand leaves it unknown",
+                    row.order, row.name
+                )));
             }
             rows[at] = Some(row);
         }
@@ -149,19 +158,26 @@ impl State {
     /// What to do now.
     pub(crate) fn next(&self, shape: &Shape) -> Next {
         match self.status {
-            Status::InProgress | Status::Committing => self.next_forward(),
+            Status::InProgress | Status::Committing => self.next_forward(shape),
             Status::Compensating => self.next_undo(shape),
             _ => Next::Stop,
         }
     }
 
-    fn next_forward(&self) -> Next {
+    fn next_forward(&self, shape: &Shape) -> Next {
         for (at, row) in self.rows.iter().enumerate() {
+            let local = shape.steps[at].local;
             let Some(row) = row else {
-                return Next::Execute { at, maybe: !self.clean, failures: 0 };
+                return Next::Execute { at, maybe: !self.clean && !local, failures: 0 };
             };
             match row.status {
                 StepStatus::Succeeded | StepStatus::Skipped => {}
+                StepStatus::Executing if local => {
+                    return Next::Execute { at, maybe: false, failures: row.retries };
+                }
+                StepStatus::Failed if local && self.status == Status::Committing => {
+                    return Next::Execute { at, maybe: false, failures: row.retries };
+                }
                 StepStatus::Unknown => return Next::Execute { at, maybe: true, failures: row.retries },
                 StepStatus::Executing if self.announced == Some(at) => {
                     return Next::Execute { at, maybe: false, failures: row.retries };
@@ -326,7 +342,7 @@ impl State {
     /// Turns back on request, or because a failed step is on record.
     pub(crate) fn turned(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
         let mut written = Vec::new();
-        let suspect = self.suspect();
+        let suspect = self.suspect(shape);
         for (at, row) in self.rows.iter_mut().enumerate() {
             // It waited for an attempt that will not be.
             if let Some(row) = row.as_mut().filter(|row| row.status == StepStatus::Executing) {
@@ -342,7 +358,9 @@ impl State {
     /// Stops on request. If this driver knows that the next step has not begun, its row says so: whoever
     /// resumes the saga would otherwise have to take it for started.
     pub(crate) fn paused(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
-        let next = self.frontier().filter(|_| self.clean && self.status != Status::Compensating);
+        let next = self
+            .frontier()
+            .filter(|at| self.clean && !shape.steps[*at].local && self.status != Status::Compensating);
         if let Some(at) = next {
             self.row(shape, at, StepStatus::Executing, 0).retry_in = Some(Duration::ZERO);
         }
@@ -353,7 +371,7 @@ impl State {
     /// Closes a saga that stands still, with every effect that may be there on record.
     pub(super) fn closed(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
         let forward = self.resume != Some(Status::Compensating);
-        let suspect = self.suspect().filter(|_| forward).map(|at| self.suspected(shape, at));
+        let suspect = self.suspect(shape).filter(|_| forward).map(|at| self.suspected(shape, at));
         let unresolved = self.unresolved(shape);
         self.add_reason(reason);
         self.apply(Trigger::Aborted)?;
@@ -367,9 +385,9 @@ impl State {
         self.rows.iter().flatten().all(done).then_some(first)
     }
 
-    /// The step that may have been started without a row that says so.
-    fn suspect(&self) -> Option<usize> {
-        self.frontier().filter(|_| !self.clean)
+    /// The step that may have been started without a row that says so; of a local one the row knows.
+    fn suspect(&self, shape: &Shape) -> Option<usize> {
+        self.frontier().filter(|at| !self.clean && !shape.steps[*at].local)
     }
 
     fn suspected(&mut self, shape: &Shape, at: usize) -> usize {

@@ -19,8 +19,15 @@ struct Node {
     there: Vec<bool>,
 }
 
+/// A step whose name begins with `L` is local.
 fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
-    let step = |(name, undo, pivot)| StepShape { name, undo, pivot, retries_max: 3 };
+    let step = |(name, undo, pivot): (&'static str, bool, bool)| StepShape {
+        name,
+        undo,
+        pivot,
+        local: name.starts_with('L'),
+        retries_max: 3,
+    };
     Shape { steps: steps.into_iter().map(step).collect() }
 }
 
@@ -107,10 +114,20 @@ impl After<'_> {
 
     fn execute(&mut self, at: usize, maybe: bool, failures: u32) {
         assert!(maybe || !self.node.there[at], "started again without a question: {}", self.node.key());
+        let local = self.shape.steps[at].local;
+        assert!(!(local && maybe), "a local step is asked about: {}", self.node.key());
         let mut died = self.node.reloaded(self.shape);
-        died.there[at] = true;
+        died.there[at] = !local;
         self.found.push(died);
         let answer = || Document::from_stored("2".into());
+        if local {
+            // Its effect is there exactly if its record is.
+            self.ended(at, failures, Fatal { reason: "bug".into(), ran: false }, false);
+            self.ended(at, failures, Succeeded(answer()), true);
+            self.ended(at, failures, NotApplied("no".into()), false);
+            self.ended(at, failures, Later { maybe: false, error: None, retry_in: WAIT }, false);
+            return;
+        }
         for (finding, there) in [
             (Succeeded(answer()), true),
             (NotApplied("no".into()), false),
@@ -120,11 +137,15 @@ impl After<'_> {
             (Later { maybe: false, error: None, retry_in: WAIT }, false),
             (Later { maybe: true, error: None, retry_in: WAIT }, true),
         ] {
-            let mut next = self.node.clone();
-            next.there[at] = there;
-            let change = next.state.executed(self.shape, at, failures, finding).unwrap();
-            self.wrote(next, &change);
+            self.ended(at, failures, finding, there);
         }
+    }
+
+    fn ended(&mut self, at: usize, failures: u32, finding: Finding, there: bool) {
+        let mut next = self.node.clone();
+        next.there[at] = there;
+        let change = next.state.executed(self.shape, at, failures, finding).unwrap();
+        self.wrote(next, &change);
     }
 
     fn undo(&mut self, at: usize) {
@@ -262,5 +283,18 @@ fn every_journal_loads_goes_on_and_can_end() {
     ] {
         let nodes = walk(&shape(steps));
         assert!(nodes > 500, "{nodes} journals of {steps:?}");
+    }
+}
+
+// proves: S-2, S-3, S-5, S-7, S-9
+#[test]
+fn every_journal_with_local_steps_goes_on_without_a_question_about_them_and_can_end() {
+    for steps in [
+        [("L1", true, false), ("L2", true, false), ("L3", true, false)],
+        [("L1", true, false), ("B", true, false), ("L3", true, false)],
+        [("A", true, false), ("L2", false, true), ("L3", false, false)],
+    ] {
+        let nodes = walk(&shape(steps));
+        assert!(nodes > 50, "{nodes} journals of {steps:?}");
     }
 }

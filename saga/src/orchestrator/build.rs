@@ -1,16 +1,28 @@
 //! What is set before an orchestrator starts.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Handle, Orchestrator, OrchestratorBuilder};
 use crate::codec::{Codec, Sealer};
-use crate::engine::{Engine, work};
+use crate::engine::{Engine, Settings, work};
 use crate::error::BuildError;
-use crate::plan::{Saga, is_usable};
+use crate::plan::{AnyLocal, Saga, is_usable};
 use crate::record::WorkerId;
+use crate::store::{Runs, SagaStore};
 
-impl OrchestratorBuilder {
+impl<S: ?Sized> OrchestratorBuilder<S> {
+    pub(super) fn on(store: Arc<dyn SagaStore>) -> Self {
+        Self {
+            store,
+            settings: Settings::default(),
+            sealer: Sealer::default(),
+            sagas: Vec::new(),
+            kind: PhantomData,
+        }
+    }
+
     /// How long a dead worker's sagas wait for another worker (30 seconds unless set). It is
     /// renewed at a third of this time.
     pub fn lease(mut self, lease: Duration) -> Self {
@@ -45,8 +57,13 @@ impl OrchestratorBuilder {
 
     /// Registers a saga. Several versions of one name may be registered: new sagas start with the
     /// highest, and each open saga goes on with the definition it began with.
-    pub fn register(mut self, saga: Saga) -> Self {
-        self.sagas.push(saga);
+    ///
+    /// A saga with local steps runs only on a store in their database.
+    pub fn register<D>(mut self, saga: Saga<D>) -> Self
+    where
+        S: Runs<D>,
+    {
+        self.sagas.push(saga.unchecked());
         self
     }
 
@@ -58,7 +75,7 @@ impl OrchestratorBuilder {
     /// # Errors
     /// [`BuildError`] if a setting or the registered sagas cannot be right, or the store fails.
     pub async fn start(self) -> Result<Orchestrator, BuildError> {
-        let Self { store, settings, sealer, sagas } = self;
+        let Self { store, settings, sealer, sagas, kind: _ } = self;
         if settings.lease < Duration::from_millis(100) || settings.lease > Duration::from_secs(3600) {
             return Err(BuildError::BadSetting("a lease must be between 100 ms and an hour"));
         }
@@ -77,6 +94,7 @@ impl OrchestratorBuilder {
                 return Err(BuildError::DuplicateSaga(saga.name().into()));
             }
         }
+        check_local_steps(&*store, &sagas)?;
         let definitions: Vec<_> = sagas.iter().map(|saga| saga.definition.clone()).collect();
         store.define(&definitions).await?;
         let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
@@ -84,4 +102,18 @@ impl OrchestratorBuilder {
         work(&engine).await?;
         Ok(Orchestrator { handle })
     }
+}
+
+/// What the type of a store behind `dyn` does not tell.
+fn check_local_steps(store: &dyn SagaStore, sagas: &[Saga]) -> Result<(), BuildError> {
+    for saga in sagas {
+        for step in &saga.steps {
+            let Some(database) = step.local().map(AnyLocal::database) else { continue };
+            if store.local().is_none() || store.backend() != database {
+                let (saga, step) = (saga.name().into(), step.name());
+                return Err(BuildError::NoTransaction { saga, step, database, store: store.backend() });
+            }
+        }
+    }
+    Ok(())
 }

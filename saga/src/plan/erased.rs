@@ -28,6 +28,32 @@ pub(crate) trait AnyStep: Send + Sync {
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document>;
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>>;
     fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence>;
+    /// Set for a step that runs in a transaction of the store; its other methods are then never called.
+    fn local(&self) -> Option<&dyn AnyLocal> {
+        None
+    }
+}
+
+/// A connection in its transaction, of whatever database the store is in.
+pub(crate) type LocalConnection = dyn Any + Send;
+
+/// A local step without its types. Of its errors only [`StepError::Unknown`] is different: it says
+/// that the database went away. Nothing of the step is there either way, once the transaction is dropped.
+pub(crate) trait AnyLocal: Send + Sync {
+    fn database(&self) -> &'static str;
+    fn execute<'a>(
+        &'a self,
+        input: AnyInput,
+        frame: Frame,
+        connection: &'a mut LocalConnection,
+    ) -> Answer<'a, Document>;
+    fn compensate<'a>(
+        &'a self,
+        input: AnyInput,
+        frame: Frame,
+        done: Document,
+        connection: &'a mut LocalConnection,
+    ) -> Answer<'a, Evidence>;
 }
 
 /// Marks steps with an undo.
@@ -46,7 +72,7 @@ impl<S: ForwardStep> Sealed<Forward> for S {}
 pub(super) struct WithUndo<S>(pub(super) S);
 pub(super) struct WithoutUndo<S>(pub(super) S);
 
-fn context<I: Payload>(input: AnyInput, frame: Frame) -> Result<StepContext<I>, StepError> {
+pub(super) fn context<I: Payload>(input: AnyInput, frame: Frame) -> Result<StepContext<I>, StepError> {
     match input.downcast::<I>() {
         Ok(input) => Ok(StepContext { input, frame }),
         Err(_) => Err(StepError::fatal("the input is of another type than this step expects")),
@@ -66,7 +92,7 @@ fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> 
     })
 }
 
-fn decodes<T: Payload>(plain: &Document) -> Result<(), String> {
+pub(super) fn decodes<T: Payload>(plain: &Document) -> Result<(), String> {
     plain.decode::<T>().map(drop).map_err(|error| unquoted(&error))
 }
 

@@ -6,6 +6,7 @@
 //! would scan them for ever), and wait for nobody's lock or answer without limit.
 
 mod columns;
+mod local;
 mod schema;
 mod sql;
 
@@ -23,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::rows::{self, store_error};
-use super::{SagaStore, StartIn};
+use super::{LocalStore, SagaStore, StartIn};
 use crate::error::StoreError;
 use crate::record::{
     Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
@@ -32,10 +33,13 @@ use crate::record::{
 use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
 
 /// Keeps sagas in PostgreSQL. Opens up to six connections of its own beside the given pool: two that write results, one
-/// that starts sagas, the others for the lease, claims and reads.
+/// that starts sagas, the others for the lease, claims and reads; and up to eight for local steps, with the pool's own
+/// connect options and the planner as it is (settings made by the pool's hooks are not there: put them into the options).
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     own: PgPool,
+    /// For local steps.
+    local: PgPool,
     /// When a connection last failed: the others may be broken too.
     failed: Arc<Mutex<Option<Instant>>>,
 }
@@ -69,7 +73,9 @@ impl PostgresStore {
     /// # Errors
     /// If the server runs with `fsync=off`, cannot be reached, or cannot be migrated.
     pub async fn new(pool: PgPool) -> Result<Self, StoreError> {
-        let options = pool.connect_options().as_ref().clone().options(SESSION);
+        let options = pool.connect_options().as_ref().clone();
+        let local = local::pool(options.clone());
+        let options = options.options(SESSION);
         let own = PgPoolOptions::new()
             .max_connections(6)
             .test_before_acquire(false)
@@ -89,7 +95,7 @@ impl PostgresStore {
             ));
         }
         schema::migrate(&own).await?;
-        Ok(Self { own, failed: Arc::default() })
+        Ok(Self { own, local, failed: Arc::default() })
     }
 
     /// Every statement goes this way. One that is never answered costs its connection, not its caller for ever.
@@ -356,6 +362,10 @@ fn is_about_the_record(error: &sqlx::Error) -> bool {
 impl SagaStore for PostgresStore {
     fn backend(&self) -> &'static str {
         <Postgres as sqlx::Database>::NAME
+    }
+
+    fn local(&self) -> Option<&dyn LocalStore> {
+        Some(self)
     }
 
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {

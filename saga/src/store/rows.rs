@@ -164,6 +164,34 @@ fn is_contended(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("55P03" | "57014"))
 }
 
+/// Whether the database went away, or cannot be used at all just now, as opposed to an answer that is
+/// about the statement.
+pub(crate) fn is_gone(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(answer) => is_gone_by_its_answer(&**answer),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+fn is_gone_by_its_answer(answer: &dyn DatabaseError) -> bool {
+    let code = answer.code();
+    let code = code.as_deref().unwrap_or_default();
+    #[cfg(feature = "sqlite")]
+    if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        /// An I/O error, and a disk that is full.
+        const UNUSABLE: [i32; 2] = [10, 13];
+        return code.parse::<i32>().is_ok_and(|code| UNUSABLE.contains(&(code & 0xff)));
+    }
+    // A disk that is full (53), and what leaves the effect of a statement unknown.
+    code.starts_with("53") || effect_of_sqlstate(code) == Effect::Unknown
+}
+
 fn effect(error: &sqlx::Error) -> Effect {
     match error {
         sqlx::Error::Database(answer) => effect_of_answer(&**answer),

@@ -6,6 +6,7 @@
 //! everything: tasks queue for it in the order they came, instead of polling for the lock of the file.
 
 mod batch;
+mod local;
 mod schema;
 mod sql;
 
@@ -15,10 +16,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{Row as _, Transaction};
+use sqlx::{Connection as _, Row as _, Transaction};
 
 use super::rows::{self, json_list, store_error};
-use super::{SagaStore, StartIn};
+use super::{LocalStore, SagaStore, StartIn};
 use crate::error::StoreError;
 use crate::record::{
     Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
@@ -51,6 +52,8 @@ impl SqliteStore {
             .max_connections(1)
             .test_before_acquire(false)
             .acquire_timeout(QUEUE)
+            // After some errors SQLite ends a transaction by itself, and sqlx believes for ever that it is still in it.
+            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
             .connect_with(pool.connect_options().as_ref().clone())
             .await
             .map_err(|error| store_error("open a connection that writes", error))?;
@@ -320,6 +323,10 @@ fn is_about_the_record(error: &sqlx::Error) -> bool {
 impl SagaStore for SqliteStore {
     fn backend(&self) -> &'static str {
         <Sqlite as sqlx::Database>::NAME
+    }
+
+    fn local(&self) -> Option<&dyn LocalStore> {
+        Some(self)
     }
 
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {

@@ -1,5 +1,7 @@
 //! Stores that are wrong in one way each. A contract that lets one pass proves nothing.
 
+mod local;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +12,7 @@ use crate::record::{
     NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::{MemoryStore, SagaStore};
+pub use local::{BrokenLocalStore, LocalFault};
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,11 @@
 //! the start; a worker with a lease of zero is dead the moment it beats.
 
 mod clauses;
+mod local;
 mod scene;
 
 pub use clauses::*;
+pub use local::*;
 
 /// A clause that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

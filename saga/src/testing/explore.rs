@@ -30,6 +30,7 @@
 
 mod gated;
 mod judge;
+mod local;
 mod run;
 mod schedule;
 mod watched;
@@ -40,6 +41,7 @@ use futures_util::FutureExt as _;
 
 use crate::error::BuildError;
 use crate::machine::Status;
+use crate::orchestrator::SagaView;
 use crate::plan::Saga;
 use crate::step::Payload;
 use crate::store::{MemoryStore, SagaStore};
@@ -109,15 +111,34 @@ pub fn explore<I: Payload + Clone>(
 ///
 /// # Errors
 /// The first broken promise; a saga that does not build, or a store that cannot be used.
-pub async fn explore_on<I: Payload + Clone>(
+pub async fn explore_on<I: Payload + Clone, D>(
     store: Arc<dyn SagaStore>,
     input: I,
-    saga: impl Fn() -> Result<Saga, BuildError>,
+    saga: impl Fn() -> Result<Saga<D>, BuildError>,
 ) -> Result<Report, Explored> {
+    explore_rows_on(store, input, saga, async |_: &SagaView| Ok(())).await
+}
+
+/// As [`explore_on`], and compares your rows with the saga after each schedule, when every worker has ended: the effects
+/// of local steps are there exactly if their records are (S-9). The check gets the saga and answers what does not fit;
+/// find the rows of a saga by its id, or by the key of a step.
+///
+/// # Errors
+/// As [`explore_on`]; and [`Explored::Broken`] with what the check answered.
+pub async fn explore_rows_on<I: Payload + Clone, D>(
+    store: Arc<dyn SagaStore>,
+    input: I,
+    saga: impl Fn() -> Result<Saga<D>, BuildError>,
+    check: impl AsyncFn(&SagaView) -> Result<(), String>,
+) -> Result<Report, Explored> {
+    let saga = || saga().map(Saga::unchecked);
     let steps = saga()?.steps.len();
     let report = Mutex::new(Report::default());
     let one = async |schedule: Schedule| {
-        let ran = run::run(Arc::clone(&store), Time::Real, &input, &saga, schedule).await?;
+        let mut ran = run::run(Arc::clone(&store), Time::Real, &input, &saga, schedule).await?;
+        if let (None, Some(journal)) = (&ran.broken, &ran.journal) {
+            ran.broken = check(journal).await.err();
+        }
         report.lock().unwrap_or_else(PoisonError::into_inner).add(&schedule, ran)
     };
     schedule::each_cut(steps, one).await?;

@@ -122,6 +122,25 @@ async fn a_balance_that_is_too_small_fails_the_withdrawal_and_the_bank_is_not_as
     assert_eq!(sent(&platform).await, 1);
 }
 
+// proves: S-9
+#[tokio::test]
+async fn money_whose_freeze_cannot_be_recorded_is_not_frozen() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_ok").await;
+    let refuse_the_record = if service_shell::POSTGRES {
+        "ALTER TABLE saga_steps ADD CHECK (step_name <> 'FreezeBalance')"
+    } else {
+        "CREATE TRIGGER no_record BEFORE INSERT ON saga_steps WHEN NEW.step_name = 'FreezeBalance'
+         BEGIN SELECT RAISE(ABORT, 'no record'); END"
+    };
+    sqlx::query(refuse_the_record).execute(&platform.pool).await.unwrap();
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "paused");
+    assert_eq!(balance(&platform, merchant).await, (10_000, 0));
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawal_holds").await, 0);
+    assert_eq!(sent(&platform).await, 0);
+}
+
 #[tokio::test]
 async fn an_answer_that_never_came_is_asked_for_and_the_money_leaves_once() {
     let platform = Platform::start().await;

@@ -5,7 +5,7 @@ mod claim;
 mod write;
 
 pub(super) use claim::{CLAIM, OWNED, RETIRE};
-pub(super) use write::{APPEND, APPLY, APPLY_SEVERAL, DECIDE, POSITIONS};
+pub(super) use write::{APPEND, APPLY, APPLY_SEVERAL, DECIDE, LOCAL, POSITIONS};
 
 pub(super) const INSERT_ONE: &str = "\
 INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)

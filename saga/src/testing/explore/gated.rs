@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::watched::World;
 use crate::error::StoreError;
 use crate::record::{
     Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
     NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
-use crate::store::SagaStore;
+use crate::store::{LocalStore, SagaStore};
 
 /// Counts the points of one worker, and does something at one of them.
 pub(super) struct Gate {
@@ -62,6 +63,23 @@ impl Gate {
 
     /// A point.
     pub(super) async fn pass(&self) {
+        self.arrive().await;
+        self.hold().await;
+    }
+
+    /// A point at which a worker that stops loses what it holds.
+    pub(super) async fn pass_holding<T: Send>(&self, held: T) -> Option<T> {
+        self.arrive().await;
+        let stopped = *self.state.borrow() == State::Tripped;
+        if stopped {
+            drop(held);
+            self.hold().await;
+            return None;
+        }
+        Some(held)
+    }
+
+    async fn arrive(&self) {
         let point = self.passed.fetch_add(1, Ordering::SeqCst);
         if Some(point) == self.cut {
             match &self.at_cut {
@@ -74,7 +92,6 @@ impl Gate {
                 AtCut::Stop => self.become_first(State::Tripped),
             }
         }
-        self.hold().await;
     }
 
     fn become_first(&self, next: State) {
@@ -120,20 +137,25 @@ impl Gate {
 
 /// A store behind a gate.
 pub(super) struct GatedStore {
-    inner: Arc<dyn SagaStore>,
-    gate: Arc<Gate>,
+    pub(super) inner: Arc<dyn SagaStore>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) world: Arc<World>,
 }
 
 impl GatedStore {
-    pub(super) fn new(inner: Arc<dyn SagaStore>, gate: Arc<Gate>) -> Self {
-        Self { inner, gate }
+    pub(super) fn new(world: Arc<World>, gate: Arc<Gate>) -> Self {
+        Self { inner: Arc::clone(&world.store), gate, world }
     }
 }
 
 #[async_trait]
 impl SagaStore for GatedStore {
     fn backend(&self) -> &'static str {
-        "explored"
+        self.inner.backend()
+    }
+
+    fn local(&self) -> Option<&dyn LocalStore> {
+        self.inner.local().map(|_| self as &dyn LocalStore)
     }
 
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {

@@ -32,6 +32,13 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
             let is = if present { "there" } else { "missing" };
             return Some(format!("S-5: the saga is {}, but the effect of {} is {is}", now.status, step.name));
         }
+        if step.local && present != row.is_some_and(|row| is_on_record(row.status)) {
+            let is = if present { "there" } else { "missing" };
+            return Some(format!(
+                "S-9: the effect of the local step {} is {is}, and its record says otherwise",
+                step.name
+            ));
+        }
         let undone = row.is_some_and(|row| row.status == StepStatus::Compensated);
         if undone && row.is_none_or(|row| row.evidence.is_none()) {
             return Some(format!("S-5: {} is compensated without evidence", step.name));
@@ -39,4 +46,9 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
     }
     let waiting = matches!(now.status, Status::Stuck | Status::Paused);
     (waiting && now.reason.is_none()).then(|| format!("S-8: the saga is {} without a reason", now.status))
+}
+
+/// Whether the row of a local step says that its effect is there.
+fn is_on_record(status: StepStatus) -> bool {
+    matches!(status, StepStatus::Succeeded | StepStatus::Compensating | StepStatus::CompensationFailed)
 }

@@ -14,7 +14,7 @@ use crate::error::BuildError;
 use crate::machine::Status;
 use crate::orchestrator::Orchestrator;
 use crate::plan::Saga;
-use crate::record::{SagaId, Worker};
+use crate::record::{Journal, SagaId, Worker};
 use crate::step::Payload;
 use crate::store::SagaStore;
 
@@ -49,6 +49,7 @@ pub(super) struct Ran {
     pub(super) broken: Option<String>,
     /// How many points the first two workers passed.
     pub(super) points: [usize; 2],
+    pub(super) journal: Option<Journal>,
 }
 
 /// A worker of a schedule.
@@ -98,7 +99,7 @@ pub(super) async fn run<I: Payload + Clone>(
     let now = world.journal().await;
     let broken = world.broken_promise().or_else(|| judge::judge(&world, rested.as_ref(), now.as_ref()));
     let points = [0, 1].map(|at| lives.get(at).map_or(0, |life| life.gate.points()));
-    Ok(Ran { status: rested.map(|instance| instance.status), broken, points })
+    Ok(Ran { status: rested.map(|instance| instance.status), broken, points, journal: now })
 }
 
 fn gate(turn: usize, schedule: &Schedule, first: Option<&Arc<Gate>>) -> Gate {
@@ -123,7 +124,7 @@ async fn live<I: Payload + Clone>(
     by_transaction: bool,
 ) -> Result<Life, Explored> {
     let saga = watched::watch(saga, world, &gate);
-    let store = GatedStore::new(Arc::clone(&world.store), Arc::clone(&gate));
+    let store = GatedStore::new(Arc::clone(world), Arc::clone(&gate));
     let (lease, poll) = time.lease_and_poll();
     let worker = Orchestrator::new(store).lease(lease).poll(poll).register(saga).start().await?;
     let (runner, input, name) = (worker.clone(), input.clone(), world.name.clone());

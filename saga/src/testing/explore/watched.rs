@@ -8,9 +8,9 @@ use super::gated::Gate;
 use super::schedule::Fate;
 use crate::context::Frame;
 use crate::machine::{Shape, Status, StepStatus};
-use crate::plan::{Answer, AnyInput, AnyStep, Saga};
+use crate::plan::{Answer, AnyInput, AnyLocal, AnyStep, Saga};
 use crate::policy::StepPolicy;
-use crate::record::{Document, Journal};
+use crate::record::{Document, Journal, Record};
 use crate::step::{Evidence, Probe, StepError};
 use crate::store::SagaStore;
 
@@ -19,7 +19,7 @@ pub(super) struct World {
     pub(super) store: Arc<dyn SagaStore>,
     pub(super) name: String,
     pub(super) shape: Shape,
-    fate: Fate,
+    pub(super) fate: Fate,
     ledger: Mutex<Ledger>,
 }
 
@@ -60,6 +60,24 @@ impl World {
         self.lock().broken.get_or_insert(promise);
     }
 
+    /// What a transaction was committed with, of local steps: only there effect and record are one.
+    pub(super) fn committed(&self, record: &Record) {
+        for row in &record.change.steps {
+            let at = (row.order as usize).saturating_sub(1);
+            match row.status {
+                StepStatus::Succeeded => self.change(at, |effect| effect.present = true),
+                StepStatus::Compensated => {
+                    self.change(at, |effect| (effect.present, effect.undone) = (false, true));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn is_first_call(&self, at: usize) -> bool {
+        self.change(at, |effect| !std::mem::replace(&mut effect.called, true))
+    }
+
     fn change<T>(&self, at: usize, change: impl FnOnce(&mut Effect) -> T) -> T {
         change(self.lock().effects.entry(at).or_default())
     }
@@ -69,7 +87,7 @@ impl World {
     }
 
     /// S-1 and S-2, at the moment an effect is about to start.
-    async fn check_execute(&self, at: usize) {
+    pub(super) async fn check_execute(&self, at: usize) {
         let Some(journal) = self.journal().await else {
             return self.breaks(format!("S-1: step {} starts before its saga is stored", at + 1));
         };
@@ -83,7 +101,7 @@ impl World {
     }
 
     /// S-3 and S-4, at the moment an undo is about to start.
-    async fn check_compensate(&self, at: usize) {
+    pub(super) async fn check_compensate(&self, at: usize) {
         let Some(journal) = self.journal().await else {
             return self.breaks("S-3: an undo starts without a saga".into());
         };
@@ -113,11 +131,11 @@ pub(super) fn watch(mut saga: Saga, world: &Arc<World>, gate: &Arc<Gate>) -> Sag
     saga
 }
 
-struct Watched {
-    inner: Box<dyn AnyStep>,
-    at: usize,
-    world: Arc<World>,
-    gate: Arc<Gate>,
+pub(super) struct Watched {
+    pub(super) inner: Box<dyn AnyStep>,
+    pub(super) at: usize,
+    pub(super) world: Arc<World>,
+    pub(super) gate: Arc<Gate>,
 }
 
 impl AnyStep for Watched {
@@ -137,6 +155,10 @@ impl AnyStep for Watched {
         self.inner.check_output(plain)
     }
 
+    fn local(&self) -> Option<&dyn AnyLocal> {
+        self.inner.local().map(|_| self as &dyn AnyLocal)
+    }
+
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
         Box::pin(async move {
             self.gate.pass().await;
@@ -144,7 +166,7 @@ impl AnyStep for Watched {
                 self.world.check_execute(self.at).await;
             }
             let effect = self.world.effect(self.at);
-            let first = self.world.change(self.at, |effect| !std::mem::replace(&mut effect.called, true));
+            let first = self.world.is_first_call(self.at);
             let last = self.at + 1 == self.world.shape.steps.len();
             let answered = match self.world.fate {
                 _ if effect.undone => Err(StepError::rejected("this key was undone")),

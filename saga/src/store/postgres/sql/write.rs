@@ -74,14 +74,17 @@ replaced AS (
 SELECT id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM written"
 );
 
-/// As `APPLY`, for the few that write several step rows.
-pub(in super::super) const APPLY_SEVERAL: &str = concat!(
-    heads!(),
+macro_rules! several {
+    ($fence:literal) => {
+        concat!(
+            heads!(),
     "
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
         $9::bigint[], $10::bigint[], $11::boolean[], $12::boolean[])
         AS r (id, epoch, write_no, was, status, resume, reason, current_step, unresolved, release, active, keeps)
-    WHERE h.id = r.id AND h.lease_epoch = r.epoch AND h.status = r.was AND h.write_no < r.write_no
+    WHERE h.id = r.id AND h.lease_epoch = r.epoch AND h.status = r.was AND h.write_no < r.write_no",
+            $fence,
+            "
     RETURNING h.id, r.epoch, r.write_no, h.cancel_reason, h.pause_requested),
 steps AS (
     INSERT INTO saga_step_rows (saga_id, step_order, write_no, lease_epoch, executed_at, max_retry_count, step_name,
@@ -107,7 +110,17 @@ steps AS (
         resolved_by = excluded.resolved_by, lease_epoch = excluded.lease_epoch, write_no = excluded.write_no
     WHERE (saga_step_rows.lease_epoch, saga_step_rows.write_no) < (excluded.lease_epoch, excluded.write_no))
 SELECT id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM written"
-);
+        )
+    };
+}
+
+/// As `APPLY`, for the few that write several step rows.
+pub(in super::super) const APPLY_SEVERAL: &str = several!("");
+
+/// The record of a local step, in its transaction: the saga's row is always written, so that whoever repeats it waits
+/// for the row, sees the number, and is refused. It passes only in the transaction that was begun for the step.
+pub(in super::super) const LOCAL: &str =
+    several!("\n      AND current_setting('probity_saga.local_step', true) = 'open'");
 
 /// Where the refused ones stand: a second statement, because it must see what the first waited for.
 pub(in super::super) const POSITIONS: &str = "\

@@ -1,0 +1,277 @@
+//! A local step: its effect and its record in one transaction of the store.
+//!
+//! Invariant: an attempt ends with both committed, or with neither. When the commit is not answered this
+//! driver does not guess: it gives the saga up, and whoever claims it reads which of the two it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Driver, Gone};
+use crate::context::Operation;
+use crate::engine::attempt::{Attempts, LATE, Waited};
+use crate::engine::lease::Era;
+use crate::error::{Effect, StoreError};
+use crate::machine::{Finding, Illegal, State, Undoing};
+use crate::plan::AnyLocal;
+use crate::policy::StepPolicy;
+use crate::record::{Change, Document, Record, Requests};
+use crate::step::{Evidence, StepError};
+use crate::store::{LocalStore, LocalVerdict};
+
+/// The waits while the database cannot be used; no attempt is counted.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is to be done in the transaction.
+enum Doing {
+    Execute,
+    Undo(Document),
+}
+
+/// What was done in it.
+enum Done {
+    Output(Document),
+    Evidence(Evidence),
+}
+
+/// Effect and record are committed, and this is what follows.
+struct Committed {
+    state: State,
+    requests: Requests,
+    era: Era,
+}
+
+/// How one attempt ended.
+enum Once {
+    Committed(Box<Committed>),
+    /// Nothing of it is there.
+    Failed(StepError),
+    /// Nothing of it is there, and that says nothing about the step.
+    Unavailable(StoreError),
+    /// Nothing of it is there, and its record never will be.
+    Unrecordable(String),
+}
+
+/// How a local step ended.
+enum Ended {
+    Committed(Box<Committed>),
+    Unrecordable(String),
+    Neither(Neither, u32),
+}
+
+/// Why nothing of it is there.
+enum Neither {
+    Refused(String),
+    Fatal(String),
+    Later { error: Option<String>, retry_in: Duration },
+}
+
+/// What an attempt needs beside the driver.
+struct Setting<'a> {
+    attempts: &'a Attempts<'a>,
+    policy: &'a StepPolicy,
+    at: usize,
+    step: &'a dyn AnyLocal,
+    store: &'a dyn LocalStore,
+}
+
+impl Driver<'_> {
+    pub(super) async fn execute_local(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
+        let from = self.state.status;
+        match self.until_known(at, &Doing::Execute, failures).await? {
+            Ended::Committed(committed) => self.adopt(*committed),
+            Ended::Unrecordable(reason) => self.refuse(from, reason).await?,
+            Ended::Neither(neither, failures) => {
+                let (finding, release) = match neither {
+                    Neither::Refused(reason) => (Finding::NotApplied(reason), None),
+                    Neither::Fatal(reason) => (Finding::Fatal { reason, ran: false }, None),
+                    Neither::Later { error, retry_in } => {
+                        (Finding::Later { maybe: false, error, retry_in }, Some(retry_in))
+                    }
+                };
+                let change = self.state.executed(&self.saga.shape, at, failures, finding);
+                self.write_or_park(from, change, release).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn undo_local(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
+        let from = self.state.status;
+        let output = self.state.rows[at].as_ref().and_then(|row| row.output.clone());
+        let Some(output) = output else {
+            return self.refuse(from, "a local step that happened has no output on record".into()).await;
+        };
+        match self.until_known(at, &Doing::Undo(output), failures).await? {
+            Ended::Committed(committed) => self.adopt(*committed),
+            Ended::Unrecordable(reason) => self.refuse(from, reason).await?,
+            Ended::Neither(neither, failures) => {
+                let (undoing, release) = match neither {
+                    Neither::Refused(reason) => (Undoing::GivenUp(reason), None),
+                    Neither::Fatal(reason) => (Undoing::Fatal(reason), None),
+                    Neither::Later { error, retry_in } => {
+                        (Undoing::Later { failures, error, retry_in }, Some(retry_in))
+                    }
+                };
+                let change = self.state.undone(&self.saga.shape, at, undoing);
+                self.write_or_park(from, change, release).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, committed: Committed) {
+        let from = self.state.status;
+        self.write_no += 1;
+        (self.state, self.requests, self.era) = (committed.state, committed.requests, committed.era);
+        self.count_transition(from, self.state.status);
+        self.tell_if_too_late(from);
+    }
+
+    async fn until_known(&self, at: usize, doing: &Doing, mut failures: u32) -> Result<Ended, Gone> {
+        let attempts = self.attempts(at);
+        let policy = attempts.step.policy();
+        let (Some(store), Some(step)) = (self.engine.store.local(), attempts.step.local()) else {
+            let reason = "the store has no transactions for local steps".into();
+            return Ok(Ended::Neither(Neither::Fatal(reason), failures));
+        };
+        let schedule = match doing {
+            Doing::Execute => policy.retries,
+            Doing::Undo(_) => policy.undo_retries,
+        };
+        let setting = Setting { attempts: &attempts, policy: &policy, at, step, store };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.engine.lease.allows(self.era).await?;
+            let error = match self.once(&setting, doing, failures).await? {
+                Once::Committed(committed) => return Ok(Ended::Committed(committed)),
+                Once::Unrecordable(reason) => return Ok(Ended::Unrecordable(reason)),
+                Once::Failed(StepError::Rejected(reason)) => {
+                    return Ok(Ended::Neither(Neither::Refused(reason), failures));
+                }
+                Once::Failed(StepError::Fatal(reason)) => {
+                    return Ok(Ended::Neither(Neither::Fatal(reason), failures));
+                }
+                Once::Failed(StepError::Retryable(reason)) => reason,
+                Once::Failed(StepError::Unknown(source)) => source.to_string(),
+                Once::Unavailable(error) => {
+                    tracing::warn!(%error, "a local step waits for its database");
+                    metrics::counter!("probity_saga_store_errors_total").increment(1);
+                    if attempts.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Ok(Ended::Neither(Neither::Refused(LATE.into()), failures));
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+            };
+            pause = FIRST_PAUSE;
+            failures += 1;
+            let Some(wait) = schedule.wait_after(failures) else {
+                return Ok(Ended::Neither(Neither::Refused(error), failures));
+            };
+            match attempts.wait(wait).await {
+                Waited::Over => {}
+                Waited::Leaving(retry_in) => {
+                    return Ok(Ended::Neither(Neither::Later { error: Some(error), retry_in }, failures));
+                }
+                Waited::Late => {
+                    return Ok(Ended::Neither(Neither::Refused(format!("{error}; {LATE}")), failures));
+                }
+            }
+        }
+    }
+
+    async fn once(&self, setting: &Setting<'_>, doing: &Doing, failures: u32) -> Result<Once, Gone> {
+        let Setting { attempts, policy, at, step, store } = *setting;
+        let era = self.engine.lease.era();
+        let mut tx = match store.begin(policy.timeout).await {
+            Ok(tx) => tx,
+            Err(error) => return Ok(Once::Unavailable(error)),
+        };
+        let (input, connection) = (Arc::clone(attempts.input), tx.connection());
+        let did = match doing {
+            Doing::Execute => {
+                let frame = attempts.frame(Operation::Execute, failures + 1, policy);
+                let call = move || step.execute(input, frame, connection);
+                attempts.guarded("execute", policy.timeout, call).await.map(Done::Output)
+            }
+            Doing::Undo(output) => {
+                let frame = attempts.frame(Operation::Compensate, failures + 1, policy);
+                let call = move || step.compensate(input, frame, output.clone(), connection);
+                attempts.guarded("compensate", policy.timeout, call).await.map(Done::Evidence)
+            }
+        };
+        let done = match did {
+            Ok(done) => done,
+            Err(error) => {
+                drop(tx);
+                return Ok(self.failed(attempts, doing, error));
+            }
+        };
+        let mut state = self.state.clone();
+        let record = match self.record_of(&mut state, at, failures, done) {
+            Ok(record) => record,
+            Err(illegal) => return Ok(Once::Unrecordable(illegal.to_string())),
+        };
+        match tx.commit(&record).await {
+            Ok(LocalVerdict::Applied(requests)) => {
+                attempts.count(doing.operation(), None);
+                Ok(Once::Committed(Box::new(Committed { state, requests, era })))
+            }
+            Ok(LocalVerdict::Fenced) => {
+                metrics::counter!("probity_saga_fenced_writes_total").increment(1);
+                Err(Gone::Lost)
+            }
+            Ok(LocalVerdict::Refused(reason)) => Ok(Once::Unrecordable(reason)),
+            Ok(LocalVerdict::RolledBack(reason)) => {
+                let error = StepError::retryable(format!("the transaction was rolled back: {reason}"));
+                Ok(self.failed(attempts, doing, error))
+            }
+            Err(error) if error.effect() == Effect::NotApplied => Ok(Once::Unavailable(error)),
+            Err(error) => {
+                tracing::warn!(saga.id = %record.saga, %error, "the commit of a local step was not answered; the saga is claimed again and read");
+                metrics::counter!("probity_saga_local_commits_unanswered_total").increment(1);
+                Err(Gone::Lost)
+            }
+        }
+    }
+
+    fn failed(&self, attempts: &Attempts<'_>, doing: &Doing, error: StepError) -> Once {
+        // What an error of a local step leaves unknown is only when the database is back.
+        if let StepError::Unknown(source) = error {
+            return Once::Unavailable(StoreError::not_applied("run a local step", source));
+        }
+        attempts.count(doing.operation(), Some(&error));
+        Once::Failed(error)
+    }
+
+    /// The record that commits with what was done, as the state after it.
+    fn record_of(&self, state: &mut State, at: usize, failures: u32, done: Done) -> Result<Record, Illegal> {
+        let shape = &self.saga.shape;
+        let change: Change = match done {
+            Done::Output(output) => state.executed(shape, at, failures, Finding::Succeeded(output))?,
+            Done::Evidence(evidence) => state.undone(shape, at, Undoing::Done(evidence.as_str().into()))?,
+        };
+        let instance = &self.journal.instance;
+        Ok(Record {
+            saga: instance.id,
+            epoch: instance.epoch,
+            write_no: self.write_no + 1,
+            from: self.state.status,
+            change,
+            release: None,
+        })
+    }
+}
+
+impl Doing {
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Execute => Operation::Execute,
+            Self::Undo(_) => Operation::Compensate,
+        }
+    }
+}

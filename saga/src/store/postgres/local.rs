@@ -1,0 +1,123 @@
+//! Transactions for local steps: sessions of their own, because the effect of a step wants the planner as it is.
+//!
+//! Invariant: the fence is the last statement before COMMIT, so the saga's row is held only for the commit itself, and a
+//! claim in between wins. A marker that ends with the transaction proves that it is still the one that was begun.
+
+use std::any::Any;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use sqlx::{AssertSqlSafe, Row as _, Transaction};
+use tokio::time::timeout;
+
+use super::{ANSWER, PostgresStore, columns, is_about_the_record, sql};
+use crate::error::{Effect, StoreError};
+use crate::record::Record;
+use crate::store::rows::{self, store_error};
+use crate::store::{LocalStore, LocalTransaction, LocalVerdict};
+
+/// How many local steps have a transaction at the same time; others wait for one.
+const CONNECTIONS: u32 = 8;
+
+/// What a transaction may wait for beyond the time of its step: our own two statements.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Opened when the first local step runs.
+pub(super) fn pool(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options.application_name("probity-saga-local"))
+}
+
+struct Open {
+    tx: Transaction<'static, Postgres>,
+}
+
+#[async_trait]
+impl LocalStore for PostgresStore {
+    async fn begin(&self, limit: Duration) -> Result<Box<dyn LocalTransaction>, StoreError> {
+        let operation = "begin a local step";
+        let answered = timeout(ANSWER, self.local.begin_with(AssertSqlSafe(begin(limit)))).await;
+        let silent = |_elapsed| StoreError::not_applied(operation, "the server does not answer");
+        let tx = answered.map_err(silent)?.map_err(|error| StoreError::not_applied(operation, error))?;
+        Ok(Box::new(Open { tx }))
+    }
+}
+
+/// A session that stands still in the transaction, or a statement of it that outlives the step, is ended by the server,
+/// so that a worker that froze holds its locks for no longer than that.
+fn begin(limit: Duration) -> String {
+    let step = millis(limit);
+    let idle = millis(limit.saturating_add(MARGIN));
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; \
+         SET LOCAL statement_timeout = {step}; SET LOCAL idle_in_transaction_session_timeout = {idle}; \
+         SET LOCAL probity_saga.local_step = 'open'"
+    )
+}
+
+/// At least one, because zero means for ever, and at most what the server takes.
+fn millis(duration: Duration) -> u128 {
+    duration.as_millis().clamp(1, i32::MAX as u128)
+}
+
+#[async_trait]
+impl LocalTransaction for Open {
+    fn connection(&mut self) -> &mut (dyn Any + Send) {
+        &mut *self.tx
+    }
+
+    async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError> {
+        let Self { mut tx } = *self;
+        let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
+        // Without a COMMIT nothing of it can stay, whatever became of this statement.
+        let written = timeout(ANSWER, write(&mut tx, record)).await;
+        match written.unwrap_or_else(|_elapsed| Err(silent().into())) {
+            Ok(LocalVerdict::Applied(requests)) => {
+                let committed = timeout(ANSWER, tx.commit()).await;
+                match committed.unwrap_or_else(|_elapsed| Err(silent().into())) {
+                    Ok(()) => Ok(LocalVerdict::Applied(requests)),
+                    Err(error) => rolled_back("commit a local step", error),
+                }
+            }
+            Ok(neither) => Ok(neither),
+            Err(error) if is_about_the_record(&error) => Ok(LocalVerdict::Refused(error.to_string())),
+            Err(error) => match rolled_back("record a local step", error) {
+                Err(error) if error.effect() == Effect::Unknown => {
+                    Err(StoreError::not_applied("record a local step", error))
+                }
+                known => known,
+            },
+        }
+    }
+}
+
+/// An answer of the server about the transaction, as opposed to a server that cannot be used or a row that is held.
+fn rolled_back(operation: &'static str, error: sqlx::Error) -> Result<LocalVerdict, StoreError> {
+    let answered = matches!(error, sqlx::Error::Database(_));
+    let text = error.to_string();
+    let error = store_error(operation, error);
+    if answered && error.effect() == Effect::NotApplied && !error.is_contended() {
+        return Ok(LocalVerdict::RolledBack(text));
+    }
+    Err(error)
+}
+
+async fn write(
+    tx: &mut Transaction<'static, Postgres>,
+    record: &Record,
+) -> Result<LocalVerdict, sqlx::Error> {
+    let write = columns::bind_many(sqlx::query(sql::LOCAL), std::slice::from_ref(&record));
+    if let Some(row) = write.fetch_optional(&mut **tx).await? {
+        return Ok(LocalVerdict::Applied(rows::requests(&row)?));
+    }
+    let marker = sqlx::query(
+        "SELECT current_setting('probity_saga.local_step', true) IS NOT DISTINCT FROM 'open' AS open",
+    );
+    if marker.fetch_one(&mut **tx).await?.try_get("open")? {
+        return Ok(LocalVerdict::Fenced);
+    }
+    Ok(LocalVerdict::Refused(crate::store::local::ENDED_BY_THE_STEP.into()))
+}

@@ -1,0 +1,97 @@
+//! What only PostgreSQL has: transactions side by side, errors that abort them, and a server that ends them.
+
+use std::time::Duration;
+
+use probity_saga::{Backoff, Orchestrator, Outcome, PostgresStore, Saga, SagaStore, StepPolicy, Worker};
+
+use super::scenarios::postgres::{Ship, Take, effects, put, take};
+use super::script::{Fate, Script, soon};
+use super::stores;
+
+async fn worker(store: PostgresStore, take: Take) -> Orchestrator {
+    let saga = Saga::named("order").local_step(take).step(Ship { refuses: false }).build().unwrap();
+    Orchestrator::new(store).poll(Duration::from_millis(20)).register(saga).start().await.unwrap()
+}
+
+// proves: S-9
+#[tokio::test]
+async fn a_swallowed_error_of_a_statement_rolls_the_effect_back() {
+    let (pool, store, _database) = stores::postgres().await;
+    let does = Script::of([Fate::Swallows; 2]);
+    let policy = StepPolicy::default().retries(Backoff::constant(1, Duration::from_millis(10)));
+    let orchestrator = worker(store, Take { policy, ..take(does, Script::of([])) }).await;
+    let outcome = orchestrator.run("order", "O-1", &1_u32).await.unwrap();
+    assert!(
+        matches!(&outcome, Outcome::Compensated { reason } if reason.contains("current transaction is aborted")),
+        "{outcome:?}"
+    );
+    assert_eq!((effects(&pool, "O-1").await, does.calls()), (vec![], 2));
+}
+
+// proves: S-9
+#[tokio::test]
+async fn a_conflict_is_tried_again_in_a_fresh_transaction() {
+    let (pool, store, _database) = stores::postgres().await;
+    let does = Script::of([Fate::Conflicts; 2]);
+    let orchestrator = worker(store, take(does, Script::of([]))).await;
+    assert_eq!(orchestrator.run("order", "O-1", &1_u32).await.unwrap(), Outcome::Completed);
+    assert_eq!((effects(&pool, "O-1").await, does.attempts()), (vec!["Take".to_owned()], vec![1, 2, 3]));
+}
+
+// proves: S-9
+#[tokio::test]
+async fn a_connection_that_is_killed_costs_no_attempt() {
+    let (pool, store, _database) = stores::postgres().await;
+    let does = Script::of([Fate::LosesItsConnection; 6]);
+    let policy = soon().retries(Backoff::never());
+    let orchestrator = worker(store, Take { policy, ..take(does, Script::of([])) }).await;
+    assert_eq!(orchestrator.run("order", "O-1", &1_u32).await.unwrap(), Outcome::Completed);
+    assert_eq!((effects(&pool, "O-1").await, does.attempts()), (vec!["Take".to_owned()], vec![1; 7]));
+}
+
+// proves: S-6, S-9
+#[tokio::test]
+async fn a_worker_that_lost_the_saga_in_the_middle_of_its_step_commits_neither() {
+    let (pool, store, database) = stores::postgres().await;
+    let does = Script::of([Fate::Waits]);
+    let first = worker(store.clone(), take(does, Script::of([])).patient()).await;
+    let _started = first.start("order", "O-1", &1_u32).await.unwrap();
+    does.reached.notified().await;
+    let dead = Worker { id: first.worker(), lease: Duration::ZERO, pid: 0 };
+    let _ = store.beat(&dead).await.unwrap();
+
+    // It claims at once, although the step of the first one still holds what it touched.
+    let other = PostgresStore::new(stores::postgres_at(database.url()).await).await.unwrap();
+    let second = worker(other, take(Script::of([]), Script::of([]))).await;
+    let same = second.start("order", "O-1", &1_u32).await.unwrap();
+    assert_eq!(second.wait(&same).await.unwrap(), Outcome::Completed);
+    assert_eq!(effects(&pool, "O-1").await, ["Take"]);
+
+    does.go_on.add_permits(1);
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probity-saga-local'
+        AND state LIKE 'idle in transaction%' AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(open).fetch_one(&pool).await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    first.drain().await.unwrap();
+    assert_eq!(effects(&pool, "O-1").await, ["Take"]);
+    assert_eq!(does.calls(), 1);
+    let view = second.get("order", "O-1").await.unwrap().unwrap();
+    assert!(view.instance.epoch > 1 && view.steps.len() == 2, "{view:?}");
+}
+
+// proves: S-9
+#[tokio::test]
+async fn a_worker_that_stands_still_in_its_transaction_loses_it_by_the_server() {
+    let (pool, store, _database) = stores::postgres().await;
+    let local = store.local().unwrap();
+    let mut tx = local.begin(Duration::from_secs(3)).await.unwrap();
+    put(tx.connection().downcast_mut().unwrap(), "O-1", "Take").await.unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probity-saga-local'
+        AND datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(open).fetch_one(&pool).await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(tx);
+    assert_eq!(effects(&pool, "O-1").await, [""; 0]);
+}
