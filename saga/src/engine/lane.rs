@@ -7,12 +7,13 @@
 //! Invariant: while something waits, a commit is under way or about to begin. A commit is never dropped half way,
 //! whatever becomes of the caller in whose task it began.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::task::yield_now;
 
 /// The most entries in one batch.
 const BATCH: usize = 256;
@@ -45,12 +46,20 @@ impl<T: Send + 'static> Lane<T> {
     }
 
     /// Hands an entry in. Its answer comes when its batch was committed.
-    pub(super) fn submit(self: &Arc<Self>, entry: T) {
+    pub(super) async fn submit(self: &Arc<Self>, entry: T) {
+        if self.hand_in(entry) {
+            // The task that goes on waits behind this one, on a thread that the caller's next step may block.
+            to_the_back().await;
+        }
+    }
+
+    /// Whether another task was given what is left to commit.
+    fn hand_in(self: &Arc<Self>, entry: T) -> bool {
         let mut queue = self.queue();
         queue.waiting.push(entry);
         let full = queue.running < self.width && queue.waiting.len() >= FULL;
         if queue.running > 0 && !full {
-            return;
+            return false;
         }
         queue.running += 1;
         let company = queue.company;
@@ -58,9 +67,9 @@ impl<T: Send + 'static> Lane<T> {
         let mut turns = Turns { lane: Arc::clone(self), last: None, over: false };
         if company {
             tokio::spawn(turns.take_all());
-        } else if let Some(batch) = turns.next() {
-            turns.here(batch);
+            return true;
         }
+        turns.next().is_some_and(|batch| turns.here(batch))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<T>> {
@@ -95,32 +104,28 @@ impl<T: Send + 'static> Turns<T> {
         Some(queue.waiting.drain(..BATCH).collect())
     }
 
-    /// One batch in the caller's task, the rest in another.
-    fn here(mut self, batch: Vec<T>) {
+    /// One batch in the caller's task, the rest in another: whether there is one.
+    fn here(mut self, batch: Vec<T>) -> bool {
         let entries = batch.len();
         let mut committing = self.begin(batch);
-        if (&mut committing).now_or_never().is_some() {
-            self.last = Some((entries, false));
-            if let Some(batch) = self.next() {
-                let committing = self.begin(batch);
-                tokio::spawn(async move {
-                    committing.await;
-                    self.take_all().await;
-                });
-            }
-            return;
+        let waits = (&mut committing).now_or_never().is_none();
+        self.last = Some((entries, waits));
+        if !waits {
+            let Some(batch) = self.next() else { return false };
+            self.last = Some((batch.len(), waits));
+            committing = self.begin(batch);
         }
-        self.last = Some((entries, true));
         tokio::spawn(async move {
             committing.await;
             self.take_all().await;
         });
+        true
     }
 
     async fn take_all(mut self) {
         loop {
             // Whoever was answered just now writes next: in one batch, if they get the time to hand it in.
-            yield_now().await;
+            to_the_back().await;
             let Some(batch) = self.next() else { return };
             let entries = batch.len();
             let mut committing = self.begin(batch);
@@ -145,6 +150,20 @@ impl<T: Send + 'static> Turns<T> {
     }
 }
 
+/// Lets every task run that is ready. Not tokio's `yield_now`, which keeps the task on its thread: a step may block that
+/// thread, and must not block everybody's commits.
+async fn to_the_back() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl<T: Send + 'static> Drop for Turns<T> {
     /// The runtime ends: what waits hears that nobody will write it.
     fn drop(&mut self) {
@@ -155,5 +174,75 @@ impl<T: Send + 'static> Drop for Turns<T> {
             drop(queue);
             drop(left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{Semaphore, mpsc};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// A lane whose commits wait for a permit each, and tell what they were given.
+    fn gated() -> (Arc<Lane<u32>>, Arc<Semaphore>, mpsc::UnboundedReceiver<Vec<u32>>) {
+        let (gate, (told, batches)) = (Arc::new(Semaphore::new(0)), mpsc::unbounded_channel());
+        let inside = Arc::clone(&gate);
+        let commit = move |batch: Vec<u32>| {
+            let (gate, told) = (Arc::clone(&inside), told.clone());
+            async move {
+                gate.acquire().await.unwrap().forget();
+                assert!(!batch.contains(&u32::MAX), "a store that panics");
+                told.send(batch).unwrap();
+            }
+            .boxed()
+        };
+        (Lane::new(2, Box::new(commit)), gate, batches)
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_commit_goes_into_the_next_one_together() {
+        let (lane, gate, mut batches) = gated();
+        for entry in 0..4 {
+            lane.submit(entry).await;
+        }
+        gate.add_permits(2);
+        assert_eq!(batches.recv().await, Some(vec![0]));
+        assert_eq!(batches.recv().await, Some(vec![1, 2, 3]));
+    }
+
+    #[tokio::test]
+    async fn a_second_commit_begins_only_while_a_full_batch_waits() {
+        let (lane, gate, mut batches) = gated();
+        let full = u32::try_from(FULL).unwrap();
+        for entry in 0..full {
+            lane.submit(entry).await;
+        }
+        assert_eq!(lane.queue().running, 1);
+        lane.submit(full).await;
+        assert_eq!(lane.queue().running, 2);
+        gate.add_permits(2);
+        let mut lengths = [batches.recv().await.unwrap().len(), batches.recv().await.unwrap().len()];
+        lengths.sort_unstable();
+        assert_eq!(lengths, [1, FULL]);
+    }
+
+    #[tokio::test]
+    async fn a_commit_goes_on_when_its_caller_goes_away_and_after_one_that_panicked() {
+        let (lane, gate, mut batches) = gated();
+        let caller = tokio::spawn({
+            let lane = Arc::clone(&lane);
+            async move {
+                lane.submit(u32::MAX).await;
+                std::future::pending::<()>().await;
+            }
+        });
+        while lane.queue().running == 0 {
+            yield_now().await;
+        }
+        caller.abort();
+        lane.submit(1).await;
+        gate.add_permits(2);
+        assert_eq!(batches.recv().await, Some(vec![1]));
     }
 }

@@ -61,7 +61,7 @@ impl Writer {
 
     pub(crate) async fn apply(&self, record: Record) -> Result<Verdict, Unanswered> {
         let (answer, verdict) = oneshot::channel();
-        self.records.submit(Write { record, answer });
+        self.records.submit(Write { record, answer }).await;
         verdict.await.map_err(|_| Unanswered::Lost)
     }
 
@@ -69,7 +69,7 @@ impl Writer {
     /// same business id, and results must not wait with it.
     pub(crate) async fn insert(&self, saga: NewSaga) -> Result<(NewSaga, Inserted), Unanswered> {
         let (answer, inserted) = oneshot::channel();
-        self.inserts.submit(Insert { saga, answer });
+        self.inserts.submit(Insert { saga, answer }).await;
         let (saga, inserted) = inserted.await.map_err(|_| Unanswered::Lost)?;
         Ok((saga, inserted.map_err(Unanswered::Store)?))
     }

@@ -32,9 +32,10 @@ use crate::record::{
 };
 use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
 
-/// Keeps sagas in PostgreSQL. Opens up to six connections of its own beside the given pool: two that write results, one
-/// that starts sagas, the others for the lease, claims and reads; and up to eight for local steps, with the pool's own
-/// connect options and the planner as it is (settings made by the pool's hooks are not there: put them into the options).
+/// Keeps sagas in PostgreSQL. Opens up to eight connections of its own beside the given pool: up to four that write
+/// results, one that starts sagas, the others for the lease, claims and reads; and up to eight for local steps, with the
+/// pool's own connect options and the planner as it is (settings made by the pool's hooks are not there: put them into
+/// the options).
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     own: PgPool,
@@ -77,7 +78,7 @@ impl PostgresStore {
         let local = local::pool(options.clone());
         let options = options.options(SESSION);
         let own = PgPoolOptions::new()
-            .max_connections(6)
+            .max_connections(8)
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options)

@@ -155,6 +155,23 @@ impl SqliteStore {
             .collect())
     }
 
+    async fn insert_in_batch(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, sqlx::Error> {
+        let mut tx = self.begin().await?;
+        let rows = sqlx::query(sql::INSERT_MANY).bind(batch::starts(sagas)?).fetch_all(&mut *tx).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let key: (&str, &str) = (row.try_get("business_type")?, row.try_get("business_id")?);
+            found.insert(key, row);
+        }
+        let answer = |saga: &NewSaga| {
+            let row = found.get(&(saga.saga_type.as_str(), saga.business_id.as_str()));
+            inserted(saga, row.ok_or(sqlx::Error::RowNotFound)?)
+        };
+        let answers = sagas.iter().map(answer).collect::<Result<_, _>>()?;
+        tx.commit().await?;
+        Ok(answers)
+    }
+
     async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
         let mut tx = self.begin().await?;
         let id = intervention.saga.to_string();
@@ -310,6 +327,14 @@ fn id(row: &SqliteRow) -> Result<SagaId, sqlx::Error> {
     text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
+fn inserted(saga: &NewSaga, row: &SqliteRow) -> Result<Inserted, sqlx::Error> {
+    let id = id(row)?;
+    if id == saga.id {
+        return Ok(Inserted::Created);
+    }
+    Ok(Inserted::Exists { id, input_hash: row.try_get("input_hash")? })
+}
+
 /// A record that the database refuses for itself, as opposed to a database that cannot be used.
 fn is_about_the_record(error: &sqlx::Error) -> bool {
     /// TOOBIG, CONSTRAINT and MISMATCH, in any extension.
@@ -352,14 +377,7 @@ impl SagaStore for SqliteStore {
     }
 
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        let failed = |error| store_error("insert sagas", error);
-        let mut tx = self.begin().await.map_err(failed)?;
-        let mut answers = Vec::with_capacity(sagas.len());
-        for saga in sagas {
-            answers.push(<Sqlite as StartIn>::insert_in(&mut *tx, saga.clone()).await?);
-        }
-        tx.commit().await.map_err(failed)?;
-        Ok(answers)
+        self.insert_in_batch(sagas).await.map_err(|error| store_error("insert sagas", error))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
@@ -436,13 +454,7 @@ impl StartIn for Sqlite {
                 .fetch_one(executor)
                 .await
                 .map_err(failed)?;
-            let id: String = row.try_get("id").map_err(failed)?;
-            if id == saga.id.to_string() {
-                return Ok(Inserted::Created);
-            }
-            let input_hash = row.try_get("input_hash").map_err(failed)?;
-            let id = id.parse().map_err(|error| StoreError::not_applied("insert a saga", error))?;
-            Ok(Inserted::Exists { id, input_hash })
+            inserted(&saga, &row).map_err(failed)
         })
     }
 }

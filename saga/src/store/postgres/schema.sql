@@ -36,7 +36,7 @@ CREATE TABLE saga_heads (
         WHEN status IN ('completed', 'compensated') THEN
             resume_status IS NULL AND owner_id IS NULL AND unresolved = 0
         ELSE status = 'aborted' AND resume_status IS NULL AND owner_id IS NULL END)
-) WITH (fillfactor = 75);
+) WITH (fillfactor = 50);
 
 -- By owner first: a claim looks only at the sagas of workers that are dead, and at those without one.
 CREATE INDEX saga_heads_active ON saga_heads (owner_id, run_at)

@@ -77,8 +77,9 @@ ORDER BY id DESC LIMIT $4";
 pub(super) const PURGE: &str = "\
 WITH old AS MATERIALIZED (
     SELECT id FROM saga_heads
-    WHERE id < (lpad(to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint - $1 + 86400000), 12, '0')
-                || '00000000000000000000')::uuid
+    -- A SELECT of its own is computed once, so that the index can use it.
+    WHERE id < (SELECT (lpad(to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint - $1 + 86400000), 12, '0')
+                        || '00000000000000000000')::uuid)
       AND status IN ('completed', 'compensated') AND updated_at <= clock_timestamp() - $1 * interval '1 millisecond'
     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
 steps AS (DELETE FROM saga_step_rows s USING old WHERE s.saga_id = old.id)

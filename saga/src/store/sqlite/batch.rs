@@ -4,7 +4,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::record::{Change, Record, SagaId, StepRow};
+use crate::record::{Change, NewSaga, Record, SagaId, StepRow};
+
+/// New sagas, each as a list in the order of the statement.
+pub(super) fn starts(sagas: &[NewSaga]) -> Result<String, sqlx::Error> {
+    let start = |saga: &'_ NewSaga| {
+        let NewSaga { id, saga_type, business_id, definition, input, input_hash, owner } = saga;
+        let (id, owner) = (id.to_string(), owner.to_string());
+        serde_json::json!([id, business_id, saga_type, definition, input.as_json(), input_hash, owner])
+    };
+    json(&sagas.iter().map(start).collect::<Vec<_>>())
+}
 
 /// The rows of sagas that records write.
 #[derive(Serialize)]

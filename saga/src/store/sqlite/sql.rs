@@ -6,6 +6,15 @@ VALUES (?1, ?2, ?3, 'in_progress', ?4, ?5, ?6, ?7)
 ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
 RETURNING id, input_hash";
 
+/// The same for a batch. `WHERE true` tells the parser that no join condition follows.
+pub(super) const INSERT_MANY: &str = "\
+INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
+SELECT s.value ->> 0, s.value ->> 1, s.value ->> 2, 'in_progress', s.value ->> 3, s.value ->> 4, s.value ->> 5,
+    s.value ->> 6
+FROM json_each(?1) s WHERE true
+ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
+RETURNING id, input_hash, business_id, business_type";
+
 pub(super) const BEAT: &str = "\
 INSERT INTO saga_workers (worker_id, pid, heartbeat_at, expires_at)
 VALUES (?1, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now', ?3))
