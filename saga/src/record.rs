@@ -297,7 +297,7 @@ pub struct Record {
 impl Record {
     /// Whether this is a mere step forward: if the saga's own row has no reason, no open effect and no stalled claim,
     /// nothing in it changes but where the saga is, and that can be read from its step rows. A store may then insert
-    /// the step row and leave the saga's row alone.
+    /// the step row and leave the saga's row alone, unless the step had a row before.
     #[must_use]
     pub fn only_appends(&self) -> bool {
         let Change { status, resume_status, reason, unresolved, steps, .. } = &self.change;
