@@ -57,10 +57,15 @@ async fn reported(database: &TestDatabase, pools: impl IntoIterator<Item = PgPoo
 
 /// Waits until `number` sessions wait for a lock.
 async fn locked_out(pool: &PgPool, number: i64) {
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < number {
+    while locked_out_now(pool).await < number {
         tokio::task::yield_now().await;
     }
+}
+
+/// How many sessions wait for a lock.
+async fn locked_out_now(pool: &PgPool) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    sqlx::query_scalar(waiting).fetch_one(pool).await.unwrap()
 }
 
 /// A claim on a record of its own.

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use probity_idempotency::*;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -64,7 +65,8 @@ async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_ar
     let Database { pool, database, .. } = database().await;
     let (wire, silence) = a_wire(&database.url().parse().unwrap()).await;
     let options = PgPoolOptions::new().max_connections(4).min_connections(4);
-    let store = PostgresStore::new(options.connect_with(wire).await.unwrap()).await.unwrap();
+    let wired = options.acquire_timeout(Duration::from_secs(5)).connect_with(wire).await.unwrap();
+    let store = PostgresStore::new(wired.clone()).await.unwrap();
     let (claim, by) = (a_claim(0), store.clone());
     let error = silenced(&pool, &silence, async move { by.begin(&claim).await }).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
@@ -84,6 +86,9 @@ async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_ar
     };
     assert_eq!(timeout(PATIENCE, completed).await.expect("served"), Written::Applied);
     assert!(failures <= 4, "{failures} failures with four connections");
+    // What was silenced under a statement was closed, not given back for the pool to wait for: it has all four again.
+    let whole = async { while join_all((0..4).map(|_| wired.acquire())).await.iter().any(Result::is_err) {} };
+    timeout(PATIENCE, whole).await.expect("a pool of four");
 }
 
 /// Claims again until the pool has found out about its connections, each of which may cost a call.

@@ -10,7 +10,9 @@ use probity_idempotency::*;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::timeout;
 
-use super::{Database, KEPT, a_claim, connect, database, locked_out, recording, reported, retried};
+use super::{
+    Database, KEPT, a_claim, connect, database, locked_out, locked_out_now, recording, reported, retried,
+};
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,6 +106,32 @@ async fn duplicates_of_a_locked_row_leave_connections_to_the_others_and_are_refu
     tx.rollback().await.unwrap();
     assert!(matches!(store.begin(&retried(&busy)).await.unwrap(), Answer::InFlight { .. }));
     drop(pool);
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_locked_rows_take_a_quarter_of_the_pool_at_most() {
+    let Database { store, database, .. } = database().await;
+    let (elsewhere, _) = connect(&database).await;
+    let rows: Vec<Claim> = (0..6).map(a_claim).collect();
+    let mut tx = elsewhere.begin().await.unwrap();
+    for row in &rows {
+        assert!(matches!(PostgresStore::begin_in(&mut *tx, row).await.unwrap(), Answer::Acquired(_)));
+    }
+    let duplicate = |row| {
+        let (store, duplicate) = (store.clone(), retried(row));
+        tokio::spawn(async move { store.begin(&duplicate).await })
+    };
+    let duplicates: Vec<_> = rows.iter().map(duplicate).collect();
+    let mut most = 0;
+    while !duplicates.iter().all(tokio::task::JoinHandle::is_finished) {
+        most = most.max(locked_out_now(&elsewhere).await);
+        tokio::task::yield_now().await;
+    }
+    for duplicate in duplicates {
+        let error = duplicate.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+    }
+    assert_eq!(most, 2, "of a pool of eight");
 }
 
 #[tokio::test]
