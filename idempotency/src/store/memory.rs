@@ -16,8 +16,7 @@ use crate::{
     Snapshot, StoreError, Tombstone, Written,
 };
 
-/// So many that two processors seldom meet in one, not even when it grows.
-const SHARDS: usize = 256;
+const SHARDS: usize = 64;
 /// What one record costs beside its recording, about.
 const ENTRY_BYTES: usize = 320;
 /// How many bytes a shard keeps to itself before it tells them.
