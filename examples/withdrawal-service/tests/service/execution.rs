@@ -128,9 +128,9 @@ async fn money_whose_freeze_cannot_be_recorded_is_not_frozen() {
     let platform = Platform::start().await;
     let (merchant, withdrawal) = approved(&platform, "acct_ok").await;
     let refuse_the_record = if service_shell::POSTGRES {
-        "ALTER TABLE saga_steps ADD CHECK (step_name <> 'FreezeBalance')"
+        "ALTER TABLE saga_heads ADD CHECK (current_step <> 1)"
     } else {
-        "CREATE TRIGGER no_record BEFORE INSERT ON saga_steps WHEN NEW.step_name = 'FreezeBalance'
+        "CREATE TRIGGER no_record BEFORE UPDATE ON saga_heads WHEN NEW.current_step = 1
          BEGIN SELECT RAISE(ABORT, 'no record'); END"
     };
     sqlx::query(refuse_the_record).execute(&platform.pool).await.unwrap();

@@ -46,6 +46,8 @@ impl LocalStore for PostgresStore {
     }
 }
 
+/// A plan that was kept since the tables were empty would scan them; a plan made for its one saga does not.
+///
 /// A session that stands still in the transaction, or a statement of it that outlives the step, is ended by the server,
 /// so that a worker that froze holds its locks for no longer than that.
 fn begin(limit: Duration) -> String {
@@ -53,8 +55,8 @@ fn begin(limit: Duration) -> String {
     let idle = millis(limit.saturating_add(MARGIN));
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; \
-         SET LOCAL statement_timeout = {step}; SET LOCAL idle_in_transaction_session_timeout = {idle}; \
-         SET LOCAL probity_saga.local_step = 'open'"
+         SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = {step}; \
+         SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL probity_saga.local_step = 'open'"
     )
 }
 
