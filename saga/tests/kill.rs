@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use probity_saga::{
-    Backoff, Evidence, Executed, Orchestrator, PostgresStore, Saga, SagaStep, StepContext, StepError,
-    StepPolicy,
+    Backoff, Evidence, Executed, LocalStep, Orchestrator, PostgresStore, Saga, SagaStep, StepContext,
+    StepError, StepPolicy,
 };
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, PgPool, Postgres, Row};
 use testkit::{Program, Rng};
 use tokio::time::Instant;
 
@@ -102,10 +102,43 @@ step!(Reserve, false);
 step!(Freeze, false);
 step!(Charge, true);
 
+/// Rows beside the sagas, without a key: what happens twice is there twice.
+struct Book;
+impl LocalStep<Postgres> for Book {
+    type Input = u64;
+    type Output = u64;
+    const NAME: &'static str = "Book";
+
+    async fn execute(&self, cx: &StepContext<u64>, tx: &mut PgConnection) -> Result<u64, StepError> {
+        booked(cx, "done", tx).await
+    }
+
+    async fn compensate(
+        &self,
+        cx: &StepContext<u64>,
+        _: u64,
+        tx: &mut PgConnection,
+    ) -> Result<Evidence, StepError> {
+        booked(cx, "undone", tx).await?;
+        Ok(Evidence::new("undone"))
+    }
+
+    fn policy(&self) -> StepPolicy {
+        let soon = Backoff::constant(50, Duration::from_millis(100));
+        StepPolicy::default().retries(soon).undo_retries(soon)
+    }
+}
+
+async fn booked(cx: &StepContext<u64>, what: &str, tx: &mut PgConnection) -> Result<u64, StepError> {
+    let row = sqlx::query("INSERT INTO booked (saga, what) VALUES ($1, $2)");
+    row.bind(cx.saga_id().to_string()).bind(what).execute(tx).await?;
+    Ok(*cx.input())
+}
+
 async fn worker(sagas: &str, effects: &str) -> Orchestrator {
     let channel = Channel::connect(effects).await;
-    let saga = Saga::named("payment").step(Reserve(channel.clone())).step(Freeze(channel.clone()));
-    let saga = saga.step(Charge(channel)).build().unwrap();
+    let saga = Saga::named("payment").step(Reserve(channel.clone())).local_step(Book);
+    let saga = saga.step(Freeze(channel.clone())).step(Charge(channel)).build().unwrap();
     let store = PostgresStore::new(PgPool::connect(sagas).await.unwrap()).await.unwrap();
     let builder = Orchestrator::new(store).lease(LEASE).poll(Duration::from_millis(100));
     builder.register(saga).start().await.unwrap()
@@ -209,7 +242,7 @@ async fn stop_workers(pool: &PgPool, sagas: &str, effects: &str) -> usize {
     refused
 }
 
-// proves: S-2, S-4, S-5, S-6, S-7
+// proves: S-2, S-4, S-5, S-6, S-7, S-9
 #[test]
 fn every_saga_ends_and_says_what_the_channel_did_however_often_workers_are_killed() {
     let (sagas, effects) = (testkit::Postgres::shared().database(), testkit::Postgres::shared().database());
@@ -219,7 +252,10 @@ fn every_saga_ends_and_says_what_the_channel_did_however_often_workers_are_kille
         let table =
             "CREATE TABLE effects (key text PRIMARY KEY, calls bigint NOT NULL, undone boolean NOT NULL)";
         sqlx::query(table).execute(&pool).await.unwrap();
-        PostgresStore::new(PgPool::connect(sagas.url()).await.unwrap()).await.unwrap();
+        let beside = PgPool::connect(sagas.url()).await.unwrap();
+        let table = "CREATE TABLE booked (saga text NOT NULL, what text NOT NULL)";
+        sqlx::query(table).execute(&beside).await.unwrap();
+        PostgresStore::new(beside).await.unwrap();
         pool
     });
     runtime.block_on(async {
@@ -249,6 +285,8 @@ async fn check(sagas: &PgPool, channel: &PgPool) {
         let effects = effects.bind(&id).fetch_all(channel).await.unwrap();
         let keys: Vec<String> = effects.iter().map(|row| row.get::<String, _>(0)).collect();
         let undone = effects.iter().filter(|row| row.get::<bool, _>(1)).count();
+        let rows = sqlx::query_scalar("SELECT what FROM booked WHERE saga = $1 ORDER BY what");
+        let rows: Vec<String> = rows.bind(&id).fetch_all(sagas).await.unwrap();
         match status.as_str() {
             "completed" => {
                 let all = ["Charge", "Freeze", "Reserve"].map(|step| format!("{id}:{step}:do"));
@@ -257,11 +295,13 @@ async fn check(sagas: &PgPool, channel: &PgPool) {
                     (&all[..], 0),
                     "{business}: one key per step, none undone"
                 );
+                assert_eq!(rows, ["done"], "{business}: the local step");
                 completed += 1;
             }
             "compensated" => {
                 assert_eq!(undone, keys.len(), "{business}: an effect was left: {keys:?}");
                 assert!(keys.len() >= 2, "{business}: an effect is missing: {keys:?}");
+                assert_eq!(rows, ["done", "undone"], "{business}: the local step");
                 compensated += 1;
             }
             _ => {
