@@ -130,10 +130,10 @@ pub(crate) async fn equal_by_the_database_alone(bank: &Bank, column: &str, store
         .run(async |tx| {
             let keys = tx.lock_many::<Folded>([asked]).await?;
             assert_ne!(keys[0].key(), asked, "the database has it otherwise");
-            tx.lock_many::<Folded>([asked, "zz"]).await.map(|_| ())
+            tx.lock_many::<Folded>([asked, "yy", "zz"]).await.map(|_| ())
         })
         .await;
-    let Err(Error::App(LockError::Missing { missing: 1, .. })) = found else { panic!("{found:?}") };
+    let Err(Error::App(LockError::Missing { missing: 2, .. })) = found else { panic!("{found:?}") };
 }
 
 #[tokio::test]
