@@ -4,14 +4,18 @@
 //! Invariant: no effect starts before the write that precedes it was acknowledged, nor while the
 //! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step,
 //! `park.rs` stops those that cannot be driven, `writer.rs` batches writes, `worker.rs` keeps the
-//! lease and finds lost sagas.
+//! lease, `recover.rs` finds lost sagas.
 
 mod attempt;
 mod carried;
+mod caught;
+mod census;
 mod drive;
+mod elsewhere;
 mod lane;
 mod lease;
 mod park;
+mod recover;
 mod waiters;
 mod worker;
 mod writer;
@@ -23,6 +27,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 pub(crate) use carried::Carried;
@@ -32,9 +37,12 @@ pub(crate) use writer::Unanswered;
 
 use crate::codec::Sealer;
 use crate::error::StoreError;
+use crate::machine::Status;
 use crate::plan::Saga;
 use crate::record::{Intervened, Intervention, Journal, SagaId, WorkerId};
 use crate::store::SagaStore;
+use caught::Caught;
+use drive::Taken;
 use lease::{Era, Lease};
 use writer::Writer;
 
@@ -47,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     pub(crate) park_after: Duration,
     pub(crate) stalled_max: u32,
+    pub(crate) suspect_at: u32,
 }
 
 impl Default for Settings {
@@ -58,6 +67,7 @@ impl Default for Settings {
             grace: Duration::from_secs(10),
             park_after: Duration::from_secs(10),
             stalled_max: 5,
+            suspect_at: 2,
         }
     }
 }
@@ -74,6 +84,8 @@ pub(crate) struct Engine {
     pub(crate) newest: BTreeMap<String, String>,
     pub(crate) waiters: Waiters,
     pub(crate) permits: Arc<Semaphore>,
+    /// The right to drive the one saga here that may have killed its workers.
+    suspects: Arc<Semaphore>,
     pub(crate) lease: Lease,
     pub(crate) writer: Writer,
     active: Mutex<BTreeSet<SagaId>>,
@@ -90,10 +102,21 @@ pub(crate) enum Stop {
     Stopped,
 }
 
+/// Counts a change of status that is stored, for callers without a definition at hand.
+pub(crate) fn count_transition(saga_type: &str, to: Status) {
+    let saga_type = saga_type.to_owned();
+    metrics::counter!("probity_saga_transitions_total", "type" => saga_type, "to" => to.as_str())
+        .increment(1);
+}
+
 /// The right of one task to drive one saga in this process.
 pub(crate) struct Reservation {
     engine: Arc<Engine>,
     id: SagaId,
+    /// Held until it makes progress.
+    suspect: Option<OwnedSemaphorePermit>,
+    /// Who counts the ends of what was taken over together.
+    ended: Option<Arc<Semaphore>>,
 }
 
 impl Reservation {
@@ -105,6 +128,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.engine.active().remove(&self.id);
+        if let Some(ended) = &self.ended {
+            ended.add_permits(1);
+        }
         metrics::gauge!("probity_saga_in_flight").decrement(1);
     }
 }
@@ -128,10 +154,12 @@ impl Engine {
             plans.entry(name).or_default().insert(print, Arc::new(saga));
         }
         let lease = Lease::new(settings.lease);
+        let store: Arc<dyn SagaStore> = Arc::new(Caught(store));
         Arc::new(Self {
             writer: Writer::start(Arc::clone(&store), lease.clone()),
             lease,
             permits: Arc::new(Semaphore::new(settings.in_flight)),
+            suspects: Arc::new(Semaphore::new(1)),
             store,
             worker,
             settings,
@@ -152,12 +180,20 @@ impl Engine {
         self.plan(saga_type, self.newest.get(saga_type)?)
     }
 
+    /// Every definition of this worker, as (type, fingerprint).
+    fn runnable(&self) -> Vec<(String, String)> {
+        let of = |(name, prints): (&String, &BTreeMap<String, Arc<Saga>>)| {
+            prints.keys().map(|print| (name.clone(), print.clone())).collect::<Vec<_>>()
+        };
+        self.plans.iter().flat_map(of).collect()
+    }
+
     /// At most one task of this process drives a saga.
     pub(crate) fn reserve(self: &Arc<Self>, id: SagaId) -> Option<Reservation> {
         let fresh = self.active().insert(id);
         fresh.then(|| {
             metrics::gauge!("probity_saga_in_flight").increment(1);
-            Reservation { engine: Arc::clone(self), id }
+            Reservation { engine: Arc::clone(self), id, suspect: None, ended: None }
         })
     }
 
@@ -194,13 +230,14 @@ impl Engine {
     /// have given it to somebody else, also while this waits for a permit.
     pub(crate) fn spawn(
         self: &Arc<Self>,
-        reservation: Reservation,
+        mut reservation: Reservation,
         permit: Option<OwnedSemaphorePermit>,
         journal: Journal,
         clean: bool,
         era: Era,
     ) {
         let engine = Arc::clone(self);
+        let (read, suspect) = (Instant::now(), reservation.suspect.take());
         let (id, saga_type) = (journal.instance.id, journal.instance.saga_type.as_str());
         let span = tracing::info_span!("saga", saga.id = %id, saga.r#type = saga_type);
         let driving = async move {
@@ -210,7 +247,8 @@ impl Engine {
                 None => Arc::clone(&engine.permits).acquire_owned().await.ok(),
             };
             let epoch = journal.instance.epoch;
-            let driven = AssertUnwindSafe(drive::drive(&engine, journal, clean, era)).catch_unwind().await;
+            let taken = Taken { journal, read, clean, era, suspect };
+            let driven = AssertUnwindSafe(drive::drive(&engine, taken)).catch_unwind().await;
             let news = match driven {
                 Ok(news) => news,
                 Err(panic) => park::park_after_panic(&engine, id, epoch, panic).await,

@@ -1,6 +1,8 @@
 //! Failures. Every error says what is known of its effect, because for money the question is not
 //! "may I retry?" but "may it have happened?".
 
+use std::sync::Arc;
+
 use crate::record::SagaId;
 
 /// Whether the call may have changed anything.
@@ -13,13 +15,24 @@ pub enum Effect {
 }
 
 /// What went wrong between engine and database.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("the saga store failed to {operation}: {source}")]
 pub struct StoreError {
     operation: &'static str,
     effect: Effect,
-    contended: bool,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    cause: Cause,
+    source: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a batch may do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The store: no saga of the batch would fare better alone.
+    Store,
+    /// Somebody holds a row.
+    Contention,
+    /// Perhaps one saga of the batch.
+    Saga,
 }
 
 impl StoreError {
@@ -28,7 +41,7 @@ impl StoreError {
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { operation, effect: Effect::NotApplied, contended: false, source: source.into() }
+        Self { operation, effect: Effect::NotApplied, cause: Cause::Store, source: shared(source) }
     }
 
     /// An error of a call that may have been applied: the answer was lost.
@@ -36,7 +49,7 @@ impl StoreError {
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { operation, effect: Effect::Unknown, contended: false, source: source.into() }
+        Self { operation, effect: Effect::Unknown, cause: Cause::Store, source: shared(source) }
     }
 
     /// An error of a call that wrote nothing because somebody held a row of it for too long. Of a batch, the other
@@ -45,13 +58,34 @@ impl StoreError {
         operation: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { contended: true, ..Self::not_applied(operation, source) }
+        Self { cause: Cause::Contention, ..Self::not_applied(operation, source) }
     }
 
-    /// Whether somebody held a row for too long: the engine then writes each saga by itself.
+    /// An error of a call that wrote nothing, and that the data of one saga may have caused. Of a batch, the other sagas
+    /// could have been written.
+    pub fn of_one_saga(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { cause: Cause::Saga, ..Self::not_applied(operation, source) }
+    }
+
+    /// The store panicked, as over data that it did not foresee.
+    pub(crate) fn panicked(operation: &'static str, text: String) -> Self {
+        let source = format!("it panicked: {text}");
+        Self { cause: Cause::Saga, ..Self::ambiguous(operation, source) }
+    }
+
+    /// Whether somebody held a row for too long.
     #[must_use]
     pub fn is_contended(&self) -> bool {
-        self.contended
+        self.cause == Cause::Contention
+    }
+
+    /// Whether a smaller batch may succeed: the engine then writes each saga by itself.
+    #[must_use]
+    pub fn may_be_of_one_saga(&self) -> bool {
+        self.cause != Cause::Store
     }
 
     /// Whether the call may have been applied. Every store call may be repeated either way.
@@ -59,6 +93,14 @@ impl StoreError {
     pub fn effect(&self) -> Effect {
         self.effect
     }
+}
+
+/// Every saga of a batch hears the same error.
+fn shared(
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Arc<dyn std::error::Error + Send + Sync> {
+    let source: Box<dyn std::error::Error + Send + Sync> = source.into();
+    source.into()
 }
 
 /// What the caller of an [`Orchestrator`](crate::Orchestrator) can get wrong or run into.

@@ -34,8 +34,8 @@ pub use plan::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Saga, Sag
 pub use plan::{Joins, LocalKind};
 pub use policy::{Backoff, StepPolicy, WhenUnknown};
 pub use record::{
-    Beat, Change, ClaimRequest, Definition, Document, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
+    Beat, Census, Change, ClaimRequest, Definition, Document, Inserted, Instance, Intervened, Intervention,
+    Journal, ListFilter, NewSaga, Record, Requests, Rested, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
 #[cfg(feature = "postgres")]

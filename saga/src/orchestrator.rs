@@ -419,6 +419,7 @@ fn fresh(new: NewSaga) -> Journal {
         cancel_requested: None,
         pause_requested: false,
         age: Duration::ZERO,
+        unreadable: None,
     };
     Journal { instance, steps: Vec::new() }
 }

@@ -72,8 +72,11 @@ impl StepPolicy {
     }
 }
 
+/// No wait is longer: every store can add it to its clock.
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A bounded schedule of waits: first, doubled, up to a cap. Exact, without jitter, because a
-/// person reads it in `next_retry_at`.
+/// person reads it in `next_retry_at`. A wait above 100 years is one of 100 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a schedule does nothing by itself"]
 pub struct Backoff {
@@ -111,7 +114,7 @@ impl Backoff {
             return None;
         }
         let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-        Some(self.first.saturating_mul(factor).min(self.cap))
+        Some(self.first.saturating_mul(factor).min(self.cap).min(LONGEST))
     }
 }
 
@@ -131,6 +134,11 @@ mod tests {
         let undo = StepPolicy::default().undo_retries;
         let waits: Vec<_> = (1..=10).map_while(|n| undo.wait_after(n)).map(|wait| wait.as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300]);
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_store_can_add_to_its_clock() {
+        assert_eq!(Backoff::constant(3, Duration::MAX).wait_after(1), Some(LONGEST));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! Durations travel, instants do not: a store computes every time with its own clock.
 
+mod shown;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +19,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::machine::{Status, StepStatus};
+pub use shown::{Census, Rested};
 
 /// The identity of one saga; sorts by creation time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -227,6 +230,9 @@ pub struct Instance {
     pub pause_requested: bool,
     /// Its age by the store's clock.
     pub age: Duration,
+    /// What of its rows cannot be read, if anything: something else stands here in its place. Such a saga is shown and
+    /// can be closed, but nobody drives it.
+    pub unreadable: Option<String>,
 }
 
 impl Instance {
@@ -290,8 +296,11 @@ pub struct Record {
     pub from: Status,
     /// The status after the write.
     pub change: Change,
-    /// Give the saga up, to be claimed again after this long.
+    /// Give the saga up, to be claimed again after this long; at once if an operator asked for something.
     pub release: Option<Duration>,
+    /// Write the saga's own row in any case: the lease had lapsed, and a claim that saw it lapsed must see that the saga
+    /// moved.
+    pub rewrite: bool,
 }
 
 impl Record {
@@ -308,6 +317,7 @@ impl Record {
             && *status == self.from
             && nothing_else
             && self.release.is_none()
+            && !self.rewrite
             && matches!(&steps[..], [step] if done(step))
     }
 }
@@ -327,6 +337,18 @@ pub struct Change {
     pub unresolved: u32,
     /// Rows to insert or replace.
     pub steps: Vec<StepRow>,
+}
+
+impl Change {
+    /// How much text it carries.
+    pub(crate) fn bytes(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let row = |row: &StepRow| {
+            let output = row.output.as_ref().map_or(0, |output| output.as_json().len());
+            output + length(&row.error) + length(&row.evidence)
+        };
+        length(&self.reason) + self.steps.iter().map(row).sum::<usize>()
+    }
 }
 
 /// What a store says about one [`Record`].
@@ -363,6 +385,11 @@ pub struct ClaimRequest {
     pub limit: u32,
     /// Park a saga that was claimed this often without progress, instead of handing it out (S-11).
     pub stalled_max: u32,
+    /// From so many claims without progress on, a saga of somebody else may be what kills its workers.
+    pub suspect_at: u32,
+    /// At most so many of these: what is handed out beside such a saga is claimed without progress as well when it
+    /// kills once more.
+    pub suspects: u32,
 }
 
 /// What the heartbeat answered.

@@ -27,10 +27,12 @@ pub(crate) use rows::is_gone;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
+use crate::engine::count_transition;
 use crate::error::StoreError;
+use crate::machine::Status;
 use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
+    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 
 /// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.
@@ -83,7 +85,8 @@ pub trait SagaStore: Send + Sync + 'static {
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError>;
 
     /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them.
-    /// A saga at the poison limit is paused instead of handed out (S-7, S-11).
+    /// A saga at the poison limit is paused instead of handed out, and of those on the way to it no more are than
+    /// the request says (S-7, S-11).
     ///
     /// # Cancel safety
     /// A lost answer leaves sagas owned but not driven; [`owned`](Self::owned) finds them.
@@ -148,6 +151,32 @@ pub trait SagaStore: Send + Sync + 'static {
     /// # Errors
     /// If the store cannot be used.
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError>;
+
+    /// Those of the sagas that are at rest, for callers who wait for them. Unless a store can say it for less, it is
+    /// read from what [`load`](Self::load) answers.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+        let loaded = self.load(ids).await?;
+        Ok(loaded.iter().filter_map(|journal| Rested::of(&journal.instance)).collect())
+    }
+
+    /// Counts the open sagas for the gauges; a store that cannot do it for little answers nothing. `runnable` are the
+    /// definitions of the worker that asks, as (type, fingerprint).
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+        let _unknown = runnable;
+        Ok(Vec::new())
+    }
 }
 
 /// A database whose transactions can start a saga: `Orchestrator::start_in`.
@@ -166,6 +195,13 @@ pub trait StartIn: sqlx::Database {
     fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
         E: sqlx::Executor<'c, Database = Self> + 'c;
+}
+
+/// Tells of a saga that the claim parked.
+fn tell_of_poison(id: impl std::fmt::Display, saga_type: &str) {
+    tracing::error!(saga.id = %id, "a saga made no progress in many claims and is paused");
+    metrics::counter!("probity_saga_poison_total").increment(1);
+    count_transition(saga_type, Status::Paused);
 }
 
 /// Why the claim parked a saga; what was known of it before stays.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use probity_saga::{
-    Backoff, Evidence, Executed, Orchestrator, Outcome, Saga, SagaStep, SqliteStore, StepContext, StepError,
-    StepPolicy,
+    Backoff, Evidence, Executed, ListFilter, Orchestrator, Outcome, Saga, SagaStep, SqliteStore, StepContext,
+    StepError, StepPolicy,
 };
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -99,6 +99,11 @@ async fn a_saga_whose_rows_were_edited_is_parked_with_the_evidence_and_the_other
             "UPDATE saga_steps SET step_order = 9 WHERE step_order = 2 AND saga_id = (SELECT id FROM saga_heads WHERE business_id = ?1)",
             "step 9 (Charge) is beyond the definition",
         ),
+        (
+            "UPDATE saga_steps SET retry_count = -1 WHERE step_order = 2 AND saga_id = (SELECT id FROM saga_heads WHERE business_id = ?1)",
+            "the row of a step: error occurred while decoding column retry_count",
+        ),
+        ("UPDATE saga_heads SET unresolved = 'two' WHERE business_id = ?1", "unresolved"),
     ];
     for (at, (edit, evidence)) in edits.into_iter().enumerate() {
         let business_id = format!("PAY-{at}");
@@ -115,6 +120,14 @@ async fn a_saga_whose_rows_were_edited_is_parked_with_the_evidence_and_the_other
         };
         assert!(reason.contains(evidence), "{edit}: {reason}");
     }
+    // What cannot be read is seen, stays where it is, and can be closed.
+    assert_eq!(orchestrator.list(&ListFilter::default()).await.unwrap().len(), 7);
+    let view = orchestrator.get("payment", "PAY-5").await.unwrap().unwrap();
+    assert!(view.instance.unreadable.is_some_and(|what| what.contains("retry_count")));
+    let operator = orchestrator.operator("ann");
+    let refused = operator.resume("payment", "PAY-5", "again").await.unwrap_err();
+    assert!(refused.to_string().contains("retry_count"), "{refused}");
+    operator.abort("payment", "PAY-5", "settled by hand").await.unwrap();
     let good = orchestrator.run("payment", "GOOD", &"now".to_owned()).await.unwrap();
     assert_eq!(good, Outcome::Completed);
     // Only the unreadable output is seen from inside the step; nothing else was run.

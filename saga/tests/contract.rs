@@ -67,6 +67,7 @@ mod broken {
             a_definition_nobody_named_is_not_claimed
             a_saga_released_until_later_is_not_claimed_before
             a_saga_that_makes_no_progress_is_parked_by_the_claim
+            what_may_have_killed_its_workers_is_handed_out_by_the_few
             a_claim_takes_no_more_than_its_limit
             a_beat_tells_whether_the_lease_lapsed
             a_stale_decision_is_refused

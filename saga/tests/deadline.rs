@@ -1,11 +1,13 @@
 //! Time limits and interruptions, in paused time: a saga that is too late, and one that is left while
 //! it waits.
+#![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use probity_saga::testing::start_unattended;
 use probity_saga::{
     Backoff, Cancelled, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe, Saga,
     SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
@@ -210,6 +212,27 @@ async fn limits_without_end_are_no_limits() {
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
+async fn the_wait_until_a_saga_may_run_counts() {
+    let slow = Other { slow: Duration::from_secs(600), ..Other::default() };
+    let (stage, busy) = (Stage::of(slow, Other::default()), Stage::of(Other::default(), Other::default()));
+    let saga = |name, stage: &Stage, deadline| {
+        let saga =
+            Saga::named(name).deadline(Duration::from_secs(deadline)).step(Reserve(stage.reserve.clone()));
+        saga.build().unwrap()
+    };
+    let builder = Orchestrator::new(MemoryStore::new()).in_flight(1);
+    let builder = builder.register(saga("busy", &stage, 3600)).register(saga("payment", &busy, 60));
+    let orchestrator = builder.start().await.unwrap();
+    let started = orchestrator.start("payment", "PAY-0", &1_u32).await.unwrap();
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    let _busy = orchestrator.start("busy", "B-1", &1_u32).await.unwrap();
+    let started = start_unattended(&orchestrator, "payment", "PAY-1", &1_u32).await.unwrap();
+    let outcome = orchestrator.wait(&started).await.unwrap();
+    assert_eq!(outcome, Outcome::Compensated { reason: LATE.into() });
+    assert_eq!(busy.reserve.calls(), 1, "executed ten minutes after its start");
+}
+
+#[tokio::test(start_paused = true)]
 async fn past_the_pivot_a_saga_is_seen_to_be_late_and_goes_on() {
     let stage = Stage {
         tell: Arc::new(Other { slow: Duration::from_secs(100), ..Other::default() }),
@@ -291,6 +314,33 @@ async fn a_long_wait_holds_no_saga_in_memory() {
     assert_eq!((view.instance.owner, view.instance.unresolved), (None, 0));
     assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
     assert_eq!(stage.reserve.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_a_running_saga_for_something_does_not_wait_for_its_next_attempt() {
+    for cancel in [true, false] {
+        let far = Other {
+            busy: 9,
+            slow: Duration::from_secs(2),
+            wait: Some(Duration::from_secs(3600)),
+            ..Other::default()
+        };
+        let stage = Stage::of(Other::default(), far);
+        let saga = Saga::named("payment").step(Reserve(stage.reserve.clone())).pivot(Pay(stage.pay.clone()));
+        let builder = Orchestrator::shared(stage.store.clone()).register(saga.build().unwrap());
+        let orchestrator = builder.start().await.unwrap();
+        let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+        stage.pay.reached.notified().await;
+        let (operator, begun) = (orchestrator.operator("ann"), Instant::now());
+        if cancel {
+            assert_eq!(operator.cancel("payment", "PAY-1", "left").await.unwrap(), Cancelled::Requested);
+        } else {
+            operator.pause("payment", "PAY-1", "look").await.unwrap();
+        }
+        let outcome = orchestrator.wait(&started).await.unwrap();
+        assert_eq!(cancel, matches!(outcome, Outcome::Compensated { .. }), "{outcome:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,7 +128,7 @@ async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
         assert!(names.contains(name), "{name} is missing: {names:?}");
     }
     let labels: Vec<String> = seen.labels.lock().unwrap().iter().cloned().collect();
-    let known = ["type=", "step=", "outcome=", "to=", "result=", "action="];
+    let known = ["type=", "step=", "outcome=", "to=", "result=", "action=", "status="];
     let odd = labels.iter().find(|label| !known.iter().any(|known| label.starts_with(known)));
     assert_eq!(odd, None, "a label that may grow with traffic");
     let id = view.instance.id.to_string();

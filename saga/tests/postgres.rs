@@ -202,6 +202,8 @@ async fn a_claim_that_judged_too_long_does_not_take_the_saga_of_a_worker_it_cann
             own: Vec::new(),
             limit: 10,
             stalled_max: 5,
+            suspect_at: 2,
+            suspects: 1,
         };
         let store = store.clone();
         tokio::spawn(async move { store.claim(&request).await })

@@ -118,6 +118,24 @@ async fn a_row_that_the_database_refuses_costs_only_its_own_record() {
 }
 
 #[tokio::test]
+async fn a_pool_that_mends_its_connections_after_they_were_opened_is_refused() {
+    let folder = testkit::temp_dir();
+    let options = SqliteConnectOptions::new()
+        .filename(folder.path().join("saga.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal);
+    let mend = SqlitePoolOptions::new().after_connect(|connection, _| {
+        Box::pin(
+            async move { sqlx::query("PRAGMA synchronous = FULL").execute(connection).await.map(|_| ()) },
+        )
+    });
+    let pool = mend.connect_with(options).await.unwrap();
+    let refused = SqliteStore::new(pool).await.unwrap_err();
+    assert!(refused.to_string().contains("synchronous is below FULL"), "{refused}");
+}
+
+#[tokio::test]
 async fn only_finished_sagas_that_are_old_enough_are_purged_a_batch_at_a_time() {
     let folder = testkit::temp_dir();
     let (pool, channel) = (pool(folder.path(), "100000").await, Arc::new(Channel::default()));
@@ -172,5 +190,5 @@ fn record(saga: SagaId, name: &'static str) -> Record {
         unresolved: 0,
         steps: vec![step],
     };
-    Record { saga, epoch: 1, write_no: 1, from: Status::InProgress, change, release: None }
+    Record { saga, epoch: 1, write_no: 1, from: Status::InProgress, change, release: None, rewrite: false }
 }

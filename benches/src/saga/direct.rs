@@ -73,5 +73,13 @@ pub(super) fn done(saga: SagaId, order: u32) -> Record {
         unresolved: 0,
         steps: vec![row],
     };
-    Record { saga, epoch: 1, write_no: order.into(), from: Status::InProgress, change, release: None }
+    Record {
+        saga,
+        epoch: 1,
+        write_no: order.into(),
+        from: Status::InProgress,
+        change,
+        release: None,
+        rewrite: false,
+    }
 }

@@ -8,6 +8,7 @@ mod local;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::attempt::{Attempts, LATE};
@@ -36,6 +37,18 @@ impl From<Lost> for Gone {
     }
 }
 
+/// A saga that is to be driven.
+pub(super) struct Taken {
+    pub(super) journal: Journal,
+    /// When its age was read: it goes on ageing while this waits for a permit.
+    pub(super) read: Instant,
+    pub(super) clean: bool,
+    /// In which it was known to be ours.
+    pub(super) era: Era,
+    /// The right to drive what may have killed its workers.
+    pub(super) suspect: Option<OwnedSemaphorePermit>,
+}
+
 struct Driver<'a> {
     engine: &'a Engine,
     saga: Arc<Saga>,
@@ -48,11 +61,13 @@ struct Driver<'a> {
     era: Era,
     /// When it must have passed its pivot or be done.
     deadline: Option<Instant>,
+    /// Given back with the first result: it was not this saga.
+    suspect: Option<OwnedSemaphorePermit>,
 }
 
-/// Drives a saga that was known to be ours in `era`; the news is for its waiters. `None`: others
-/// will go on with it.
-pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: Era) -> Option<News> {
+/// Drives a saga; the news is for its waiters. `None`: others will go on with it.
+pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<News> {
+    let Taken { journal, read: read_at, clean, era, suspect } = taken;
     let instance = &journal.instance;
     let saga = engine.plan(&instance.saga_type, &instance.definition)?;
     let id = instance.id;
@@ -70,10 +85,21 @@ pub(super) async fn drive(engine: &Engine, journal: Journal, clean: bool, era: E
     let requests = Requests { cancel: instance.cancel_requested.clone(), pause: instance.pause_requested };
     let write_no = instance.write_no;
     let left = saga.deadline.map(|limit| limit.saturating_sub(instance.age));
-    let deadline = left.and_then(|left| Instant::now().checked_add(left));
+    let deadline = left.and_then(|left| read_at.checked_add(left));
     let business_id = journal.instance.business_id.as_str().into();
-    let mut driver =
-        Driver { engine, saga, journal, business_id, state, input, requests, write_no, era, deadline };
+    let mut driver = Driver {
+        engine,
+        saga,
+        journal,
+        business_id,
+        state,
+        input,
+        requests,
+        write_no,
+        era,
+        deadline,
+        suspect,
+    };
     driver.tell_if_overdue();
     match driver.run().await {
         Ok(news) => Some(news),
@@ -337,7 +363,7 @@ impl Driver<'_> {
     ) -> Result<Verdict, Gone> {
         self.write_no += 1;
         let instance = &self.journal.instance;
-        let status = change.status;
+        let (status, era) = (change.status, self.engine.lease.era());
         let record = Record {
             saga: instance.id,
             epoch: instance.epoch,
@@ -345,15 +371,17 @@ impl Driver<'_> {
             from,
             change,
             release,
+            rewrite: era != self.era,
         };
-        let era = self.engine.lease.era();
         let verdict = match self.engine.writer.apply(record).await {
             Ok(verdict) => verdict,
             Err(Unanswered::Lost | Unanswered::Store(_)) => return Err(Gone::Lost),
         };
         if let Verdict::Applied(_) = verdict {
-            // Written under our epoch after the last beat: nobody took the saga in any lapse before.
+            // Written under our epoch after the last beat, and into its row: nobody took the saga in any lapse before,
+            // and whoever still takes that lapse for the truth sees that it moved.
             self.era = era;
+            drop(self.suspect.take());
         }
         if verdict == Verdict::Fenced {
             metrics::counter!("probity_saga_fenced_writes_total").increment(1);

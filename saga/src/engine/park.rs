@@ -4,7 +4,8 @@
 
 use std::any::Any;
 
-use super::{Engine, News};
+use super::caught::text;
+use super::{Engine, News, count_transition};
 use crate::machine::{Status, joined};
 use crate::record::{Change, Journal, Record, SagaId, Verdict};
 
@@ -28,9 +29,11 @@ pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> 
         from: instance.status,
         change,
         release: None,
+        rewrite: true,
     };
     match engine.writer.apply(record).await {
         Ok(Verdict::Applied(_)) => {
+            count_transition(&instance.saga_type, Status::Paused);
             Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
         }
         Ok(Verdict::Fenced | Verdict::Refused(_)) | Err(_) => None,
@@ -62,13 +65,6 @@ pub(super) async fn park_after_panic(
         }
     }
     None
-}
-
-fn text(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(other) => other.downcast_ref::<&str>().map_or_else(|| "no text".into(), ToString::to_string),
-    }
 }
 
 /// A reason may quote what could not be stored; it must be storable itself.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::machine::Status;
-use crate::record::{Instance, SagaId};
+use crate::record::{Instance, Rested, SagaId};
 
 /// What a waiter hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +19,14 @@ pub(crate) enum News {
 
 impl News {
     pub(crate) fn of(instance: &Instance) -> Option<Self> {
-        (!instance.status.is_active()).then(|| Self::Rested {
-            status: instance.status,
-            step: instance.current_step,
-            reason: instance.reason.clone(),
-        })
+        Rested::of(instance).map(Self::from)
+    }
+}
+
+impl From<Rested> for News {
+    fn from(rested: Rested) -> Self {
+        let Rested { status, step, reason, .. } = rested;
+        Self::Rested { status, step, reason }
     }
 }
 

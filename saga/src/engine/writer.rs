@@ -2,7 +2,7 @@
 //!
 //! Invariant: a driver hears its own verdict only after the store acknowledged the batch. A lost
 //! answer is met by the same batch again; records carry numbers, so that is harmless. A record whose
-//! row somebody holds waits by itself, not its neighbours.
+//! row somebody holds, or that the store cannot take, costs itself, not its neighbours.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::lane::Lane;
 use super::lease::Lease;
@@ -23,6 +23,15 @@ const LANES: usize = 2;
 
 /// The most calls at the same time for records and starts that somebody else's lock holds up.
 const ASIDE: usize = 2;
+
+/// The most bytes of one batch, unless one entry is larger: a batch is built in memory more than once.
+const BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a start waits until it is its turn to be written by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// So often a record is tried by itself that the store cannot take, before its saga is paused.
+const TRIES: u32 = 5;
 
 /// Why a write was not answered.
 #[derive(Debug)]
@@ -84,10 +93,22 @@ struct Lanes {
 
 async fn write_all(lanes: Arc<Lanes>, mut writes: Vec<Write>) {
     while !writes.is_empty() {
-        let later = set_repeats_aside(&mut writes);
+        let mut repeats = set_repeats_aside(&mut writes);
+        let mut later = set_excess_aside(&mut writes, |write| write.record.change.bytes());
+        later.append(&mut repeats);
         flush(&lanes, writes).await;
         writes = later;
     }
+}
+
+/// What does not fit into one batch; the first entry always does.
+fn set_excess_aside<T>(entries: &mut Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut sum = 0;
+    let beyond = entries.iter().position(|entry| {
+        sum += bytes(entry);
+        sum > BYTES
+    });
+    beyond.map(|at| entries.split_off(at.max(1))).unwrap_or_default()
 }
 
 /// A store takes one record per saga in a batch. Two can meet here when a saga was lost and won back
@@ -120,8 +141,8 @@ async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
                 }
                 return;
             }
-            Err(error) if error.is_contended() => {
-                tracing::warn!(%error, records = records.len(), "a lock holds up a batch of saga results; each is written by itself");
+            Err(error) if error.may_be_of_one_saga() => {
+                tracing::warn!(%error, records = records.len(), "one holds up a batch of saga results; each is written by itself");
                 for (record, answer) in records.into_iter().zip(answers) {
                     tokio::spawn(write_alone(Arc::clone(lanes), record, answer));
                 }
@@ -139,7 +160,7 @@ async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
 
 /// Writes one record whose neighbours must not wait for it.
 async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<Verdict>) {
-    let mut wait = Duration::from_millis(50);
+    let (mut wait, mut refusals) = (Duration::from_millis(50), 0);
     while !lanes.lease.is_revoked() {
         let turn = lanes.aside.acquire().await;
         let written = lanes.store.apply(std::slice::from_ref(&record)).await;
@@ -150,6 +171,11 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
                 return;
             }
             Err(error) => {
+                refusals += u32::from(error.may_be_of_one_saga() && !error.is_contended());
+                if refusals == TRIES {
+                    let _ = answer.send(Verdict::Refused(error.to_string()));
+                    return;
+                }
                 tracing::warn!(saga.id = %record.saga, %error, "a saga's result still waits");
                 metrics::counter!("probity_saga_store_errors_total").increment(1);
                 sleep(wait).await;
@@ -159,25 +185,41 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
     }
 }
 
-async fn insert_all(lanes: Arc<Lanes>, inserts: Vec<Insert>) {
+async fn insert_all(lanes: Arc<Lanes>, mut inserts: Vec<Insert>) {
+    while !inserts.is_empty() {
+        // Nobody would drive what a caller who is gone has started.
+        inserts.retain(|insert| !insert.answer.is_closed());
+        let later = set_excess_aside(&mut inserts, |insert| insert.saga.input.as_json().len());
+        insert_batch(&lanes, inserts).await;
+        inserts = later;
+    }
+}
+
+async fn insert_batch(lanes: &Arc<Lanes>, inserts: Vec<Insert>) {
+    if inserts.is_empty() {
+        return;
+    }
     let (sagas, answers): (Vec<NewSaga>, Vec<_>) =
         inserts.into_iter().map(|insert| (insert.saga, insert.answer)).unzip();
-    match insert(&*lanes.store, &sagas).await {
+    let inserted = insert(&*lanes.store, &sagas).await;
+    let several = sagas.len() > 1;
+    let entries = sagas.into_iter().zip(answers);
+    match inserted {
         Ok(inserted) => {
-            for ((saga, answer), inserted) in sagas.into_iter().zip(answers).zip(inserted) {
+            for ((saga, answer), inserted) in entries.zip(inserted) {
                 // A starter that is gone does not need its answer.
                 let _ = answer.send((saga, Ok(inserted)));
             }
         }
         // One bad saga, or one that a stranger's transaction holds up, must not cost its neighbours.
-        Err(_) if sagas.len() > 1 => {
-            for (saga, answer) in sagas.into_iter().zip(answers) {
-                tokio::spawn(insert_alone(Arc::clone(&lanes), saga, answer));
+        Err(error) if several && error.may_be_of_one_saga() => {
+            for (saga, answer) in entries {
+                tokio::spawn(insert_alone(Arc::clone(lanes), Insert { saga, answer }, error.clone()));
             }
         }
         Err(error) => {
-            if let (Some(saga), Some(answer)) = (sagas.into_iter().next(), answers.into_iter().next()) {
-                let _ = answer.send((saga, Err(error)));
+            for (saga, answer) in entries {
+                let _ = answer.send((saga, Err(error.clone())));
             }
         }
     }
@@ -192,14 +234,14 @@ async fn insert(store: &dyn SagaStore, sagas: &[NewSaga]) -> Result<Vec<Inserted
     }
 }
 
-async fn insert_alone(
-    lanes: Arc<Lanes>,
-    saga: NewSaga,
-    answer: oneshot::Sender<(NewSaga, Result<Inserted, StoreError>)>,
-) {
-    let turn = lanes.aside.acquire().await;
-    let inserted = insert(&*lanes.store, std::slice::from_ref(&saga)).await;
-    drop(turn);
+/// `refusal`: what the whole batch was told; this one is told the same if its turn does not come.
+async fn insert_alone(lanes: Arc<Lanes>, new: Insert, refusal: StoreError) {
+    let inserted = match timeout(PATIENCE, lanes.aside.acquire()).await {
+        Ok(_turn) if new.answer.is_closed() => return,
+        Ok(_turn) => insert(&*lanes.store, std::slice::from_ref(&new.saga)).await,
+        Err(_elapsed) => Err(refusal),
+    };
     let nothing = || StoreError::ambiguous("insert a saga", "the store gave no answer");
-    let _ = answer.send((saga, inserted.and_then(|mut answers| answers.pop().ok_or_else(nothing))));
+    let inserted = inserted.and_then(|mut answers| answers.pop().ok_or_else(nothing));
+    let _ = new.answer.send((new.saga, inserted));
 }

@@ -106,6 +106,9 @@ impl State {
     pub(crate) fn load(shape: &Shape, journal: &Journal, clean: bool) -> Result<Self, Corrupt> {
         let Instance { saga_type, current_step, status, .. } = &journal.instance;
         let corrupt = |what: String| Corrupt { saga: saga_type.clone(), what };
+        if let Some(what) = &journal.instance.unreadable {
+            return Err(corrupt(what.clone()));
+        }
         let mut rows: Vec<Option<StepRow>> = vec![None; shape.steps.len()];
         for row in &journal.steps {
             let at = (row.order as usize).checked_sub(1).filter(|at| *at < rows.len());

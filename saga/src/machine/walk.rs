@@ -52,6 +52,7 @@ fn fresh() -> Journal {
         cancel_requested: None,
         pause_requested: false,
         age: Duration::ZERO,
+        unreadable: None,
     };
     Journal { instance, steps: Vec::new() }
 }

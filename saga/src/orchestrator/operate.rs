@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Orchestrator, SagaView};
 use crate::codec::Place;
+use crate::engine::count_transition;
 use crate::error::SagaError;
 use crate::machine::{self, Resolution, State, Status, Trigger, VerbError, transition};
 use crate::plan::Saga;
@@ -285,6 +286,7 @@ impl Operator {
         if self.actor.trim().is_empty() || reason.trim().is_empty() {
             return Err(refused(verb, "say who decides, and why or by what evidence: it is audited".into()));
         }
+        let changed = decision.change.as_ref().map(|change| change.status);
         let intervention = Intervention {
             saga: view.instance.id,
             row_version: view.instance.row_version,
@@ -299,7 +301,12 @@ impl Operator {
         };
         metrics::counter!("probity_saga_admin_actions_total", "action" => verb).increment(1);
         match self.orchestrator.handle.engine.intervene(intervention).await? {
-            Intervened::Applied => Ok(()),
+            Intervened::Applied => {
+                if let Some(to) = changed {
+                    count_transition(&view.instance.saga_type, to);
+                }
+                Ok(())
+            }
             Intervened::Stale => Err(SagaError::Stale),
         }
     }

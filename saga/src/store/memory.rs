@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::SagaStore;
 use crate::error::StoreError;
 use crate::machine::{Status, Trigger, transition};
+use crate::policy::LONGEST;
 use crate::record::{
-    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    Beat, Census, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 
@@ -109,6 +110,7 @@ impl Saga {
             cancel_requested: None,
             pause_requested: false,
             age: Duration::ZERO,
+            unreadable: None,
         };
         Self { instance, steps: Vec::new(), run_at: now, created_at: now }
     }
@@ -171,14 +173,27 @@ impl Saga {
         self.instance.write_no = record.write_no;
         if let Some(after) = record.release {
             self.instance.owner = None;
-            self.run_at = now + after;
+            // Whoever asked for something does not wait for what the driver wanted to wait for.
+            let after = if self.is_asked_for() { Duration::ZERO } else { after };
+            self.run_at = later(now, after);
         }
         Verdict::Applied(self.requests())
+    }
+
+    /// A request that the next driver obeys. One to turn back means nothing after the turn.
+    fn is_asked_for(&self) -> bool {
+        let Instance { status, pause_requested, cancel_requested, .. } = &self.instance;
+        *pause_requested || (cancel_requested.is_some() && *status == Status::InProgress)
     }
 
     fn requests(&self) -> Requests {
         Requests { cancel: self.instance.cancel_requested.clone(), pause: self.instance.pause_requested }
     }
+}
+
+/// The clock of this store ends somewhere.
+fn later(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after.min(LONGEST)).unwrap_or(now)
 }
 
 /// What the CHECK constraints of the SQL stores refuse.
@@ -201,7 +216,7 @@ impl SagaStore for MemoryStore {
         let now = Instant::now();
         let mut inner = self.lock();
         let held = inner.is_live(worker.id, now);
-        inner.leases.insert(worker.id, now + worker.lease);
+        inner.leases.insert(worker.id, later(now, worker.lease));
         Ok(if held { Beat::Held } else { Beat::Lapsed })
     }
 
@@ -250,10 +265,19 @@ impl SagaStore for MemoryStore {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
         let now = Instant::now();
         let mut inner = self.lock();
+        let mut suspects = request.suspects;
+        let may_go = |saga: &&Saga| {
+            let Instance { owner, stalled_claims, .. } = saga.instance;
+            let suspect = owner != Some(request.worker) && stalled_claims >= request.suspect_at;
+            let goes = !suspect || suspects > 0;
+            suspects -= u32::from(suspect && goes);
+            goes
+        };
         let found: Vec<SagaId> = inner
             .sagas
             .values()
             .filter(|saga| inner.is_claimable(saga, request, now))
+            .filter(may_go)
             .map(|saga| saga.instance.id)
             .take(request.limit as usize)
             .collect();
@@ -272,6 +296,7 @@ impl SagaStore for MemoryStore {
                 instance.owner = None;
                 instance.reason =
                     Some(super::poison_reason(instance.reason.as_deref(), instance.stalled_claims));
+                super::tell_of_poison(id, &instance.saga_type);
                 continue;
             }
             instance.stalled_claims += u32::from(suspect);
@@ -351,5 +376,28 @@ impl SagaStore for MemoryStore {
         };
         let limit = if filter.limit == 0 { 100 } else { filter.limit };
         Ok(inner.sagas.values().rev().filter(fits).take(limit as usize).map(Saga::instance).collect())
+    }
+
+    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+        let now = Instant::now();
+        let inner = self.lock();
+        let mut counted: BTreeMap<(String, Status), Census> = BTreeMap::new();
+        for saga in inner.sagas.values().filter(|saga| !saga.instance.status.is_terminal()) {
+            let Instance { saga_type, definition, status, owner, .. } = &saga.instance;
+            let free = owner.is_none_or(|owner| !inner.is_live(owner, now));
+            let known = runnable.iter().any(|(name, print)| name == saga_type && print == definition);
+            let unrunnable = status.is_active() && free && saga.run_at <= now && !known;
+            let census = counted.entry((saga_type.clone(), *status)).or_insert_with(|| Census {
+                saga_type: saga_type.clone(),
+                status: *status,
+                sagas: 0,
+                oldest: Duration::ZERO,
+                unrunnable: 0,
+            });
+            census.sagas += 1;
+            census.oldest = census.oldest.max(now.duration_since(saga.created_at));
+            census.unrunnable += u64::from(unrunnable);
+        }
+        Ok(counted.into_values().collect())
     }
 }

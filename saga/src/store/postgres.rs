@@ -9,8 +9,9 @@ mod columns;
 mod local;
 mod schema;
 mod sql;
+mod starts;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,22 +24,24 @@ use sqlx::{Connection as _, Row as _};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::rows::{self, store_error};
+use super::rows::{self, definitions, store_error};
 use super::{LocalStore, SagaStore, StartIn};
 use crate::error::StoreError;
 use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
+    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
+use starts::inserted;
 
-/// Keeps sagas in PostgreSQL. Opens up to eight connections of its own beside the given pool: up to four that write
-/// results, one that starts sagas, the others for the lease, claims and reads; and up to eight for local steps, with the
-/// pool's own connect options and the planner as it is (settings made by the pool's hooks are not there: put them into
-/// the options).
+/// Keeps sagas in PostgreSQL. Opens up to nine connections of its own beside the given pool: up to four that write
+/// results, one that starts sagas, others for claims and reads, and one for the lease alone, which must wait for none of
+/// these; and up to eight for local steps, with the pool's own connect options and the planner as it is (settings made by
+/// the pool's hooks are not there: put them into the options).
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     own: PgPool,
+    lease: PgPool,
     /// For local steps.
     local: PgPool,
     /// When a connection last failed: the others may be broken too.
@@ -77,13 +80,13 @@ impl PostgresStore {
         let options = pool.connect_options().as_ref().clone();
         let local = local::pool(options.clone());
         let options = options.options(SESSION);
-        let own = PgPoolOptions::new()
-            .max_connections(8)
-            .test_before_acquire(false)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options)
-            .await
-            .map_err(|error| store_error("connect to PostgreSQL", error))?;
+        let connections = |most: u32| {
+            let own = PgPoolOptions::new().max_connections(most).test_before_acquire(false);
+            own.acquire_timeout(Duration::from_secs(10))
+        };
+        let own = connections(8).connect_with(options.clone()).await;
+        let own = own.map_err(|error| store_error("connect to PostgreSQL", error))?;
+        let lease = connections(1).connect_lazy_with(options);
         let operation = "check the durability settings of PostgreSQL";
         let fsync: String = sqlx::query_scalar("SHOW fsync")
             .fetch_one(&own)
@@ -96,12 +99,20 @@ impl PostgresStore {
             ));
         }
         schema::migrate(&own).await?;
-        Ok(Self { own, local, failed: Arc::default() })
+        Ok(Self { own, lease, local, failed: Arc::default() })
+    }
+
+    async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.rows_of(&self.own, query).await
     }
 
     /// Every statement goes this way. One that is never answered costs its connection, not its caller for ever.
-    async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut connection = self.connection().await?;
+    async fn rows_of(
+        &self,
+        pool: &PgPool,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut connection = self.connection(pool).await?;
         let answer = match timeout(ANSWER, query.fetch_all(&mut *connection)).await {
             Ok(answer) => answer,
             Err(_elapsed) => {
@@ -117,9 +128,9 @@ impl PostgresStore {
     }
 
     /// Not tested before each use, which would be one more round trip, but for a while after one failed.
-    async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    async fn connection(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         loop {
-            let mut connection = self.own.acquire().await?;
+            let mut connection = pool.acquire().await?;
             let suspect = self.failed().is_some_and(|failed| failed.elapsed() < SUSPICION);
             if !suspect || matches!(timeout(ANSWER, connection.ping()).await, Ok(Ok(()))) {
                 return Ok(connection);
@@ -150,21 +161,20 @@ impl PostgresStore {
     }
 
     async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
-        let runnable: Vec<String> =
-            request.runnable.iter().map(|(name, print)| format!("{name} {print}")).collect();
         let claim = sqlx::query(sql::CLAIM)
             .bind(request.worker.as_uuid())
             .bind(uuids(request.own.iter().copied()))
-            .bind(runnable)
+            .bind(definitions(&request.runnable))
             .bind(i64::from(request.limit))
-            .bind(i64::from(request.stalled_max));
+            .bind(i64::from(request.stalled_max))
+            .bind(i64::from(request.suspect_at))
+            .bind(i64::from(request.suspects));
         let taken = self.rows(claim).await?;
         let mut ids = Vec::with_capacity(taken.len());
         for row in taken {
             let (id, status): (Uuid, String) = (row.try_get("id")?, row.try_get("status")?);
             if status == "paused" {
-                tracing::error!(saga.id = %id, "a saga made no progress in many claims and is paused");
-                metrics::counter!("probity_saga_poison_total").increment(1);
+                super::tell_of_poison(id, row.try_get("business_type")?);
             } else {
                 ids.push(id);
             }
@@ -254,52 +264,6 @@ impl PostgresStore {
         Ok(())
     }
 
-    async fn insert_all(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, sqlx::Error> {
-        let mut keys = HashSet::with_capacity(sagas.len());
-        let mut first: Vec<&NewSaga> = sagas.iter().filter(|saga| keys.insert(business_key(saga))).collect();
-        // Two workers that start the same sagas wait for each other in one order.
-        first.sort_unstable_by_key(|saga| business_key(saga));
-        let mut tries = 0;
-        let created = loop {
-            match self.insert_new(&first).await {
-                // Somebody was faster; the next look sees whom.
-                Err(error) if is_taken(&error) && tries < 3 => tries += 1,
-                created => break created?,
-            }
-        };
-        let before: Vec<&NewSaga> = sagas.iter().filter(|saga| !created.contains(&saga.id)).collect();
-        let found = if before.is_empty() { Vec::new() } else { self.inserted_before(&before).await? };
-        let mut existing = HashMap::with_capacity(found.len());
-        for row in &found {
-            let key: (&str, &str) = (row.try_get("business_id")?, row.try_get("business_type")?);
-            existing.insert(key, row);
-        }
-        let answer = |saga: &NewSaga| match existing.get(&business_key(saga)) {
-            _ if created.contains(&saga.id) => Ok(Inserted::Created),
-            Some(row) => inserted(saga, row),
-            None => Err(sqlx::Error::RowNotFound),
-        };
-        sagas.iter().map(answer).collect()
-    }
-
-    async fn insert_new(&self, sagas: &[&NewSaga]) -> Result<HashSet<SagaId>, sqlx::Error> {
-        let column = |of: fn(&NewSaga) -> &str| sagas.iter().map(|saga| of(saga)).collect::<Vec<&str>>();
-        let insert = sqlx::query(sql::INSERT_MANY)
-            .bind(uuids(sagas.iter().map(|saga| saga.id)))
-            .bind(column(|saga| &saga.business_id))
-            .bind(column(|saga| &saga.saga_type))
-            .bind(column(|saga| &saga.definition))
-            .bind(column(|saga| saga.input.as_json()))
-            .bind(column(|saga| &saga.input_hash))
-            .bind(sagas.iter().map(|saga| saga.owner.as_uuid()).collect::<Vec<Uuid>>());
-        self.rows(insert).await?.iter().map(id).collect()
-    }
-
-    async fn inserted_before(&self, sagas: &[&NewSaga]) -> Result<Vec<PgRow>, sqlx::Error> {
-        let (ids, types): (Vec<&str>, Vec<&str>) = sagas.iter().map(|saga| business_key(saga)).unzip();
-        self.rows(sqlx::query(sql::INSERTED_BEFORE).bind(ids).bind(types)).await
-    }
-
     async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
         let change = intervention.change.as_ref();
         let query = sqlx::query(sql::DECIDE)
@@ -336,27 +300,11 @@ fn id(row: &PgRow) -> Result<SagaId, sqlx::Error> {
     row.try_get::<Uuid, _>("id").map(SagaId::from)
 }
 
-/// In the order of the index that keeps it unique.
-fn business_key(saga: &NewSaga) -> (&str, &str) {
-    (&saga.business_id, &saga.saga_type)
-}
-
-fn is_taken(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
-}
-
-fn inserted(saga: &NewSaga, row: &PgRow) -> Result<Inserted, sqlx::Error> {
-    let id = id(row)?;
-    if id == saga.id {
-        return Ok(Inserted::Created);
-    }
-    Ok(Inserted::Exists { id, input_hash: row.try_get("input_hash")? })
-}
-
-/// Classes 22 (unstorable data) and 23 (a constraint): the record's own fault.
+/// Unstorable data, a constraint, a trigger or a view that refuses, or a limit of the server: the record's own fault.
 fn is_about_the_record(error: &sqlx::Error) -> bool {
+    const ITS_OWN_FAULT: [&str; 6] = ["21", "22", "23", "44", "54", "P0"];
     let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    code.is_some_and(|code| ITS_OWN_FAULT.iter().any(|class| code.starts_with(class)))
 }
 
 #[async_trait]
@@ -375,14 +323,18 @@ impl SagaStore for PostgresStore {
             .bind(worker.id.as_uuid())
             .bind(i64::from(worker.pid))
             .bind(millis(worker.lease));
-        let rows = self.rows(beat).await.map_err(failed)?;
+        let rows = self.rows_of(&self.lease, beat).await.map_err(failed)?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
         Ok(if row.try_get("held").map_err(failed)? { Beat::Held } else { Beat::Lapsed })
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        let released = self.rows(sqlx::query(sql::RETIRE).bind(worker.as_uuid())).await;
-        Ok(released.map_err(|error| store_error("retire a worker", error))?.len() as u64)
+        let failed = |error| store_error("retire a worker", error);
+        // First: whatever the second cannot release has no living owner any more.
+        let gone = sqlx::query(sql::FORGET_WORKER).bind(worker.as_uuid());
+        self.rows_of(&self.lease, gone).await.map_err(failed)?;
+        let released = self.rows(sqlx::query(sql::RELEASE_ALL).bind(worker.as_uuid())).await;
+        Ok(released.map_err(failed)?.len() as u64)
     }
 
     async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
@@ -454,6 +406,17 @@ impl SagaStore for PostgresStore {
         let mut journals = self.journals(ids).await.map_err(failed)?;
         journals.sort_by_key(|journal| std::cmp::Reverse(journal.instance.id));
         Ok(journals.into_iter().map(|journal| journal.instance).collect())
+    }
+
+    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+        let rows = self.rows(sqlx::query(sql::RESTED).bind(uuids(ids.iter().copied()))).await;
+        Ok(rows::rested(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
+    }
+
+    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+        let rows = self.rows(sqlx::query(sql::CENSUS).bind(definitions(runnable))).await;
+        let counted = rows.and_then(|rows| rows.iter().map(rows::census).collect());
+        counted.map_err(|error| store_error("count the open sagas", error))
     }
 }
 

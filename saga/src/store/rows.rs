@@ -9,7 +9,7 @@ use sqlx::error::DatabaseError;
 
 use crate::error::{Effect, StoreError};
 use crate::machine::{Status, StepStatus};
-use crate::record::{Document, Instance, Journal, Requests, StepRow};
+use crate::record::{Census, Document, Instance, Journal, Requests, Rested, StepRow};
 
 /// Reads the few types that the statements return.
 pub(super) trait Columns {
@@ -70,28 +70,54 @@ fn decode_error(column: &str, source: impl std::error::Error + Send + Sync + 'st
     sqlx::Error::ColumnDecode { index: column.into(), source: Box::new(source) }
 }
 
+/// Remembers what could not be read of a saga.
+#[derive(Default)]
+struct Faults(Option<String>);
+
+impl Faults {
+    fn note(&mut self, fault: String) {
+        self.0 = Some(match self.0.take() {
+            Some(before) => format!("{before}; {fault}"),
+            None => fault,
+        });
+    }
+
+    fn or<T>(&mut self, instead: T, read: Result<T, sqlx::Error>) -> T {
+        read.unwrap_or_else(|error| {
+            self.note(error.to_string());
+            instead
+        })
+    }
+}
+
+/// As far as it can be read. A status that this version does not know stands still for it.
 pub(super) fn instance(row: &impl Columns) -> Result<Instance, sqlx::Error> {
-    Ok(Instance {
+    let mut faults = Faults::default();
+    let mut instance = Instance {
         id: parsed(row, "id")?,
-        saga_type: row.text("business_type")?,
-        business_id: row.text("business_id")?,
-        definition: row.text("definition")?,
-        status: parsed::<Status>(row, "status")?,
-        resume_status: maybe_parsed(row, "resume_status")?,
-        reason: row.maybe_text("error_message")?,
-        current_step: small(row, "current_step")?,
-        input: Document::from_stored(row.text("input")?),
-        input_hash: row.text("input_hash")?,
-        owner: maybe_parsed(row, "owner_id")?,
-        epoch: row.number("lease_epoch")?,
-        write_no: row.number("write_no")?,
-        unresolved: small(row, "unresolved")?,
-        row_version: row.number("row_version")?,
-        stalled_claims: small(row, "stalled_claims")?,
-        cancel_requested: row.maybe_text("cancel_reason")?,
-        pause_requested: row.number("pause_requested")? != 0,
-        age: millis(row.number("age_ms")?),
-    })
+        saga_type: faults.or(String::new(), row.text("business_type")),
+        business_id: faults.or(String::new(), row.text("business_id")),
+        definition: faults.or(String::new(), row.text("definition")),
+        status: faults.or(Status::Paused, parsed(row, "status")),
+        resume_status: faults.or(None, maybe_parsed(row, "resume_status")),
+        reason: faults.or(None, row.maybe_text("error_message")),
+        current_step: faults.or(0, small(row, "current_step")),
+        input: Document::from_stored(faults.or(String::new(), row.text("input"))),
+        input_hash: faults.or(String::new(), row.text("input_hash")),
+        owner: faults.or(None, maybe_parsed(row, "owner_id")),
+        epoch: faults.or(0, row.number("lease_epoch")),
+        write_no: faults.or(0, row.number("write_no")),
+        // There may be one.
+        unresolved: faults.or(1, small(row, "unresolved")),
+        row_version: faults.or(0, row.number("row_version")),
+        stalled_claims: faults.or(0, small(row, "stalled_claims")),
+        cancel_requested: faults.or(None, row.maybe_text("cancel_reason")),
+        pause_requested: faults.or(0, row.number("pause_requested")) != 0,
+        age: millis(faults.or(0, row.number("age_ms"))),
+        unreadable: None,
+    };
+    instance.unreadable = faults.0;
+    Ok(instance)
 }
 
 pub(super) fn step(row: &impl Columns) -> Result<StepRow, sqlx::Error> {
@@ -115,8 +141,7 @@ pub(super) fn requests(row: &impl Columns) -> Result<Requests, sqlx::Error> {
     Ok(Requests { cancel: row.maybe_text("cancel_reason")?, pause: row.number("pause_requested")? != 0 })
 }
 
-/// Puts steps to their sagas. A row that cannot be read costs its own saga, not the others: it is
-/// left out, its claim made no progress, and the poison limit shows it.
+/// Puts steps to their sagas. What cannot be read is said in its own saga, and costs no other.
 pub(super) fn journals<R: Columns>(instances: &[R], steps: &[R]) -> Vec<Journal> {
     let mut journals: Vec<Journal> = Vec::with_capacity(instances.len());
     let mut at = std::collections::HashMap::with_capacity(instances.len());
@@ -126,25 +151,51 @@ pub(super) fn journals<R: Columns>(instances: &[R], steps: &[R]) -> Vec<Journal>
                 at.insert(instance.id.to_string(), journals.len());
                 journals.push(Journal { instance, steps: Vec::new() });
             }
-            Err(error) => tracing::error!(%error, "a saga row cannot be read; it is left alone"),
+            Err(error) => tracing::error!(%error, "a saga's row without a readable id is left alone"),
         }
     }
-    let mut unreadable = std::collections::BTreeSet::new();
     for row in steps {
         let Ok(saga) = row.text("saga_id") else { continue };
         let Some(at) = at.get(&saga).copied() else { continue };
+        let Journal { instance, steps } = &mut journals[at];
         match step(row) {
-            Ok(step) => journals[at].steps.push(step),
+            Ok(step) => steps.push(step),
             Err(error) => {
-                tracing::error!(saga.id = saga, %error, "a saga step row cannot be read; its saga is left alone");
-                unreadable.insert(at);
+                let mut faults = Faults(instance.unreadable.take());
+                faults.note(format!("the row of a step: {error}"));
+                instance.unreadable = faults.0;
             }
         }
     }
-    for at in unreadable.into_iter().rev() {
-        journals.remove(at);
-    }
     journals
+}
+
+/// Definitions as the statements compare them.
+pub(super) fn definitions(runnable: &[(String, String)]) -> Vec<String> {
+    runnable.iter().map(|(name, print)| format!("{name} {print}")).collect()
+}
+
+pub(super) fn census(row: &impl Columns) -> Result<Census, sqlx::Error> {
+    let count = |column| Ok::<_, sqlx::Error>(u64::try_from(row.number(column)?).unwrap_or(0));
+    Ok(Census {
+        saga_type: row.text("business_type")?,
+        status: parsed(row, "status")?,
+        sagas: count("sagas")?,
+        oldest: millis(row.number("oldest_ms")?),
+        unrunnable: count("unrunnable")?,
+    })
+}
+
+/// Those that came to rest, by their own rows alone.
+pub(super) fn rested<R: Columns>(rows: &[R]) -> Vec<Rested> {
+    let read = |row: &R| {
+        let mut faults = Faults::default();
+        let status = faults.or(Status::Paused, parsed(row, "status"));
+        let reason = faults.or(None, row.maybe_text("error_message"));
+        let step = faults.or(0, small(row, "current_step"));
+        Ok::<_, sqlx::Error>(Rested { saga: parsed(row, "id")?, status, step, reason: faults.0.or(reason) })
+    };
+    rows.iter().filter_map(|row| read(row).ok()).collect()
 }
 
 /// What is known of a statement that was its own transaction.
@@ -153,6 +204,7 @@ pub(super) fn store_error(operation: &'static str, error: sqlx::Error) -> StoreE
         return StoreError::contended(operation, error);
     }
     match effect(&error) {
+        Effect::NotApplied if may_be_of_one_saga(&error) => StoreError::of_one_saga(operation, error),
         Effect::NotApplied => StoreError::not_applied(operation, error),
         Effect::Unknown => StoreError::ambiguous(operation, error),
     }
@@ -190,6 +242,33 @@ fn is_gone_by_its_answer(answer: &dyn DatabaseError) -> bool {
     }
     // A disk that is full (53), and what leaves the effect of a statement unknown.
     code.starts_with("53") || effect_of_sqlstate(code) == Effect::Unknown
+}
+
+/// The database answered, and not about itself.
+fn may_be_of_one_saga(error: &sqlx::Error) -> bool {
+    let Some(answer) = error.as_database_error() else { return false };
+    let code = answer.code();
+    let code = code.as_deref().unwrap_or_default();
+    #[cfg(feature = "sqlite")]
+    if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        return is_about_a_row(code);
+    }
+    !is_about_the_server(code)
+}
+
+/// TOOBIG, CONSTRAINT and MISMATCH of SQLite, in any extension.
+#[cfg(feature = "sqlite")]
+pub(super) fn is_about_a_row(code: &str) -> bool {
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+}
+
+/// Connections, sessions and transactions, missing tables, resources, shutdown, and I/O: every saga would hear the same.
+/// A missing right may come from a policy on rows.
+fn is_about_the_server(sqlstate: &str) -> bool {
+    const CLASSES: [&str; 13] =
+        ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"];
+    let class = sqlstate.get(..2).unwrap_or_default();
+    CLASSES.contains(&class) && sqlstate != "42501"
 }
 
 fn effect(error: &sqlx::Error) -> Effect {

@@ -18,17 +18,17 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{Connection as _, Row as _, Transaction};
 
-use super::rows::{self, json_list, store_error};
+use super::rows::{self, definitions, json_list, store_error};
 use super::{LocalStore, SagaStore, StartIn};
 use crate::error::StoreError;
 use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
+    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use batch::{Heads, Steps, modifier};
 
-/// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`. Reads go through the given pool;
-/// one more connection, opened the same way, writes.
+/// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`, by its connect options: reads go
+/// through the given pool, and one more connection, opened by the same options, writes.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
@@ -45,7 +45,8 @@ impl SqliteStore {
     /// May be repeated.
     ///
     /// # Errors
-    /// If the database is not in WAL mode with `synchronous` FULL or EXTRA, or cannot be migrated.
+    /// If the database is not in WAL mode with `synchronous` FULL or EXTRA, by the options of the pool as well as on its
+    /// connections, or cannot be migrated.
     pub async fn new(pool: SqlitePool) -> Result<Self, StoreError> {
         check_durability(&pool).await?;
         let writer = SqlitePoolOptions::new()
@@ -57,6 +58,8 @@ impl SqliteStore {
             .connect_with(pool.connect_options().as_ref().clone())
             .await
             .map_err(|error| store_error("open a connection that writes", error))?;
+        // It is opened by the options of the pool, and knows nothing of what the pool does to its own after that.
+        check_durability(&writer).await?;
         schema::migrate(&writer).await?;
         Ok(Self { pool, writer })
     }
@@ -113,8 +116,7 @@ impl SqliteStore {
         for row in taken {
             let (id, status): (String, String) = (row.try_get("id")?, row.try_get("status")?);
             if status == "paused" {
-                tracing::error!(saga.id = id, "a saga made no progress in many claims and is paused");
-                metrics::counter!("probity_saga_poison_total").increment(1);
+                super::tell_of_poison(id, row.try_get("business_type")?);
             } else {
                 ids.push(id);
             }
@@ -289,8 +291,10 @@ async fn claimable(
     let rows = sqlx::query(sql::CLAIMABLE)
         .bind(request.worker.to_string())
         .bind(json_list(&request.own))
-        .bind(json_list(request.runnable.iter().map(|(name, print)| format!("{name} {print}"))))
+        .bind(json_list(definitions(&request.runnable)))
         .bind(request.limit)
+        .bind(request.suspect_at)
+        .bind(request.suspects)
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| row.try_get("id")).collect()
@@ -337,11 +341,8 @@ fn inserted(saga: &NewSaga, row: &SqliteRow) -> Result<Inserted, sqlx::Error> {
 
 /// A record that the database refuses for itself, as opposed to a database that cannot be used.
 fn is_about_the_record(error: &sqlx::Error) -> bool {
-    /// TOOBIG, CONSTRAINT and MISMATCH, in any extension.
-    const ITS_OWN_FAULT: [i32; 3] = [18, 19, 20];
     let code = error.as_database_error().and_then(|error| error.code());
-    let code = code.and_then(|code| code.parse::<i32>().ok());
-    code.is_some_and(|code| ITS_OWN_FAULT.contains(&(code & 0xff)))
+    code.is_some_and(|code| rows::is_about_a_row(&code))
 }
 
 #[async_trait]
@@ -433,6 +434,18 @@ impl SagaStore for SqliteStore {
         let mut journals = self.journals(json_list(ids)).await.map_err(failed)?;
         journals.sort_by_key(|journal| std::cmp::Reverse(journal.instance.id));
         Ok(journals.into_iter().map(|journal| journal.instance).collect())
+    }
+
+    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+        let rows = sqlx::query(sql::RESTED).bind(json_list(ids)).fetch_all(&self.pool).await;
+        Ok(rows::rested(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
+    }
+
+    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+        let rows =
+            sqlx::query(sql::CENSUS).bind(json_list(definitions(runnable))).fetch_all(&self.pool).await;
+        let counted = rows.and_then(|rows| rows.iter().map(rows::census).collect());
+        counted.map_err(|error| store_error("count the open sagas", error))
     }
 }
 

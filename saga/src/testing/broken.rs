@@ -33,6 +33,8 @@ pub enum Fault {
     ForgetsTheDelay,
     /// A saga without progress is handed out for ever.
     NeverParks,
+    /// Claims hand out all that may have killed its workers at once.
+    CrowdsSuspects,
     /// Claims take more than their limit.
     IgnoresTheLimit,
     /// Every beat claims that the lease was held.
@@ -47,7 +49,7 @@ pub enum Fault {
 
 impl Fault {
     /// Each fault, with the clause that must catch it.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::IgnoresTheEpoch, "a_record_of_another_epoch_is_refused"),
         (Self::AppliesTwice, "a_repeated_record_is_answered_and_not_applied_again"),
         (Self::SpoilsTheBatch, "each_record_of_a_batch_gets_its_own_verdict"),
@@ -56,6 +58,7 @@ impl Fault {
         (Self::IgnoresDefinitions, "a_definition_nobody_named_is_not_claimed"),
         (Self::ForgetsTheDelay, "a_saga_released_until_later_is_not_claimed_before"),
         (Self::NeverParks, "a_saga_that_makes_no_progress_is_parked_by_the_claim"),
+        (Self::CrowdsSuspects, "what_may_have_killed_its_workers_is_handed_out_by_the_few"),
         (Self::IgnoresTheLimit, "a_claim_takes_no_more_than_its_limit"),
         (Self::HidesLapses, "a_beat_tells_whether_the_lease_lapsed"),
         (Self::AcceptsStaleDecisions, "a_stale_decision_is_refused"),
@@ -126,6 +129,7 @@ impl SagaStore for BrokenStore {
         let mut request = request.clone();
         match self.fault {
             Fault::NeverParks => request.stalled_max = u32::MAX,
+            Fault::CrowdsSuspects => request.suspects = u32::MAX,
             Fault::IgnoresTheLimit => request.limit = u32::MAX,
             Fault::IgnoresDefinitions => {
                 let all = self.everything().await?;

@@ -3,10 +3,12 @@
 //! Start at [`store_contract!`](crate::store_contract). Clauses need a store of their own, empty at
 //! the start; a worker with a lease of zero is dead the moment it beats.
 
+mod claims;
 mod clauses;
 mod local;
 mod scene;
 
+pub use claims::*;
 pub use clauses::*;
 pub use local::*;
 
@@ -44,6 +46,7 @@ macro_rules! store_contract {
             a_repeated_record_is_answered_and_not_applied_again
             a_step_forward_moves_the_saga_and_nothing_else
             a_step_forward_of_a_zombie_is_refused
+            a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before
             a_record_of_another_epoch_is_refused
             a_record_from_another_status_is_refused
             each_record_of_a_batch_gets_its_own_verdict
@@ -55,6 +58,7 @@ macro_rules! store_contract {
             a_claim_takes_no_more_than_its_limit
             two_claims_at_once_never_share_a_saga
             a_saga_that_makes_no_progress_is_parked_by_the_claim
+            what_may_have_killed_its_workers_is_handed_out_by_the_few
             a_worker_that_survives_its_saga_never_parks_it
             progress_forgives_earlier_claims
             a_worker_reclaims_only_the_own_sagas_it_names
@@ -66,8 +70,11 @@ macro_rules! store_contract {
             a_decision_fences_the_driver
             a_decision_for_the_undriven_spares_a_driven_saga
             a_request_reaches_the_driver_with_its_next_write
+            a_saga_of_which_something_is_asked_waits_for_nothing_else
             a_beat_tells_whether_the_lease_lapsed
             sagas_are_found_and_listed_newest_first
+            what_rests_is_told_to_those_who_wait
+            what_is_open_is_counted
         );
     };
     (@each $make:path; $($clause:ident)+) => {$(

@@ -125,6 +125,7 @@ impl Driver<'_> {
     fn adopt(&mut self, committed: Committed) {
         let from = self.state.status;
         self.write_no += 1;
+        drop(self.suspect.take());
         (self.state, self.requests, self.era) = (committed.state, committed.requests, committed.era);
         self.count_transition(from, self.state.status);
         self.tell_if_too_late(from);
@@ -186,7 +187,8 @@ impl Driver<'_> {
 
     async fn once(&self, setting: &Setting<'_>, doing: &Doing, failures: u32) -> Result<Once, Gone> {
         let Setting { attempts, policy, at, step, store } = *setting;
-        let era = self.engine.lease.era();
+        // It does not write its saga's row, so whoever takes an older lapse for the truth would not see it: no newer era.
+        let era = self.era;
         let mut tx = match store.begin(policy.timeout).await {
             Ok(tx) => tx,
             Err(error) => return Ok(Once::Unavailable(error)),
@@ -263,6 +265,7 @@ impl Driver<'_> {
             from: self.state.status,
             change,
             release: None,
+            rewrite: false,
         })
     }
 }

@@ -6,13 +6,14 @@ use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
 use uuid::Uuid;
 
+use crate::policy::LONGEST;
 use crate::record::{Record, StepRow};
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// A duration as the statements take it.
+/// A duration as the statements take it; a time of the server ends somewhere.
 pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(duration.min(LONGEST).as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What fences a record.

@@ -21,16 +21,19 @@ const FILL: &str = "
     SELECT id, s, s, 1, 3, 'Step', 'succeeded' FROM saga_heads, generate_series(1, 2) s;";
 
 /// Statement, how many parameters it has, and how it is called here.
-const STATEMENTS: [(&str, &str, usize); 11] = [
+const STATEMENTS: [(&str, &str, usize); 14] = [
     ("insert", sql::INSERT_MANY, 7),
     ("inserted_before", sql::INSERTED_BEFORE, 2),
     ("append", sql::APPEND, 15),
     ("apply", sql::APPLY, 24),
     ("apply_several", sql::APPLY_SEVERAL, 25),
     ("positions", sql::POSITIONS, 1),
-    ("claim", sql::CLAIM, 5),
+    ("claim", sql::CLAIM, 7),
     ("owned", sql::OWNED, 1),
+    ("release_all", sql::RELEASE_ALL, 1),
+    ("census", sql::CENSUS, 1),
     ("load", sql::INSTANCES, 1),
+    ("rested", sql::RESTED, 1),
     ("steps", sql::STEPS, 1),
     ("purge", sql::PURGE, 2),
 ];
@@ -49,6 +52,10 @@ async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
             let next = plan.get(at + 1);
             next.is_some_and(|line| line.contains("Index Cond: ") || line.contains("Recheck Cond: "))
         };
+        // The census reads all of two indexes, which hold only what is open.
+        let open = ["saga_heads_active", "saga_heads_waiting_for_people"];
+        let by_key =
+            |at: usize| by_key(at) || (name == "census" && open.iter().any(|index| plan[at].contains(index)));
         let scans = (0..plan.len()).any(|at| of_a_table(&plan[at]) && !by_key(at));
         assert!(!scans, "{name}, {when}:\n{}", plan.join("\n"));
     }

@@ -4,7 +4,7 @@
 mod claim;
 mod write;
 
-pub(super) use claim::{CLAIM, OWNED, RETIRE};
+pub(super) use claim::{CENSUS, CLAIM, FORGET_WORKER, OWNED, RELEASE_ALL};
 pub(super) use write::{APPEND, APPLY, APPLY_SEVERAL, DECIDE, LOCAL, POSITIONS};
 
 pub(super) const INSERT_ONE: &str = "\
@@ -56,6 +56,11 @@ SELECT h.id::text AS id, h.business_type, h.business_id, h.definition, h.status,
     h.pause_requested::int::bigint AS pause_requested,
     (EXTRACT(EPOCH FROM clock_timestamp() - h.created_at) * 1000)::bigint AS age_ms
 FROM saga_heads h WHERE h.id = ANY ($1)";
+
+/// By their own rows: whatever brings a saga to rest writes that.
+pub(super) const RESTED: &str = "\
+SELECT id::text AS id, status, current_step::bigint AS current_step, error_message
+FROM saga_heads WHERE id = ANY ($1) AND status NOT IN ('pending', 'in_progress', 'committing', 'compensating')";
 
 pub(super) const STEPS: &str = "\
 SELECT saga_id::text AS saga_id, step_order::bigint AS step_order, step_name, status, result, error_message,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::policy::LONGEST;
 use crate::record::{Change, NewSaga, Record, SagaId, StepRow};
 
 /// New sagas, each as a list in the order of the statement.
@@ -139,8 +140,9 @@ fn step<'a>(
     }
 }
 
-/// A duration as SQLite's time functions take it.
+/// A duration as SQLite's time functions take it; they know no year above 9999.
 pub(super) fn modifier(duration: Duration) -> String {
+    let duration = duration.min(LONGEST);
     format!("+{}.{:03} seconds", duration.as_secs(), duration.subsec_millis())
 }
 

@@ -40,7 +40,7 @@ INSERT INTO saga_definitions (fingerprint, saga_type, version, steps) VALUES (?1
 ON CONFLICT (fingerprint) DO UPDATE SET seen_at = strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
 /// A cheap look without the write lock: most polls find nothing. It goes from owner to owner of the index, not from
-/// saga to saga: what living workers drive costs nothing.
+/// saga to saga: what living workers drive costs nothing. Of those that may have killed their workers only a few go.
 pub(super) const CLAIMABLE: &str = "\
 WITH RECURSIVE owners (owner_id) AS (
     SELECT min(owner_id) FROM saga_heads
@@ -48,20 +48,26 @@ WITH RECURSIVE owners (owner_id) AS (
     UNION ALL
     SELECT (SELECT min(h.owner_id) FROM saga_heads h
             WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id > o.owner_id)
-    FROM owners o WHERE o.owner_id IS NOT NULL)
-SELECT id, run_at FROM saga_heads
+    FROM owners o WHERE o.owner_id IS NOT NULL),
+due (id, run_at, suspect) AS MATERIALIZED (
+SELECT id, run_at, stalled_claims >= ?5 FROM saga_heads
 WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NULL
   AND run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
   AND business_type || ' ' || definition IN (SELECT value FROM json_each(?3))
 UNION
-SELECT h.id, h.run_at FROM owners o CROSS JOIN saga_heads h
+SELECT h.id, h.run_at, h.stalled_claims >= ?5 AND o.owner_id <> ?1 FROM owners o CROSS JOIN saga_heads h
 WHERE h.owner_id = o.owner_id AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
   AND h.run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
   AND (NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id
                    AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))
        OR (o.owner_id = ?1 AND h.id IN (SELECT value FROM json_each(?2))))
   AND h.business_type || ' ' || h.definition IN (SELECT value FROM json_each(?3))
-ORDER BY run_at LIMIT ?4";
+)
+SELECT id FROM (
+    SELECT * FROM (SELECT * FROM due WHERE suspect ORDER BY run_at LIMIT ?6)
+    UNION ALL
+    SELECT * FROM (SELECT * FROM due WHERE NOT suspect ORDER BY run_at LIMIT ?4))
+ORDER BY suspect DESC, run_at LIMIT ?4";
 
 /// A worker that takes its own saga back is alive, so that claim does not count as stalled.
 pub(super) const CLAIM: &str = "\
@@ -76,7 +82,23 @@ UPDATE saga_heads SET
     owner_id = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN NULL ELSE ?2 END,
     stalled_claims = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN stalled_claims ELSE stalled_claims + (owner_id IS NOT ?2) END
 WHERE id IN (SELECT value FROM json_each(?1))
-RETURNING id, status";
+RETURNING id, status, business_type";
+
+/// The open sagas, by the two indexes that know them. What is due and has no living owner is on its way to a worker,
+/// unless none has its definition.
+pub(super) const CENSUS: &str = "\
+SELECT c.business_type, c.status, COUNT(*) AS sagas, SUM(c.unrunnable) AS unrunnable,
+    CAST((julianday('now') - julianday(min(c.created_at))) * 86400000 AS INTEGER) AS oldest_ms
+FROM (
+    SELECT business_type, status, created_at,
+        run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
+        AND business_type || ' ' || definition NOT IN (SELECT value FROM json_each(?1))
+        AND NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = owner_id
+                        AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')) AS unrunnable
+    FROM saga_heads WHERE status IN ('pending', 'in_progress', 'committing', 'compensating')
+    UNION ALL
+    SELECT business_type, status, created_at, 0 FROM saga_heads WHERE status IN ('stuck', 'paused')) c
+GROUP BY c.business_type, c.status";
 
 pub(super) const OWNED: &str = "\
 SELECT id FROM saga_heads
@@ -93,6 +115,12 @@ SELECT h.id, h.business_type, h.business_id, h.definition, h.status, h.resume_st
     CAST((julianday('now') - julianday(h.created_at)) * 86400000 AS INTEGER) AS age_ms
 FROM saga_heads h WHERE h.id IN (SELECT value FROM json_each(?1))";
 
+/// By their own rows: whatever brings a saga to rest writes that.
+pub(super) const RESTED: &str = "\
+SELECT id, status, current_step, error_message FROM saga_heads
+WHERE id IN (SELECT value FROM json_each(?1))
+  AND status NOT IN ('pending', 'in_progress', 'committing', 'compensating')";
+
 pub(super) const FIND: &str = "SELECT id FROM saga_heads WHERE business_id = ?1 AND business_type = ?2";
 
 pub(super) const LIST: &str = "\
@@ -106,7 +134,8 @@ SELECT saga_id, step_order, step_name, status, result, error_message, retry_coun
     CAST((julianday(next_retry_at) - julianday('now')) * 86400000 AS INTEGER) AS retry_in_ms
 FROM saga_steps WHERE saga_id IN (SELECT value FROM json_each(?1)) ORDER BY saga_id, step_order";
 
-/// The rows of sagas, for the records of a batch that are more than a step forward.
+/// The rows of sagas, for the records of a batch that are more than a step forward. A saga of which something was asked
+/// waits for nothing else; a request to turn back means nothing after the turn.
 pub(super) const APPLY: &str = "\
 UPDATE saga_heads SET
     status = r.status, resume_status = r.resume, error_message = r.reason, current_step = r.current_step,
@@ -114,7 +143,9 @@ UPDATE saga_heads SET
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
     owner_id = CASE WHEN r.release IS NULL AND r.status IN ('pending', 'in_progress', 'committing', 'compensating') THEN owner_id END,
     pause_requested = CASE WHEN r.status IN ('pending', 'in_progress', 'committing', 'compensating') THEN pause_requested ELSE 0 END,
-    run_at = CASE WHEN r.release IS NULL THEN run_at ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', r.release) END,
+    run_at = CASE WHEN r.release IS NULL THEN run_at
+        WHEN pause_requested OR (cancel_reason IS NOT NULL AND r.status = 'in_progress') THEN strftime('%Y-%m-%d %H:%M:%f', 'now')
+        ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', r.release) END,
     completed_at = CASE WHEN r.status = 'completed' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE completed_at END,
     compensated_at = CASE WHEN r.status = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE compensated_at END
 FROM (SELECT value ->> 'saga' AS saga, value ->> 'epoch' AS epoch, value ->> 'write_no' AS write_no,

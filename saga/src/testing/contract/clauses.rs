@@ -4,25 +4,14 @@ use std::time::Duration;
 
 use super::Violation;
 use super::scene::{
-    LONG, Result, apply, change, check, claim_by, forward, is_applied, load, new_saga, record, saga, step,
-    worker,
+    LONG, Result, apply, change, check, claim_by, clauses, forward, is_applied, load, new_saga, record, saga,
+    step, worker,
 };
 use crate::machine::{Status, StepStatus};
-use crate::record::{Beat, Inserted, Intervened, Intervention, ListFilter, Verdict, Worker, WorkerId};
+use crate::record::{
+    Beat, Inserted, Intervened, Intervention, ListFilter, Rested, Verdict, Worker, WorkerId,
+};
 use crate::store::SagaStore;
-
-macro_rules! clauses {
-    ($($(#[doc = $doc:literal])+ $name:ident($store:ident) $body:block)+) => {$(
-        $(#[doc = $doc])+
-        ///
-        /// # Cancel safety
-        /// For tests; the store is left as it is.
-        ///
-        /// # Errors
-        /// [`Violation`] with what the store did instead.
-        pub async fn $name($store: &dyn SagaStore) -> Result $body
-    )+};
-}
 
 clauses! {
     /// A business id starts one saga; a repeated insert of it is answered as the first.
@@ -121,6 +110,23 @@ clauses! {
         check(steps == 1, || format!("{steps} step rows"))
     }
 
+    /// A step forward that is told to writes its saga's row: what somebody decided by an older look is stale.
+    a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let before = load(store, id).await?.instance.row_version;
+        let mut after_a_lapse = forward(id, 1, 1);
+        after_a_lapse.rewrite = true;
+        for _lost_answer in 0..2 {
+            let verdict = apply(store, after_a_lapse.clone()).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        }
+        let after = load(store, id).await?;
+        let version = after.instance.row_version;
+        check(version == before + 1, || format!("version {before} became {version}"))?;
+        check(after.steps.len() == 1, || format!("{} step rows", after.steps.len()))
+    }
+
     /// Only the epoch that the row has may write.
     a_record_of_another_epoch_is_refused(store) {
         let me = worker(store, LONG).await?;
@@ -157,187 +163,6 @@ clauses! {
         check(as_told, || format!("{verdicts:?}"))?;
         let steps = load(store, good).await?.steps.len();
         check(steps == 1, || format!("the good record left {steps} step rows"))
-    }
-
-    /// While its worker beats, a saga is nobody else's.
-    a_live_workers_sagas_are_not_claimed(store) {
-        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
-        saga(store, me, "B-1").await?;
-        let claimed = store.claim(&claim_by(other)).await?;
-        check(claimed.is_empty(), || format!("{} sagas were taken from a live worker", claimed.len()))
-    }
-
-    /// An owner that is expired, or that has no row, has lost its sagas.
-    a_dead_workers_sagas_are_claimed_with_a_higher_epoch(store) {
-        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
-        let expired = saga(store, dead, "B-1").await?;
-        let missing = saga(store, WorkerId::generate(), "B-2").await?;
-        let mut claimed = store.claim(&claim_by(me)).await?;
-        claimed.sort_by_key(|journal| journal.instance.id);
-        let seen: Vec<_> = claimed
-            .iter()
-            .map(|journal| (journal.instance.id, journal.instance.epoch, journal.instance.owner))
-            .collect();
-        check(seen == [(expired, 2, Some(me)), (missing, 2, Some(me))], || format!("{seen:?}"))?;
-        let verdict = apply(store, record(expired, 2, 1)).await?;
-        check(is_applied(&verdict), || format!("the new owner's first write: {verdict:?}"))
-    }
-
-    /// After a claim the old owner writes nothing.
-    a_zombie_is_refused_after_the_claim(store) {
-        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
-        let id = saga(store, dead, "B-1").await?;
-        let verdict = apply(store, record(id, 1, 1)).await?;
-        check(is_applied(&verdict), || format!("an expired owner that lost nothing yet: {verdict:?}"))?;
-        let claimed = store.claim(&claim_by(me)).await?.len();
-        check(claimed == 1, || format!("{claimed} were claimed"))?;
-        let verdict = apply(store, record(id, 1, 2)).await?;
-        check(verdict == Verdict::Fenced, || format!("the zombie's write: {verdict:?}"))?;
-        let version = load(store, id).await?.instance.write_no;
-        check(version == 0, || format!("the zombie left write number {version}"))
-    }
-
-    /// A worker gets only what it can run.
-    a_definition_nobody_named_is_not_claimed(store) {
-        let me = worker(store, LONG).await?;
-        saga(store, WorkerId::generate(), "B-1").await?;
-        let mut request = claim_by(me);
-        request.runnable = vec![("contract".into(), "another".into()), ("other".into(), "fingerprint".into())];
-        let claimed = store.claim(&request).await?;
-        check(claimed.is_empty(), || "a saga was handed to a worker that cannot run it".into())
-    }
-
-    /// A saga that was given up for a while stays given up for that while.
-    a_saga_released_until_later_is_not_claimed_before(store) {
-        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
-        let (later, now) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
-        for (id, after) in [(later, LONG), (now, Duration::ZERO)] {
-            let mut release = record(id, 1, 1);
-            release.release = Some(after);
-            let verdict = apply(store, release).await?;
-            check(is_applied(&verdict), || format!("{verdict:?}"))?;
-        }
-        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
-        check(claimed == [now], || format!("claimed {claimed:?}, released now {now}, later {later}"))
-    }
-
-    /// A claim respects its limit.
-    a_claim_takes_no_more_than_its_limit(store) {
-        let me = worker(store, LONG).await?;
-        for n in 0..5 {
-            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
-        }
-        let mut request = claim_by(me);
-        request.limit = 2;
-        for expected in [2, 2, 1, 0] {
-            let claimed = store.claim(&request).await?.len();
-            check(claimed == expected, || format!("{claimed} instead of {expected}"))?;
-        }
-        Ok(())
-    }
-
-    /// However many claim at once, each saga goes to one.
-    two_claims_at_once_never_share_a_saga(store) {
-        for n in 0..40 {
-            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
-        }
-        let mut workers = Vec::new();
-        for _ in 0..4 {
-            workers.push(worker(store, LONG).await?);
-        }
-        let requests: Vec<_> = workers.into_iter().map(claim_by).collect();
-        let answers = futures_util::future::join_all(requests.iter().map(|request| store.claim(request))).await;
-        let mut ids = Vec::new();
-        for answer in answers {
-            ids.extend(answer?.iter().map(|journal| journal.instance.id));
-        }
-        let all = ids.len();
-        ids.sort_unstable();
-        ids.dedup();
-        check(all == ids.len(), || format!("{all} claims of {} sagas", ids.len()))
-    }
-
-    /// At the limit the claim itself pauses the saga, and hands it to nobody.
-    a_saga_that_makes_no_progress_is_parked_by_the_claim(store) {
-        let me = worker(store, Duration::ZERO).await?;
-        let id = saga(store, me, "B-1").await?;
-        let verdict = apply(store, record(id, 1, 1)).await?;
-        check(is_applied(&verdict), || format!("{verdict:?}"))?;
-        for _ in 0..5 {
-            let dying = worker(store, Duration::ZERO).await?;
-            let claimed = store.claim(&claim_by(dying)).await?.len();
-            check(claimed == 1, || format!("{claimed} were claimed before the limit"))?;
-        }
-        let last = worker(store, LONG).await?;
-        let claimed = store.claim(&claim_by(last)).await?;
-        check(claimed.is_empty(), || "a poison saga was handed out again".into())?;
-        let found = load(store, id).await?.instance;
-        let seen = (found.status, found.resume_status, found.owner);
-        check(seen == (Status::Paused, Some(Status::InProgress), None), || format!("{seen:?}"))?;
-        let told = found.reason.as_deref().is_some_and(|reason| reason.starts_with("because; poison"));
-        check(told, || format!("its reason is {:?}", found.reason))
-    }
-
-    /// A worker that takes its own saga back is alive: such a claim is not a stalled one.
-    a_worker_that_survives_its_saga_never_parks_it(store) {
-        let me = worker(store, LONG).await?;
-        let id = saga(store, me, "B-1").await?;
-        let mut request = claim_by(me);
-        request.own = vec![id];
-        for round in 0..8 {
-            let claimed = store.claim(&request).await?.len();
-            check(claimed == 1, || format!("it was parked in round {round}"))?;
-        }
-        Ok(())
-    }
-
-    /// One result is progress: the count of claims starts again.
-    progress_forgives_earlier_claims(store) {
-        let id = saga(store, WorkerId::generate(), "B-1").await?;
-        for round in 0..7_i64 {
-            let dying = worker(store, Duration::ZERO).await?;
-            let claimed = store.claim(&claim_by(dying)).await?.len();
-            check(claimed == 1, || format!("it was parked in round {round}"))?;
-            // The second claim and later ones see a mere step forward.
-            let progress = if round == 0 { record(id, 2, 1) } else { forward(id, round + 2, 1) };
-            let verdict = apply(store, progress).await?;
-            check(is_applied(&verdict), || format!("{verdict:?}"))?;
-        }
-        Ok(())
-    }
-
-    /// A worker may take over its own sagas that it no longer drives, if it names them.
-    a_worker_reclaims_only_the_own_sagas_it_names(store) {
-        let me = worker(store, LONG).await?;
-        let (named, driven) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
-        let mut request = claim_by(me);
-        request.own = vec![named];
-        let claimed: Vec<_> = store.claim(&request).await?.iter().map(|found| found.instance.id).collect();
-        check(claimed == [named], || format!("claimed {claimed:?}, named {named}, driven {driven}"))
-    }
-
-    /// Retiring gives everything back at once.
-    a_retired_worker_owns_nothing(store) {
-        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
-        let id = saga(store, me, "B-1").await?;
-        let released = store.retire(me).await?;
-        check(released == 1, || format!("{released} were released"))?;
-        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
-        check(claimed == [id], || format!("{claimed:?}"))
-    }
-
-    /// What is finished has no owner and is never claimed.
-    a_finished_saga_is_not_claimed(store) {
-        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
-        let id = saga(store, me, "B-1").await?;
-        let mut last = record(id, 1, 1);
-        last.change.status = Status::Completed;
-        let verdict = apply(store, last).await?;
-        check(is_applied(&verdict), || format!("{verdict:?}"))?;
-        let owner = load(store, id).await?.instance.owner;
-        check(owner.is_none(), || format!("it still belongs to {owner:?}"))?;
-        let claimed = store.claim(&claim_by(other)).await?;
-        check(claimed.is_empty(), || "a finished saga was handed out".into())
     }
 
     /// `completed` and `compensated` are refused while an effect is open.
@@ -438,6 +263,37 @@ clauses! {
         check(told, || format!("{verdict:?}"))
     }
 
+    /// Whoever asked to turn back or to pause does not wait for what the driver wanted to wait for. A request to turn
+    /// back means nothing once the saga has turned.
+    a_saga_of_which_something_is_asked_waits_for_nothing_else(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let mut due = Vec::new();
+        for (n, (cancel, pause, turned)) in
+            [(true, false, false), (false, true, false), (true, false, true), (false, false, false)].into_iter().enumerate()
+        {
+            let id = saga(store, me, &format!("B-{n}")).await?;
+            if cancel || pause {
+                let mut request = intervention(id, load(store, id).await?.instance.row_version);
+                (request.request_cancel, request.request_pause) = (cancel.then(|| "left".into()), pause);
+                let answer = store.intervene(&request).await?;
+                check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+            }
+            let mut later = record(id, 1, 1);
+            later.release = Some(LONG);
+            if turned {
+                later.change.status = Status::Compensating;
+            }
+            let verdict = apply(store, later).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+            if (cancel || pause) && !turned {
+                due.push(id);
+            }
+        }
+        let mut claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
+        claimed.sort_unstable();
+        check(claimed == due, || format!("claimed {claimed:?}, and asked were {due:?}"))
+    }
+
     /// The first beat, and a beat after the expiry, say that the lease was not held.
     a_beat_tells_whether_the_lease_lapsed(store) {
         let id = WorkerId::generate();
@@ -465,6 +321,45 @@ clauses! {
         let stuck = ListFilter { status: Some(Status::Stuck), ..ListFilter::default() };
         let listed = store.list(&stuck).await?;
         check(listed.is_empty(), || format!("{} are listed as stuck", listed.len()))
+    }
+
+    /// What is at rest is told with its reason; what goes on is not.
+    what_rests_is_told_to_those_who_wait(store) {
+        let me = worker(store, LONG).await?;
+        let (goes_on, rests) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        let mut stuck = record(rests, 1, 1);
+        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
+        let verdict = apply(store, stuck).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let told = store.rested(&[goes_on, rests, crate::record::SagaId::generate()]).await?;
+        let expected =
+            Rested { saga: rests, status: Status::Stuck, step: 1, reason: Some("because".into()) };
+        check(told == [expected], || format!("{told:?}"))
+    }
+
+    /// Open sagas are counted by type and status, and those that nobody here can run; or nothing is counted at all.
+    what_is_open_is_counted(store) {
+        let me = worker(store, LONG).await?;
+        let (_driven, lost) = (saga(store, me, "B-1").await?, saga(store, WorkerId::generate(), "B-2").await?);
+        let ends = saga(store, me, "B-3").await?;
+        let stops = saga(store, me, "B-4").await?;
+        let mut last = record(ends, 1, 1);
+        last.change.status = Status::Completed;
+        let mut stuck = record(stops, 1, 1);
+        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
+        for record in [last, stuck] {
+            let verdict = apply(store, record).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        }
+        for (runnable, unrunnable) in [(claim_by(me).runnable, 0), (Vec::new(), 1)] {
+            let mut counted = store.census(&runnable).await?;
+            counted.sort_by_key(|census| census.status);
+            let seen: Vec<_> =
+                counted.iter().map(|census| (census.status, census.sagas, census.unrunnable)).collect();
+            let expected = [(Status::InProgress, 2, unrunnable), (Status::Stuck, 1, 0)];
+            check(seen.is_empty() || seen == expected, || format!("{seen:?} with {lost} lost"))?;
+        }
+        Ok(())
     }
 }
 

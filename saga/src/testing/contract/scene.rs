@@ -12,6 +12,21 @@ use crate::store::SagaStore;
 
 pub(super) type Result<T = ()> = std::result::Result<T, Violation>;
 
+/// A public function of each clause.
+macro_rules! clauses {
+    ($($(#[doc = $doc:literal])+ $name:ident($store:ident) $body:block)+) => {$(
+        $(#[doc = $doc])+
+        ///
+        /// # Cancel safety
+        /// For tests; the store is left as it is.
+        ///
+        /// # Errors
+        /// [`Violation`](crate::testing::contract::Violation) with what the store did instead.
+        pub async fn $name($store: &dyn SagaStore) -> Result $body
+    )+};
+}
+pub(super) use clauses;
+
 /// Fails the clause unless the condition holds.
 pub(super) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result {
     if holds { Ok(()) } else { Err(Violation(otherwise())) }
@@ -53,6 +68,8 @@ pub(super) fn claim_by(worker: WorkerId) -> ClaimRequest {
         own: Vec::new(),
         limit: 64,
         stalled_max: 5,
+        suspect_at: 2,
+        suspects: 1,
     }
 }
 
@@ -92,14 +109,22 @@ pub(super) fn change(status: Status, steps: Vec<StepRow>) -> Change {
 /// The first result of a saga that goes forward.
 pub(super) fn record(saga: SagaId, epoch: i64, write_no: i64) -> Record {
     let change = change(Status::InProgress, vec![step(1, StepStatus::Succeeded)]);
-    Record { saga, epoch, write_no, from: Status::InProgress, change, release: None }
+    Record { saga, epoch, write_no, from: Status::InProgress, change, release: None, rewrite: false }
 }
 
 /// A mere step forward, as the engine writes most of the time.
 pub(super) fn forward(saga: SagaId, epoch: i64, order: u32) -> Record {
     let mut change = change(Status::InProgress, vec![step(order, StepStatus::Succeeded)]);
     (change.reason, change.current_step) = (None, order);
-    Record { saga, epoch, write_no: order.into(), from: Status::InProgress, change, release: None }
+    Record {
+        saga,
+        epoch,
+        write_no: order.into(),
+        from: Status::InProgress,
+        change,
+        release: None,
+        rewrite: false,
+    }
 }
 
 pub(super) async fn apply(store: &dyn SagaStore, record: Record) -> Result<Verdict> {

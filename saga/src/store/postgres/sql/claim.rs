@@ -6,7 +6,8 @@
 /// the workers are not, so the new owner of a changed row could seem dead. Whatever moved since it
 /// was seen is left for the next look. More are seen than locked, because others lock some of them.
 ///
-/// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing.
+/// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Those that
+/// may have killed their workers are looked for by themselves, and only if some may go: no index leads to them.
 pub(in super::super) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads
@@ -24,13 +25,14 @@ dead AS MATERIALIZED (
 due AS (
     (SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
      WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
-       AND h.run_at <= now() AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+       AND h.run_at <= now() AND h.stalled_claims < $6 AND h.business_type || ' ' || h.definition = ANY ($3::text[])
      ORDER BY h.run_at LIMIT 4 * $4)
     UNION ALL
     SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
         SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
         WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
-          AND h.run_at <= now() AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+          AND h.run_at <= now() AND h.stalled_claims < $6
+          AND h.business_type || ' ' || h.definition = ANY ($3::text[])
         ORDER BY h.run_at LIMIT 4 * $4) of_dead
     UNION ALL
     SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
@@ -38,10 +40,27 @@ due AS (
       AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
       AND h.business_type || ' ' || h.definition = ANY ($3::text[])),
 seen AS MATERIALIZED (SELECT DISTINCT ON (run_at, id) id, row_version FROM due ORDER BY run_at, id LIMIT 4 * $4),
-locked AS (
-    SELECT h.id, h.stalled_claims >= $5 AND h.owner_id IS DISTINCT FROM $1 AS poison
-    FROM seen JOIN saga_heads h ON h.id = seen.id
-    WHERE h.row_version = seen.row_version LIMIT $4 FOR UPDATE OF h SKIP LOCKED)
+suspects AS MATERIALIZED (
+    (SELECT h.id, h.row_version, h.run_at FROM saga_heads h
+     WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
+       AND h.run_at <= now() AND h.stalled_claims >= $6 AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+     ORDER BY h.run_at LIMIT 4 * $7)
+    UNION ALL
+    SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
+        SELECT h.id, h.row_version, h.run_at FROM saga_heads h
+        WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
+          AND h.run_at <= now() AND h.stalled_claims >= $6
+          AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+        ORDER BY h.run_at LIMIT 4 * $7) of_dead
+    WHERE d.owner_id <> $1),
+alone AS (
+    SELECT h.id, h.stalled_claims >= $5 AS poison
+    FROM (SELECT * FROM suspects ORDER BY run_at, id LIMIT 4 * $7) s JOIN saga_heads h ON h.id = s.id
+    WHERE h.row_version = s.row_version LIMIT LEAST($4, $7) FOR UPDATE OF h SKIP LOCKED),
+others AS (
+    SELECT h.id FROM seen JOIN saga_heads h ON h.id = seen.id
+    WHERE h.row_version = seen.row_version LIMIT $4 - (SELECT count(*) FROM alone) FOR UPDATE OF h SKIP LOCKED),
+locked AS (SELECT id, poison FROM alone UNION ALL SELECT id, false FROM others)
 UPDATE saga_heads h SET
     lease_epoch = h.lease_epoch + 1, write_no = 0, row_version = h.row_version + 1, updated_at = clock_timestamp(),
     resume_status = CASE WHEN l.poison THEN h.status END,
@@ -53,14 +72,35 @@ UPDATE saga_heads h SET
     owner_id = CASE WHEN l.poison THEN NULL ELSE $1 END,
     stalled_claims = h.stalled_claims + (NOT l.poison AND h.owner_id IS DISTINCT FROM $1)::int
 FROM locked l WHERE h.id = l.id
-RETURNING h.id, h.status";
+RETURNING h.id, h.status, h.business_type";
 
 pub(in super::super) const OWNED: &str = "\
 SELECT id FROM saga_heads
 WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
 
-pub(in super::super) const RETIRE: &str = "\
-WITH gone AS (DELETE FROM saga_workers WHERE worker_id = $1)
-UPDATE saga_heads SET owner_id = NULL, stalled_claims = 0, row_version = row_version + 1, updated_at = clock_timestamp()
-WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
-RETURNING id";
+pub(in super::super) const FORGET_WORKER: &str = "DELETE FROM saga_workers WHERE worker_id = $1";
+
+/// All but what somebody holds: one row must not keep the others.
+pub(in super::super) const RELEASE_ALL: &str = "\
+WITH free AS MATERIALIZED (
+    SELECT id FROM saga_heads
+    WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating') FOR UPDATE SKIP LOCKED)
+UPDATE saga_heads h SET owner_id = NULL, stalled_claims = 0, row_version = h.row_version + 1, updated_at = clock_timestamp()
+FROM free WHERE h.id = free.id RETURNING h.id";
+
+/// The open sagas, by the two indexes that know them. What is due and has no living owner is on its way to a worker,
+/// unless none has its definition.
+pub(in super::super) const CENSUS: &str = "\
+SELECT c.business_type, c.status, count(*) AS sagas,
+    (EXTRACT(EPOCH FROM clock_timestamp() - min(c.created_at)) * 1000)::bigint AS oldest_ms,
+    count(*) FILTER (WHERE c.unrunnable) AS unrunnable
+FROM (
+    SELECT h.business_type, h.status, h.created_at,
+        h.run_at <= now() AND h.business_type || ' ' || h.definition <> ALL ($1::text[])
+        AND NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = h.owner_id AND w.expires_at > now())
+            AS unrunnable
+    FROM saga_heads h WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating')
+    UNION ALL
+    SELECT h.business_type, h.status, h.created_at, false
+    FROM saga_heads h WHERE h.status IN ('stuck', 'paused')) c
+GROUP BY c.business_type, c.status";

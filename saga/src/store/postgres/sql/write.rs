@@ -22,6 +22,7 @@ steps AS (
     FROM held)
 SELECT id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM held";
 
+// A saga of which something was asked waits for nothing else; a request to turn back means nothing after the turn.
 macro_rules! heads {
     () => {
         "\
@@ -32,6 +33,7 @@ WITH written AS (
         updated_at = clock_timestamp(), owner_id = CASE WHEN r.keeps THEN h.owner_id END,
         pause_requested = h.pause_requested AND r.active,
         run_at = CASE WHEN r.release IS NULL THEN h.run_at
+            WHEN h.pause_requested OR (h.cancel_reason IS NOT NULL AND r.status = 'in_progress') THEN clock_timestamp()
             ELSE clock_timestamp() + r.release * interval '1 millisecond' END"
     };
 }

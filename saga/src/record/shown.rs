@@ -1,0 +1,46 @@
+//! What is shown of many sagas at once: less than their journals.
+
+use std::time::Duration;
+
+use super::{Instance, SagaId};
+use crate::machine::Status;
+
+/// The open sagas of one type and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Census {
+    /// `business_type`.
+    pub saga_type: String,
+    /// Where they stand: not at an end.
+    pub status: Status,
+    /// How many.
+    pub sagas: u64,
+    /// The age of the oldest, by the store's clock.
+    pub oldest: Duration,
+    /// How many are due, have no living worker, and a definition that is not among those asked about.
+    pub unrunnable: u64,
+}
+
+/// A saga that is at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rested {
+    /// Which saga.
+    pub saga: SagaId,
+    /// Where it rests.
+    pub status: Status,
+    /// The step it is at.
+    pub step: u32,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Rested {
+    pub(crate) fn of(instance: &Instance) -> Option<Self> {
+        let Instance { id, status, current_step, reason, .. } = instance;
+        (!status.is_active()).then(|| Self {
+            saga: *id,
+            status: *status,
+            step: *current_step,
+            reason: reason.clone(),
+        })
+    }
+}

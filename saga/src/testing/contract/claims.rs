@@ -1,0 +1,217 @@
+//! The clauses about who drives what. Each is told as a small story about workers and one saga.
+
+use std::time::Duration;
+
+use super::scene::{
+    LONG, Result, apply, check, claim_by, clauses, forward, is_applied, load, record, saga, worker,
+};
+use crate::machine::Status;
+use crate::record::{Verdict, WorkerId};
+use crate::store::SagaStore;
+
+clauses! {
+    /// While its worker beats, a saga is nobody else's.
+    a_live_workers_sagas_are_not_claimed(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        saga(store, me, "B-1").await?;
+        let claimed = store.claim(&claim_by(other)).await?;
+        check(claimed.is_empty(), || format!("{} sagas were taken from a live worker", claimed.len()))
+    }
+
+    /// An owner that is expired, or that has no row, has lost its sagas.
+    a_dead_workers_sagas_are_claimed_with_a_higher_epoch(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let expired = saga(store, dead, "B-1").await?;
+        let missing = saga(store, WorkerId::generate(), "B-2").await?;
+        let mut claimed = store.claim(&claim_by(me)).await?;
+        claimed.sort_by_key(|journal| journal.instance.id);
+        let seen: Vec<_> = claimed
+            .iter()
+            .map(|journal| (journal.instance.id, journal.instance.epoch, journal.instance.owner))
+            .collect();
+        check(seen == [(expired, 2, Some(me)), (missing, 2, Some(me))], || format!("{seen:?}"))?;
+        let verdict = apply(store, record(expired, 2, 1)).await?;
+        check(is_applied(&verdict), || format!("the new owner's first write: {verdict:?}"))
+    }
+
+    /// After a claim the old owner writes nothing.
+    a_zombie_is_refused_after_the_claim(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let id = saga(store, dead, "B-1").await?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("an expired owner that lost nothing yet: {verdict:?}"))?;
+        let claimed = store.claim(&claim_by(me)).await?.len();
+        check(claimed == 1, || format!("{claimed} were claimed"))?;
+        let verdict = apply(store, record(id, 1, 2)).await?;
+        check(verdict == Verdict::Fenced, || format!("the zombie's write: {verdict:?}"))?;
+        let version = load(store, id).await?.instance.write_no;
+        check(version == 0, || format!("the zombie left write number {version}"))
+    }
+
+    /// A worker gets only what it can run.
+    a_definition_nobody_named_is_not_claimed(store) {
+        let me = worker(store, LONG).await?;
+        saga(store, WorkerId::generate(), "B-1").await?;
+        let mut request = claim_by(me);
+        request.runnable = vec![("contract".into(), "another".into()), ("other".into(), "fingerprint".into())];
+        let claimed = store.claim(&request).await?;
+        check(claimed.is_empty(), || "a saga was handed to a worker that cannot run it".into())
+    }
+
+    /// A saga that was given up for a while stays given up for that while.
+    a_saga_released_until_later_is_not_claimed_before(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let (later, now) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        for (id, after) in [(later, LONG), (now, Duration::ZERO)] {
+            let mut release = record(id, 1, 1);
+            release.release = Some(after);
+            let verdict = apply(store, release).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        }
+        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [now], || format!("claimed {claimed:?}, released now {now}, later {later}"))
+    }
+
+    /// A claim respects its limit.
+    a_claim_takes_no_more_than_its_limit(store) {
+        let me = worker(store, LONG).await?;
+        for n in 0..5 {
+            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
+        }
+        let mut request = claim_by(me);
+        request.limit = 2;
+        for expected in [2, 2, 1, 0] {
+            let claimed = store.claim(&request).await?.len();
+            check(claimed == expected, || format!("{claimed} instead of {expected}"))?;
+        }
+        Ok(())
+    }
+
+    /// However many claim at once, each saga goes to one.
+    two_claims_at_once_never_share_a_saga(store) {
+        for n in 0..40 {
+            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
+        }
+        let mut workers = Vec::new();
+        for _ in 0..4 {
+            workers.push(worker(store, LONG).await?);
+        }
+        let requests: Vec<_> = workers.into_iter().map(claim_by).collect();
+        let answers = futures_util::future::join_all(requests.iter().map(|request| store.claim(request))).await;
+        let mut ids = Vec::new();
+        for answer in answers {
+            ids.extend(answer?.iter().map(|journal| journal.instance.id));
+        }
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        check(all == ids.len(), || format!("{all} claims of {} sagas", ids.len()))
+    }
+
+    /// At the limit the claim itself pauses the saga, and hands it to nobody.
+    a_saga_that_makes_no_progress_is_parked_by_the_claim(store) {
+        let me = worker(store, Duration::ZERO).await?;
+        let id = saga(store, me, "B-1").await?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        for _ in 0..5 {
+            let dying = worker(store, Duration::ZERO).await?;
+            let claimed = store.claim(&claim_by(dying)).await?.len();
+            check(claimed == 1, || format!("{claimed} were claimed before the limit"))?;
+        }
+        let last = worker(store, LONG).await?;
+        let claimed = store.claim(&claim_by(last)).await?;
+        check(claimed.is_empty(), || "a poison saga was handed out again".into())?;
+        let found = load(store, id).await?.instance;
+        let seen = (found.status, found.resume_status, found.owner);
+        check(seen == (Status::Paused, Some(Status::InProgress), None), || format!("{seen:?}"))?;
+        let told = found.reason.as_deref().is_some_and(|reason| reason.starts_with("because; poison"));
+        check(told, || format!("its reason is {:?}", found.reason))
+    }
+
+    /// From a few claims without progress on, a saga is handed out only as the request allows, and only what is handed
+    /// out is counted.
+    what_may_have_killed_its_workers_is_handed_out_by_the_few(store) {
+        for n in 0..3 {
+            saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
+        }
+        for _ in 0..2 {
+            let dying = worker(store, Duration::ZERO).await?;
+            let claimed = store.claim(&claim_by(dying)).await?.len();
+            check(claimed == 3, || format!("{claimed} were claimed before any was suspect"))?;
+        }
+        let fresh = saga(store, WorkerId::generate(), "B-4").await?;
+        let dying = worker(store, Duration::ZERO).await?;
+        let claimed = store.claim(&claim_by(dying)).await?;
+        let mut stalled: Vec<_> = claimed.iter().map(|found| found.instance.stalled_claims).collect();
+        stalled.sort_unstable();
+        check(stalled == [1, 3], || format!("one suspect and the new saga, but claims are {stalled:?}"))?;
+        let last = worker(store, LONG).await?;
+        let mut request = claim_by(last);
+        request.suspects = 0;
+        let claimed: Vec<_> = store.claim(&request).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [fresh], || format!("no suspect was allowed, but {claimed:?} of {fresh} were claimed"))
+    }
+
+    /// A worker that takes its own saga back is alive: such a claim is not a stalled one.
+    a_worker_that_survives_its_saga_never_parks_it(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let mut request = claim_by(me);
+        request.own = vec![id];
+        for round in 0..8 {
+            let claimed = store.claim(&request).await?.len();
+            check(claimed == 1, || format!("it was parked in round {round}"))?;
+        }
+        Ok(())
+    }
+
+    /// One result is progress: the count of claims starts again.
+    progress_forgives_earlier_claims(store) {
+        let id = saga(store, WorkerId::generate(), "B-1").await?;
+        for round in 0..7_i64 {
+            let dying = worker(store, Duration::ZERO).await?;
+            let claimed = store.claim(&claim_by(dying)).await?.len();
+            check(claimed == 1, || format!("it was parked in round {round}"))?;
+            // The second claim and later ones see a mere step forward.
+            let progress = if round == 0 { record(id, 2, 1) } else { forward(id, round + 2, 1) };
+            let verdict = apply(store, progress).await?;
+            check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// A worker may take over its own sagas that it no longer drives, if it names them.
+    a_worker_reclaims_only_the_own_sagas_it_names(store) {
+        let me = worker(store, LONG).await?;
+        let (named, driven) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        let mut request = claim_by(me);
+        request.own = vec![named];
+        let claimed: Vec<_> = store.claim(&request).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [named], || format!("claimed {claimed:?}, named {named}, driven {driven}"))
+    }
+
+    /// Retiring gives everything back at once.
+    a_retired_worker_owns_nothing(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let released = store.retire(me).await?;
+        check(released == 1, || format!("{released} were released"))?;
+        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [id], || format!("{claimed:?}"))
+    }
+
+    /// What is finished has no owner and is never claimed.
+    a_finished_saga_is_not_claimed(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let mut last = record(id, 1, 1);
+        last.change.status = Status::Completed;
+        let verdict = apply(store, last).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let owner = load(store, id).await?.instance.owner;
+        check(owner.is_none(), || format!("it still belongs to {owner:?}"))?;
+        let claimed = store.claim(&claim_by(other)).await?;
+        check(claimed.is_empty(), || "a finished saga was handed out".into())
+    }
+}
