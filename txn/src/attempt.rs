@@ -84,7 +84,9 @@ where
             Ok(Ok(Some(stored))) => {
                 session.rollback().await;
                 job.place.leave();
-                if let Some(question) = known.question.take() {
+                // Under another label it is the commit of somebody else for certain.
+                let reused = matches!(stored, Err(Error::Misuse(Misuse::TokenReused { .. })));
+                if let Some(question) = known.question.take().filter(|_| !reused) {
                     Shield::new(question.hooks.run(settings.label)).await;
                 }
                 return stored.map_or_else(Attempt::Failed, Attempt::Done);

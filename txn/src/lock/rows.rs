@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use tokio::time::Instant;
 
-use super::sql::{Names, Wait, missing, select};
+use super::sql::{Names, Wait, equal, select};
 use super::{LockError, LockKey, Lockable, Locked, TryLock};
 use crate::backend::Backend;
 use crate::statement::Inspected;
@@ -87,7 +87,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// Runs that lock their rows by one call of this never deadlock with each other.
     ///
     /// The witnesses come in ascending order, without duplicates, with the keys as the database has them: those
-    /// of a `CHAR(n)` have blanks behind them.
+    /// of a `CHAR(n)` have blanks behind them, which costs a second statement.
     ///
     /// # Cancel safety
     ///
@@ -104,11 +104,12 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         let keys: BTreeSet<R::Key> = keys.into_iter().map(Into::into).collect();
         let locked = self.select::<R>(&keys, Some(Wait::UntilFree)).await?;
         let found: BTreeSet<_> = locked.iter().collect();
-        if keys.iter().all(|key| found.contains(key)) {
-            return Ok(self.witnesses(locked));
-        }
+        let absent = keys.iter().filter(|key| !found.contains(key)).count();
         // Rust and the database need not agree on what is equal: CHAR(n) comes back with blanks behind it.
-        match self.missing::<R>(&keys).await? {
+        if absent > 0 && locked.iter().any(|key| !keys.contains(key)) {
+            return self.equal::<R>(&keys).await;
+        }
+        match absent {
             0 => Ok(self.witnesses(locked)),
             missing => Err(LockError::Missing { table: R::TABLE, missing }),
         }
@@ -180,12 +181,23 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(refused::<DB, R>)
     }
 
-    /// How many of the keys have no row.
-    async fn missing<R: Lockable<Key: LockKey<DB>>>(
+    /// The rows of the keys by the database's idea of equality, locked: those of before, and any that came
+    /// since and that nobody holds. It waits for nobody, so it cannot meet the order of another run.
+    async fn equal<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         keys: &BTreeSet<R::Key>,
-    ) -> Result<usize, LockError> {
-        Ok(self.ask::<R>(missing::<R>(keys.len()), keys).await?.len())
+    ) -> Result<Vec<Locked<'b, R>>, LockError> {
+        let text = equal::<R>(keys.len(), DB::locks_rows());
+        // One row for each key that has one.
+        let rows = self.ask::<R>(text, keys).await?;
+        let missing = keys.len().saturating_sub(rows.len());
+        if missing > 0 {
+            return Err(LockError::Missing { table: R::TABLE, missing });
+        }
+        let mut found: Vec<R::Key> =
+            rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(refused::<DB, R>)?;
+        found.dedup();
+        Ok(self.witnesses(found))
     }
 
     async fn ask<R: Lockable<Key: LockKey<DB>>>(

@@ -82,20 +82,21 @@ pub(super) fn select<R: Lockable>(count: usize, lock: Option<Wait>) -> String {
     )
 }
 
-/// Selects those of `count` keys that have no row, by the database's idea of equality.
-pub(super) fn missing<R: Lockable>(count: usize) -> String {
+/// Selects the keys of the rows once more, one row for each of `count` keys that the database finds equal to one.
+pub(super) fn equal<R: Lockable>(count: usize, lock: bool) -> String {
     let (table, key) = (R::TABLE, R::KEY);
-    let places = places(count, "($", ")");
+    let wanted = places(count, "($", ")");
+    let suffix = if lock { " FOR NO KEY UPDATE OF this SKIP LOCKED" } else { "" };
     format!(
-        "SELECT wanted.column1 FROM (VALUES {places}) AS wanted WHERE NOT EXISTS \
-         (SELECT 1 FROM {table} AS this WHERE this.{key} = wanted.column1)"
+        "SELECT this.{key} FROM (VALUES {wanted}) AS wanted JOIN {table} AS this ON this.{key} = wanted.column1 \
+         ORDER BY this.{key}{suffix}"
     )
 }
 
 fn places(count: usize, before: &str, after: &str) -> String {
     let mut places = String::with_capacity(count * 8);
     for place in 1..=count {
-        let comma = if place == 1 { "" } else { ", " };
+        let comma = if places.is_empty() { "" } else { ", " };
         // Writing to a String cannot fail.
         let _ = write!(places, "{comma}{before}{place}{after}");
     }
@@ -120,7 +121,7 @@ mod tests {
             "SELECT this.id FROM bank.payments AS this WHERE this.id IN ($1, $2, $3) ORDER BY this.id FOR NO KEY UPDATE"
         );
         assert!(select::<Payment>(1, None).ends_with("ORDER BY this.id"));
-        assert!(missing::<Payment>(2).contains("(VALUES ($1), ($2)) AS wanted"));
+        assert!(equal::<Payment>(2, true).contains("(VALUES ($1), ($2)) AS wanted"));
     }
 
     #[test]

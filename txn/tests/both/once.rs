@@ -54,6 +54,18 @@ async fn runs_with_one_token_at_the_same_time_take_effect_once() {
 }
 
 #[tokio::test]
+async fn a_stored_number_comes_back_to_the_last_bit() {
+    // proves: T-6
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let number = 0.945_270_695_553_922_3_f64;
+    for _ in 0..2 {
+        let rate = on(&bank.pool, "rate").once("R-1").run(async |_tx| Ok::<_, sqlx::Error>(number)).await;
+        assert_eq!(rate.unwrap().to_bits(), number.to_bits());
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_stored_with_the_token() {
     let bank = Bank::open(1).await;
     create_token_table(&bank.pool).await.unwrap();

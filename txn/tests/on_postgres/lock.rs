@@ -6,6 +6,7 @@ use tokio::sync::{Barrier, oneshot};
 
 use super::Bank;
 use super::both::lock::Account;
+use super::pitfalls::until_somebody_waits;
 
 /// Holds the lock of `a` until the returned sender is dropped.
 async fn hold_a(bank: &Bank) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
@@ -199,6 +200,22 @@ async fn waiting_for_a_lock_is_not_time_between_statements() {
 async fn a_key_that_comes_back_with_blanks_is_not_missing() {
     let bank = Bank::open(1).await;
     super::both::lock::equal_by_the_database_alone(&bank, "CHAR(8)", "a", "a").await;
+}
+
+#[tokio::test]
+async fn a_row_that_was_replaced_while_it_was_waited_for_is_not_said_to_be_locked() {
+    let bank = Bank::open(4).await;
+    let mut holder = bank.pool.begin().await.unwrap();
+    sqlx::query("DELETE FROM accounts WHERE id = 'a'").execute(&mut *holder).await.unwrap();
+    let run = on(&bank.pool, "lock")
+        .run(async |tx| tx.lock_many::<Account>(["a", "b"]).await.map(|rows| rows.len()));
+    let replace = async {
+        until_somebody_waits(&bank.pool).await;
+        sqlx::query("INSERT INTO accounts VALUES ('a', 0)").execute(&mut *holder).await.unwrap();
+        holder.commit().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(run, replace);
+    assert!(matches!(outcome, Err(Error::App(LockError::Missing { missing: 1, .. }))), "{outcome:?}");
 }
 
 struct Qualified;

@@ -4,10 +4,11 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, Policy, Reason, create_token_table, on};
+use probity_txn::{Effect, Error, Misuse, Policy, Reason, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+use super::pitfalls::until_somebody_waits;
 use super::proxy::{Cut, Proxy};
 
 /// How often each break is tried.
@@ -201,6 +202,37 @@ async fn hooks_run_after_a_commit_that_had_to_be_looked_up() {
         };
     }
     assert_eq!(ran.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn hooks_do_not_run_for_the_commit_of_another_operation_with_the_same_token() {
+    // proves: T-8
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let (pool, direct) =
+        (behind(&proxy, database.url()).await, PgPool::connect(database.url()).await.unwrap());
+    let ran = std::sync::Arc::new(AtomicU32::new(0));
+    let mut pauses = proxy.pause_next([Cut::BeforeTheServer]);
+    let first = on(&pool, "count").once("T").run(async |tx| {
+        let ran = ran.clone();
+        tx.after_commit(async move {
+            ran.fetch_add(1, Ordering::SeqCst);
+        });
+        count(tx).await
+    });
+    let second = async {
+        let broken = pauses.recv().await.unwrap();
+        let other = on(&direct, "other").once("T").run(async |_tx| Ok::<_, sqlx::Error>(7_i64));
+        let lost = async {
+            until_somebody_waits(&direct).await;
+            drop(broken);
+        };
+        tokio::join!(other, lost).0
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(second.unwrap(), 7);
+    assert!(matches!(first, Err(Error::Misuse(Misuse::TokenReused { .. }))), "{first:?}");
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

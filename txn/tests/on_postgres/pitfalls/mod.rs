@@ -31,7 +31,7 @@ async fn find(pool: &PgPool, sql: &'static str) -> i64 {
 }
 
 /// Returns once a statement in this database waits for a lock.
-async fn until_somebody_waits(pool: &PgPool) {
+pub(super) async fn until_somebody_waits(pool: &PgPool) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
