@@ -79,6 +79,11 @@ impl StoreError {
         Self { kind: ErrorKind::LeaseLost, effect: Effect::NotApplied, source: None }
     }
 
+    /// The same failure, after an earlier try of the call that may have written.
+    pub(crate) fn doubted(self) -> Self {
+        Self { effect: Effect::Unknown, ..self }
+    }
+
     /// An error that can be given to many callers.
     #[cfg(feature = "postgres")]
     pub(crate) fn shared(self) -> SharedError {

@@ -59,6 +59,8 @@ pub(crate) struct Held {
     recorded: AtomicU16,
     /// Until when this process may believe in its lease; measured from before the claim was sent.
     believed_until: Mutex<Instant>,
+    /// When the claim or the last renewal that was answered was sent: the next renewal counts from there.
+    asked_at: Mutex<Instant>,
     /// Tells those who wait for the end of it that it has moved.
     moved: Notify,
 }
@@ -83,6 +85,7 @@ impl Held {
             #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
             recorded: AtomicU16::new(NOT_RECORDED),
             believed_until: Mutex::new(deadline(asked_at, grant.lease)),
+            asked_at: Mutex::new(asked_at),
             moved: Notify::new(),
         }
     }
@@ -110,6 +113,16 @@ impl Held {
 
     pub(crate) fn is_lost(&self) -> bool {
         *self.belief() <= Instant::now()
+    }
+
+    /// When the lease should be renewed: a third of it after it was last asked for, however late that is noticed.
+    pub(crate) fn renew_at(&self) -> Instant {
+        let asked_at = *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline(asked_at, self.terms.lease / 3)
+    }
+
+    pub(crate) fn asked_at(&self, instant: Instant) {
+        *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = instant;
     }
 
     fn belief(&self) -> MutexGuard<'_, Instant> {

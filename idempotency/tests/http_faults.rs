@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -112,6 +113,35 @@ async fn an_answer_the_store_does_not_take_is_sent_and_recorded_later() {
     }
 }
 
+// proves: I-1
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_handler_that_blocked_is_renewed_while_its_answer_is_recorded_later() {
+    let (faulty, manager) = stores();
+    let runs = Arc::new(AtomicU32::new(0));
+    let layer = IdempotencyLayer::new(manager).single_tenant().effects(Effects::Local);
+    let tasks = layer.tasks();
+    let counter = Arc::clone(&runs);
+    let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
+        let counter = Arc::clone(&counter);
+        async move {
+            // The clock moves inside one poll, as it does while a thread is blocked.
+            let _ = tokio::time::advance(Duration::from_secs(21)).now_or_never();
+            let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
+            Ok::<_, Infallible>(Response::new(Full::from(format!("run {run}"))))
+        }
+    });
+    for _ in 0..18 {
+        faulty.fail(Call::Complete, Side::Before);
+    }
+    assert_eq!(call(&service).await.headers()["idempotency-status"], "unrecorded");
+    tokio::time::sleep(Duration::from_millis(9_500)).await;
+    assert_eq!(tasks.running(), 1);
+    assert_eq!(type_of(&call(&service).await), "in-flight");
+    tasks.drain().await;
+    assert_eq!(call(&service).await.body(), "run 1");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
 // proves: I-6
 // proves: I-2
 #[tokio::test]
@@ -144,7 +174,7 @@ async fn a_client_may_leave_at_every_await_and_the_payment_happens_once() {
 async fn an_outer_timeout_does_not_cancel_the_payment() {
     let (_, manager) = stores();
     let runs = Arc::new(AtomicU32::new(0));
-    let layer = IdempotencyLayer::new(manager).single_tenant();
+    let layer = IdempotencyLayer::new(manager).single_tenant().effects(Effects::Local);
     let tasks = layer.tasks();
     let counter = Arc::clone(&runs);
     let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
@@ -162,6 +192,9 @@ async fn an_outer_timeout_does_not_cancel_the_payment() {
         (type_of(&meanwhile).as_str(), &meanwhile.headers()["retry-after"]),
         ("in-flight", &"5".parse().unwrap())
     );
+    // Longer than the lease, which is renewed although nobody waits for the handler.
+    tokio::time::sleep(Duration::from_secs(44)).await;
+    assert_eq!(type_of(&call(&service).await), "in-flight");
     tasks.drain().await;
     assert_eq!(call(&service).await.body(), "paid");
     assert_eq!(runs.load(Ordering::SeqCst), 1);

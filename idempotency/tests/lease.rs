@@ -156,6 +156,42 @@ async fn a_claim_that_lands_after_everybody_gave_up_on_it_is_given_back() {
     assert!(matches!(retry, Answer::Acquired(_)), "{retry:?}");
 }
 
+// proves: I-5
+// proves: I-9
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_may_have_been_granted_and_is_then_refused_is_given_back() {
+    let (faulty, manager) = stores();
+    faulty.fail(Call::Begin, Side::After);
+    faulty.fail(Call::Begin, Side::Refused);
+    let error = claim(&manager, &a_claim(Effects::Opaque)).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::Unknown));
+    // Longer than the lease: what was not given back by then may have run.
+    sleep(Duration::from_secs(31)).await;
+    let retry = manager.begin(&a_claim(Effects::Opaque)).await.unwrap();
+    assert!(matches!(retry, Answer::Acquired(_)), "{retry:?}");
+}
+
+// proves: I-1
+#[tokio::test(start_paused = true)]
+async fn work_that_blocks_before_it_first_waits_is_renewed_as_soon_as_it_waits() {
+    let (_, manager) = stores();
+    let (scope, key) = (Scope::single_tenant(), IdempotencyKey::new("k").unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"job"]);
+    let policy = Policy::default().effects(Effects::Local);
+    let rival = Arc::clone(&manager);
+    let work = async |lease: Lease| {
+        // The clock moves inside one poll, as it does while a thread is blocked.
+        advance(Duration::from_secs(21)).await;
+        sleep(Duration::from_millis(9_500)).await;
+        assert!(!lease.is_lost());
+        let late = Claim { record: lease.record(), fingerprint: print, ..a_claim(Effects::Local) };
+        assert!(matches!(rival.begin(&late).await.unwrap(), Answer::InFlight { .. }));
+        Ok::<_, StoreError>(7)
+    };
+    let execution = execute(&manager, &scope, &key, print, &policy, work).await.unwrap();
+    assert_eq!(execution, Execution::Fresh(7));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
     let (faulty, manager) = stores();

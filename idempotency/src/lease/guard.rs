@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use super::{Held, Lease};
@@ -49,15 +49,18 @@ pub(crate) async fn claim_unrenewed(
 ) -> Result<Answer<LeaseGuard>, StoreError> {
     let mut asked_at = Instant::now();
     let mut answer = observe::stored("begin", manager.begin(claim)).await;
-    if answer.as_ref().is_err_and(|error| error.effect() == crate::Effect::Unknown) {
+    let unconfirmed = answer.as_ref().is_err_and(|error| error.effect() == crate::Effect::Unknown);
+    if unconfirmed {
         asked_at = Instant::now();
         answer = observe::stored("begin", manager.begin(claim)).await;
     }
     match answer {
         Ok(answer) => Ok(guarded(manager, claim, answer, asked_at)),
         Err(error) => {
-            if error.effect() == crate::Effect::Unknown {
+            // A second call that provably did nothing says nothing about the first.
+            if unconfirmed {
                 tokio::spawn(give_back(Arc::clone(manager), claim.holder(), claim.terms.lease));
+                return Err(error.doubted());
             }
             Err(error)
         }
@@ -306,7 +309,7 @@ async fn surrender(held: &Held) -> Result<(), StoreError> {
 }
 
 /// Polls `work`, and renews the lease meanwhile. It costs no task, and no timer either while the work does not wait; work
-/// that blocks its thread for most of a lease is not renewed, as if its process were paused.
+/// that blocks its thread is not renewed meanwhile, as if its process were paused, and at once when it waits at last.
 pub(crate) async fn renewing<F: Future>(lease: Lease, work: F) -> F::Output {
     let mut work = pin!(work);
     let mut renewal = pin!(renew_while_held(lease.0));
@@ -328,14 +331,15 @@ pub(crate) async fn renewing<F: Future>(lease: Lease, work: F) -> F::Output {
     .await
 }
 
-/// Renews every third of the lease. Belief in the lease is measured from before a renewal was sent, so a slow store or
+/// Renews every third of the lease, counted from before the claim was sent. Belief in the lease is measured from before a renewal was sent, so a slow store or
 /// a paused process can only make us give up sooner.
 async fn renew_while_held(held: Arc<Held>) {
-    let pause = held.terms.lease / 3;
     loop {
-        sleep(pause).await;
+        sleep_until(held.renew_at()).await;
         let asked_at = Instant::now();
-        match observe::stored("renew", held.manager.renew(&held.holder, held.terms.lease)).await {
+        let renewed = observe::stored("renew", held.manager.renew(&held.holder, held.terms.lease)).await;
+        held.asked_at(asked_at);
+        match renewed {
             Ok(Renewed::Held(left)) if !left.is_zero() => held.believe_until(asked_at + left),
             Ok(Renewed::Settled(_)) => return,
             Ok(Renewed::Held(_) | Renewed::LostTo(_) | Renewed::Missing) => {

@@ -26,7 +26,7 @@ pub enum Call {
     Purge,
 }
 
-/// Where a call fails. The caller cannot tell.
+/// Where a call fails. Except where it is refused, the caller cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The call never arrives.
@@ -35,9 +35,11 @@ pub enum Side {
     After,
     /// The call never arrives, and nobody says so.
     Silence,
+    /// The call arrives, and is refused: provably not applied, the only fault that is.
+    Refused,
 }
 
-/// Fails planned calls with an unknown effect, and passes everything else on.
+/// Fails planned calls, and passes everything else on.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -80,6 +82,7 @@ impl FaultyStore {
             Some(Side::Before) => Err(lost()),
             Some(Side::After) => applied.await.and(Err(lost())),
             Some(Side::Silence) => std::future::pending().await,
+            Some(Side::Refused) => Err(StoreError::not_applied(ErrorKind::Rejected, "a planned refusal")),
         }
     }
 }
