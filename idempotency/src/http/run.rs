@@ -41,7 +41,9 @@ use crate::{
 pub struct Tasks(TaskTracker);
 
 impl Tasks {
-    /// Waits until every running handler has finished and its answer is recorded. Stop accepting requests first.
+    /// Waits until every running handler has finished and its answer is recorded. Stop accepting requests first, and
+    /// drop what you no longer poll: the future of a request that is kept but not polled (the loser of a `select!`, a
+    /// connection still in scope) is frozen, and this waits for it without end. Dropped, it goes on by itself.
     ///
     /// # Cancel safety
     /// Only waits.
