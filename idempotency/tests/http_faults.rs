@@ -142,13 +142,82 @@ async fn the_lease_of_a_handler_that_blocked_is_renewed_while_its_answer_is_reco
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
+/// A store that lets its caller wait before and after every call, as a store behind a network does.
+#[derive(Debug)]
+struct Waiting(MemoryStore);
+
+impl Waiting {
+    async fn around<T>(call: impl Future<Output = T> + Send) -> T {
+        tokio::task::yield_now().await;
+        let answer = call.await;
+        tokio::task::yield_now().await;
+        answer
+    }
+}
+
+#[async_trait]
+impl IdempotencyManager for Waiting {
+    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        Self::around(self.0.begin(claim)).await
+    }
+
+    async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
+        Self::around(self.0.renew(holder, lease)).await
+    }
+
+    async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
+        Self::around(self.0.mark_effect(holder)).await
+    }
+
+    async fn complete(
+        &self,
+        holder: &Holder,
+        recording: &Recording,
+        kept: Duration,
+    ) -> Result<Written, StoreError> {
+        Self::around(self.0.complete(holder, recording, kept)).await
+    }
+
+    async fn tombstone(
+        &self,
+        holder: &Holder,
+        tombstone: &Tombstone,
+        kept: Duration,
+    ) -> Result<Written, StoreError> {
+        Self::around(self.0.tombstone(holder, tombstone, kept)).await
+    }
+
+    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
+        Self::around(self.0.abandon(holder)).await
+    }
+
+    async fn resolve(
+        &self,
+        record: RecordId,
+        fence: Fence,
+        resolution: &Resolution,
+        kept: Duration,
+    ) -> Result<Written, StoreError> {
+        Self::around(self.0.resolve(record, fence, resolution, kept)).await
+    }
+
+    async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
+        Self::around(self.0.get(record)).await
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        Self::around(self.0.purge(limit)).await
+    }
+}
+
 // proves: I-6
 // proves: I-2
 #[tokio::test]
 async fn a_client_may_leave_at_every_await_and_the_payment_happens_once() {
     const PAUSES: u32 = 6;
-    for polls in 0..30 {
-        let (_, manager) = stores();
+    let mut stayed = false;
+    for polls in 0..40 {
+        let manager: Arc<dyn IdempotencyManager> = Arc::new(Waiting(MemoryStore::new()));
         let runs = Arc::new(AtomicU32::new(0));
         let layer = IdempotencyLayer::new(manager).single_tenant();
         let tasks = layer.tasks();
@@ -157,6 +226,7 @@ async fn a_client_may_leave_at_every_await_and_the_payment_happens_once() {
             let mut leaving = pin!(call(&service));
             for _ in 0..polls {
                 if poll_fn(|cx| Poll::Ready(leaving.as_mut().poll(cx).is_ready())).await {
+                    stayed = true;
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -167,6 +237,7 @@ async fn a_client_may_leave_at_every_await_and_the_payment_happens_once() {
         assert_eq!(call(&service).await.body(), "run 1");
         assert_eq!(runs.load(Ordering::SeqCst), 1, "left after {polls} polls");
     }
+    assert!(stayed, "the last clients saw the end: every await before it was left at");
 }
 
 // proves: I-6
