@@ -23,15 +23,14 @@ pub(super) async fn measure(rounds: Rounds) {
     sqlx::query(TABLE).execute(&pool).await.expect("create");
     let manager: Manager = Arc::new(SqliteStore::new(pool.clone()).await.expect("migrate"));
     table("SQLite, WAL, synchronous FULL, pool of 8");
-    // More callers than connections only wait for each other, with a limit on how long.
-    for tasks in [1, 16] {
+    for tasks in [1, 16, 64, 256] {
         let ours = Arc::clone(&manager);
         let contenders = [raw_first_run(pool.clone()), Contender::new("store", move |_, _| first_run(&ours))];
         contest("first run", tasks, rounds, &contenders).await;
     }
     let key = completed(&manager).await;
     sqlx::query(CLAIM).bind(key.record.as_bytes().to_vec()).execute(&pool).await.expect("claim");
-    for tasks in [1, 16] {
+    for tasks in [1, 16, 64, 256] {
         let ours = Arc::clone(&manager);
         let contenders = [
             raw_replay(pool.clone(), key.record.as_bytes().to_vec()),
