@@ -68,7 +68,8 @@ impl AnyLocal for Watched {
     ) -> Answer<'a, Document> {
         Box::pin(async move {
             if !self.gate.is_zombie() {
-                self.world.check_execute(self.at).await;
+                // A call of it that left no record left nothing, so another is as the first.
+                self.world.check_execute(self.at, true).await;
             }
             let first = self.world.is_first_call(self.at);
             let last = self.at + 1 == self.world.shape.steps.len();

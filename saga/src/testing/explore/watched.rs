@@ -36,6 +36,8 @@ pub(super) struct Effect {
     undone: bool,
     called: bool,
     undo_called: bool,
+    /// A call of it began, and neither its answer nor a probe said that nothing happened.
+    doubtful: bool,
 }
 
 impl World {
@@ -87,7 +89,10 @@ impl World {
     }
 
     /// S-1 and S-2, at the moment an effect is about to start.
-    pub(super) async fn check_execute(&self, at: usize) {
+    pub(super) async fn check_execute(&self, at: usize, idempotent: bool) {
+        if !idempotent && self.effect(at).doubtful {
+            self.breaks(format!("S-2: step {} must not run twice, and runs again without a proof", at + 1));
+        }
         let Some(journal) = self.journal().await else {
             return self.breaks(format!("S-1: step {} starts before its saga is stored", at + 1));
         };
@@ -163,8 +168,9 @@ impl AnyStep for Watched {
         Box::pin(async move {
             self.gate.pass().await;
             if !self.gate.is_zombie() {
-                self.world.check_execute(self.at).await;
+                self.world.check_execute(self.at, self.inner.policy().idempotent).await;
             }
+            self.world.change(self.at, |effect| effect.doubtful = true);
             let effect = self.world.effect(self.at);
             let first = self.world.is_first_call(self.at);
             let last = self.at + 1 == self.world.shape.steps.len();
@@ -186,6 +192,9 @@ impl AnyStep for Watched {
                     }
                 }
             };
+            if let Err(StepError::Rejected(_) | StepError::Retryable(_)) = answered {
+                self.world.change(self.at, |effect| effect.doubtful = false);
+            }
             self.gate.pass().await;
             answered
         })
@@ -194,7 +203,11 @@ impl AnyStep for Watched {
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
         Box::pin(async move {
             self.gate.hold().await;
-            self.inner.probe(input, frame).await
+            let answer = self.inner.probe(input, frame).await;
+            if let Ok(Probe::NotApplied) = answer {
+                self.world.change(self.at, |effect| effect.doubtful = false);
+            }
+            answer
         })
     }
 
