@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use probity_saga::{
-    ClaimRequest, Document, Evidence, Executed, NewSaga, Orchestrator, Outcome, PostgresStore, Saga,
-    SagaError, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, WorkerId,
+    ClaimRequest, Document, Evidence, Executed, NewSaga, Orchestrator, OrchestratorBuilder, Outcome,
+    PostgresStore, Saga, SagaError, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, WorkerId,
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
@@ -64,15 +64,15 @@ impl SagaStep for Charge {
 }
 
 async fn worker(url: &str, channel: &Arc<Channel>) -> Orchestrator {
-    looking(url, channel, Duration::from_millis(50)).await
+    builder(url, channel).await.start().await.unwrap()
 }
 
-async fn looking(url: &str, channel: &Arc<Channel>, poll: Duration) -> Orchestrator {
+async fn builder(url: &str, channel: &Arc<Channel>) -> OrchestratorBuilder<PostgresStore> {
     let saga =
         Saga::named("payment").step(Reserve(channel.clone())).step(Charge(channel.clone())).build().unwrap();
     let store = PostgresStore::new(PgPool::connect(url).await.unwrap()).await.unwrap();
-    let builder = Orchestrator::new(store).lease(Duration::from_secs(2)).poll(poll);
-    builder.register(saga).start().await.unwrap()
+    let builder = Orchestrator::new(store).lease(Duration::from_secs(2)).poll(Duration::from_millis(50));
+    builder.register(saga)
 }
 
 #[tokio::test]
@@ -122,8 +122,8 @@ async fn a_second_worker_takes_over_and_the_first_can_write_no_more() {
     let database = testkit::Postgres::shared().database();
     let slow = Arc::new(Channel { answers: Some(Semaphore::new(0)), ..Channel::default() });
     let fast = Arc::new(Channel::default());
-    // It looks for lost sagas too rarely to find its own again.
-    let first = looking(database.url(), &slow, Duration::from_secs(3600)).await;
+    // Its only saga takes all its room, so it cannot find it again by itself.
+    let first = builder(database.url(), &slow).await.in_flight(1).start().await.unwrap();
     let _started = first.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     slow.reached.notified().await;
     let pool = PgPool::connect(database.url()).await.unwrap();
@@ -139,9 +139,12 @@ async fn a_second_worker_takes_over_and_the_first_can_write_no_more() {
 
     let before = second.get("payment", "PAY-1").await.unwrap().unwrap().instance;
     slow.answers.as_ref().unwrap().add_permits(1);
-    while slow.charges.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let charged = async {
+        while slow.charges.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), charged).await.unwrap();
     first.drain().await.unwrap();
     let after = second.get("payment", "PAY-1").await.unwrap().unwrap().instance;
     assert_eq!((after.status, after.row_version), (Status::Completed, before.row_version));
