@@ -4,13 +4,17 @@
 //! stores enforce the same with the writer's `from` status, its epoch, and CHECK constraints.
 //! Start at [`Status`] and the table; `state.rs` turns journal rows into the next thing to do.
 
+mod shape;
 mod state;
+mod text;
 mod verbs;
 
 use std::fmt;
 use std::str::FromStr;
 
-pub(crate) use state::{Finding, Next, Shape, State, StepShape, Undoing, joined};
+pub(crate) use shape::{Shape, StepShape};
+pub(crate) use state::{Finding, Next, State, Undoing};
+pub(crate) use text::joined;
 pub use verbs::Resolution;
 pub(crate) use verbs::{VerbError, abort, compensate, resolve, resume, retry};
 

@@ -9,26 +9,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::shape::Shape;
+use super::text::{joined, storable, storable_text};
 use super::{Illegal, Status, StepStatus, Trigger, transition};
 use crate::policy::WhenUnknown;
 use crate::record::{Change, Document, Instance, Journal, SagaId, StepRow};
-
-/// The structure of a saga, as far as the machine cares.
-#[derive(Debug, Clone)]
-pub(crate) struct Shape {
-    pub(crate) steps: Vec<StepShape>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct StepShape {
-    pub(crate) name: &'static str,
-    /// False for steps declared without compensation, for the pivot, and for everything after it.
-    pub(crate) undo: bool,
-    pub(crate) pivot: bool,
-    /// Its effect and its record commit together, so nothing ever leaves it unknown.
-    pub(crate) local: bool,
-    pub(crate) retries_max: u32,
-}
 
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -497,31 +482,4 @@ impl State {
     pub(super) fn add_reason(&mut self, reason: String) {
         self.reason = Some(joined(self.reason.as_deref(), reason));
     }
-}
-
-/// What is said of a saga after one thing more happened to it.
-pub(crate) fn joined(before: Option<&str>, reason: String) -> String {
-    match before {
-        Some(before) if before.contains(&reason) => before.into(),
-        Some(before) => format!("{before}; {reason}"),
-        None => reason,
-    }
-}
-
-/// The longest text kept of an error, in bytes: some answer with a whole page.
-const TEXT: usize = 8 << 10;
-
-/// PostgreSQL stores no NUL in text, and an error message must not cost the record that carries it.
-fn storable_text(mut text: String) -> String {
-    if text.len() > TEXT {
-        text.truncate(text.floor_char_boundary(TEXT));
-        text.push('…');
-    }
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
-}
-
-fn storable(mut row: StepRow) -> StepRow {
-    row.error = row.error.map(storable_text);
-    row.evidence = row.evidence.map(storable_text);
-    row
 }

@@ -1,0 +1,30 @@
+//! What a saga says of itself, in a form that every store takes.
+
+use crate::record::StepRow;
+
+/// What is said of a saga after one thing more happened to it.
+pub(crate) fn joined(before: Option<&str>, reason: String) -> String {
+    match before {
+        Some(before) if before.contains(&reason) => before.into(),
+        Some(before) => format!("{before}; {reason}"),
+        None => reason,
+    }
+}
+
+/// The longest text kept of an error, in bytes: some answer with a whole page.
+const TEXT: usize = 8 << 10;
+
+/// PostgreSQL stores no NUL in text, and an error message must not cost the record that carries it.
+pub(super) fn storable_text(mut text: String) -> String {
+    if text.len() > TEXT {
+        text.truncate(text.floor_char_boundary(TEXT));
+        text.push('…');
+    }
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
+pub(super) fn storable(mut row: StepRow) -> StepRow {
+    row.error = row.error.map(storable_text);
+    row.evidence = row.evidence.map(storable_text);
+    row
+}
