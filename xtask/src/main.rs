@@ -21,6 +21,7 @@ mod chaos;
 mod ci;
 mod components;
 mod demo;
+mod disk;
 mod say;
 mod services;
 mod step;

@@ -5,6 +5,7 @@
 //! from SQLite to PostgreSQL.
 
 use crate::components;
+use crate::disk;
 use crate::services;
 use crate::step::{Progress, Step};
 use crate::workspace::{self, PUBLISHED};
@@ -19,9 +20,11 @@ pub(crate) fn run() -> Result<(), String> {
 
 /// Runs it as the part of a longer job.
 pub(crate) fn run_in(progress: &mut Progress) -> Result<(), String> {
+    let workspace = workspace::metadata()?;
+    progress.call("room on the disk", || disk::has_room(workspace.target_directory.as_std_path()))?;
     progress.call("rustfmt and clippy", components::install)?;
     progress.call("the servers the tests need", services::install)?;
-    let examples = workspace::examples(&workspace::metadata()?);
+    let examples = workspace::examples(&workspace);
     for step in steps(&examples) {
         progress.step(&step)?;
     }
