@@ -10,13 +10,30 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::closed_loop::{Pace, Rounds, say};
 
-/// What a task does again and again, given its number and how often it did it before; whether it was done.
-type Call = Arc<dyn Fn(u64, u64) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+/// What a task does again and again; whether it was done.
+type Call = Arc<dyn Fn(Turn) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// Whose turn it is to call.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    pub(super) task: u64,
+    /// How often the task called before.
+    pub(super) number: u64,
+    end: Instant,
+}
+
+impl Turn {
+    /// Who tries until it is done stops here, between two transactions.
+    pub(super) fn is_over(self) -> bool {
+        Instant::now() >= self.end
+    }
+}
 
 struct Side {
     name: &'static str,
     call: Call,
     paces: Vec<Pace>,
+    failed: u64,
 }
 
 pub(super) struct Contest {
@@ -32,28 +49,27 @@ impl Contest {
     /// One more side. All sides pay for the box around their future.
     pub(super) fn side<C, F>(mut self, name: &'static str, call: C) -> Self
     where
-        C: Fn(u64, u64) -> F + Send + Sync + 'static,
+        C: Fn(Turn) -> F + Send + Sync + 'static,
         F: Future<Output = bool> + Send + 'static,
     {
-        let call: Call = Arc::new(move |task, number| Box::pin(call(task, number)));
-        self.sides.push(Side { name, call, paces: Vec::new() });
+        let call: Call = Arc::new(move |turn| Box::pin(call(turn)));
+        self.sides.push(Side { name, call, paces: Vec::new(), failed: 0 });
         self
     }
 
-    /// Measures, and prints a line for each `(side, against)`. `rest` runs before each turn: what the side before
-    /// left behind must not slow the next one down.
-    pub(super) async fn hold(mut self, rounds: Rounds, lines: &[(&str, &str)], rest: impl AsyncFn()) {
+    /// Measures, and prints a line for each `(side, against)`.
+    pub(super) async fn hold(mut self, rounds: Rounds, lines: &[(&str, &str)]) {
         let sides = self.sides.len();
         for side in &self.sides {
             // Statements are prepared and connections opened before anybody measures.
-            rest().await;
             pace(self.tasks, rounds.each / 10, Arc::clone(&side.call)).await;
         }
         for round in 0..rounds.number {
             for turn in 0..sides {
                 let side = &mut self.sides[(round + turn) % sides];
-                rest().await;
-                side.paces.push(pace(self.tasks, rounds.each, Arc::clone(&side.call)).await);
+                let (measured, failed) = pace(self.tasks, rounds.each, Arc::clone(&side.call)).await;
+                side.paces.push(measured);
+                side.failed += failed;
             }
         }
         let called = |name: &str| {
@@ -62,6 +78,9 @@ impl Contest {
         };
         for (side, against) in lines {
             called(side).print(self.tasks, called(against));
+        }
+        for side in self.sides.iter().filter(|side| side.failed > 0) {
+            say(format!("\n{} calls of \"{}\" with {} tasks failed.", side.failed, side.name, self.tasks));
         }
     }
 }
@@ -97,10 +116,14 @@ pub(super) fn head(title: &str) {
 }
 
 /// How much longer the last call of a task may take; it is not counted any more.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(60);
 
-/// Runs the call in so many tasks until the time is over.
-async fn pace(tasks: u64, each: Duration, call: Call) -> Pace {
+/// Runs the call in so many tasks until the time is over; how many of the calls in time failed is the second.
+///
+/// Each task ends its last call: one that is cut between a BEGIN and a COMMIT by hand would give a connection back
+/// to its pool that is inside a transaction, and whoever borrows it next would fail.
+#[expect(clippy::expect_used, reason = "with a caller less there is nothing to compare")]
+async fn pace(tasks: u64, each: Duration, call: Call) -> (Pace, u64) {
     let start = Arc::new(Barrier::new(usize::try_from(tasks).unwrap_or(usize::MAX)));
     let end = Instant::now() + each;
     let workers: Vec<_> = (0..tasks)
@@ -108,32 +131,38 @@ async fn pace(tasks: u64, each: Duration, call: Call) -> Pace {
             let (call, start) = (Arc::clone(&call), Arc::clone(&start));
             tokio::spawn(async move {
                 start.wait().await;
-                let mut latencies = Vec::new();
-                let mut number = 0;
-                while Instant::now() < end {
+                let (mut latencies, mut failed) = (Vec::new(), 0);
+                let mut turn = Turn { task, number: 0, end };
+                while !turn.is_over() {
                     let sent = Instant::now();
-                    let done = timeout_at(end + GRACE, call(task, number)).await;
-                    if done == Ok(true) && Instant::now() <= end {
-                        latencies.push(sent.elapsed());
+                    let done = call(turn).await;
+                    match (turn.is_over(), done) {
+                        (true, _) => {}
+                        (false, true) => latencies.push(sent.elapsed()),
+                        (false, false) => failed += 1,
                     }
-                    number += 1;
+                    turn.number += 1;
                 }
-                latencies
+                (latencies, failed)
             })
         })
         .collect();
-    let mut latencies = Vec::new();
+    let (mut latencies, mut failed) = (Vec::new(), 0);
     for worker in workers {
-        latencies.extend(worker.await.unwrap_or_default());
+        let ended = timeout_at(end + GRACE, worker).await.expect("each caller ends its last call");
+        let (own, undone) = ended.expect("no caller panics");
+        latencies.extend(own);
+        failed += undone;
     }
     latencies.sort_unstable();
     let at = |percent: usize| latencies.get(latencies.len() * percent / 100).or(latencies.last());
-    Pace {
+    let pace = Pace {
         calls: latencies.len() as u64,
         per_second: latencies.len() as u128 * 1_000_000 / each.as_micros().max(1),
         p50: at(50).copied().unwrap_or_default(),
         p99: at(99).copied().unwrap_or_default(),
-    }
+    };
+    (pace, failed)
 }
 
 fn median(mut numbers: Vec<u128>) -> u128 {
