@@ -3,8 +3,14 @@
 //! Invariant: every part that is hashed is preceded by its length, so no two different lists of parts share an input.
 
 use std::fmt;
+use std::ops::Deref;
+
+use bytes::BufMut;
 
 use crate::{IdempotencyKey, Scope};
+
+/// Parts that fit into this many bytes are hashed at once.
+const SMALL: usize = 1024;
 
 /// The key of every hash this crate makes. All processes that share a store must share it.
 ///
@@ -23,8 +29,19 @@ impl HashKey {
 
     /// A keyed hash over length-prefixed `parts`, for one `purpose`.
     pub(crate) fn hash(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let all = || std::iter::once(purpose.as_bytes()).chain(parts.iter().copied());
+        // Most requests are small, and one block is hashed in a third of the time of many pieces.
+        let mut block = [0; SMALL];
+        let length: usize = all().map(|part| 8 + part.len()).sum();
+        if let Some(mut rest) = block.get_mut(..length) {
+            for part in all() {
+                rest.put_u64_le(part.len() as u64);
+                rest.put_slice(part);
+            }
+            return *blake3::keyed_hash(&self.0, &block[..length]).as_bytes();
+        }
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
+        for part in all() {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -79,7 +96,12 @@ impl RecordId {
     /// The id as 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        blake3::Hash::from_bytes(self.0).to_hex().as_str().to_owned()
+        (*self.hex()).to_owned()
+    }
+
+    /// The same, not on the heap.
+    pub(crate) fn hex(&self) -> impl Deref<Target = str> {
+        blake3::Hash::from_bytes(self.0).to_hex()
     }
 
     /// The idempotency key to send to the system `step` names: 40 characters, the same for every attempt.
@@ -102,7 +124,26 @@ impl fmt::Debug for RecordId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What is stored must not depend on how it was hashed.
+        #[test]
+        fn a_hash_is_that_of_the_length_prefixed_parts(
+            secret: [u8; 32],
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 0..4),
+        ) {
+            let mut whole = Vec::new();
+            for part in std::iter::once(&b"p"[..]).chain(parts.iter().map(Vec::as_slice)) {
+                whole.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                whole.extend_from_slice(part);
+            }
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(HashKey::secret(secret).hash("p", &parts), *blake3::keyed_hash(&secret, &whole).as_bytes());
+        }
+    }
 
     #[test]
     fn parts_cannot_be_shifted_into_each_other() {

@@ -59,9 +59,9 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default() * 4096
 }
 
-/// Nanoseconds per key. Tokens are drawn before: that is the operating system's time.
+/// Nanoseconds per key. Claims and what is recorded are made before: drawing a token is the operating system's time.
 #[expect(clippy::expect_used, reason = "a bench that cannot reach its store has nothing to measure")]
-async fn run(manager: Manager, calls: u32) -> u128 {
+pub(super) async fn run(manager: Manager, calls: u32) -> u128 {
     let claims: Vec<_> = (0..calls).map(|_| fresh()).collect();
     let kept = recording();
     let began = Instant::now();

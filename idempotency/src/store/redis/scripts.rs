@@ -6,6 +6,11 @@
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value};
 
+/// How many arguments a call has at most, and how many bytes they have together beside a recording: a command that grows
+/// argument by argument is allocated again and again.
+const ARGUMENTS: usize = 8;
+const ROOM: usize = 320;
+
 /// A script that the server may know.
 pub(crate) struct Script {
     text: String,
@@ -21,7 +26,7 @@ impl Script {
 
     /// A call for the record at `key`, to which arguments can be added.
     pub(crate) fn call<'a>(&'a self, key: &'a [u8]) -> Call<'a> {
-        let mut command = Cmd::new();
+        let mut command = Cmd::with_capacity(ARGUMENTS, ROOM);
         command.arg("EVALSHA").arg(&self.name).arg(1).arg(key);
         Call { script: self, command }
     }
