@@ -63,6 +63,10 @@ pub(crate) struct Held {
     asked_at: Mutex<Instant>,
     /// Tells those who wait for the end of it that it has moved.
     moved: Notify,
+    /// Set before the record is settled or given up: a renewal sent after that could revive what was ended.
+    unrenewed: AtomicBool,
+    /// Tells the renewal of that, whoever polls it.
+    stopped: Notify,
 }
 
 #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
@@ -87,6 +91,26 @@ impl Held {
             believed_until: Mutex::new(deadline(asked_at, grant.lease)),
             asked_at: Mutex::new(asked_at),
             moved: Notify::new(),
+            unrenewed: AtomicBool::new(false),
+            stopped: Notify::new(),
+        }
+    }
+
+    /// No renewal is sent from now on; one that is on its way may still arrive.
+    pub(crate) fn stop_renewing(&self) {
+        self.unrenewed.store(true, Ordering::SeqCst);
+        // One renews, if anybody; it may not wait for this yet.
+        self.stopped.notify_one();
+    }
+
+    pub(crate) fn is_renewed_no_longer(&self) -> bool {
+        self.unrenewed.load(Ordering::SeqCst)
+    }
+
+    /// Returns when [`stop_renewing`](Self::stop_renewing) was called, before or after this.
+    pub(crate) async fn no_longer_renewed(&self) {
+        while !self.is_renewed_no_longer() {
+            self.stopped.notified().await;
         }
     }
 

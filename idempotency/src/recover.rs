@@ -104,9 +104,11 @@ pub(crate) async fn claim(
             Recovered::Absent => Resolution::Absent,
             Recovered::Unknown => break,
         };
-        // Whatever the answer is, the truth is in the record: ask again.
-        let _ = manager.resolve(claim.record, lost.fence, &resolution, claim.terms.retention).await?;
-        answer = guard::claim_unrenewed(manager, claim).await;
+        answer = match manager.resolve(claim.record, lost.fence, &resolution, claim.terms.retention).await {
+            // Whatever it is, the truth is in the record: ask again.
+            Ok(_) => guard::claim_unrenewed(manager, claim).await,
+            Err(error) => Err(error),
+        };
     }
     match &answer {
         Ok(answer) => crate::observe::answered(answer, asked_at.elapsed()),

@@ -87,7 +87,8 @@ async fn a_jump_back_lets_nobody_run_what_is_running_or_done(
         assert!(matches!(manager.begin(&first).await.unwrap(), Answer::Acquired(_)));
         jump(first.record, -AN_HOUR).await;
         assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
-        assert!(matches!(manager.renew(&first.holder(), HOUR).await.unwrap(), Renewed::Held(_)));
+        // Less than the jump: the lease now ends before the claim was sent, by what the record says of that.
+        assert!(matches!(manager.renew(&first.holder(), HOUR / 4).await.unwrap(), Renewed::Held(_)));
         assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
         let completed = manager.complete(&first.holder(), &Recording::new(201), KEPT).await.unwrap();
         assert_eq!(completed, Written::Applied);
@@ -99,6 +100,10 @@ async fn a_jump_back_lets_nobody_run_what_is_running_or_done(
     assert_eq!(manager.get(given_back.record).await.unwrap().unwrap().fence, before.fence);
     jump(given_back.record, -AN_HOUR).await;
     let shifted = manager.get(given_back.record).await.unwrap().unwrap().fence;
+    assert!(
+        shifted > before.fence,
+        "the fence was given by a clock that was an hour ahead: {before:?} {shifted:?}"
+    );
     let Answer::Acquired(after) = manager.begin(&retried(&given_back)).await.unwrap() else {
         panic!("it was given back")
     };
@@ -167,12 +172,23 @@ async fn redis_counts_by_its_own_clock() {
     let manager: Manager = Arc::new(store);
     let client = redis::Client::open(server.url()).unwrap();
     let other = client.get_multiplexed_async_connection().await.unwrap();
-    // Ends are instants of the server's clock: a key whose end is nearer by an hour has seen that hour pass.
+    // Everything that was read from the server's clock, as if it had been written that much earlier: the end of the key;
+    // and in the record, unless they are zeros, the end it had when it was claimed, and the fence.
     let jump = async |record: RecordId, by: i64| {
         let (mut other, key) = (other.clone(), format!("{prefix}{}", record.to_hex()));
         let end: i64 = redis::cmd("PEXPIRETIME").arg(&key).query_async(&mut other).await.unwrap();
         let end = end - by / 1000;
         let _: bool = redis::cmd("PEXPIREAT").arg(&key).arg(end).query_async(&mut other).await.unwrap();
+        for (place, digits, by) in [(80, 14, by / 1000), (63, 17, by)] {
+            let mut read = redis::cmd("GETRANGE");
+            let read = read.arg(&key).arg(place).arg(place + digits - 1);
+            let number: i64 = read.query_async(&mut other).await.unwrap();
+            if number != 0 {
+                let earlier = format!("{:0digits$}", number - by);
+                let mut write = redis::cmd("SETRANGE");
+                let () = write.arg(&key).arg(place).arg(earlier).query_async(&mut other).await.unwrap();
+            }
+        }
     };
     the_workers_hour_is_not_the_stores(&manager).await;
     a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(&manager, &jump).await;

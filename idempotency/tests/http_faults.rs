@@ -142,6 +142,23 @@ async fn the_lease_of_a_handler_that_blocked_is_renewed_while_its_answer_is_reco
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
+// proves: I-5
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_given_up_is_not_renewed_while_the_store_is_asked_to_end_it() {
+    let (faulty, manager) = stores();
+    let layer = IdempotencyLayer::new(manager).single_tenant();
+    let service = ServiceBuilder::new().layer(layer).service_fn(async |_request: Request<Full<Bytes>>| {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let mut response = Response::new(Full::from("who knows"));
+        response.extensions_mut().insert(Verdict::Unknown);
+        Ok::<_, Infallible>(response)
+    });
+    // The end of the lease is written, and its answer does not come for 5 s; a renewal is due after the first of them.
+    faulty.fail(Call::Renew, Side::Unanswered);
+    assert_eq!(call(&service).await.headers()["idempotency-status"], "indeterminate");
+    assert_eq!(type_of(&call(&service).await), "outcome-unknown");
+}
+
 /// A store that lets its caller wait before and after every call, as a store behind a network does.
 #[derive(Debug)]
 struct Waiting(MemoryStore);

@@ -1,24 +1,32 @@
-//! Processes that die by kill -9 at random moments, many times, on real servers: what was paid, and how often?
+//! Processes that die by kill -9 at random moments, many times, on real servers: what was paid, and how often? On
+//! PostgreSQL they hold their leases themselves, on Redis the layer does.
 //!
 //! The test binary starts itself as the worker. A worker reports each step as a line; the parent kills it at a random
 //! one. The seed is printed, and `PROBITY_TEST_SEED` repeats it; `cargo xtask chaos` kills many more.
-#![cfg(all(feature = "postgres", feature = "redis"))]
+#![cfg(all(feature = "postgres", feature = "redis", feature = "tower"))]
 #![cfg_attr(
-    all(feature = "postgres", feature = "redis"),
+    all(feature = "postgres", feature = "redis", feature = "tower"),
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
+use http::{Request, Response};
+use http_body_util::Full;
 use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row};
 use testkit::{Program, Rng};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 /// How many keys a worker is given; half of them are also another worker's.
 const SHARE: u64 = 8;
@@ -26,6 +34,8 @@ const SHARE: u64 = 8;
 const AT_ONCE: usize = 4;
 /// Short, so that the keys of the dead are taken over while the test runs.
 const LEASE: Duration = Duration::from_millis(30);
+/// No worker takes this long for a step, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 const ORDERS: &str = "PROBITY_KILL_WORKER";
 
 /// How often a worker is killed, per store.
@@ -38,11 +48,14 @@ fn all_keys() -> u64 {
     (kills() + 2) * SHARE / 2 + SHARE / 2
 }
 
-fn claim_of(key: u64, effects: Effects) -> Claim {
-    let scope = Scope::single_tenant();
+fn record_of(key: u64) -> RecordId {
     let key = IdempotencyKey::new(format!("key-{key}")).unwrap();
+    RecordId::derive(&HashKey::default(), &Scope::single_tenant(), &key)
+}
+
+fn claim_of(key: u64, effects: Effects) -> Claim {
     Claim {
-        record: RecordId::derive(&HashKey::default(), &scope, &key),
+        record: record_of(key),
         token: OwnerToken::generate().unwrap(),
         fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
         effects,
@@ -52,9 +65,8 @@ fn claim_of(key: u64, effects: Effects) -> Claim {
 
 /// Reports a step, and gives the parent its chance.
 #[expect(clippy::print_stdout, reason = "the parent reads it")]
-async fn step(count: &Cell<u64>) {
-    count.set(count.get() + 1);
-    println!("step {} done", count.get());
+async fn step(count: &AtomicU64) {
+    println!("step {} done", count.fetch_add(1, Ordering::SeqCst) + 1);
     tokio::task::yield_now().await;
 }
 
@@ -63,7 +75,7 @@ async fn pay_locally(
     pool: &PgPool,
     manager: &Arc<dyn IdempotencyManager>,
     key: u64,
-    count: &Cell<u64>,
+    count: &AtomicU64,
 ) -> bool {
     let mut guard = match claim(manager, &claim_of(key, Effects::Local)).await.unwrap() {
         Answer::Acquired(guard) => guard,
@@ -88,27 +100,45 @@ async fn pay_locally(
     true
 }
 
-/// Pays one key through Redis: the payment is an effect outside, so a lost attempt must stay lost.
-async fn pay_outside(
-    channel: &mut ConnectionManager,
-    manager: &Arc<dyn IdempotencyManager>,
-    prefix: &str,
-    key: u64,
-    count: &Cell<u64>,
-) -> bool {
-    let mut guard = match claim(manager, &claim_of(key, Effects::Opaque)).await.unwrap() {
-        Answer::Acquired(guard) => guard,
-        Answer::Replay(_) | Answer::Indeterminate(_) => return true,
-        Answer::InFlight { .. } => return false,
-        other => panic!("an opaque key can only be running, done or unknown: {other:?}"),
-    };
-    step(count).await;
-    let charge = format!("{prefix}charge:{key}");
-    let _: u64 = redis::cmd("INCR").arg(charge).query_async(channel).await.unwrap();
-    step(count).await;
-    let written = guard.complete(&Recording::new(201)).await.unwrap();
-    assert!(matches!(written, Written::Applied), "nobody takes an opaque key over: {written:?}");
-    step(count).await;
+/// A handler behind the layer over Redis: the charge is an effect outside, so a lost attempt must stay lost.
+fn charging(
+    manager: Arc<dyn IdempotencyManager>,
+    channel: ConnectionManager,
+    prefix: String,
+    count: Arc<AtomicU64>,
+) -> impl Service<Request<Full<Bytes>>, Response = Response<ReplayBody<Full<Bytes>>>, Error = Infallible> + Clone
+{
+    let layer = IdempotencyLayer::new(manager).single_tenant().lease(LEASE);
+    layer.layer(service_fn(move |request: Request<Full<Bytes>>| {
+        let (mut channel, prefix, count) = (channel.clone(), prefix.clone(), Arc::clone(&count));
+        async move {
+            step(&count).await;
+            let key = request.headers()["idempotency-key"].to_str().unwrap();
+            let charge = format!("{prefix}charge:{key}");
+            let charges: u64 = redis::cmd("INCR").arg(charge).query_async(&mut channel).await.unwrap();
+            step(&count).await;
+            if key.ends_with('0') {
+                // So long that the lease is renewed under it.
+                tokio::time::sleep(LEASE).await;
+            }
+            Ok::<_, Infallible>(Response::new(Full::from(charges.to_string())))
+        }
+    }))
+}
+
+/// Sends one key through the layer. Says whether it is settled.
+async fn pay_outside<S, B>(service: &S, key: u64, count: &AtomicU64) -> bool
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    let request = Request::post("/").header("idempotency-key", format!("key-{key}")).body(Full::default());
+    let answer = service.clone().oneshot(request.unwrap()).await.unwrap_or_else(|never| match never {});
+    match answer.headers()["idempotency-status"].to_str().unwrap() {
+        "created" => step(count).await,
+        "replayed" | "indeterminate" => {}
+        "in-flight" => return false,
+        other => panic!("nobody takes an opaque key over, and Redis is there: {other}"),
+    }
     true
 }
 
@@ -135,7 +165,7 @@ impl Orders {
 async fn work(orders: &Orders) {
     let mut keys: Vec<u64> = orders.keys.clone().collect();
     Rng::new(orders.seed).shuffle(&mut keys);
-    let count = Cell::new(0);
+    let count = Arc::new(AtomicU64::new(0));
     if orders.store == "postgres" {
         let pool = PgPoolOptions::new().max_connections(8).connect(&orders.url).await.unwrap();
         let manager: Arc<dyn IdempotencyManager> = Arc::new(PostgresStore::new(pool.clone()).await.unwrap());
@@ -153,9 +183,10 @@ async fn work(orders: &Orders) {
         let store = RedisStore::connect(&orders.url).await.unwrap().prefix(&orders.prefix);
         let manager: Arc<dyn IdempotencyManager> = Arc::new(store);
         let client = redis::Client::open(orders.url.as_str()).unwrap();
-        let mut channel = ConnectionManager::new(client).await.unwrap();
+        let channel = ConnectionManager::new(client).await.unwrap();
+        let service = charging(manager, channel, orders.prefix.clone(), Arc::clone(&count));
         while let Some(key) = keys.pop() {
-            if !pay_outside(&mut channel, &manager, &orders.prefix, key, &count).await {
+            if !pay_outside(&service, key, &count).await {
                 keys.insert(0, key);
             }
         }
@@ -186,7 +217,9 @@ fn kill_workers(orders: &Orders) {
     for kill in 0..kills() {
         // A worker whose keys are settled by another ends by itself; a step it never reaches is not waited for.
         let step = format!("step {} done", rng.between(1, 8));
+        let give_up_at = Instant::now() + PATIENCE;
         while victim.is_running() && !victim.output().contains(&step) {
+            assert!(Instant::now() < give_up_at, "a worker neither works nor ends:\n{}", victim.output());
             std::thread::park_timeout(Duration::from_micros(200));
         }
         victim.kill9();
@@ -216,7 +249,7 @@ fn on_postgres_no_key_is_paid_twice_and_none_is_forgotten_however_often_workers_
     });
     kill_workers(&orders);
     runtime.block_on(async {
-        work(&orders).await;
+        tokio::time::timeout(PATIENCE, work(&orders)).await.unwrap();
         let rows =
             sqlx::query("SELECT key, count(*) FROM payments GROUP BY key").fetch_all(&pool).await.unwrap();
         assert_eq!(rows.len(), usize::try_from(all_keys()).unwrap(), "every key is paid");
@@ -241,19 +274,19 @@ fn on_redis_no_key_is_charged_twice_however_often_workers_are_killed() {
     kill_workers(&orders);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        work(&orders).await;
+        tokio::time::timeout(PATIENCE, work(&orders)).await.unwrap();
         let client = redis::Client::open(orders.url.as_str()).unwrap();
         let mut channel = ConnectionManager::new(client).await.unwrap();
         let store = RedisStore::connect(&orders.url).await.unwrap().prefix(&orders.prefix);
         let (mut settled, mut unknown) = (0, 0);
         for key in orders.keys.clone() {
-            let charge = format!("{}charge:{key}", orders.prefix);
+            let charge = format!("{}charge:key-{key}", orders.prefix);
             let charges: Option<u64> = redis::cmd("GET").arg(charge).query_async(&mut channel).await.unwrap();
             let charges = charges.unwrap_or_default();
             assert!(charges <= 1, "key {key} was charged {charges} times");
-            match store.begin(&claim_of(key, Effects::Opaque)).await.unwrap() {
-                Answer::Replay(_) => settled += charges,
-                Answer::Indeterminate(_) => unknown += 1,
+            match store.get(record_of(key)).await.unwrap() {
+                Some(found) if found.state == State::Completed => settled += charges,
+                Some(found) if found.is_indeterminate() => unknown += 1,
                 other => panic!("key {key}: {other:?}"),
             }
         }

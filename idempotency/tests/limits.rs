@@ -144,6 +144,22 @@ async fn a_job_gives_a_silent_store_up_after_its_limit() {
     );
 }
 
+// proves: I-9
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_end_that_nobody_could_confirm_is_given_back() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    store.fail(Call::Begin, Side::After);
+    store.fail(Call::Begin, Side::After);
+    let manager: Arc<dyn IdempotencyManager> = store;
+    let refused = run(&manager, &endless()).await.unwrap_err();
+    assert!(
+        matches!(&refused, ExecuteError::NotRun(error) if error.effect() == Effect::Unknown),
+        "{refused:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(run(&manager, &endless()).await.unwrap(), Execution::Fresh(7));
+}
+
 // proves: I-8
 #[tokio::test]
 async fn a_job_with_a_secret_has_its_record_where_only_the_secret_leads() {

@@ -68,6 +68,46 @@ fn outcomes_and_sizes_are_counted_and_names_carry_no_key() {
     assert!(!seen.iter().any(|name| name.contains("secret")));
 }
 
+/// Knows that nothing happened.
+#[cfg(feature = "testing")]
+struct Absent;
+
+#[cfg(feature = "testing")]
+#[async_trait::async_trait]
+impl Recover for Absent {
+    async fn recover(&self, _: &RecoverContext) -> Recovered {
+        Recovered::Absent
+    }
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_store_that_fails_while_a_lost_attempt_is_settled_is_counted() {
+    use probity_idempotency::testing::{Call, FaultyStore, Side};
+
+    let seen = Seen::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&seen, || {
+        runtime.block_on(async {
+            let faulty = FaultyStore::new(Arc::new(MemoryStore::new()));
+            faulty.fail(Call::Resolve, Side::Before);
+            let manager: Arc<dyn IdempotencyManager> = Arc::new(faulty);
+            let (scope, key) = (Scope::single_tenant(), IdempotencyKey::new("k").unwrap());
+            let print = Fingerprint::of(&HashKey::default(), &[b"job"]);
+            let policy = Policy::default().recover(Absent);
+            let lost = async |_| Err::<u8, _>("lost");
+            let failed = execute(&manager, &scope, &key, print, &policy, lost).await;
+            assert!(matches!(failed, Err(ExecuteError::Work("lost"))));
+            let never = async |_| -> Result<u8, &str> { panic!("the store cannot say that it is free") };
+            let refused = execute(&manager, &scope, &key, print, &policy, never).await;
+            assert!(matches!(refused, Err(ExecuteError::NotRun(_))), "{refused:?}");
+        });
+    });
+    let seen = seen.0.lock().unwrap();
+    let failures = seen.iter().filter(|name| name.contains("idempotency_store_errors_total")).count();
+    assert_eq!(failures, 1, "{seen:#?}");
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_completion_in_the_callers_transaction_is_counted_like_any_other() {

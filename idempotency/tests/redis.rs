@@ -191,15 +191,43 @@ async fn what_is_wrong_with_a_server_is_said_at_start() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_say_how_it_is_set_up_is_taken_with_a_warning() {
+    let server = started(&[]).await;
+    let mut other = connection(&server).await;
+    let () = redis::cmd("ACL").arg(&["SETUSER", "default", "-info"]).query_async(&mut other).await.unwrap();
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let logging = tracing::subscriber::set_default(subscriber);
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    drop(logging);
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(said.contains("WARN") && said.contains("permit INFO"), "{said}");
+    assert_eq!(store.durability().await.unwrap_err().kind(), ErrorKind::Rejected);
+    assert!(matches!(store.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
+}
+
+#[tokio::test]
 async fn what_must_be_settled_by_hand_does_not_expire_and_what_is_finished_does() {
     let server = started(&[]).await;
     let store = RedisStore::connect(server.url()).await.unwrap().prefix("t:");
     let mut other = connection(&server).await;
-    for (effects, finish, expires) in
-        [(Effects::Opaque, false, false), (Effects::Opaque, true, true), (Effects::Local, false, true)]
-    {
+    for (effects, mark, finish, expires) in [
+        (Effects::Opaque, false, false, false),
+        (Effects::Opaque, false, true, true),
+        (Effects::Local, false, false, true),
+        (Effects::Marked, false, false, true),
+        (Effects::Marked, true, false, false),
+        (Effects::Marked, true, true, true),
+    ] {
         let claim = a_claim(effects);
         assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        if mark {
+            assert_eq!(store.mark_effect(&claim.holder()).await.unwrap(), Written::Applied);
+            // The end of the key says no longer when it was claimed, and the lease ends all the same.
+            let found = store.get(claim.record).await.unwrap().unwrap();
+            assert!(found.lease_left <= claim.terms.lease && !found.lease_left.is_zero(), "{found:?}");
+        }
         if finish {
             let _ =
                 store.complete(&claim.holder(), &Recording::new(200), Duration::from_secs(60)).await.unwrap();
@@ -207,7 +235,7 @@ async fn what_must_be_settled_by_hand_does_not_expire_and_what_is_finished_does(
         let key = format!("t:{}", claim.record.to_hex());
         let left: i64 = redis::cmd("TTL").arg(key).query_async(&mut other).await.unwrap();
         let years = left / (365 * 24 * 3600);
-        assert_eq!((left > 0, years < 1), (true, expires), "{effects:?} {finish}: {left} s");
+        assert_eq!((left > 0, years < 1), (true, expires), "{effects:?} {mark} {finish}: {left} s");
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
@@ -23,7 +22,12 @@ use crate::{
 /// Sends `claim`, and turns a grant into a guard that renews itself.
 ///
 /// A claim whose reply was lost is sent once more with the same token before this gives up; if it still may have been
-/// granted, it is given back in the background, since nothing ran, for as long as its lease would last.
+/// granted, it is given back in the background, since nothing ran, for as long as its lease would last. After an error
+/// its token is therefore spent: claim again with a new one, or what is given back may be what you were granted.
+///
+/// If that second call is answered `InFlight`, nothing waits for the first. Held up on its way for so long that the running
+/// attempt has ended without an answer, it may still be granted, to nobody: retries are then told `InFlight` until its
+/// lease is over, and an opaque record is indeterminate although nothing ran. Nothing runs twice by it.
 ///
 /// # Cancel safety
 /// A claim in flight may have been granted; it then lapses with its lease. Run this in a task of its own if the caller
@@ -35,9 +39,9 @@ pub async fn claim(
     manager: &Arc<dyn IdempotencyManager>,
     claim: &Claim,
 ) -> Result<Answer<LeaseGuard>, StoreError> {
-    let mut answer = claim_unrenewed(manager, claim).await?;
-    if let Answer::Acquired(guard) = &mut answer {
-        guard.renew_in_background();
+    let answer = claim_unrenewed(manager, claim).await?;
+    if let Answer::Acquired(guard) = &answer {
+        tokio::spawn(renew_while_held(Arc::clone(&guard.lease.0)));
     }
     Ok(answer)
 }
@@ -70,7 +74,7 @@ pub(crate) async fn claim_unrenewed(
 /// Gives back a claim that nobody knows to be granted. A record that is missing proves nothing, as the claim may still
 /// be on its way behind somebody's lock: it is asked for again for as long as the lease would last.
 async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: Duration) {
-    let give_up_at = Instant::now() + lease;
+    let give_up_at = deadline(Instant::now(), lease);
     let mut pause = Duration::from_millis(20);
     loop {
         let verdict = manager.abandon(&holder).await;
@@ -98,7 +102,7 @@ fn guarded(
     match answer {
         Answer::Acquired(grant) => {
             let held = Held::new(Arc::clone(manager), claim, grant, asked_at);
-            Answer::Acquired(LeaseGuard { lease: Lease(Arc::new(held)), renewal: None, settled: false })
+            Answer::Acquired(LeaseGuard { lease: Lease(Arc::new(held)), settled: false })
         }
         Answer::Replay(recording) => Answer::Replay(recording),
         Answer::InFlight { retry_after } => Answer::InFlight { retry_after },
@@ -125,23 +129,10 @@ pub enum Settlement {
 #[derive(Debug)]
 pub struct LeaseGuard {
     lease: Lease,
-    /// Renews by itself. None where whoever polls the work renews.
-    renewal: Option<AbortHandle>,
     settled: bool,
 }
 
 impl LeaseGuard {
-    fn renew_in_background(&mut self) {
-        let renewal = tokio::spawn(renew_while_held(Arc::clone(&self.lease.0)));
-        self.renewal = Some(renewal.abort_handle());
-    }
-
-    fn stop_renewing(&self) {
-        if let Some(renewal) = &self.renewal {
-            renewal.abort();
-        }
-    }
-
     /// The handle to pass to the work.
     #[must_use]
     pub fn lease(&self) -> Lease {
@@ -204,7 +195,7 @@ impl LeaseGuard {
     /// # Errors
     /// If the store cannot answer; the lease then ends by itself.
     pub async fn surrender(&mut self) -> Result<(), StoreError> {
-        self.stop_renewing();
+        self.lease.0.stop_renewing();
         self.settled = true;
         surrender(&self.lease.0).await
     }
@@ -254,7 +245,7 @@ impl LeaseGuard {
     /// # Errors
     /// If the store cannot answer; the lease then ends by itself.
     pub async fn give_up(&mut self) -> Result<(), StoreError> {
-        self.stop_renewing();
+        self.lease.0.stop_renewing();
         give_up(&self.lease.0).await?;
         self.settled = true;
         Ok(())
@@ -268,7 +259,7 @@ impl LeaseGuard {
 
     fn seal(&mut self) {
         self.settled = true;
-        self.stop_renewing();
+        self.lease.0.stop_renewing();
         // A settled lease is never "lost": let those who wait for that wait for ever.
         self.lease.0.believe_until(Instant::now() + Duration::from_secs(86_400 * 365));
     }
@@ -276,7 +267,7 @@ impl LeaseGuard {
 
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
-        self.stop_renewing();
+        self.lease.0.stop_renewing();
         if self.settled {
             return;
         }
@@ -331,15 +322,21 @@ pub(crate) async fn renewing<F: Future>(lease: Lease, work: F) -> F::Output {
     .await
 }
 
-/// Renews every third of the lease, counted from before the claim was sent. Belief in the lease is measured from before a renewal was sent, so a slow store or
-/// a paused process can only make us give up sooner.
+/// Renews every third of the lease, counted from before the claim was sent, until it is told to stop. Belief in the lease
+/// is measured from before a renewal was sent, so a slow store or a paused process can only make us give up sooner.
 async fn renew_while_held(held: Arc<Held>) {
     loop {
-        sleep_until(held.renew_at()).await;
+        tokio::select! {
+            biased;
+            () = held.no_longer_renewed() => return,
+            () = sleep_until(held.renew_at()) => {}
+        }
         let asked_at = Instant::now();
         let renewed = observe::stored("renew", held.manager.renew(&held.holder, held.terms.lease)).await;
         held.asked_at(asked_at);
         match renewed {
+            // It was settled meanwhile, and is nobody's loss.
+            _ if held.is_renewed_no_longer() => return,
             Ok(Renewed::Held(left)) if !left.is_zero() => held.believe_until(asked_at + left),
             Ok(Renewed::Settled(_)) => return,
             Ok(Renewed::Held(_) | Renewed::LostTo(_) | Renewed::Missing) => {

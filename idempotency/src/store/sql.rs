@@ -350,8 +350,9 @@ impl PostgresStore {
     /// Sends every call as a statement of its own.
     ///
     /// Choose it when another pooler already multiplexes statements, or when first runs rarely overlap: a lone
-    /// one keeps 0.70 of this pace when it is shared. Replays are faster shared, lone ones 2.7 times. A call waits for a locked row 2 s at most, and keeps a connection of its own meanwhile. There is no
-    /// other limit; a call that is dropped closes the connection it waits on.
+    /// one keeps 0.70 of this pace when it is shared. Replays are faster shared, lone ones 2.7 times. A call waits for a
+    /// locked row 2 s at most, and keeps a connection of its own meanwhile. There is no other limit; a call that is dropped
+    /// closes the connection it waits on.
     #[must_use]
     pub fn direct(self) -> Self {
         Self { sharing: None, ..self }

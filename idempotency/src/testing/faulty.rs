@@ -35,6 +35,8 @@ pub enum Side {
     After,
     /// The call never arrives, and nobody says so.
     Silence,
+    /// The call is applied, and nobody ever answers.
+    Unanswered,
     /// The call arrives, and is refused: provably not applied, the only fault that is.
     Refused,
 }
@@ -82,6 +84,10 @@ impl FaultyStore {
             Some(Side::Before) => Err(lost()),
             Some(Side::After) => applied.await.and(Err(lost())),
             Some(Side::Silence) => std::future::pending().await,
+            Some(Side::Unanswered) => {
+                let _ = applied.await;
+                std::future::pending().await
+            }
             Some(Side::Refused) => Err(StoreError::not_applied(ErrorKind::Rejected, "a planned refusal")),
         }
     }

@@ -122,3 +122,56 @@ impl Durability {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The warnings about a server that answers this to `INFO`.
+    fn warned(told: &str) -> Vec<String> {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            Durability::of_server(&Value::BulkString(told.into())).expect("reads").report();
+        });
+        let said = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+        assert!(said.contains("idempotency records are kept in Redis"), "{said}");
+        said.lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_is_one_warning() {
+        let sound = "role:master\r\nconnected_slaves:0\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
+        assert_eq!(warned(sound), [""; 0]);
+        for (said, instead, warning) in [
+            ("noeviction", "allkeys-lru", "may evict records"),
+            ("aof_enabled:1", "aof_enabled:0", "forgets records when it restarts"),
+            ("role:master", "role:slave", "is a replica, and will refuse every claim"),
+            ("slaves:0", "slaves:2", "may lose the newest claims"),
+        ] {
+            let warnings = warned(&sound.replace(said, instead));
+            assert!(matches!(&warnings[..], [only] if only.contains(warning)), "{instead}: {warnings:?}");
+        }
+        // What is not said is not trusted.
+        assert_eq!(warned("").len(), 3);
+    }
+}
