@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use operate::{Cancelled, Operator};
-use start::{Turn, accept, count_start, insert_and_drive};
+use start::{Turn, insert_and_drive};
 
 use crate::codec::{Place, Sealer};
 use crate::engine::{Carried, Engine, News, Settings, Stop, Unanswered};
@@ -198,8 +198,8 @@ impl Orchestrator {
         }
         let new = self.new_saga(saga, business_id, input)?;
         let inserted = <E::Database as crate::store::StartIn>::insert_in(executor, new.clone()).await?;
-        count_start(&self.handle.engine, &new);
-        accept(&new, &inserted)
+        start::count_start(&self.handle.engine, &new);
+        start::accept(&new, &inserted)
     }
 
     /// Waits until a started saga comes to rest. After [`start_in`](Self::start_in) it is also what

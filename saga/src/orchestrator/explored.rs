@@ -3,7 +3,8 @@
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Orchestrator, Started, accept};
+use super::start::accept;
+use super::{Orchestrator, Started};
 use crate::error::{SagaError, StoreError};
 
 impl Orchestrator {
