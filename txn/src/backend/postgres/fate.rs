@@ -87,26 +87,30 @@ async fn first_row(
     Ok(first)
 }
 
-/// Asks for the status of the transaction behind `mark`.
+/// Asks for the status of the transaction behind `mark`: in one statement, so that it is one server that says who it is
+/// and what it knows. Behind a pooler the next statement may go to another one.
 pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<Fate, sqlx::Error> {
-    let identity = format!("SELECT ({SYSTEM}) || '/' || {TIMELINE}, {STATS_EPOCH}");
-    let row = sqlx::query(AssertSqlSafe(identity)).fetch_one(&mut *connection).await?;
+    let text = format!(
+        "SELECT server, stats_epoch, CASE WHEN server = $1 THEN pg_xact_status($2::text::xid8) END
+         FROM (SELECT ({SYSTEM}) || '/' || {TIMELINE} AS server, {STATS_EPOCH} AS stats_epoch) AS this"
+    );
+    let answer =
+        sqlx::query(AssertSqlSafe(text)).bind(&mark.server).bind(&mark.xid).fetch_one(connection).await;
+    let row = match answer {
+        Ok(row) => row,
+        // "Transaction ID is in the future": a crash forgot it, and nothing of it was kept.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
+            return Ok(Fate::Aborted);
+        }
+        Err(error) => return Err(error),
+    };
     let server: String = row.try_get(0)?;
     let stats_epoch: Option<String> = row.try_get(1)?;
+    let status: Option<String> = row.try_get(2)?;
     if server != mark.server {
         return Ok(Fate::Unknown);
     }
-    let status: Result<Option<String>, sqlx::Error> =
-        sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
-            .bind(&mark.xid)
-            .fetch_one(connection)
-            .await;
-    Ok(match status {
-        Ok(status) => judge(status.as_deref(), stats_epoch.as_deref() == Some(mark.stats_epoch.as_str())),
-        // "Transaction ID is in the future": a crash forgot it, and nothing of it was kept.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => Fate::Aborted,
-        Err(error) => return Err(error),
-    })
+    Ok(judge(status.as_deref(), stats_epoch.as_deref() == Some(mark.stats_epoch.as_str())))
 }
 
 fn judge(status: Option<&str>, no_crash_since: bool) -> Fate {
@@ -141,7 +145,11 @@ mod tests {
             assert_ne!(server, mark.server);
             let elsewhere = Mark { server, ..mark.clone() };
             assert_eq!(look_up(&mut connection, &elsewhere).await.unwrap(), Fate::Unknown, "{elsewhere:?}");
+            let future = Mark { xid: u64::MAX.to_string(), ..elsewhere };
+            assert_eq!(look_up(&mut connection, &future).await.unwrap(), Fate::Unknown, "{future:?}");
         }
+        let forgotten = Mark { xid: u64::MAX.to_string(), ..mark.clone() };
+        assert_eq!(look_up(&mut connection, &forgotten).await.unwrap(), Fate::Aborted);
         let crashed = Mark { stats_epoch: "2026-01-01 00:00:00+00".to_owned(), ..mark };
         assert_eq!(look_up(&mut connection, &crashed).await.unwrap(), Fate::Unknown);
     }
