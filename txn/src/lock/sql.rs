@@ -22,7 +22,7 @@ impl<R: Lockable> Names<R> {
     pub(super) const LEGAL: () = assert!(
         parts(R::TABLE) > 0 && parts(R::KEY) == 1,
         "Lockable::TABLE must be an SQL name, perhaps with its schema, and Lockable::KEY that of a column: \
-         letters, digits and `_`, or anything between double quotes"
+         letters, digits and `_`, or anything between double quotes (a quote in it is doubled)"
     );
 }
 
@@ -51,7 +51,14 @@ const fn part(bytes: &[u8], at: usize) -> usize {
     let mut end = at;
     if at < bytes.len() && bytes[at] == b'"' {
         end += 1;
-        while end < bytes.len() && bytes[end] != b'"' && bytes[end] != 0 {
+        while end < bytes.len() && bytes[end] != 0 {
+            if bytes[end] == b'"' {
+                // A doubled quote is one that belongs to the name.
+                if end + 1 == bytes.len() || bytes[end + 1] != b'"' {
+                    break;
+                }
+                end += 1;
+            }
             end += 1;
         }
         let closed = end < bytes.len() && bytes[end] == b'"' && end > at + 1;
@@ -132,6 +139,8 @@ mod tests {
             ("\"Order\"", 1),
             ("bank.\"a b; --\"", 2),
             ("\"a.b\".c", 2),
+            ("\"a\"\"b\"", 1),
+            ("\"\"\"\".\"\"\"\"", 2),
             ("", 0),
             ("2nd", 0),
             ("a b", 0),
@@ -140,6 +149,9 @@ mod tests {
             (".a", 0),
             ("a..b", 0),
             ("\"\"", 0),
+            ("\"\"\"", 0),
+            ("\"\".a", 0),
+            ("\"a\"\"", 0),
             ("\"a", 0),
             ("\"a\"b", 0),
             ("\"a\0\"", 0),

@@ -60,6 +60,14 @@ impl Lockable for Order {
     const KEY: &'static str = "\"the key\"";
 }
 
+struct Doubled;
+
+impl Lockable for Doubled {
+    type Key = String;
+    const TABLE: &'static str = "\"say \"\"when\"\"\"";
+    const KEY: &'static str = "\"\"\"\"";
+}
+
 struct Misspelt;
 
 impl Lockable for Misspelt {
@@ -96,6 +104,10 @@ async fn names_that_need_quotes_have_them() {
         tx.lock_one::<Order>("a").await.map(|row| row.key().clone())
     });
     assert_eq!(locked.await.unwrap(), "a");
+    let doubled = "CREATE TABLE \"say \"\"when\"\"\" (\"\"\"\" TEXT PRIMARY KEY);
+        INSERT INTO \"say \"\"when\"\"\" VALUES ('a')";
+    sqlx::raw_sql(doubled).execute(&bank.pool).await.unwrap();
+    on(&bank.pool, "lock").run(async |tx| tx.lock_one::<Doubled>("a").await.map(|_| ())).await.unwrap();
     // SQLite reads an unknown name between double quotes as a string.
     let misspelt =
         on(&bank.pool, "lock").run(async |tx| tx.lock_one::<Misspelt>("a").await.map(|_| ())).await;
