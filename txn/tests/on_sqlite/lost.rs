@@ -246,26 +246,30 @@ async fn killed_under_load_each_token_takes_effect_once() {
     killed_under_load(true).await;
 }
 
-/// Whether the disk takes what a run writes, with a token and without, when it is nearly full.
+/// Writes a paper that fits into memory, so that the disk is asked at COMMIT only; says who wrote it.
+async fn print(pool: &SqlitePool, name: &str, author: &str) -> Result<String, Error<sqlx::Error>> {
+    let body = async |tx: &mut probity_txn::Tx<'_, sqlx::Sqlite>| -> Result<String, sqlx::Error> {
+        let paper = "INSERT INTO papers VALUES (?, ?, zeroblob(1000000))";
+        sqlx::query(paper).bind(name).bind(author).execute(&mut *tx).await?;
+        Ok(author.to_owned())
+    };
+    let short = Duration::from_millis(300);
+    let policy = Policy { commit_timeout: short, deadline: short, ..Policy::payments() };
+    let run = on(pool, "print").policy(policy);
+    if name == "token" { run.once(name).run(body).await } else { run.run(body).await }
+}
+
+/// Prints one paper with a token and one without on a disk that is nearly full.
 #[tokio::test]
 async fn a_process_whose_disk_fails() {
     let Ok(folder) = std::env::var(FAILING) else {
         return; // On its own it has nothing to show; the test below starts it.
     };
     let pool = open(Path::new(&folder), 0).await;
-    sqlx::query("CREATE TABLE papers (name TEXT, pages BLOB)").execute(&pool).await.unwrap();
-    let policy = Policy { commit_timeout: Duration::from_millis(300), ..Policy::payments() };
-    for token in [false, true] {
-        let name = if token { "token" } else { "plain" };
-        let body = async |tx: &mut probity_txn::Tx<'_, sqlx::Sqlite>| -> Result<(), sqlx::Error> {
-            // It fits into memory, so that the disk is asked at COMMIT only.
-            let paper = "INSERT INTO papers VALUES (?, zeroblob(1000000))";
-            sqlx::query(paper).bind(name).execute(&mut *tx).await.map(drop)
-        };
-        let policy = Policy { deadline: Duration::from_millis(300), ..policy.clone() };
-        let run = on(&pool, "print").policy(policy);
-        let outcome = if token { run.once(name).run(body).await } else { run.run(body).await };
-        let error = outcome.unwrap_err();
+    let papers = "CREATE TABLE papers (name TEXT, author TEXT, pages BLOB)";
+    sqlx::query(papers).execute(&pool).await.unwrap();
+    for name in ["plain", "token"] {
+        let error = print(&pool, name, "the failing process").await.unwrap_err();
         println!("{name} {:?} {:?};", error.kind(), error.effect());
     }
 }
@@ -287,21 +291,22 @@ async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_t
     process.wait();
 
     let pool = open(folder.path(), 0).await;
-    let papers = async |name: &str| -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM papers WHERE name = ?")
+    let papers = async |name: &str| -> Vec<(String, i64)> {
+        sqlx::query_as("SELECT author, length(pages) FROM papers WHERE name = ?")
             .bind(name)
-            .fetch_one(&pool)
+            .fetch_all(&pool)
             .await
             .unwrap()
     };
-    assert!(papers("plain").await <= 1, "all or nothing");
-    on(&pool, "print")
-        .once("token")
-        .run(async |tx| -> Result<(), sqlx::Error> {
-            let paper = "INSERT INTO papers VALUES ('token', 'in full')";
-            sqlx::query(paper).execute(&mut *tx).await.map(drop)
-        })
-        .await
-        .unwrap();
-    assert_eq!(papers("token").await, 1);
+    for name in ["plain", "token"] {
+        let left = papers(name).await;
+        assert!(left.is_empty() || left == [("the failing process".to_owned(), 1_000_000)], "{left:?}");
+    }
+    // Whoever wrote the paper is who the token's run says it was, now and later.
+    let left = papers("token").await.len();
+    let author = if left == 1 { "the failing process" } else { "the next process" };
+    for writer in ["the next process", "a third process"] {
+        assert_eq!(print(&pool, "token", writer).await.unwrap(), author);
+        assert_eq!(papers("token").await, [(author.to_owned(), 1_000_000)]);
+    }
 }
