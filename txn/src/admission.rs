@@ -14,8 +14,8 @@ type Rooms = HashMap<(&'static str, usize), Arc<Semaphore>>;
 
 static ROOMS: LazyLock<Mutex<Rooms>> = LazyLock::new(Mutex::default);
 
-/// A place among the runs of a label. The end of an attempt has a share in it: a COMMIT under way counts, also
-/// when nobody waits for it any more.
+/// A place among the runs of a label. The session and the end of an attempt have a share in it: a COMMIT or a
+/// ROLLBACK under way counts, also when nobody waits for it any more.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place(Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>);
 

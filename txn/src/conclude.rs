@@ -14,6 +14,7 @@ use crate::classify::Failure;
 use crate::deadline;
 use crate::hooks::Hooks;
 use crate::session::{Commit, Session};
+use crate::untested::Untested;
 
 /// Everything the end needs, owned.
 pub(crate) struct Ending<DB: Backend> {
@@ -89,6 +90,14 @@ async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> F
 }
 
 async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<Fate, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    DB::fate(&mut connection, mark).await
+    let mut untested = Untested::lying_in(pool);
+    loop {
+        let mut connection = pool.acquire().await?;
+        match DB::fate(&mut connection, mark).await {
+            Err(error) if untested.passes_over(&Failure::read(&error, DB::classify)) => {
+                connection.close_on_drop();
+            }
+            answer => return answer,
+        }
+    }
 }

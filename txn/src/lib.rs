@@ -39,6 +39,7 @@ mod telemetry;
 mod token;
 mod tx;
 mod txn;
+mod untested;
 mod watch;
 
 pub use affected::{Affected, Expected, UnexpectedRows};

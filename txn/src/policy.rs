@@ -34,7 +34,8 @@ pub struct Policy {
     /// Whether a lock that was not granted in time is a conflict to retry.
     pub retry_lock_timeout: bool,
     /// Whether a cached plan that a migration made stale is a conflict to retry. Either way the connection
-    /// that holds the plan is closed.
+    /// that holds the plan is closed: at once, or, where a [scope](crate::Tx::scope) absorbed the failure, at
+    /// the end of the run.
     pub retry_stale_plan: bool,
     /// Whether PostgreSQL (15 and later) is asked what became of a transaction whose COMMIT got no
     /// answer. It costs no round trip, but each transaction takes its id at BEGIN.

@@ -83,7 +83,7 @@ where
     T: Send,
     E: Send,
 {
-    let policy = &job.settings.policy;
+    let (label, policy) = (job.settings.label, &job.settings.policy);
     let mut known = Known::before(job.token.as_ref());
     let mut limit = deadline;
     let mut asking = false;
@@ -91,7 +91,7 @@ where
     let mut last: Option<Failure> = None;
     loop {
         attempts += 1;
-        telemetry::attempt(job.settings.label);
+        telemetry::attempt(label);
         let late = |attempts, last| Error::Deadline { attempts, deadline: policy.deadline, last };
         let failure = match attempt(&job, body.clone(), attempts, limit, &mut known).await {
             Attempt::Done(value) => return Ok(value),
@@ -103,6 +103,7 @@ where
                     asking = true;
                 }
                 let cause = open.cause.clone();
+                telemetry::conflict(label, cause.class().name());
                 known.question = Some(open);
                 Some(cause)
             }
@@ -110,18 +111,24 @@ where
             Attempt::Failed(error) if known.question.is_none() || Instant::now() >= limit => {
                 return Err(known.report::<DB, E>(error, attempts));
             }
-            Attempt::Failed(_) => None,
-            Attempt::Again(failure) if known.question.is_none() && attempts >= policy.attempts => {
-                return Err(known.report::<DB, E>(Error::Conflict { attempts, last: failure }, attempts));
+            Attempt::Failed(_) => {
+                telemetry::conflict(label, "unavailable");
+                None
             }
-            Attempt::Again(failure) => Some(failure),
+            Attempt::Again(failure) => {
+                telemetry::conflict(label, failure.class().name());
+                if known.question.is_none() && attempts >= policy.attempts {
+                    return Err(known.report::<DB, E>(Error::Conflict { attempts, last: failure }, attempts));
+                }
+                Some(failure)
+            }
         };
-        last = failure.or(last);
         let pause = policy.pause(attempts, random());
+        telemetry::again(attempts, failure.as_ref(), pause);
+        last = failure.or(last);
         if deadline::after(Instant::now(), pause) >= limit {
             return Err(known.report::<DB, E>(late(attempts, last), attempts));
         }
-        telemetry::again(job.settings.label, attempts, last.as_ref(), pause);
         tokio::time::sleep(pause).await;
     }
 }

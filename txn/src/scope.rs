@@ -9,7 +9,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
-use crate::classify::Failure;
+use crate::classify::{Class, Failure};
 use crate::error::{Error, Misuse, Reason};
 use crate::open::Open;
 use crate::tx::Tx;
@@ -141,6 +141,10 @@ impl<'s, DB: Backend> Scope<'s, DB> {
                 // The scopes inside it, kept or not, are gone as well.
                 scope.open.scopes.kept = kept_before;
                 scope.left = true;
+                if matches!(&reason, Some(Reason::StatementFailed(failure)) if failure.class() == Class::StalePlan)
+                {
+                    scope.open.session.close_afterwards();
+                }
                 Err(match (result, reason) {
                     (Err(error), _) => Error::App(error),
                     (Ok(_), Some(reason)) => Error::RolledBack(reason),

@@ -4,6 +4,7 @@
 //! success. In every other case (drop, cancelled BEGIN, failed or unanswered ROLLBACK) it is rolled
 //! back by a task that owns it, or closed. So the next borrower never meets an open transaction.
 
+use std::mem;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -11,6 +12,7 @@ use sqlx::SqlSafeStr;
 use sqlx::pool::PoolConnection;
 use tokio::runtime::Handle;
 
+use crate::admission::Place;
 use crate::backend::{Backend, Mark};
 use crate::classify::{Class, Failure};
 use crate::settings::Settings;
@@ -24,6 +26,8 @@ pub(crate) struct Session<DB: Backend> {
     runtime: Handle,
     /// Whether the session was made read-only for this run, and has to be made writable at its end.
     narrowed: bool,
+    /// Held until the rollback of a dropped run is done: up to then the run has its locks.
+    place: Place,
 }
 
 /// How the database answered COMMIT.
@@ -39,8 +43,8 @@ pub(crate) enum Commit {
 
 impl<DB: Backend> Session<DB> {
     /// Takes charge of the connection. From here on a drop cleans up.
-    pub(crate) fn new(connection: PoolConnection<DB>) -> Self {
-        Self { connection: Some(connection), runtime: Handle::current(), narrowed: false }
+    pub(crate) fn new(connection: PoolConnection<DB>, place: Place) -> Self {
+        Self { connection: Some(connection), runtime: Handle::current(), narrowed: false, place }
     }
 
     /// Opens the transaction.
@@ -62,6 +66,13 @@ impl<DB: Backend> Session<DB> {
     )]
     pub(crate) fn connection(&mut self) -> &mut DB::Connection {
         self.connection.as_mut().expect("the connection is here until the session ends")
+    }
+
+    /// Keeps the connection from going back to its pool when the transaction is over.
+    pub(crate) fn close_afterwards(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.close_on_drop();
+        }
     }
 
     /// Sends COMMIT and waits for the answer.
@@ -127,8 +138,8 @@ impl<DB: Backend> Drop for Session<DB> {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let (runtime, narrowed) = (self.runtime.clone(), self.narrowed);
-        let cleanup = Self { connection: Some(connection), runtime, narrowed };
+        let (runtime, narrowed, place) = (self.runtime.clone(), self.narrowed, mem::take(&mut self.place));
+        let cleanup = Self { connection: Some(connection), runtime, narrowed, place };
         // The guard that stops the recursion when the runtime drops the task without running it.
         let mut cleanup = Cleanup(Some(cleanup));
         self.runtime.spawn(async move {

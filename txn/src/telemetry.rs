@@ -15,12 +15,17 @@ pub(crate) fn lock_wait(label: &'static str, waited: Duration) {
     metrics::histogram!("probity_txn_lock_wait_seconds", "label" => label).record(waited);
 }
 
-/// An attempt ended and another one follows.
-pub(crate) fn again(label: &'static str, attempt: u32, failure: Option<&Failure>, pause: Duration) {
-    let class = failure.map_or("unavailable", |failure| failure.class().name());
+/// An attempt ended in a conflict, whether another one follows or not.
+pub(crate) fn conflict(label: &'static str, class: &'static str) {
     metrics::counter!("probity_txn_conflicts_total", "label" => label, "class" => class).increment(1);
+}
+
+/// Another attempt follows.
+pub(crate) fn again(attempt: u32, failure: Option<&Failure>, pause: Duration) {
     match failure {
-        Some(failure) => tracing::debug!(attempt, ?pause, %failure, class, "trying again"),
+        Some(failure) => {
+            tracing::debug!(attempt, ?pause, %failure, class = failure.class().name(), "trying again");
+        }
         None => tracing::debug!(attempt, ?pause, "trying again"),
     }
 }

@@ -1,7 +1,10 @@
+use std::future::Future as _;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use probity_txn::{Error, Misuse, Policy, create_token_table, on};
+use tokio::sync::oneshot;
 
 use super::{Bank, move_60};
 
@@ -111,4 +114,36 @@ async fn hooks_hold_no_place_among_the_runs_in_flight() {
         .await
         .unwrap();
     assert!(next.await.unwrap(), "a hook can run what has the label of its run");
+}
+
+#[tokio::test]
+async fn a_dropped_run_holds_its_place_until_it_is_rolled_back() {
+    // proves: T-5
+    let bank = Bank::open(2).await;
+    let both = (bank.pool.acquire().await.unwrap(), bank.pool.acquire().await.unwrap());
+    drop(both);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+    while bank.pool.num_idle() < 2 {
+        assert!(tokio::time::Instant::now() < limit, "connections come back to the pool");
+        tokio::task::yield_now().await;
+    }
+    let (inside, is_inside) = oneshot::channel();
+    let inside = std::sync::Mutex::new(Some(inside));
+    let mut first = Box::pin(on(&bank.pool, "dropped").max_in_flight(1).run(async |tx| {
+        move_60(tx).await?;
+        let _ = inside.lock().unwrap().take().unwrap().send(());
+        std::future::pending::<Result<(), sqlx::Error>>().await
+    }));
+    tokio::select! {
+        _ = &mut first => panic!("the first run never ends"),
+        told = is_inside => told.unwrap(),
+    }
+    let mut second = Box::pin(on(&bank.pool, "dropped").max_in_flight(1).run(async |tx| move_60(tx).await));
+    drop(first);
+    // This task has not paused since, so nobody has rolled back yet.
+    let polled = std::future::poll_fn(|context| Poll::Ready(second.as_mut().poll(context)));
+    assert!(polled.await.is_pending());
+    assert_eq!(bank.pool.num_idle(), 1, "the second run has not even asked for a connection");
+    second.await.unwrap();
+    assert_eq!(bank.balance("b").await, 60);
 }

@@ -58,7 +58,7 @@ impl Notes {
 
 /// What is traced by this crate, a line each.
 #[derive(Clone, Default)]
-struct Journal(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
 
 struct Line(String);
 
@@ -75,7 +75,7 @@ impl Journal {
         self.0.lock().unwrap().push(line.0);
     }
 
-    fn has(&self, parts: &[&str]) -> bool {
+    pub(crate) fn has(&self, parts: &[&str]) -> bool {
         self.0.lock().unwrap().iter().any(|line| parts.iter().all(|part| line.contains(part)))
     }
 }

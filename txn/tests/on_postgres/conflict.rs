@@ -201,6 +201,25 @@ async fn a_stale_plan_costs_one_run_and_not_each_that_follows() {
 }
 
 #[tokio::test]
+async fn a_stale_plan_that_a_scope_absorbs_ends_with_its_run() {
+    let bank = Bank::open(1).await;
+    let all = "SELECT * FROM accounts";
+    sqlx::query(all).execute(&bank.pool).await.unwrap();
+    let mut migration = PgConnection::connect_with(&bank.pool.connect_options()).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE accounts ADD COLUMN note TEXT").execute(&mut migration).await.unwrap();
+    let absorbed = on(&bank.pool, "stale")
+        .run(async |tx| {
+            let inner = tx.scope(async |tx| sqlx::query(all).execute(&mut *tx).await).await;
+            sqlx::query("UPDATE accounts SET balance = 7 WHERE id = 'b'").execute(&mut *tx).await?;
+            Ok::<_, sqlx::Error>(inner.is_err())
+        })
+        .await;
+    assert!(absorbed.unwrap(), "the plan was stale");
+    assert_eq!(bank.balance("b").await, 7, "the run went on");
+    sqlx::query(all).execute(&bank.pool).await.expect("nobody meets the stale plan any more");
+}
+
+#[tokio::test]
 async fn what_the_server_does_not_support_is_no_stale_plan() {
     let bank = Bank::open(1).await;
     let policy = Policy { retry_stale_plan: true, ..Policy::payments() };

@@ -37,7 +37,7 @@ pub(super) fn host(url: &str) -> String {
     rest.split('/').next().unwrap().to_owned()
 }
 
-async fn count(tx: &mut probity_txn::Tx<'_, sqlx::Postgres>) -> Result<i64, sqlx::Error> {
+pub(super) async fn count(tx: &mut probity_txn::Tx<'_, sqlx::Postgres>) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("UPDATE counter SET n = n + 1 RETURNING n").fetch_one(&mut *tx).await
 }
 
@@ -291,50 +291,33 @@ async fn a_connection_whose_rollback_failed_is_closed() {
 }
 
 #[tokio::test]
-async fn dead_connections_of_a_pool_that_does_not_test_them_are_no_attempts() {
+async fn a_result_that_cannot_be_stored_in_time_ends_with_the_deadline() {
     let database = testkit::Postgres::shared().database();
-    let pool = PgPoolOptions::new()
-        .max_connections(3)
-        .test_before_acquire(false)
-        .connect(database.url())
-        .await
-        .unwrap();
-    let mut borrowed = Vec::new();
-    for _ in 0..3 {
-        borrowed.push(pool.acquire().await.unwrap());
-    }
-    drop(borrowed);
-    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
-    while pool.num_idle() < 3 {
-        assert!(tokio::time::Instant::now() < limit, "connections come back to the pool");
-        tokio::task::yield_now().await;
-    }
-    let observer = PgPool::connect(database.url()).await.unwrap();
-    let end = "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    let ended: i64 = sqlx::query_scalar(end).fetch_one(&observer).await.unwrap();
-    assert_eq!(ended, 3);
-    let one = on(&pool, "one")
-        .attempts(1)
-        .run(async |tx| sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&mut *tx).await)
-        .await;
-    assert_eq!(one.unwrap(), 1);
-}
-
-#[tokio::test]
-async fn a_plan_that_a_migration_of_the_token_table_made_stale_is_replaced() {
-    let database = testkit::Postgres::shared().database();
-    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(2).connect(database.url()).await.unwrap();
     create_token_table(&pool).await.unwrap();
-    let run = async |value: i64| {
-        on(&pool, "pay").once("T").run(async move |_tx| Ok::<_, sqlx::Error>(value)).await.unwrap()
+    sqlx::raw_sql(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+         CREATE TRIGGER slow BEFORE UPDATE ON probity_txn_tokens FOR EACH ROW EXECUTE FUNCTION wait()",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *holder).await.unwrap();
+    let policy = Policy {
+        deadline: Duration::from_millis(300),
+        lock_timeout: None,
+        statement_timeout: None,
+        ..Policy::payments()
     };
-    assert_eq!((run(1).await, run(2).await), (1, 1));
-    // The second run has the plan of the statement that reads the token; this makes it stale.
-    let migration = PgPool::connect(database.url()).await.unwrap();
-    sqlx::raw_sql("ALTER TABLE probity_txn_tokens ALTER COLUMN label TYPE VARCHAR(64)")
-        .execute(&migration)
-        .await
-        .unwrap();
-    assert_eq!(run(3).await, 1);
+    let run = on(&pool, "slow").policy(policy).once("T").run(async |_tx| Ok::<_, sqlx::Error>(1));
+    let outcome = tokio::time::timeout(Duration::from_secs(60), run).await.expect("the deadline ends it");
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Deadline { attempts: 1, .. }), "{error:?}");
+    assert_eq!(error.effect(), Effect::NotApplied);
+    holder.rollback().await.unwrap();
+    let stored: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM probity_txn_tokens").fetch_one(&pool).await.unwrap();
+    assert_eq!(stored, 0);
 }

@@ -14,6 +14,7 @@ mod proxy;
 mod restarted;
 mod round_trips;
 mod statement;
+mod worn;
 
 use bank::Bank;
 use sqlx::Postgres as Database;

@@ -113,7 +113,7 @@ async fn attempts_and_conflicts_are_counted_by_label_and_class() {
     let refused = on(&pool, "fight").attempts(3).run(async |tx| move_60(tx).await).await;
     assert!(matches!(refused, Err(Error::Conflict { attempts: 3, .. })), "{refused:?}");
     assert_eq!(notes.read("probity_txn_attempts_total{label=fight}"), 3);
-    assert_eq!(notes.read("probity_txn_conflicts_total{label=fight,class=busy}"), 2);
+    assert_eq!(notes.read("probity_txn_conflicts_total{label=fight,class=busy}"), 3);
     assert_eq!(notes.read("probity_txn_runs_total{label=fight,outcome=conflict}"), 1);
 }
 

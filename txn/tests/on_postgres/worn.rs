@@ -1,0 +1,130 @@
+//! Connections that are no good any more: dead in a pool that does not test them, or with a stale plan.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use probity_txn::{Error, create_token_table, on};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use super::both::telemetry::Journal;
+use super::lost::{behind, count, host};
+use super::proxy::{Cut, Proxy};
+
+/// So many connections lie in the pool.
+async fn fill(pool: &PgPool, connections: usize) {
+    let mut borrowed = Vec::new();
+    for _ in 0..connections {
+        borrowed.push(pool.acquire().await.unwrap());
+    }
+    drop(borrowed);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+    while pool.num_idle() < connections {
+        assert!(tokio::time::Instant::now() < limit, "connections come back to the pool");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Ends all sessions of the database but the observer's own and `spared`; how many that were.
+async fn end_sessions(observer: &PgPool, spared: i32) -> i64 {
+    let end = "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), $1)";
+    sqlx::query_scalar(end).bind(spared).fetch_one(observer).await.unwrap()
+}
+
+/// A pool that does not ask its connections whether they live.
+fn untested(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections).test_before_acquire(false)
+}
+
+#[tokio::test]
+async fn dead_connections_of_a_pool_that_does_not_test_them_are_no_attempts() {
+    let database = testkit::Postgres::shared().database();
+    let pool = untested(3).connect(database.url()).await.unwrap();
+    fill(&pool, 3).await;
+    let observer = PgPool::connect(database.url()).await.unwrap();
+    assert_eq!(end_sessions(&observer, 0).await, 3);
+    let one = on(&pool, "one")
+        .attempts(1)
+        .run(async |tx| sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&mut *tx).await)
+        .await;
+    assert_eq!(one.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_as_soon_as_it_is_made_is_an_attempt() {
+    let database = testkit::Postgres::shared().database();
+    let made = std::sync::Arc::new(AtomicU32::new(0));
+    let count = made.clone();
+    let pool = untested(8)
+        .after_connect(move |connection, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async move {
+                let die = "SELECT pg_terminate_backend(pg_backend_pid())";
+                let _ = sqlx::query(die).execute(connection).await;
+                Ok(())
+            })
+        })
+        .connect_lazy(database.url())
+        .unwrap();
+    let outcome = on(&pool, "one").attempts(3).run(async |_tx| Ok::<_, sqlx::Error>(())).await;
+    assert!(matches!(outcome, Err(Error::Conflict { attempts: 3, .. })), "{outcome:?}");
+    assert_eq!(made.load(Ordering::SeqCst), 3, "a server that is away is not flooded");
+}
+
+#[tokio::test]
+async fn a_lost_commit_is_looked_up_past_the_dead_connections_of_a_pool_that_does_not_test_them() {
+    // proves: T-2
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    behind(&proxy, database.url()).await.close().await;
+    let url = database.url().replace(&host(database.url()), &proxy.address());
+    let pool = untested(6).connect(&url).await.unwrap();
+    let observer = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    let journal = Journal::default();
+    let _subscribed = tracing::subscriber::set_default(journal.clone());
+    fill(&pool, 6).await;
+    let counted = on(&pool, "count")
+        .attempts(1)
+        .run(async |tx| {
+            let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await?;
+            assert_eq!(end_sessions(&observer, own).await, 5);
+            proxy.cut_next(Cut::BeforeTheAnswer);
+            count(tx).await
+        })
+        .await;
+    assert_eq!(counted.unwrap(), 1);
+    assert!(journal.has(&["COMMIT got no answer"]), "the commit was looked up");
+    assert!(
+        !journal.has(&["cannot ask about a lost commit yet"]),
+        "without a pause for each dead connection"
+    );
+}
+
+#[tokio::test]
+async fn plans_that_a_migration_of_the_token_table_made_stale_are_replaced_and_no_attempts() {
+    let database = testkit::Postgres::shared().database();
+    let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
+    create_token_table(&pool).await.unwrap();
+    let run = |value: i64| {
+        let pay = on(&pool, "pay").attempts(1).once("T");
+        pay.run(async move |_tx| Ok::<_, sqlx::Error>(value))
+    };
+    assert_eq!(run(1).await.unwrap(), 1);
+    // The text is that of a run, so each connection now has the plan by which a run reads the token.
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let mut connection = pool.acquire().await.unwrap();
+        let read = "SELECT label, result FROM probity_txn_tokens WHERE token = $1";
+        sqlx::query(read).bind("T").execute(&mut *connection).await.unwrap();
+        connections.push(connection);
+    }
+    drop(connections);
+    // This makes it stale.
+    let migration = PgPool::connect(database.url()).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE probity_txn_tokens ALTER COLUMN label TYPE VARCHAR(64)")
+        .execute(&migration)
+        .await
+        .unwrap();
+    assert_eq!(run(3).await.unwrap(), 1);
+}
