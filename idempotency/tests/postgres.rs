@@ -88,18 +88,13 @@ async fn a_takeover_waits_for_a_completion_in_an_open_transaction_and_then_repla
     let manager = Arc::clone(&database.manager);
     let heir = tokio::spawn(async move { manager.begin(&a_claim(Duration::from_secs(30))).await });
     // The heir's statement is inside PostgreSQL once it waits for our row.
-    loop {
-        let waiting: i64 =
-            sqlx::query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-                .fetch_one(&database.pool)
-                .await
-                .unwrap()
-                .get(0);
-        if waiting > 0 {
-            break;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = async {
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&database.pool).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(heir.await.unwrap().unwrap(), Answer::Replay(Recording::new(201)));
     assert_eq!(payments(&database.pool).await, 1);

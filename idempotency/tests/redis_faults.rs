@@ -12,6 +12,8 @@ use redis::aio::ConnectionManager;
 use testkit::Redis;
 
 const KEPT: Duration = Duration::from_secs(60);
+/// A server is back sooner, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Subject {
     server: Redis,
@@ -189,12 +191,15 @@ async fn a_restart_with_an_append_only_file_forgets_no_claim_and_the_same_store_
         })
         .await;
     let duplicate = retried(&claim);
-    let answer = loop {
-        // The first call after the restart may find the old connection broken.
-        if let Ok(answer) = subject.store.begin(&duplicate).await {
-            break answer;
+    let again = async {
+        loop {
+            // The first call after the restart may find the old connection broken.
+            if let Ok(answer) = subject.store.begin(&duplicate).await {
+                return answer;
+            }
         }
     };
+    let answer = tokio::time::timeout(PATIENCE, again).await.unwrap();
     assert!(matches!(answer, Answer::InFlight { .. }));
     let written = subject.store.complete(&claim.holder(), &Recording::new(200), KEPT).await.unwrap();
     assert_eq!(written, Written::Applied);

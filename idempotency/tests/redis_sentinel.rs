@@ -47,11 +47,14 @@ fn a_claim(number: u8) -> Claim {
 
 /// Repeats a claim until it is answered, always with the same token.
 async fn persist(store: &RedisStore<SentinelConnection>, claim: &Claim) -> Answer {
-    loop {
-        if let Ok(answer) = store.begin(claim).await {
-            return answer;
+    let again = async {
+        loop {
+            if let Ok(answer) = store.begin(claim).await {
+                return answer;
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(120), again).await.unwrap()
 }
 
 // What a replica has heard of, a failover keeps. What it has not is lost: docs/redis.md.

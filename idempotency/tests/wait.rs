@@ -169,6 +169,25 @@ async fn one_of_the_waiters_runs_when_the_first_gave_its_key_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_lost_its_lease_takes_nobodys_waiters_away() {
+    let platform = platform(Arc::new(MemoryStore::new()), Some(64), &[201, 201]);
+    let zombie = platform.call();
+    // Past the end of all renewals.
+    sleep(Duration::from_secs(301)).await;
+    let heir = platform.call();
+    settle().await;
+    platform.go.add_permits(1);
+    assert_eq!(zombie.await.unwrap(), (201, Bytes::from("run 1")));
+    let waiter = platform.call();
+    sleep(Duration::from_millis(400)).await;
+    platform.go.add_permits(1);
+    let started = Instant::now();
+    assert_eq!(waiter.await.unwrap(), (201, Bytes::from("run 2")));
+    assert!(started.elapsed() < Duration::from_millis(10), "it was woken by the heir, and did not poll");
+    assert_eq!(heir.await.unwrap(), (201, Bytes::from("run 2")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_runs_in_another_process_is_asked_after_at_growing_intervals() {
     let history = Arc::new(HistoryStore::new(Arc::new(MemoryStore::new())));
     // Two layers that know nothing of each other are two processes, as far as waiting is concerned.

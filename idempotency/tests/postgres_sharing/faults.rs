@@ -7,8 +7,9 @@ use std::time::Duration;
 use probity_idempotency::*;
 use sqlx::Row;
 use sqlx::postgres::PgPoolOptions;
+use tokio::time::Instant;
 
-use super::{Database, KEPT, a_claim, connect, database, recording, reported};
+use super::{Database, KEPT, PATIENCE, a_claim, connect, database, recording, reported};
 
 // proves: I-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +97,9 @@ async fn a_connection_that_dies_under_a_shared_statement_leaves_everybody_to_ask
             tokio::spawn(async move { store.begin(&claim).await })
         })
         .collect();
+    let give_up_at = Instant::now() + PATIENCE;
     while calls.iter().any(|call| !call.is_finished()) {
+        assert!(Instant::now() < give_up_at, "a call waits for ever");
         sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
              WHERE datname = current_database() AND wait_event_type = 'Lock'",
@@ -168,12 +171,13 @@ async fn a_restart_of_the_server_under_load_loses_no_answer() {
 
 /// Repeats a call until it is answered, and says how often it failed.
 async fn persist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -> F) -> (T, u32) {
-    let mut failed = 0;
+    let (mut failed, give_up_at) = (0, Instant::now() + PATIENCE);
     loop {
         match call().await {
             Ok(answer) => return (answer, failed),
-            Err(_) => failed += 1,
+            Err(error) => assert!(Instant::now() < give_up_at, "{error:?}"),
         }
+        failed += 1;
         tokio::task::yield_now().await;
     }
 }

@@ -16,8 +16,11 @@ use probity_idempotency::*;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Row};
 use testkit::TestDatabase;
+use tokio::time::{Instant, timeout};
 
 const KEPT: Duration = Duration::from_secs(3600);
+/// What is waited for comes sooner: much longer than a statement may take, much shorter than a kernel waits.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Database {
     pool: PgPool,
@@ -49,17 +52,23 @@ async fn reported(database: &TestDatabase, pools: impl IntoIterator<Item = PgPoo
     let options = PgPoolOptions::new().max_connections(1);
     let pool = options.connect(database.url()).await.unwrap();
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(&pool).await.unwrap() > 0 {
-        tokio::task::yield_now().await;
-    }
+    let alone = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(&pool).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, alone).await.unwrap();
     pool
 }
 
 /// Waits until `number` sessions wait for a lock.
 async fn locked_out(pool: &PgPool, number: i64) {
-    while locked_out_now(pool).await < number {
-        tokio::task::yield_now().await;
-    }
+    let waiting = async {
+        while locked_out_now(pool).await < number {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap();
 }
 
 /// How many sessions wait for a lock.
@@ -234,7 +243,9 @@ async fn shared_statements_go_by_the_index_from_the_first_row_on() {
     pool.close().await;
     let (pool, _store) = connect(&database).await;
     let (mut inserted, mut updated, mut scans) = (0_i64, 0_i64, 0_i64);
+    let give_up_at = Instant::now() + PATIENCE;
     while inserted < 768 || updated < 768 {
+        assert!(Instant::now() < give_up_at, "{inserted} inserted, {updated} updated");
         let row = sqlx::query(
             "SELECT n_tup_ins, n_tup_upd, seq_scan FROM pg_stat_user_tables WHERE relname = 'idempotency_records'",
         )

@@ -13,10 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Database, KEPT, a_claim, database, locked_out, recording};
-
-/// Much longer than a statement may take, much shorter than a kernel waits.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{Database, KEPT, PATIENCE, a_claim, database, locked_out, recording};
 
 /// A wire to the server. A signal silences all connections that stand, and none that come.
 async fn a_wire(server: &PgConnectOptions) -> (PgConnectOptions, Arc<watch::Sender<()>>) {

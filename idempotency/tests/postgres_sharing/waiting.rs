@@ -3,19 +3,16 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use probity_idempotency::*;
 use sqlx::postgres::PgPoolOptions;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Database, KEPT, a_claim, connect, database, locked_out, locked_out_now, recording, reported, retried,
+    Database, KEPT, PATIENCE, a_claim, connect, database, locked_out, locked_out_now, recording, reported,
+    retried,
 };
-
-/// Long enough for anything that happens at all.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 // The first duplicate costs a shared statement its lock timeout. While it waits by itself, the next ones cost nothing.
 #[tokio::test]
@@ -123,7 +120,9 @@ async fn calls_that_wait_for_locked_rows_take_a_quarter_of_the_pool_at_most() {
     };
     let duplicates: Vec<_> = rows.iter().map(duplicate).collect();
     let mut most = 0;
+    let give_up_at = Instant::now() + PATIENCE;
     while !duplicates.iter().all(tokio::task::JoinHandle::is_finished) {
+        assert!(Instant::now() < give_up_at, "a duplicate waits for ever");
         most = most.max(locked_out_now(&elsewhere).await);
         tokio::task::yield_now().await;
     }

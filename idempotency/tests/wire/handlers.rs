@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -191,9 +192,12 @@ async fn a_handler_that_hangs_is_waited_for_by_nobody_and_answers_the_retry() {
     .await;
     let mut impatient = TcpStream::connect(server.at).await.unwrap();
     impatient.write_all(&post("k", "{}")).await.unwrap();
-    while server.runs() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let started = async {
+        while server.runs() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), started).await.unwrap();
     drop(impatient);
     let meanwhile = server.answers(&post("k", "{}")).await;
     assert_eq!((meanwhile.status, meanwhile.problem().as_str()), (409, "in-flight"));
