@@ -124,8 +124,10 @@ impl Saga {
     }
 
     fn step_forward(&mut self, change: &Change) {
-        self.instance.current_step = change.current_step;
         self.write_steps(change);
+        // A decision may be older than a mere step forward, which makes none stale.
+        let last = self.steps.last().map_or(0, |row| row.order);
+        self.instance.current_step = change.current_step.max(last);
     }
 
     fn write_steps(&mut self, change: &Change) {
@@ -142,7 +144,6 @@ impl Saga {
         instance.status = change.status;
         instance.resume_status = change.resume_status;
         instance.reason.clone_from(&change.reason);
-        instance.current_step = change.current_step;
         instance.unresolved = change.unresolved;
         instance.row_version += 1;
         instance.stalled_claims = 0;
@@ -150,7 +151,7 @@ impl Saga {
             instance.owner = None;
             instance.pause_requested = false;
         }
-        self.write_steps(change);
+        self.step_forward(change);
     }
 
     fn apply(&mut self, record: &Record, now: Instant) -> Verdict {

@@ -1,187 +1,105 @@
 //! Stores that are wrong in one way each. A contract that lets one pass proves nothing.
 
 mod local;
+mod store;
 
-use std::time::Duration;
-
-use async_trait::async_trait;
-
-use crate::error::StoreError;
-use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
-};
-use crate::store::{MemoryStore, SagaStore};
 pub use local::{BrokenLocalStore, LocalFault};
+pub use store::BrokenStore;
 
-/// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Writes of any epoch pass.
-    IgnoresTheEpoch,
-    /// A repeated record is applied again.
-    AppliesTwice,
-    /// One refused record spoils the verdicts of its batch.
-    SpoilsTheBatch,
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])+ $fault:ident is caught by $clause:ident)+) => {
+        /// What is wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Fault {
+            $($(#[doc = $doc])+ $fault,)+
+        }
+
+        impl Fault {
+            /// Each fault, with the clause that must catch it.
+            pub const ALL: &[(Self, &'static str)] = &[$((Self::$fault, stringify!($clause)),)+];
+        }
+    };
+}
+
+faults! {
+    /// A second start of a business id is another saga.
+    StartsTwice is caught by a_business_id_starts_one_saga
+    /// A second start is told that it is the first, whatever its input.
+    TakesAnyInput is caught by a_business_id_starts_one_saga
+    /// A new saga belongs to nobody who is alive.
+    StartsForNobody is caught by a_new_saga_belongs_to_its_starter
     /// Step rows are not written.
-    LosesSteps,
+    LosesSteps is caught by a_result_is_stored_as_it_was_written
+    /// A repeated record is applied again.
+    AppliesTwice is caught by a_repeated_record_is_answered_and_not_applied_again
+    /// Each step forward makes what an operator sees stale.
+    RaisesTheVersion is caught by a_step_forward_moves_the_saga_and_nothing_else
+    /// A step forward after a lapse is like any other.
+    KeepsTheVersion is caught by a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before
+    /// Mere steps forward of any epoch pass.
+    LetsZombiesStep is caught by a_step_forward_of_a_zombie_is_refused
+    /// Writes of any epoch pass.
+    IgnoresTheEpoch is caught by a_record_of_another_epoch_is_refused
+    /// Writes of earlier epochs pass.
+    LetsZombiesWrite is caught by a_zombie_is_refused_after_the_claim
+    /// Writes from any status pass.
+    IgnoresTheStatus is caught by a_record_from_another_status_is_refused
+    /// One refused record spoils the verdicts of its batch.
+    SpoilsTheBatch is caught by each_record_of_a_batch_gets_its_own_verdict
+    /// A saga ends, whatever is open.
+    EndsWithOpenEffects is caught by no_saga_ends_with_open_effects
+    /// A saga stops without a way on.
+    StopsAnywhere is caught by a_stopped_saga_knows_where_it_goes_on
     /// Claims take sagas from live workers.
-    RobsTheLiving,
+    RobsTheLiving is caught by a_live_workers_sagas_are_not_claimed
+    /// The beat of one worker renews the leases of all.
+    BeatsForAll is caught by a_dead_workers_sagas_are_claimed_with_a_higher_epoch
     /// Claims hand out what the worker cannot run.
-    IgnoresDefinitions,
+    IgnoresDefinitions is caught by a_definition_nobody_named_is_not_claimed
     /// A saga released until later is due at once.
-    ForgetsTheDelay,
-    /// A saga without progress is handed out for ever.
-    NeverParks,
-    /// Claims hand out all that may have killed its workers at once.
-    CrowdsSuspects,
+    ForgetsTheDelay is caught by a_saga_released_until_later_is_not_claimed_before
     /// Claims take more than their limit.
-    IgnoresTheLimit,
-    /// Every beat claims that the lease was held.
-    HidesLapses,
-    /// A decision applies whatever the operator saw.
-    AcceptsStaleDecisions,
-    /// A decision for a saga that nobody drives applies to any.
-    StopsTheDriven,
+    IgnoresTheLimit is caught by a_claim_takes_no_more_than_its_limit
+    /// Claims hand out again what they handed out before.
+    HandsOutTwice is caught by two_claims_at_once_never_share_a_saga
+    /// A saga without progress is handed out for ever.
+    NeverParks is caught by a_saga_that_makes_no_progress_is_parked_by_the_claim
+    /// Claims hand out all that may have killed its workers at once.
+    CrowdsSuspects is caught by what_may_have_killed_its_workers_is_handed_out_by_the_few
+    /// A saga that its own worker takes back counts as one that killed it.
+    ParksSurvivors is caught by a_worker_that_survives_its_saga_never_parks_it
+    /// A claim counts for ever, also before progress.
+    NeverForgives is caught by progress_forgives_earlier_claims
+    /// A worker claims all that it owns, whatever it drives.
+    ReclaimsTheDriven is caught by a_worker_reclaims_only_the_own_sagas_it_names
     /// Retiring releases nothing.
-    KeepsRetiredSagas,
-}
-
-impl Fault {
-    /// Each fault, with the clause that must catch it.
-    pub const ALL: [(Self, &'static str); 14] = [
-        (Self::IgnoresTheEpoch, "a_record_of_another_epoch_is_refused"),
-        (Self::AppliesTwice, "a_repeated_record_is_answered_and_not_applied_again"),
-        (Self::SpoilsTheBatch, "each_record_of_a_batch_gets_its_own_verdict"),
-        (Self::LosesSteps, "a_result_is_stored_as_it_was_written"),
-        (Self::RobsTheLiving, "a_live_workers_sagas_are_not_claimed"),
-        (Self::IgnoresDefinitions, "a_definition_nobody_named_is_not_claimed"),
-        (Self::ForgetsTheDelay, "a_saga_released_until_later_is_not_claimed_before"),
-        (Self::NeverParks, "a_saga_that_makes_no_progress_is_parked_by_the_claim"),
-        (Self::CrowdsSuspects, "what_may_have_killed_its_workers_is_handed_out_by_the_few"),
-        (Self::IgnoresTheLimit, "a_claim_takes_no_more_than_its_limit"),
-        (Self::HidesLapses, "a_beat_tells_whether_the_lease_lapsed"),
-        (Self::AcceptsStaleDecisions, "a_stale_decision_is_refused"),
-        (Self::StopsTheDriven, "a_decision_for_the_undriven_spares_a_driven_saga"),
-        (Self::KeepsRetiredSagas, "a_retired_worker_owns_nothing"),
-    ];
-}
-
-/// A memory store with one fault.
-#[derive(Debug)]
-pub struct BrokenStore {
-    inner: MemoryStore,
-    fault: Fault,
-}
-
-impl BrokenStore {
-    /// An empty store with this fault.
-    #[must_use]
-    pub fn new(fault: Fault) -> Self {
-        Self { inner: MemoryStore::new(), fault }
-    }
-
-    async fn everything(&self) -> Result<Vec<Instance>, StoreError> {
-        self.inner.list(&ListFilter { limit: u32::MAX, ..ListFilter::default() }).await
-    }
-
-    async fn spoil(&self, record: &Record) -> Result<Record, StoreError> {
-        let mut record = record.clone();
-        let stored = self.inner.load(&[record.saga]).await?.pop();
-        match (self.fault, stored) {
-            (Fault::IgnoresTheEpoch, Some(stored)) => record.epoch = stored.instance.epoch,
-            (Fault::AppliesTwice, Some(stored)) => record.write_no = stored.instance.write_no + 1,
-            (Fault::LosesSteps, _) => record.change.steps.clear(),
-            (Fault::ForgetsTheDelay, _) => record.release = record.release.map(|_| Duration::ZERO),
-            _ => {}
-        }
-        Ok(record)
-    }
-}
-
-#[async_trait]
-impl SagaStore for BrokenStore {
-    fn backend(&self) -> &'static str {
-        "broken"
-    }
-
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        let beat = self.inner.beat(worker).await?;
-        Ok(if self.fault == Fault::HidesLapses { Beat::Held } else { beat })
-    }
-
-    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        if self.fault == Fault::KeepsRetiredSagas {
-            return Ok(1);
-        }
-        self.inner.retire(worker).await
-    }
-
-    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        self.inner.define(definitions).await
-    }
-
-    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        self.inner.insert(sagas).await
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        let mut request = request.clone();
-        match self.fault {
-            Fault::NeverParks => request.stalled_max = u32::MAX,
-            Fault::CrowdsSuspects => request.suspects = u32::MAX,
-            Fault::IgnoresTheLimit => request.limit = u32::MAX,
-            Fault::IgnoresDefinitions => {
-                let all = self.everything().await?;
-                request.runnable = all.into_iter().map(|saga| (saga.saga_type, saga.definition)).collect();
-            }
-            Fault::RobsTheLiving => {
-                for owner in self.everything().await?.into_iter().filter_map(|saga| saga.owner) {
-                    self.inner.retire(owner).await?;
-                }
-            }
-            _ => {}
-        }
-        self.inner.claim(&request).await
-    }
-
-    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        self.inner.owned(worker).await
-    }
-
-    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        let mut spoiled = Vec::with_capacity(records.len());
-        for record in records {
-            spoiled.push(self.spoil(record).await?);
-        }
-        let verdicts = self.inner.apply(&spoiled).await?;
-        let bad = verdicts.iter().any(|verdict| !matches!(verdict, Verdict::Applied(_)));
-        if self.fault == Fault::SpoilsTheBatch && bad {
-            return Ok(vec![Verdict::Fenced; records.len()]);
-        }
-        Ok(verdicts)
-    }
-
-    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        let mut intervention = intervention.clone();
-        if self.fault == Fault::AcceptsStaleDecisions
-            && let Some(stored) = self.inner.load(&[intervention.saga]).await?.pop()
-        {
-            intervention.row_version = stored.instance.row_version;
-        }
-        intervention.unless_driven &= self.fault != Fault::StopsTheDriven;
-        self.inner.intervene(&intervention).await
-    }
-
-    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        self.inner.load(ids).await
-    }
-
-    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        self.inner.find(saga_type, business_id).await
-    }
-
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        self.inner.list(filter).await
-    }
+    KeepsRetiredSagas is caught by a_retired_worker_owns_nothing
+    /// Retiring leaves the lease.
+    KeepsRetiredWorkers is caught by a_retired_worker_owns_nothing
+    /// Retiring releases the sagas of everybody.
+    RetiresEverybody is caught by a_retired_worker_owns_nothing
+    /// Claims hand out what is finished.
+    HandsOutTheFinished is caught by a_finished_saga_is_not_claimed
+    /// A decision applies whatever the operator saw.
+    AcceptsStaleDecisions is caught by a_stale_decision_is_refused
+    /// A decision by an older look takes the saga back to where it was then.
+    MovesBack is caught by a_decision_does_not_move_the_saga_back
+    /// A driver writes on after a decision.
+    DecidesBesideTheDriver is caught by a_decision_fences_the_driver
+    /// A decision for a saga that nobody drives applies to any.
+    StopsTheDriven is caught by a_decision_for_the_undriven_spares_a_driven_saga
+    /// A request to pause is not kept.
+    LosesPauses is caught by a_request_reaches_the_driver_with_its_next_write
+    /// A request to turn back is not kept.
+    LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
+    /// What is asked of a saga waits for what its driver waits for.
+    LetsRequestsWait is caught by a_saga_of_which_something_is_asked_waits_for_nothing_else
+    /// Every beat claims that the lease was held.
+    HidesLapses is caught by a_beat_tells_whether_the_lease_lapsed
+    /// The oldest saga is listed first.
+    ListsTheOldestFirst is caught by sagas_are_found_and_listed_newest_first
+    /// What goes on is told to be at rest.
+    TellsOfTheRestless is caught by what_rests_is_told_to_those_who_wait
+    /// What nobody can run is not counted as such.
+    HidesTheUnrunnable is caught by what_is_open_is_counted
 }

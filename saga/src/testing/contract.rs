@@ -12,6 +12,8 @@ pub use claims::*;
 pub use clauses::*;
 pub use local::*;
 
+use crate::store::SagaStore;
+
 /// A clause that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the store breaks its contract: {0}")]
@@ -21,6 +23,26 @@ impl From<crate::StoreError> for Violation {
     fn from(error: crate::StoreError) -> Self {
         Self(error.to_string())
     }
+}
+
+/// The clauses by their names.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    clauses::NAMES.iter().chain(claims::NAMES).copied()
+}
+
+/// Checks the clause of this name.
+///
+/// # Cancel safety
+/// For tests; the store is left as it is.
+///
+/// # Errors
+/// [`Violation`] with what the store did instead, or if there is no such clause.
+pub async fn clause(name: &str, store: &dyn SagaStore) -> Result<(), Violation> {
+    if let Some(held) = clauses::named(name, store).await {
+        return held;
+    }
+    let held = claims::named(name, store).await;
+    held.unwrap_or_else(|| Err(Violation(format!("there is no clause {name}"))))
 }
 
 /// Makes one `#[tokio::test]` of each clause. `$make` is an async function that answers an empty
@@ -67,6 +89,7 @@ macro_rules! store_contract {
             no_saga_ends_with_open_effects
             a_stopped_saga_knows_where_it_goes_on
             a_stale_decision_is_refused
+            a_decision_does_not_move_the_saga_back
             a_decision_fences_the_driver
             a_decision_for_the_undriven_spares_a_driven_saga
             a_request_reaches_the_driver_with_its_next_write

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use probity_saga::testing::broken::{BrokenLocalStore, LocalFault};
-use probity_saga::testing::contract::{self, LocalRows, Violation};
-use probity_saga::{PostgresStore, SagaStore, SqliteStore};
+use probity_saga::testing::contract::{self, LocalRows};
+use probity_saga::{PostgresStore, SqliteStore};
 use sqlx::{PgConnection, PgPool, SqliteConnection, SqlitePool};
 
 use super::stores;
@@ -59,29 +59,19 @@ mod postgres {
     probity_saga::local_store_contract!(store);
 }
 
-async fn clause(
-    name: &str,
-    store: &dyn SagaStore,
-    rows: &dyn LocalRows,
-) -> std::result::Result<(), Violation> {
-    match name {
-        "a_local_zombie_commits_neither" => contract::a_local_zombie_commits_neither(store, rows).await,
-        "a_local_record_written_before_has_no_second_effect" => {
-            contract::a_local_record_written_before_has_no_second_effect(store, rows).await
-        }
-        "a_local_effect_and_its_record_commit_together" => {
-            contract::a_local_effect_and_its_record_commit_together(store, rows).await
-        }
-        other => panic!("no clause named {other}"),
-    }
-}
-
 #[tokio::test]
 async fn each_broken_store_is_caught_by_the_clause_that_names_its_fault() {
     for (fault, name) in LocalFault::ALL {
         let (pool, store, _folder) = stores::sqlite().await;
         let broken = BrokenLocalStore::new(Arc::new(store), fault);
-        let caught = clause(name, &broken, &SqliteRows(pool)).await;
+        let caught = contract::local_clause(name, &broken, &SqliteRows(pool)).await;
         assert!(caught.is_err(), "{fault:?} passed {name}");
+    }
+}
+
+#[test]
+fn each_clause_about_local_steps_catches_a_broken_store() {
+    for clause in contract::LOCAL_CLAUSES {
+        assert!(LocalFault::ALL.iter().any(|(_, by)| by == clause), "no fault is caught by {clause}");
     }
 }

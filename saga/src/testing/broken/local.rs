@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
+    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::{LocalStore, LocalTransaction, LocalVerdict, SagaStore};
 
@@ -25,15 +25,27 @@ pub enum LocalFault {
     RecordsWithoutTheEffect,
     /// The step row is not written.
     CommitsWithoutTheRecord,
+    /// Each statement is its own transaction.
+    CommitsEachStatement,
+    /// A worker that believes in another status commits.
+    IgnoresTheStatus,
+    /// A record that is refused leaves its effect behind.
+    KeepsRefusedEffects,
+    /// What proves an undo is not written.
+    LosesEvidence,
 }
 
 impl LocalFault {
     /// Each fault, with the clause that must catch it.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::CommitsForAZombie, "a_local_zombie_commits_neither"),
         (Self::CommitsTwice, "a_local_record_written_before_has_no_second_effect"),
         (Self::RecordsWithoutTheEffect, "a_local_effect_and_its_record_commit_together"),
         (Self::CommitsWithoutTheRecord, "a_local_effect_and_its_record_commit_together"),
+        (Self::CommitsEachStatement, "a_local_effect_without_a_commit_is_not_there"),
+        (Self::IgnoresTheStatus, "a_local_record_from_another_status_takes_its_effect_along"),
+        (Self::KeepsRefusedEffects, "a_local_record_that_is_refused_takes_its_effect_along"),
+        (Self::LosesEvidence, "a_local_undo_commits_with_its_evidence"),
     ];
 }
 
@@ -67,8 +79,32 @@ impl LocalStore for BrokenLocalStore {
     async fn begin(&self, limit: Duration) -> Result<Box<dyn LocalTransaction>, StoreError> {
         let local = self.inner.local();
         let local = local.ok_or_else(|| StoreError::not_applied("begin", "no local transactions"))?;
-        Ok(Box::new(Broken { tx: local.begin(limit).await?, store: self.clone() }))
+        let mut tx = local.begin(limit).await?;
+        if self.fault == LocalFault::CommitsEachStatement {
+            end(tx.connection()).await?;
+        }
+        Ok(Box::new(Broken { tx, store: self.clone() }))
     }
+}
+
+/// Ends the transaction behind the back of its store.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(unused_variables, reason = "no database")
+)]
+async fn end(connection: &mut (dyn Any + Send)) -> Result<(), StoreError> {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    let failed = |error: sqlx::Error| StoreError::not_applied("begin", error);
+    #[cfg(feature = "sqlite")]
+    if let Some(connection) = connection.downcast_mut::<sqlx::SqliteConnection>() {
+        let _done = sqlx::raw_sql("COMMIT").execute(connection).await.map_err(failed)?;
+        return Ok(());
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(connection) = connection.downcast_mut::<sqlx::PgConnection>() {
+        let _done = sqlx::raw_sql("COMMIT").execute(connection).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -85,6 +121,16 @@ impl LocalTransaction for Broken {
             (LocalFault::CommitsForAZombie, Some(stored)) => record.epoch = stored.instance.epoch,
             (LocalFault::CommitsTwice, Some(stored)) => record.write_no = stored.instance.write_no + 1,
             (LocalFault::CommitsWithoutTheRecord, _) => record.change.steps.clear(),
+            (LocalFault::IgnoresTheStatus, Some(stored)) => record.from = stored.instance.status,
+            (LocalFault::LosesEvidence, _) => {
+                record.change.steps.iter_mut().for_each(|row| row.evidence = None);
+            }
+            (LocalFault::KeepsRefusedEffects, _) if record.change.unresolved > 0 => {
+                record.change =
+                    Change { status: record.from, unresolved: 0, steps: Vec::new(), ..record.change };
+                let _committed = tx.commit(&record).await?;
+                return Ok(LocalVerdict::Refused("there are open effects".into()));
+            }
             (LocalFault::RecordsWithoutTheEffect, _) => {
                 drop(tx);
                 let written = store.inner.apply(std::slice::from_ref(&record)).await?.pop();

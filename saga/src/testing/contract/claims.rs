@@ -6,7 +6,7 @@ use super::scene::{
     LONG, Result, apply, check, claim_by, clauses, forward, is_applied, load, record, saga, worker,
 };
 use crate::machine::Status;
-use crate::record::{Verdict, WorkerId};
+use crate::record::{Beat, Verdict, Worker, WorkerId};
 use crate::store::SagaStore;
 
 clauses! {
@@ -191,12 +191,17 @@ clauses! {
         check(claimed == [named], || format!("claimed {claimed:?}, named {named}, driven {driven}"))
     }
 
-    /// Retiring gives everything back at once.
+    /// Retiring gives everything back at once, of this worker and of no other, and ends its lease.
     a_retired_worker_owns_nothing(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let id = saga(store, me, "B-1").await?;
+        let theirs = saga(store, other, "B-2").await?;
         let released = store.retire(me).await?;
         check(released == 1, || format!("{released} were released"))?;
+        let owned = store.owned(other).await?;
+        check(owned == [theirs], || format!("another worker owns {owned:?} then"))?;
+        let beat = store.beat(&Worker { id: me, lease: LONG, pid: 1 }).await?;
+        check(beat == Beat::Lapsed, || format!("its next beat was answered {beat:?}"))?;
         let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
         check(claimed == [id], || format!("{claimed:?}"))
     }

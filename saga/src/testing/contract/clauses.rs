@@ -9,7 +9,7 @@ use super::scene::{
 };
 use crate::machine::{Status, StepStatus};
 use crate::record::{
-    Beat, Inserted, Intervened, Intervention, ListFilter, Rested, Verdict, Worker, WorkerId,
+    Beat, Inserted, Intervened, Intervention, ListFilter, NewSaga, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::SagaStore;
 
@@ -18,7 +18,7 @@ clauses! {
     a_business_id_starts_one_saga(store) {
         let me = worker(store, LONG).await?;
         let first = new_saga(me, "B-1");
-        let second = new_saga(me, "B-1");
+        let second = NewSaga { input_hash: "another".into(), ..new_saga(me, "B-1") };
         for _lost_answer in 0..2 {
             let answer = store.insert(std::slice::from_ref(&first)).await?;
             check(answer == [Inserted::Created], || format!("a repeated insert was answered {answer:?}"))?;
@@ -208,6 +208,25 @@ clauses! {
         check(status == Status::InProgress, || format!("it is {status}"))
     }
 
+    /// A decision does not take back a step forward that it did not see.
+    a_decision_does_not_move_the_saga_back(store) {
+        let (dead, id) = (worker(store, Duration::ZERO).await?, SagaId::generate());
+        let new = NewSaga { id, ..new_saga(dead, "B-1") };
+        let inserted = store.insert(&[new]).await?;
+        check(inserted == [Inserted::Created], || format!("{inserted:?}"))?;
+        let mut stop = intervention(id, load(store, id).await?.instance.row_version);
+        let verdict = apply(store, forward(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let mut paused = change(Status::Paused, Vec::new());
+        (paused.resume_status, paused.current_step) = (Some(Status::InProgress), 0);
+        (stop.change, stop.unless_driven) = (Some(paused), true);
+        let answer = store.intervene(&stop).await?;
+        check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        let after = load(store, id).await?;
+        let seen = (after.instance.current_step, after.steps.len());
+        check(seen == (1, 1), || format!("its step and its step rows are {seen:?}"))
+    }
+
     /// A decision takes the saga away from whoever drives it.
     a_decision_fences_the_driver(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
@@ -331,7 +350,7 @@ clauses! {
         (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
         let verdict = apply(store, stuck).await?;
         check(is_applied(&verdict), || format!("{verdict:?}"))?;
-        let told = store.rested(&[goes_on, rests, crate::record::SagaId::generate()]).await?;
+        let told = store.rested(&[goes_on, rests, SagaId::generate()]).await?;
         let expected =
             Rested { saga: rests, status: Status::Stuck, step: 1, reason: Some("because".into()) };
         check(told == [expected], || format!("{told:?}"))
@@ -363,7 +382,7 @@ clauses! {
     }
 }
 
-fn intervention(saga: crate::record::SagaId, row_version: i64) -> Intervention {
+fn intervention(saga: SagaId, row_version: i64) -> Intervention {
     Intervention {
         saga,
         row_version,

@@ -69,7 +69,8 @@ fn is_applied(verdict: &LocalVerdict) -> bool {
 }
 
 macro_rules! clauses {
-    ($($(#[doc = $doc:literal])+ $name:ident($store:ident, $rows:ident) $body:block)+) => {$(
+    ($($(#[doc = $doc:literal])+ $name:ident($store:ident, $rows:ident) $body:block)+) => {
+    $(
         $(#[doc = $doc])+
         ///
         /// # Cancel safety
@@ -78,7 +79,25 @@ macro_rules! clauses {
         /// # Errors
         /// [`Violation`] with what the store did instead.
         pub async fn $name($store: &dyn SagaStore, $rows: &dyn LocalRows) -> Result $body
-    )+};
+    )+
+
+        /// The clauses about local steps, by their names.
+        pub const LOCAL_CLAUSES: &[&str] = &[$(stringify!($name)),+];
+
+        /// Checks the clause about local steps of this name.
+        ///
+        /// # Cancel safety
+        /// For tests; the store is left as it is.
+        ///
+        /// # Errors
+        /// [`Violation`] with what the store did instead, or if there is no such clause.
+        pub async fn local_clause(name: &str, store: &dyn SagaStore, rows: &dyn LocalRows) -> Result {
+            $(if name == stringify!($name) {
+                return $name(store, rows).await;
+            })+
+            Err(Violation(format!("there is no clause {name}")))
+        }
+    };
 }
 
 clauses! {

@@ -14,7 +14,8 @@ pub(super) type Result<T = ()> = std::result::Result<T, Violation>;
 
 /// A public function of each clause.
 macro_rules! clauses {
-    ($($(#[doc = $doc:literal])+ $name:ident($store:ident) $body:block)+) => {$(
+    ($($(#[doc = $doc:literal])+ $name:ident($store:ident) $body:block)+) => {
+    $(
         $(#[doc = $doc])+
         ///
         /// # Cancel safety
@@ -23,7 +24,17 @@ macro_rules! clauses {
         /// # Errors
         /// [`Violation`](crate::testing::contract::Violation) with what the store did instead.
         pub async fn $name($store: &dyn SagaStore) -> Result $body
-    )+};
+    )+
+
+        pub(super) const NAMES: &[&str] = &[$(stringify!($name)),+];
+
+        pub(super) async fn named(name: &str, store: &dyn SagaStore) -> Option<Result> {
+            $(if name == stringify!($name) {
+                return Some($name(store).await);
+            })+
+            None
+        }
+    };
 }
 pub(super) use clauses;
 
