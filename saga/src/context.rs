@@ -31,7 +31,16 @@ pub(crate) struct Frame {
     pub(crate) key: OnceLock<String>,
     /// In the order of the steps.
     pub(crate) outputs: Arc<[(&'static str, Document)]>,
+    pub(crate) uses: Uses,
     pub(crate) sealer: Sealer,
+}
+
+/// Which outputs a step said it reads. Of any other nobody checked that it can be there.
+#[derive(Clone)]
+pub(crate) struct Uses {
+    pub(crate) declared: &'static [&'static str],
+    /// Where the explorer hears of any other, in every build.
+    pub(crate) told: Option<Arc<OnceLock<String>>>,
 }
 
 impl Frame {
@@ -112,11 +121,13 @@ impl<I> StepContext<I> {
         &self.frame.saga_type
     }
 
-    /// The output of an earlier step. List it in [`SagaStep::USES`], and a saga without it does not build.
+    /// The output of an earlier step, which is listed in [`SagaStep::USES`]: a saga without that step before this one
+    /// does not build.
     ///
     /// # Errors
     /// [`StepError::Fatal`] if that step is not part of this saga, stands later, or its stored
-    /// output cannot be read: the saga is paused for a person, nothing is undone.
+    /// output cannot be read: the saga is paused for a person, nothing is undone. The same, with debug assertions, if it
+    /// is not listed; [`explore`](crate::testing::explore()) finds that in every build.
     pub fn output<S: SagaStep>(&self) -> Result<S::Output, StepError> {
         self.output_named(S::NAME)
     }
@@ -130,6 +141,7 @@ impl<I> StepContext<I> {
     }
 
     pub(crate) fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {
+        self.check_listed(name)?;
         let found = self.frame.outputs.iter().find(|(step, _)| *step == name);
         let (_, stored) = found.ok_or_else(|| {
             StepError::fatal(format!(
@@ -141,6 +153,22 @@ impl<I> StepContext<I> {
             .sealer
             .open(&self.frame.output_of(name), stored)
             .map_err(|why| StepError::fatal(format!("the stored output of {name} cannot be read: {why}")))
+    }
+}
+
+impl<I> StepContext<I> {
+    /// A build without debug assertions gives what is there: in production it is better than a payment that stops.
+    fn check_listed(&self, name: &str) -> Result<(), StepError> {
+        let Uses { declared, told } = &self.frame.uses;
+        if declared.contains(&name) || (told.is_none() && !cfg!(debug_assertions)) {
+            return Ok(());
+        }
+        let step = self.frame.step;
+        let reason = format!("step {step} reads the output of {name} and does not list it in `USES`");
+        if let Some(told) = told {
+            let _ = told.set(reason.clone());
+        }
+        Err(StepError::fatal(reason))
     }
 }
 

@@ -224,6 +224,22 @@ impl Engine {
         self.stop.subscribe()
     }
 
+    /// The right to drive one saga, for a start; none when the worker leaves.
+    pub(crate) async fn room_to_start(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        let began = Instant::now();
+        let mut stop = self.stop_signal();
+        let permit = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => None,
+            permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
+        };
+        metrics::histogram!("probity_saga_start_wait_seconds").record(began.elapsed());
+        permit
+    }
+
     /// Drives a saga to its next resting place, in a task of its own (the caller may go away).
     ///
     /// `era` was read before the store was asked whether the saga is ours: from then on a lapse may

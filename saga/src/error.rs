@@ -183,6 +183,11 @@ pub enum SagaError {
     /// This process is shutting down; another worker, or its next start, goes on.
     #[error("this worker is draining: the saga goes on with the next worker")]
     Draining,
+    /// This process is shutting down, and starts nothing any more.
+    #[error(
+        "this worker is draining and starts nothing: nothing was written, start the saga on another worker"
+    )]
+    NotStarted,
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -203,7 +208,7 @@ impl SagaError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(_) | Self::Draining => ErrorKind::Unavailable,
+            Self::Store(_) | Self::Draining | Self::NotStarted => ErrorKind::Unavailable,
             Self::InputConflict { .. } | Self::Stale => ErrorKind::Conflict,
             Self::NotFound(_) | Self::NoSuchSaga { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Refused,

@@ -145,7 +145,8 @@ impl Orchestrator {
     /// the same, and runs.
     ///
     /// # Errors
-    /// [`SagaError::InputConflict`] if the business id was used with another input; errors of the
+    /// [`SagaError::InputConflict`] if the business id was used with another input;
+    /// [`SagaError::NotStarted`] if this worker drains, also while the call waits; errors of the
     /// store say by [`effect`](SagaError::effect) whether the saga may have been started.
     pub async fn start<I>(&self, saga: &str, business_id: &str, input: &I) -> Result<Started, SagaError>
     where
@@ -162,8 +163,7 @@ impl Orchestrator {
         waits: bool,
     ) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
         let engine = &self.handle.engine;
-        // Nothing closes this semaphore.
-        let permit = Arc::clone(&engine.permits).acquire_owned().await.ok();
+        let permit = engine.room_to_start().await.ok_or(SagaError::NotStarted)?;
         // From here on the row may be there: without this task nobody would know that no step has begun.
         Carried::new(insert_and_drive(Arc::clone(engine), new, permit, waits)).await
     }
@@ -354,7 +354,7 @@ impl Orchestrator {
     {
         let engine = &self.handle.engine;
         if engine.stopping() > Stop::Running {
-            return Err(SagaError::Draining);
+            return Err(SagaError::NotStarted);
         }
         let plan = engine.newest(saga).ok_or_else(|| SagaError::UnknownSaga(saga.into()))?;
         if plan.input.id != TypeId::of::<I>() {

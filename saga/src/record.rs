@@ -240,7 +240,9 @@ impl Instance {
     /// it or passed its pivot: nothing is undone for it.
     #[must_use]
     pub fn cancelled_too_late(&self) -> Option<&str> {
-        let over = matches!(self.status, Status::Committing | Status::Completed);
+        // One that stopped past its pivot does not turn back either.
+        let stands = self.resume_status.unwrap_or(self.status);
+        let over = matches!(stands, Status::Committing | Status::Completed);
         self.cancel_requested.as_deref().filter(|_| over)
     }
 }

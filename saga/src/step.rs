@@ -60,7 +60,8 @@ pub trait SagaStep: Send + Sync + 'static {
     /// The identity of the step in stored sagas: rename a step only together with its version.
     const NAME: &'static str;
     /// The steps whose outputs this one reads, by their names: `&[CreateOrder::NAME]`. A saga in which
-    /// one of them is missing or stands later does not build.
+    /// one of them is missing or stands later does not build. To read any other is an error: with debug assertions, and
+    /// under [`explore`](crate::testing::explore()) in every build.
     const USES: &'static [&'static str] = &[];
 
     /// Does it. Runs under the policy's timeout; a timeout or a panic is *unknown*, never a failure.

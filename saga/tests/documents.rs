@@ -53,6 +53,7 @@ impl SagaStep for Charge {
     type Input = u32;
     type Output = ();
     const NAME: &'static str = "Charge";
+    const USES: &'static [&'static str] = &[Remember::NAME];
     async fn execute(&self, cx: &StepContext<u32>) -> Result<(), StepError> {
         cx.output::<Remember>().map(|_| ())
     }

@@ -33,6 +33,7 @@ impl SagaStep for Charge {
     type Input = String;
     type Output = String;
     const NAME: &'static str = "Charge";
+    const USES: &'static [&'static str] = &[Store::NAME];
     async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
         match cx.business_id() {
             "rejected" => Err(StepError::rejected("no")),
@@ -128,7 +129,8 @@ async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
         assert!(names.contains(name), "{name} is missing: {names:?}");
     }
     let labels: Vec<String> = seen.labels.lock().unwrap().iter().cloned().collect();
-    let known = ["type=", "step=", "outcome=", "to=", "result=", "action=", "status="];
+    let known =
+        ["type=", "step=", "outcome=", "to=", "result=", "action=", "status=", "operation=", "reason="];
     let odd = labels.iter().find(|label| !known.iter().any(|known| label.starts_with(known)));
     assert_eq!(odd, None, "a label that may grow with traffic");
     let id = view.instance.id.to_string();

@@ -50,6 +50,7 @@ impl SagaStep for CallChannel {
     type Input = String;
     type Output = String;
     const NAME: &'static str = "CallPaymentChannel";
+    const USES: &'static [&'static str] = &[CreateOrder::NAME];
     async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
         assert_eq!(cx.output::<CreateOrder>()?, format!("order of {}", cx.input()));
         self.0.reached.notify_one();

@@ -343,7 +343,7 @@ async fn a_drained_worker_gives_its_sagas_back_at_once() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     stage.orchestrator.drain().await.unwrap();
     assert!(matches!(stage.orchestrator.wait(&started).await, Err(SagaError::Draining)));
-    assert!(matches!(stage.orchestrator.start("story", "S-2", &1_u32).await, Err(SagaError::Draining)));
+    assert!(matches!(stage.orchestrator.start("story", "S-2", &1_u32).await, Err(SagaError::NotStarted)));
 
     let begun = Instant::now();
     let next = Orchestrator::shared(stage.store.clone()).register(saga(&stage.script)).start().await.unwrap();

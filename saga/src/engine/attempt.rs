@@ -222,11 +222,14 @@ impl Attempts<'_> {
             Some(_) => StepError::Retryable(reason),
             None => StepError::unknown(reason),
         };
+        let began = Instant::now();
         let result = match timeout(limit, caught.instrument(span.clone())).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => Err(unanswered(format!("{what} panicked"))),
             Err(_elapsed) => Err(unanswered(format!("{what} gave no answer within {limit:?}"))),
         };
+        metrics::histogram!("probity_saga_step_seconds", "type" => self.label(), "step" => self.step.name(), "operation" => what)
+            .record(began.elapsed());
         if let Err(error) = &result {
             tracing::warn!(parent: &span, %error, "a saga step did not succeed");
         }

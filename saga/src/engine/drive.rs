@@ -17,7 +17,7 @@ use super::park::{park, printable};
 use super::writer::Unanswered;
 use super::{Engine, News, Stop};
 use crate::codec::Place;
-use crate::context::{Frame, Operation};
+use crate::context::{Frame, Operation, Uses};
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing, joined};
 use crate::plan::{AnyInput, Saga};
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
@@ -53,6 +53,7 @@ struct Driver<'a> {
     engine: &'a Engine,
     saga: Arc<Saga>,
     journal: Journal,
+    read: Instant,
     business_id: Arc<str>,
     state: State,
     input: AnyInput,
@@ -91,6 +92,7 @@ pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<News> {
         engine,
         saga,
         journal,
+        read: read_at,
         business_id,
         state,
         input,
@@ -288,6 +290,7 @@ impl Driver<'_> {
                 operation: Operation::Execute,
                 key: OnceLock::new(),
                 outputs: outputs.into(),
+                uses: Uses { declared: self.saga.steps[at].uses(), told: None },
                 sealer: self.engine.sealer.clone(),
             },
             era: self.era,
@@ -383,19 +386,24 @@ impl Driver<'_> {
             self.era = era;
             drop(self.suspect.take());
         }
-        if verdict == Verdict::Fenced {
-            metrics::counter!("probity_saga_fenced_writes_total").increment(1);
-        } else {
-            self.count_transition(from, status);
+        match verdict {
+            Verdict::Applied(_) => self.count_transition(from, status),
+            Verdict::Fenced => metrics::counter!("probity_saga_fenced_writes_total").increment(1),
+            Verdict::Refused(_) => {}
         }
         Ok(verdict)
     }
 
     fn count_transition(&self, from: Status, to: Status) {
-        if from != to {
-            let name = Arc::clone(&self.saga.name);
-            metrics::counter!("probity_saga_transitions_total", "type" => name, "to" => to.as_str())
-                .increment(1);
+        if from == to {
+            return;
+        }
+        let name = || Arc::clone(&self.saga.name);
+        metrics::counter!("probity_saga_transitions_total", "type" => name(), "to" => to.as_str())
+            .increment(1);
+        if to.is_terminal() {
+            let age = self.journal.instance.age + self.read.elapsed();
+            metrics::histogram!("probity_saga_seconds", "type" => name(), "to" => to.as_str()).record(age);
         }
     }
 }

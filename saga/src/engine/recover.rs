@@ -128,7 +128,8 @@ impl Recovery {
             }
             reservation.ended = Some(Arc::clone(&batch.ended));
             batch.half += 1;
-            resume(&engine, reservation, permit, journal, era);
+            let reason = if kept.is_some() { "own" } else { "unowned" };
+            resume(&engine, reservation, permit, journal, era, reason);
         }
         batch.half /= 2;
         if batch.suspect {
@@ -188,9 +189,10 @@ fn resume(
     permit: OwnedSemaphorePermit,
     journal: Journal,
     era: super::Era,
+    reason: &'static str,
 ) {
     let Journal { instance, .. } = &journal;
     tracing::info!(saga.id = %instance.id, saga.r#type = %instance.saga_type, "resuming a saga");
-    metrics::counter!("probity_saga_recovery_claims_total").increment(1);
+    metrics::counter!("probity_saga_recovery_claims_total", "reason" => reason).increment(1);
     engine.spawn(reservation, Some(permit), journal, false, era);
 }

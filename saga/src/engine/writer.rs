@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::lane::Lane;
 use super::lease::Lease;
@@ -133,7 +133,10 @@ async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
     while !lanes.lease.is_revoked() {
         metrics::histogram!("probity_saga_batch_size")
             .record(u32::try_from(records.len()).unwrap_or(u32::MAX));
-        match lanes.store.apply(&records).await {
+        let began = Instant::now();
+        let written = lanes.store.apply(&records).await;
+        metrics::histogram!("probity_saga_flush_seconds").record(began.elapsed());
+        match written {
             Ok(verdicts) => {
                 for (answer, verdict) in answers.into_iter().zip(verdicts) {
                     // A driver that is gone does not need its verdict.

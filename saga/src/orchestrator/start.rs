@@ -69,7 +69,7 @@ impl Drop for Turn<'_> {
 pub(super) async fn insert_and_drive(
     engine: Arc<Engine>,
     new: NewSaga,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: OwnedSemaphorePermit,
     waits: bool,
 ) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
     // Before the row exists, so that the recovery loop never sees it undriven.
@@ -87,7 +87,7 @@ pub(super) async fn insert_and_drive(
         count_start(&engine, &new);
         started.undriven.store(false, Ordering::Release);
         news = waits.then(|| engine.waiters.subscribe(new.id));
-        engine.spawn(reservation, permit, fresh(new), true, era);
+        engine.spawn(reservation, Some(permit), fresh(new), true, era);
     }
     Ok((started, news))
 }

@@ -105,36 +105,43 @@ fn encode_probe<T: Payload>(frame: &Frame, probe: Probe<T>) -> Result<Probe<Docu
     })
 }
 
+/// What a step does with an undo and without one.
+macro_rules! goes_forward {
+    () => {
+        fn name(&self) -> &'static str {
+            S::NAME
+        }
+
+        fn uses(&self) -> &'static [&'static str] {
+            S::USES
+        }
+
+        fn policy(&self) -> StepPolicy {
+            self.0.policy()
+        }
+
+        fn check_output(&self, plain: &Document) -> Result<(), String> {
+            decodes::<S::Output>(plain)
+        }
+
+        fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
+            Box::pin(async move {
+                let cx = context(input, frame)?;
+                encode(&cx.frame, &self.0.execute(&cx).await?)
+            })
+        }
+
+        fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
+            Box::pin(async move {
+                let cx = context(input, frame)?;
+                encode_probe(&cx.frame, self.0.probe(&cx).await?)
+            })
+        }
+    };
+}
+
 impl<S: SagaStep> AnyStep for WithUndo<S> {
-    fn name(&self) -> &'static str {
-        S::NAME
-    }
-
-    fn uses(&self) -> &'static [&'static str] {
-        S::USES
-    }
-
-    fn policy(&self) -> StepPolicy {
-        self.0.policy()
-    }
-
-    fn check_output(&self, plain: &Document) -> Result<(), String> {
-        decodes::<S::Output>(plain)
-    }
-
-    fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
-        Box::pin(async move {
-            let cx = context(input, frame)?;
-            encode(&cx.frame, &self.0.execute(&cx).await?)
-        })
-    }
-
-    fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
-        Box::pin(async move {
-            let cx = context(input, frame)?;
-            encode_probe(&cx.frame, self.0.probe(&cx).await?)
-        })
-    }
+    goes_forward!();
 
     fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence> {
         Box::pin(async move {
@@ -154,35 +161,7 @@ impl<S: SagaStep> AnyStep for WithUndo<S> {
 }
 
 impl<S: ForwardStep> AnyStep for WithoutUndo<S> {
-    fn name(&self) -> &'static str {
-        S::NAME
-    }
-
-    fn uses(&self) -> &'static [&'static str] {
-        S::USES
-    }
-
-    fn policy(&self) -> StepPolicy {
-        self.0.policy()
-    }
-
-    fn check_output(&self, plain: &Document) -> Result<(), String> {
-        decodes::<S::Output>(plain)
-    }
-
-    fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
-        Box::pin(async move {
-            let cx = context(input, frame)?;
-            encode(&cx.frame, &self.0.execute(&cx).await?)
-        })
-    }
-
-    fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
-        Box::pin(async move {
-            let cx = context(input, frame)?;
-            encode_probe(&cx.frame, self.0.probe(&cx).await?)
-        })
-    }
+    goes_forward!();
 
     fn compensate(&self, _: AnyInput, _: Frame, _: Option<Document>) -> Answer<'_, Evidence> {
         Box::pin(async { Err(StepError::fatal(format!("{} has no compensation", S::NAME))) })

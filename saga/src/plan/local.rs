@@ -182,23 +182,30 @@ macro_rules! hidden {
 hidden!(LocalWithUndo is LocalStep);
 hidden!(LocalWithoutUndo is LocalForwardStep);
 
-impl<DB: LocalDatabase, S: LocalStep<DB>> AnyLocal for LocalWithUndo<S, DB> {
-    fn database(&self) -> &'static str {
-        DB::NAME
-    }
+/// What a local step does with an undo and without one.
+macro_rules! goes_forward {
+    () => {
+        fn database(&self) -> &'static str {
+            DB::NAME
+        }
 
-    fn execute<'a>(
-        &'a self,
-        input: AnyInput,
-        frame: Frame,
-        tx: &'a mut LocalConnection,
-    ) -> Answer<'a, Document> {
-        Box::pin(async move {
-            let cx: StepContext<S::Input> = erased::context(input, frame)?;
-            let did = self.step.execute(&cx, connection::<DB>(tx)?).await;
-            encode(&cx.frame, &did.map_err(nothing_happened)?)
-        })
-    }
+        fn execute<'a>(
+            &'a self,
+            input: AnyInput,
+            frame: Frame,
+            tx: &'a mut LocalConnection,
+        ) -> Answer<'a, Document> {
+            Box::pin(async move {
+                let cx: StepContext<S::Input> = erased::context(input, frame)?;
+                let did = self.step.execute(&cx, connection::<DB>(tx)?).await;
+                encode(&cx.frame, &did.map_err(nothing_happened)?)
+            })
+        }
+    };
+}
+
+impl<DB: LocalDatabase, S: LocalStep<DB>> AnyLocal for LocalWithUndo<S, DB> {
+    goes_forward!();
 
     fn compensate<'a>(
         &'a self,
@@ -218,22 +225,7 @@ impl<DB: LocalDatabase, S: LocalStep<DB>> AnyLocal for LocalWithUndo<S, DB> {
 }
 
 impl<DB: LocalDatabase, S: LocalForwardStep<DB>> AnyLocal for LocalWithoutUndo<S, DB> {
-    fn database(&self) -> &'static str {
-        DB::NAME
-    }
-
-    fn execute<'a>(
-        &'a self,
-        input: AnyInput,
-        frame: Frame,
-        tx: &'a mut LocalConnection,
-    ) -> Answer<'a, Document> {
-        Box::pin(async move {
-            let cx: StepContext<S::Input> = erased::context(input, frame)?;
-            let did = self.step.execute(&cx, connection::<DB>(tx)?).await;
-            encode(&cx.frame, &did.map_err(nothing_happened)?)
-        })
-    }
+    goes_forward!();
 
     fn compensate<'a>(
         &'a self,

@@ -145,6 +145,7 @@ macro_rules! on {
                 type Input = u32;
                 type Output = ();
                 const NAME: &'static str = "Tell";
+                const USES: &'static [&'static str] = &["Pay"];
 
                 async fn execute(&self, cx: &StepContext<u32>) -> Result<(), StepError> {
                     assert_eq!(cx.local_forward_output::<Db, Pay>()?, "taken");
