@@ -1,11 +1,24 @@
 //! What the crash explorer and the tests of the engine need of an orchestrator.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::start::accept;
-use super::{Orchestrator, Started};
+use super::{Handle, Orchestrator, OrchestratorBuilder, Started};
+use crate::engine::Engine;
 use crate::error::{SagaError, StoreError};
+use crate::record::WorkerId;
+
+impl<S: ?Sized> OrchestratorBuilder<S> {
+    /// For the verbs of operators alone: it keeps no lease and takes no saga over.
+    pub(crate) fn at_rest(self) -> Orchestrator {
+        let Self { store, settings, sealer, sagas, kind: _ } = self;
+        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
+        Orchestrator { handle: Arc::new(Handle { engine }) }
+    }
+}
 
 impl Orchestrator {
     pub(crate) async fn start_unattended<I>(

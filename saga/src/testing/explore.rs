@@ -22,15 +22,25 @@
 //!
 //! For every way a step can answer (as it does, refused, its answer lost, its request lost, its undo
 //! lost) the saga runs on a memory store in virtual time, and the worker is stopped before and after
-//! each store call and each effect: dead for ever, asked to leave, or frozen and going on after another
-//! worker has finished. Where no message is lost, at each point of that second worker it is stopped as
-//! well, or the first one goes on beside it. The saga is started by `start`, and as by a transaction of
-//! the caller's. Then the promises are checked. The other side of each step is taken to honour its key:
-//! a key once undone is refused.
+//! each store call, each effect and each probe, from its first beat on: dead for ever, asked to leave,
+//! or frozen and going on after another worker has finished. The saga is started by `start`, and as by a
+//! transaction of the caller's. People ask it to turn back and to pause, from the moment it is there, and
+//! let it go on, turn it back, settle its open step and close it where it waits for them. Then the
+//! promises are checked. The other side of each step is taken to honour its key: a key once undone is
+//! refused.
+//!
+//! What is left out, because it shows nothing else: a *deed* is a point where something is written or
+//! done; between two deeds another worker finds the same. So a second worker is stopped, or a frozen
+//! first one goes on beside it, at deeds only (but at every point for one cut in the middle), and not
+//! where a message is lost. A worker that leaves dies before and after it gives its sagas back at deeds.
+//! People ask at deeds; their worker dies, freezes or leaves meanwhile, and they freeze between their
+//! look and their decision, where every step answers or the last is refused.
 
+mod gate;
 mod gated;
 mod judge;
 mod local;
+mod people;
 mod run;
 mod schedule;
 mod watched;
@@ -46,7 +56,7 @@ use crate::plan::Saga;
 use crate::step::Payload;
 use crate::store::{MemoryStore, SagaStore};
 use run::{Ran, Time};
-use schedule::Schedule;
+use schedule::{Schedule, Seen};
 
 /// What was explored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +70,8 @@ pub struct Report {
     pub compensated: usize,
     /// Those that ended before a person, stuck or paused.
     pub waiting: usize,
+    /// Those that a person closed.
+    pub aborted: usize,
 }
 
 /// A broken promise, with the schedule that breaks it.
@@ -106,8 +118,9 @@ pub fn explore<I: Payload + Clone>(
     Ok(report)
 }
 
-/// Explores a saga on a store of yours, in real time: it is cut at each store call and each effect, when
-/// every step answers, and when the last is refused. Sagas of types of their own are left in the store.
+/// Explores a saga on a store of yours, in real time: it is cut at each store call and each effect, and people cancel
+/// and pause it at each deed, when every step answers, and when the last is refused. Sagas of types of their own are left
+/// in the store.
 ///
 /// # Errors
 /// The first broken promise; a saga that does not build, or a store that cannot be used.
@@ -146,16 +159,78 @@ pub async fn explore_rows_on<I: Payload + Clone, D>(
 }
 
 impl Report {
-    fn add(&mut self, schedule: &Schedule, ran: Ran) -> Result<[usize; 2], Explored> {
+    fn add(&mut self, schedule: &Schedule, ran: Ran) -> Result<Seen, Explored> {
         if let Some(promise) = ran.broken {
-            return Err(Broken { promise, schedule: schedule.to_string() }.into());
+            let met = ran.met.join(", then ");
+            let schedule =
+                if met.is_empty() { schedule.to_string() } else { format!("{schedule} (met {met})") };
+            return Err(Broken { promise, schedule }.into());
         }
         self.schedules += 1;
         match ran.status {
             Some(Status::Completed) => self.completed += 1,
             Some(Status::Compensated) => self.compensated += 1,
+            Some(Status::Aborted) => self.aborted += 1,
             _ => self.waiting += 1,
         }
-        Ok(ran.points)
+        Ok(ran.seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::step::{ForwardStep, StepError};
+    use crate::{StepContext, StepPolicy};
+
+    struct Pay;
+    impl ForwardStep for Pay {
+        type Input = u32;
+        type Output = ();
+        const NAME: &'static str = "Pay";
+        async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> {
+            Ok(())
+        }
+        fn policy(&self) -> StepPolicy {
+            StepPolicy::default().not_idempotent()
+        }
+    }
+
+    #[test]
+    fn every_store_call_is_cut_before_it_and_after_it() {
+        let saga = || Saga::named("explored").pivot(Pay).build();
+        let mut met = BTreeSet::new();
+        let one = async |schedule: Schedule| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+            let store: Arc<dyn SagaStore> = Arc::new(MemoryStore::new());
+            let ran = runtime.block_on(run::run(store, Time::Virtual, &1_u32, &saga, schedule))?;
+            assert_eq!(ran.broken, None, "{schedule}");
+            met.extend(ran.met);
+            Ok(ran.seen)
+        };
+        schedule::each(1, one).now_or_never().unwrap_or(Ok(())).unwrap();
+        // Of the store's methods only `list` and `census` are for nobody but people.
+        for call in [
+            "`define`",
+            "`beat`",
+            "`insert`",
+            "`owned`",
+            "`claim`",
+            "`apply`",
+            "`load`",
+            "`rested`",
+            "`find`",
+            "`intervene`",
+            "`retire`",
+            "a step",
+            "a probe",
+        ] {
+            for side in ["before", "after"] {
+                assert!(met.contains(&*format!("{side} {call}")), "never met {side} {call}: {met:?}");
+            }
+        }
     }
 }

@@ -1,141 +1,18 @@
-//! Points at which a worker can be stopped.
+//! A store behind a gate: each call is a point before it and one after it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
+use super::gate::{Gate, Side};
 use super::watched::World;
 use crate::error::StoreError;
 use crate::record::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
+    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::{LocalStore, SagaStore};
 
-/// Counts the points of one worker, and does something at one of them.
-pub(super) struct Gate {
-    cut: Option<usize>,
-    at_cut: AtCut,
-    passed: AtomicUsize,
-    state: watch::Sender<State>,
-}
-
-enum AtCut {
-    /// The worker stops here, and everywhere else, for ever or until the gate is opened.
-    Stop,
-    /// The worker is seen to be here, and goes on.
-    Show,
-    /// A stopped worker goes on.
-    Release(Arc<Gate>),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Running,
-    Seen,
-    Tripped,
-    Open,
-}
-
-impl Gate {
-    fn new(cut: Option<usize>, at_cut: AtCut) -> Self {
-        Self { cut, at_cut, passed: AtomicUsize::new(0), state: watch::Sender::new(State::Running) }
-    }
-
-    pub(super) fn stopping_at(point: usize) -> Self {
-        Self::new(Some(point), AtCut::Stop)
-    }
-
-    pub(super) fn leaving_at(point: usize) -> Self {
-        Self::new(Some(point), AtCut::Show)
-    }
-
-    pub(super) fn releasing_at(point: usize, stopped: Arc<Self>) -> Self {
-        Self::new(Some(point), AtCut::Release(stopped))
-    }
-
-    pub(super) fn open_to_all() -> Self {
-        Self::new(None, AtCut::Stop)
-    }
-
-    /// A point.
-    pub(super) async fn pass(&self) {
-        self.arrive().await;
-        self.hold().await;
-    }
-
-    /// A point at which a worker that stops loses what it holds.
-    pub(super) async fn pass_holding<T: Send>(&self, held: T) -> Option<T> {
-        self.arrive().await;
-        let stopped = *self.state.borrow() == State::Tripped;
-        if stopped {
-            drop(held);
-            self.hold().await;
-            return None;
-        }
-        Some(held)
-    }
-
-    async fn arrive(&self) {
-        let point = self.passed.fetch_add(1, Ordering::SeqCst);
-        if Some(point) == self.cut {
-            match &self.at_cut {
-                AtCut::Release(stopped) => {
-                    stopped.open();
-                    // Let it run into whatever it was about to do before this worker goes on.
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                AtCut::Show => self.become_first(State::Seen),
-                AtCut::Stop => self.become_first(State::Tripped),
-            }
-        }
-    }
-
-    fn become_first(&self, next: State) {
-        self.state.send_if_modified(|state| {
-            let running = *state == State::Running;
-            if running {
-                *state = next;
-            }
-            running
-        });
-    }
-
-    /// Not a point of its own, but a stopped worker does not get past it.
-    pub(super) async fn hold(&self) {
-        let mut state = self.state.subscribe();
-        if state.wait_for(|state| *state != State::Tripped).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    pub(super) async fn tripped(&self) {
-        let mut state = self.state.subscribe();
-        let reached = |state: &State| matches!(state, State::Tripped | State::Seen);
-        if state.wait_for(reached).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    pub(super) fn open(&self) {
-        self.state.send_replace(State::Open);
-    }
-
-    /// Whether this worker was stopped and goes on now: what it does is late by design.
-    pub(super) fn is_zombie(&self) -> bool {
-        let stops = self.cut.is_some() && matches!(self.at_cut, AtCut::Stop);
-        stops && *self.state.borrow() == State::Open
-    }
-
-    pub(super) fn points(&self) -> usize {
-        self.passed.load(Ordering::SeqCst)
-    }
-}
-
-/// A store behind a gate.
 pub(super) struct GatedStore {
     pub(super) inner: Arc<dyn SagaStore>,
     pub(super) gate: Arc<Gate>,
@@ -143,9 +20,18 @@ pub(super) struct GatedStore {
 }
 
 impl GatedStore {
-    pub(super) fn new(world: Arc<World>, gate: Arc<Gate>) -> Self {
-        Self { inner: Arc::clone(&world.store), gate, world }
+    pub(super) fn new(world: &Arc<World>, gate: &Arc<Gate>) -> Self {
+        Self { inner: Arc::clone(&world.store), gate: Arc::clone(gate), world: Arc::clone(world) }
     }
+}
+
+macro_rules! between {
+    ($self:ident, $weight:ident, $call:literal, $answer:expr) => {{
+        $self.gate.$weight(concat!("before `", $call, "`")).await;
+        let answer = $answer.await;
+        $self.gate.$weight(concat!("after `", $call, "`")).await;
+        answer
+    }};
 }
 
 #[async_trait]
@@ -159,64 +45,64 @@ impl SagaStore for GatedStore {
     }
 
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        self.gate.hold().await;
-        self.inner.beat(worker).await
+        self.gate.is_passed_by(worker.id);
+        between!(self, look, "beat", self.inner.beat(worker))
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        self.gate.hold().await;
-        self.inner.retire(worker).await
+        self.gate.leave(Side::Before).await;
+        let answer = self.inner.retire(worker).await;
+        self.gate.leave(Side::After).await;
+        answer
     }
 
     async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        self.inner.define(definitions).await
+        between!(self, look, "define", self.inner.define(definitions))
     }
 
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        self.gate.pass().await;
-        let answer = self.inner.insert(sagas).await;
-        self.gate.pass().await;
-        answer
+        between!(self, deed, "insert", self.inner.insert(sagas))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        self.gate.hold().await;
-        let claimed = self.inner.claim(request).await?;
-        if !claimed.is_empty() {
-            self.gate.pass().await;
+        self.gate.look("before `claim`").await;
+        let claimed = self.inner.claim(request).await;
+        match &claimed {
+            Ok(taken) if !taken.is_empty() => self.gate.deed("after `claim`").await,
+            _ => self.gate.look("after `claim`").await,
         }
-        Ok(claimed)
+        claimed
     }
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        self.gate.hold().await;
-        self.inner.owned(worker).await
+        between!(self, look, "owned", self.inner.owned(worker))
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        self.gate.pass().await;
-        let answer = self.inner.apply(records).await;
-        self.gate.pass().await;
-        answer
+        between!(self, deed, "apply", self.inner.apply(records))
     }
 
     async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        self.gate.hold().await;
-        self.inner.intervene(intervention).await
+        between!(self, deed, "intervene", self.inner.intervene(intervention))
     }
 
     async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        self.gate.hold().await;
-        self.inner.load(ids).await
+        between!(self, look, "load", self.inner.load(ids))
     }
 
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        self.gate.hold().await;
-        self.inner.find(saga_type, business_id).await
+        between!(self, look, "find", self.inner.find(saga_type, business_id))
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        self.gate.hold().await;
-        self.inner.list(filter).await
+        between!(self, look, "list", self.inner.list(filter))
+    }
+
+    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+        between!(self, look, "rested", self.inner.rested(ids))
+    }
+
+    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+        between!(self, look, "census", self.inner.census(runnable))
     }
 }

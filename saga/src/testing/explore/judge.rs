@@ -1,5 +1,6 @@
 //! The verdict at the end: does the world agree with what the saga says of itself?
 
+use super::people::Promise;
 use super::watched::World;
 use crate::machine::{Status, StepStatus};
 use crate::record::{Instance, Journal};
@@ -26,6 +27,7 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
         let broken = match now.status {
             Status::Completed => !present,
             Status::Compensated => present && step.undo,
+            Status::Aborted => present && row.is_none_or(|row| is_over(row.status)),
             _ => false,
         };
         if broken {
@@ -44,6 +46,17 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
             return Some(format!("S-5: {} is compensated without evidence", step.name));
         }
     }
+    let kept = match world.promised() {
+        Some(Promise::TurnsForCertain) => now.status != Status::Completed,
+        Some(Promise::Turns) => now.status != Status::Completed || now.cancelled_too_late().is_some(),
+        Some(Promise::Pauses) | None => true,
+    };
+    if !kept {
+        return Some(format!(
+            "S-8: the saga was asked to turn back, and is {} without a word of it",
+            now.status
+        ));
+    }
     let waiting = matches!(now.status, Status::Stuck | Status::Paused);
     (waiting && now.reason.is_none()).then(|| format!("S-8: the saga is {} without a reason", now.status))
 }
@@ -51,4 +64,9 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
 /// Whether the row of a local step says that its effect is there.
 fn is_on_record(status: StepStatus) -> bool {
     matches!(status, StepStatus::Succeeded | StepStatus::Compensating | StepStatus::CompensationFailed)
+}
+
+/// Whether the row of a step says that nothing of it is there.
+fn is_over(status: StepStatus) -> bool {
+    matches!(status, StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated)
 }

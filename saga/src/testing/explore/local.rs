@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::gated::{Gate, GatedStore};
+use super::gate::Gate;
+use super::gated::GatedStore;
 use super::schedule::Fate;
 use super::watched::{Watched, World};
 use crate::context::Frame;
@@ -28,7 +29,7 @@ impl LocalStore for GatedStore {
     async fn begin(&self, limit: Duration) -> Result<Box<dyn LocalTransaction>, StoreError> {
         let local = self.inner.local();
         let local = local.ok_or_else(|| StoreError::not_applied("begin a local step", "no transactions"))?;
-        self.gate.pass().await;
+        self.gate.deed("before a local step begins").await;
         let inner = local.begin(limit).await?;
         Ok(Box::new(GatedTransaction { inner, gate: Arc::clone(&self.gate), world: Arc::clone(&self.world) }))
     }
@@ -43,14 +44,14 @@ impl LocalTransaction for GatedTransaction {
     async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError> {
         let Self { inner, gate, world } = *self;
         // A worker that is cut off here loses its transaction: by its death, or because the database gives up on it.
-        let Some(inner) = gate.pass_holding(inner).await else {
+        let Some(inner) = gate.deed_holding(inner, "before a local step commits").await else {
             return Err(StoreError::not_applied("commit a local step", "the transaction was given up"));
         };
         let answer = inner.commit(record).await;
         if let Ok(LocalVerdict::Applied(_)) = answer {
             world.committed(record);
         }
-        gate.pass().await;
+        gate.deed("after a local step committed").await;
         answer
     }
 }
@@ -79,7 +80,7 @@ impl AnyLocal for Watched {
                 Fate::RequestLost(at) if at == self.at && first => Err(StepError::retryable("lost")),
                 fate => {
                     let step = self.inner.local().ok_or_else(|| StepError::fatal("not a local step"))?;
-                    let answer = step.execute(input, frame, connection).await;
+                    let answer = step.execute(input, self.world.watches(frame), connection).await;
                     match fate {
                         Fate::AnswerLost(at) if at == self.at && first => Err(StepError::retryable("lost")),
                         _ => answer,
@@ -101,7 +102,7 @@ impl AnyLocal for Watched {
                 self.world.check_compensate(self.at).await;
             }
             let step = self.inner.local().ok_or_else(|| StepError::fatal("not a local step"))?;
-            step.compensate(input, frame, done, connection).await
+            step.compensate(input, self.world.watches(frame), done, connection).await
         })
     }
 }

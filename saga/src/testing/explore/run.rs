@@ -1,13 +1,15 @@
-//! One schedule: up to three workers on one store, one after the other, with zombies beside them.
+//! One schedule: up to three workers on one store, one after the other, with zombies and people beside them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::gated::{Gate, GatedStore};
-use super::schedule::{Cut, Schedule};
+use super::gate::{At, Gate};
+use super::gated::GatedStore;
+use super::people::{Desk, Help};
+use super::schedule::{Cut, Passed, Schedule, Seen};
 use super::watched::{self, World};
 use super::{Explored, judge};
 use crate::error::BuildError;
@@ -26,10 +28,11 @@ pub(super) enum Time {
 }
 
 impl Time {
-    /// In virtual time each look for lost sagas costs more than the time it waits.
+    /// In virtual time each look for lost sagas costs more than the time it waits; but there is one, and one at what
+    /// became of the saga elsewhere, before a lease runs out.
     fn lease_and_poll(self) -> (Duration, Duration) {
         match self {
-            Self::Virtual => (Duration::from_secs(6), Duration::from_secs(6)),
+            Self::Virtual => (Duration::from_secs(6), Duration::from_secs(4)),
             Self::Real => (Duration::from_secs(60), Duration::from_millis(50)),
         }
     }
@@ -47,21 +50,102 @@ impl Time {
 pub(super) struct Ran {
     pub(super) status: Option<Status>,
     pub(super) broken: Option<String>,
-    /// How many points the first two workers passed.
-    pub(super) points: [usize; 2],
+    pub(super) seen: Seen,
+    /// Where the workers were met, and then who asked.
+    pub(super) met: Vec<&'static str>,
     pub(super) journal: Option<Journal>,
 }
 
 /// A worker of a schedule.
 struct Life {
     gate: Arc<Gate>,
-    worker: Orchestrator,
-    running: JoinHandle<()>,
+    /// Nothing until it has started.
+    worker: Arc<OnceLock<Orchestrator>>,
+    running: JoinHandle<Result<(), BuildError>>,
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+impl Life {
+    fn begin<I: Payload + Clone>(
+        world: &Arc<World>,
+        gate: Arc<Gate>,
+        time: Time,
+        input: &I,
+        saga: Saga,
+        by_transaction: bool,
+    ) -> Self {
+        let saga = watched::watch(saga, world, &gate);
+        let store = GatedStore::new(world, &gate);
+        let (lease, poll) = time.lease_and_poll();
+        let builder = Orchestrator::new(store).lease(lease).poll(poll).register(saga);
+        let (input, name) = (input.clone(), world.name.clone());
+        let worker = Arc::new(OnceLock::new());
+        let known = Arc::clone(&worker);
+        let running = tokio::spawn(async move {
+            let worker = builder.start().await?;
+            let _ = known.set(worker.clone());
+            // The judge looks at the store, not at what a caller heard.
+            if by_transaction {
+                if let Ok(started) = worker.start_unattended(&name, "explored", &input).await {
+                    let _ = worker.wait(&started).await;
+                }
+            } else {
+                let _ = worker.run(&name, "explored", &input).await;
+            }
+            Ok(())
+        });
+        Self { gate, worker, running }
+    }
+
+    /// False if the saga came to rest before.
+    async fn until_cut(&mut self, time: Time) -> Result<bool, Explored> {
+        tokio::select! {
+            biased;
+            () = self.gate.at_its_cut() => Ok(true),
+            ended = &mut self.running => match ended {
+                Ok(Err(error)) => Err(error.into()),
+                _ => Ok(false),
+            },
+            () = sleep(time.patience()) => Ok(false),
+        }
+    }
+
+    async fn until_end(&mut self, time: Time) {
+        let _ = timeout(time.patience(), &mut self.running).await;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.worker.get().is_none_or(Orchestrator::is_idle)
+    }
+
+    /// As after the length of its lease, for others and for itself.
+    async fn loses_its_lease(&self, world: &World) -> Result<(), Explored> {
+        if let Some(id) = self.gate.worker() {
+            let dead = Worker { id, lease: Duration::ZERO, pid: 0 };
+            let _ = world.store.beat(&dead).await.map_err(BuildError::from)?;
+        }
+        if let Some(worker) = self.worker.get() {
+            worker.forget_lease();
+        }
+        Ok(())
+    }
+
+    /// Asked to leave. False if it died over it.
+    async fn leaves(&self) -> bool {
+        let Some(worker) = self.worker.get() else {
+            self.running.abort();
+            return false;
+        };
+        tokio::select! {
+            // What it could not give back is taken from it when its lease runs out.
+            _ = worker.drain() => true,
+            () = self.gate.stopped() => false,
+        }
     }
 }
 
@@ -75,70 +159,82 @@ pub(super) async fn run<I: Payload + Clone>(
     // A type of its own, so that the workers of another schedule leave it alone.
     let name = format!("explored-{}", SagaId::generate());
     let world = Arc::new(World::new(store, &name, schedule.fate, saga()?.shape));
-    let mut lives: Vec<Life> = Vec::new();
+    let desk = Arc::new(schedule.desk.map_or_else(Gate::open_to_all, |at| Gate::stopping_at(At::Point(at))));
+    let (mut lives, mut asking): (Vec<Life>, Option<JoinHandle<()>>) = (Vec::new(), None);
     for turn in 0..3 {
         let gate = Arc::new(gate(turn, &schedule, lives.first().map(|life| &life.gate)));
-        let mut life = live(&world, gate, time, input, saga()?, schedule.by_transaction).await?;
-        let cut = tokio::select! {
-            _ = &mut life.running => false,
-            () = life.gate.tripped() => true,
-            () = sleep(time.patience()) => false,
-        };
-        if cut {
-            stop(&world, &life, time, turn, &schedule).await?;
+        let mut life = Life::begin(&world, gate, time, input, saga()?, schedule.by_transaction);
+        let mut cut = life.until_cut(time).await?;
+        if let (true, 0, Some(ask)) = (cut, turn, schedule.ask) {
+            let desk_of = Desk::new(&world, &desk, saga()?);
+            let mut task = tokio::spawn(async move { desk_of.ask(ask).await });
+            tokio::select! {
+                _ = &mut task => {}
+                () = desk.stopped() => asking = Some(task),
+            }
+        }
+        match schedule.first {
+            Some((_, Cut::GoesOn)) if cut && turn == 0 => {
+                life.gate.open();
+                life.until_end(time).await;
+                cut = false;
+            }
+            _ if cut => stop(&world, &life, time, turn, &schedule).await?,
+            _ => {}
         }
         lives.push(life);
         if !cut {
             break;
         }
     }
-    let rested = world.journal().await.map(|journal| journal.instance);
-    if !end(&lives, time, &schedule).await {
+    if schedule.ask.is_some() {
+        // Asked of a saga that had come to rest, it is for a worker's next look.
+        until_rested(&world, time).await;
+    }
+    if let Some(help) = schedule.help {
+        let desk = Desk::new(&world, &Arc::new(Gate::open_to_all()), saga()?);
+        // What cannot be done to this saga is not its end.
+        if desk.help(help).await || desk.help(Help::GoOn).await {
+            until_rested(&world, time).await;
+        }
+    }
+    let mut rested = world.journal().await.map(|journal| journal.instance);
+    desk.open();
+    if !end(&mut lives, &mut asking, time, &schedule).await {
         world.breaks("S-7: a worker holds on to a saga that came to rest".into());
+    }
+    // Of a saga that waits for people, a late decision is as good as any.
+    let decided = asking.is_some() && world.promised().is_some();
+    if decided && rested.as_ref().is_some_and(|instance| !instance.status.is_terminal()) {
+        until_rested(&world, time).await;
+        rested = world.journal().await.map(|journal| journal.instance);
     }
     let now = world.journal().await;
     let broken = world.broken_promise().or_else(|| judge::judge(&world, rested.as_ref(), now.as_ref()));
-    let points = [0, 1].map(|at| lives.get(at).map_or(0, |life| life.gate.points()));
-    Ok(Ran { status: rested.map(|instance| instance.status), broken, points, journal: now })
+    let status = rested.map(|instance| instance.status);
+    let [first, second] = [0, 1].map(|at| lives.get(at).map(|life| passed(&life.gate)).unwrap_or_default());
+    let waits = matches!(status, Some(Status::Stuck | Status::Paused));
+    let seen = Seen { first, second, desk: desk.points(), waits };
+    let met = lives.iter().map(|life| &life.gate).chain([&desk]).flat_map(|gate| gate.met()).collect();
+    Ok(Ran { status, broken, seen, met, journal: now })
+}
+
+fn passed(gate: &Gate) -> Passed {
+    Passed { points: gate.points(), deeds: gate.deeds() }
 }
 
 fn gate(turn: usize, schedule: &Schedule, first: Option<&Arc<Gate>>) -> Gate {
     match (turn, schedule.first, schedule.second) {
-        (0, Some((point, Cut::Leaves)), _) => Gate::leaving_at(point),
-        (0, Some((point, _)), _) => Gate::stopping_at(point),
-        (1, Some((_, Cut::Freezes)), Some(point)) => match first {
-            Some(first) => Gate::releasing_at(point, Arc::clone(first)),
+        (0, Some((point, Cut::GoesOn)), _) => Gate::waiting_at(At::Point(point)),
+        (0, Some((point, Cut::Leaves(stops))), _) => Gate::leaving_at(At::Point(point), stops),
+        (0, Some((point, _)), _) => Gate::stopping_at(At::Point(point)),
+        (1, Some((_, Cut::Freezes)), Some(at)) => match first {
+            Some(first) => Gate::releasing_at(at, Arc::clone(first)),
             None => Gate::open_to_all(),
         },
-        (1, _, Some(point)) => Gate::stopping_at(point),
+        (1, _, Some(at)) => Gate::stopping_at(at),
         _ => Gate::open_to_all(),
     }
-}
-
-async fn live<I: Payload + Clone>(
-    world: &Arc<World>,
-    gate: Arc<Gate>,
-    time: Time,
-    input: &I,
-    saga: Saga,
-    by_transaction: bool,
-) -> Result<Life, Explored> {
-    let saga = watched::watch(saga, world, &gate);
-    let store = GatedStore::new(Arc::clone(world), Arc::clone(&gate));
-    let (lease, poll) = time.lease_and_poll();
-    let worker = Orchestrator::new(store).lease(lease).poll(poll).register(saga).start().await?;
-    let (runner, input, name) = (worker.clone(), input.clone(), world.name.clone());
-    let running = tokio::spawn(async move {
-        // The judge looks at the store, not at what a caller heard.
-        if by_transaction {
-            if let Ok(started) = runner.start_unattended(&name, "explored", &input).await {
-                let _ = runner.wait(&started).await;
-            }
-        } else {
-            let _ = runner.run(&name, "explored", &input).await;
-        }
-    });
-    Ok(Life { gate, worker, running })
 }
 
 /// What becomes of a worker at its cut.
@@ -150,26 +246,48 @@ async fn stop(
     schedule: &Schedule,
 ) -> Result<(), Explored> {
     match schedule.first {
-        Some((_, Cut::Leaves)) if turn == 0 => life.worker.drain().await.unwrap_or_default(),
-        Some((_, Cut::Freezes)) if time == Time::Virtual => {}
-        _ => {
-            // As after the length of its lease, for others and for itself.
-            let dead = Worker { id: life.worker.worker(), lease: Duration::ZERO, pid: 0 };
-            let _ = world.store.beat(&dead).await.map_err(BuildError::from)?;
-            life.worker.forget_lease();
-        }
+        Some((_, Cut::Leaves(_))) if turn == 0 && life.leaves().await => Ok(()),
+        Some((_, Cut::Freezes)) if time == Time::Virtual => Ok(()),
+        _ => life.loses_its_lease(world).await,
     }
-    Ok(())
+}
+
+/// Until whoever was helped came to rest again.
+async fn until_rested(world: &World, time: Time) {
+    let (_, poll) = time.lease_and_poll();
+    let rested = async {
+        while world.journal().await.is_some_and(|journal| journal.instance.status.is_active()) {
+            sleep(poll).await;
+        }
+    };
+    // If it does not, the judge says so.
+    let _ = timeout(time.patience(), rested).await;
 }
 
 /// Lets the frozen go on, and waits until they have done what they still do. False if they never have.
-async fn end(lives: &[Life], time: Time, schedule: &Schedule) -> bool {
-    let (Some((_, Cut::Freezes)), Some(frozen)) = (schedule.first, lives.first()) else { return true };
-    frozen.gate.open();
-    let idle = async {
-        while lives.iter().any(|life| !life.worker.is_idle()) {
+async fn end(
+    lives: &mut [Life],
+    asking: &mut Option<JoinHandle<()>>,
+    time: Time,
+    schedule: &Schedule,
+) -> bool {
+    let freezes = matches!(schedule.first, Some((_, Cut::Freezes)));
+    if !freezes && asking.is_none() {
+        return true;
+    }
+    let over = async {
+        if let Some(frozen) = lives.first_mut().filter(|_| freezes) {
+            frozen.gate.open();
+            if !frozen.running.is_finished() {
+                let _ = (&mut frozen.running).await;
+            }
+        }
+        if let Some(asking) = asking {
+            let _ = asking.await;
+        }
+        while lives.iter().any(|life| !life.is_idle()) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(time.patience(), idle).await.is_ok()
+    timeout(time.patience(), over).await.is_ok()
 }

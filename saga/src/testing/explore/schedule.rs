@@ -5,6 +5,8 @@ use std::fmt;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Explored;
+use super::gate::{At, Side};
+use super::people::{Ask, Help};
 
 /// How one step answers for the length of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +22,14 @@ pub(super) enum Fate {
 /// What the first worker does at its cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
+    /// What it did before, when the person who asked for something has been answered.
+    GoesOn,
     /// Nothing any more.
     Dies,
     /// Nothing until it goes on: when the second one is at its cut, or after the saga came to rest.
     Freezes,
-    /// It is asked to leave, and leaves.
-    Leaves,
+    /// It is asked to leave, and leaves; or dies before, or after, its sagas are given back.
+    Leaves(Option<Side>),
 }
 
 /// One run.
@@ -36,7 +40,44 @@ pub(super) struct Schedule {
     pub(super) by_transaction: bool,
     pub(super) first: Option<(usize, Cut)>,
     /// Where the second worker dies, or the frozen first one goes on.
-    pub(super) second: Option<usize>,
+    pub(super) second: Option<At>,
+    /// What a person asks while the first worker is at its cut.
+    pub(super) ask: Option<Ask>,
+    /// At which point the process of that person freezes, until the saga came to rest.
+    pub(super) desk: Option<usize>,
+    /// What a person does about a saga that waits for one.
+    pub(super) help: Option<Help>,
+}
+
+/// What a run shows about the runs that follow it.
+pub(super) struct Seen {
+    pub(super) first: Passed,
+    pub(super) second: Passed,
+    /// How many points the process of the person passed who asked.
+    pub(super) desk: usize,
+    pub(super) waits: bool,
+}
+
+/// The points of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    pub(super) points: usize,
+    /// Which of them were deeds.
+    pub(super) deeds: Vec<usize>,
+}
+
+impl Schedule {
+    fn alone(fate: Fate, by_transaction: bool) -> Self {
+        Self { fate, by_transaction, first: None, second: None, ask: None, desk: None, help: None }
+    }
+
+    fn cut(self, point: usize, cut: Cut) -> Self {
+        Self { first: Some((point, cut)), ..self }
+    }
+
+    fn asked(self, ask: Ask, help: Option<Help>) -> Self {
+        Self { ask: Some(ask), help, ..self }
+    }
 }
 
 impl fmt::Display for Schedule {
@@ -51,18 +92,45 @@ impl fmt::Display for Schedule {
         if self.by_transaction {
             f.write_str(", the saga is started in a transaction")?;
         }
-        let Some((point, cut)) = self.first else { return Ok(()) };
-        match cut {
-            Cut::Dies | Cut::Freezes => write!(f, ", the first worker stops at point {point}")?,
-            Cut::Leaves => write!(f, ", the first worker is asked to leave at point {point}")?,
+        if let Some((point, cut)) = self.first {
+            self.fmt_cut(f, point, cut)?;
         }
-        match (cut, self.second) {
-            (Cut::Freezes, Some(second)) => {
-                write!(f, " and goes on when the second is at its point {second}")
+        if let Some(help) = self.help {
+            write!(f, ", whoever finds the saga waiting {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Schedule {
+    fn fmt_cut(&self, f: &mut fmt::Formatter<'_>, point: usize, cut: Cut) -> fmt::Result {
+        if let Some(ask) = self.ask {
+            write!(f, ", a person asks it to {ask} at point {point} of the first worker")?;
+            if let Some(desk) = self.desk {
+                write!(f, " and freezes at point {desk}")?;
             }
-            (Cut::Freezes, None) => f.write_str(" and goes on after the end"),
-            (_, Some(second)) => write!(f, ", the second worker stops at point {second}"),
-            (_, None) => Ok(()),
+        }
+        match cut {
+            Cut::GoesOn => {}
+            Cut::Dies | Cut::Freezes => write!(f, ", the first worker stops at point {point}")?,
+            Cut::Leaves(None) => write!(f, ", the first worker is asked to leave at point {point}")?,
+            Cut::Leaves(Some(side)) => {
+                let when = if side == Side::Before { "before" } else { "after" };
+                write!(
+                    f,
+                    ", the first worker is asked to leave at point {point}, and dies {when} it gives its sagas back"
+                )?;
+            }
+        }
+        let second = match self.second {
+            Some(At::Point(point)) => format!("point {point}"),
+            Some(At::Deed(deed)) => format!("deed {deed}"),
+            None if cut == Cut::Freezes => return f.write_str(" and goes on after the end"),
+            None => return Ok(()),
+        };
+        match cut {
+            Cut::Freezes => write!(f, " and goes on when the second is at its {second}"),
+            _ => write!(f, ", the second worker stops at its {second}"),
         }
     }
 }
@@ -84,45 +152,117 @@ const AT_ONCE: usize = 8;
 /// Runs the schedules without lost messages, which take time, and without a second cut.
 pub(super) async fn each_cut(
     steps: usize,
-    one: impl AsyncFn(Schedule) -> Result<[usize; 2], Explored>,
+    one: impl AsyncFn(Schedule) -> Result<Seen, Explored>,
 ) -> Result<(), Explored> {
     let refused = Fate::Refused(steps.saturating_sub(1));
     for (fate, by_transaction) in [(Fate::AsItIs, false), (Fate::AsItIs, true), (refused, false)] {
-        let alone = Schedule { fate, by_transaction, first: None, second: None };
-        let points = 0..one(alone).await?[0];
-        let cuts = points.flat_map(|at| [Cut::Dies, Cut::Freezes, Cut::Leaves].map(|cut| (at, cut)));
-        let schedules = cuts.map(|first| Schedule { first: Some(first), ..alone });
+        let alone = Schedule::alone(fate, by_transaction);
+        let Passed { points, deeds } = one(alone).await?.first;
+        let mut schedules = Vec::new();
+        for point in 0..points {
+            schedules.extend([Cut::Dies, Cut::Freezes, Cut::Leaves(None)].map(|cut| alone.cut(point, cut)));
+        }
+        for point in deeds.into_iter().skip(1).filter(|_| !by_transaction) {
+            let [on, dies] = [Cut::GoesOn, Cut::Dies].map(|cut| alone.cut(point, cut));
+            schedules.extend([on.asked(Ask::Cancel, None), on.asked(Ask::Pause, Some(Help::GoOn))]);
+            schedules.push(dies.asked(Ask::Cancel, None));
+        }
         let running = stream::iter(schedules).map(|schedule| one(schedule)).buffer_unordered(AT_ONCE);
-        running.try_for_each(|_points| std::future::ready(Ok(()))).await?;
+        running.try_for_each(|_seen| std::future::ready(Ok(()))).await?;
     }
     Ok(())
 }
 
-/// Runs each schedule; `one` answers how many points its two workers passed.
+/// Runs each schedule in virtual time.
 pub(super) async fn each(
     steps: usize,
-    mut one: impl AsyncFnMut(Schedule) -> Result<[usize; 2], Explored>,
+    mut one: impl AsyncFnMut(Schedule) -> Result<Seen, Explored>,
 ) -> Result<(), Explored> {
     for fate in fates(steps) {
-        for by_transaction in [false, true] {
-            let alone = Schedule { fate, by_transaction, first: None, second: None };
-            // How a saga is started matters where nothing else goes wrong.
-            if by_transaction && fate != Fate::AsItIs {
-                continue;
+        each_death(Schedule::alone(fate, false), &mut one).await?;
+        each_ask(Schedule::alone(fate, false), steps, &mut one).await?;
+    }
+    // How a saga is started matters where nothing else goes wrong.
+    each_death(Schedule::alone(Fate::AsItIs, true), &mut one).await
+}
+
+/// Workers that end, one or two of them.
+async fn each_death(
+    alone: Schedule,
+    one: &mut impl AsyncFnMut(Schedule) -> Result<Seen, Explored>,
+) -> Result<(), Explored> {
+    let seen = one(alone).await?;
+    each_help(alone, &seen, one).await?;
+    let Passed { points, deeds } = seen.first;
+    // A lost message and two deaths add time, and no case that each alone does not show.
+    let lost = matches!(alone.fate, Fate::AnswerLost(_) | Fate::RequestLost(_));
+    for point in 0..points {
+        let frozen = one(alone.cut(point, Cut::Freezes)).await?;
+        one(alone.cut(point, Cut::Leaves(None))).await?;
+        let dies = alone.cut(point, Cut::Dies);
+        let seen = one(dies).await?;
+        each_help(dies, &seen, one).await?;
+        // Between two deeds a death leaves the same behind as at the deed.
+        let Some(deed) = deeds.iter().position(|deed| *deed == point) else { continue };
+        for side in [Side::Before, Side::After] {
+            one(alone.cut(point, Cut::Leaves(Some(side)))).await?;
+        }
+        if lost || (alone.by_transaction && deed > 2) {
+            continue;
+        }
+        for second in (0..seen.second.deeds.len()).map(At::Deed).map(Some) {
+            one(Schedule { second, ..dies }).await?;
+            one(Schedule { second, ..alone.cut(point, Cut::Freezes) }).await?;
+        }
+        if alone.fate == Fate::AsItIs && deed == deeds.len() / 2 {
+            for second in (0..frozen.second.points).map(At::Point).map(Some) {
+                one(Schedule { second, ..dies }).await?;
+                one(Schedule { second, ..alone.cut(point, Cut::Freezes) }).await?;
             }
-            for point in 0..one(alone).await?[0] {
-                let cut = |cut: Cut| Schedule { first: Some((point, cut)), ..alone };
-                one(cut(Cut::Freezes)).await?;
-                one(cut(Cut::Leaves)).await?;
-                let again = one(cut(Cut::Dies)).await?[1];
-                // A lost message and two deaths add time, and no case that each alone does not show.
-                let lost = matches!(fate, Fate::AnswerLost(_) | Fate::RequestLost(_));
-                let told = by_transaction && point > 2;
-                for second in 0..if lost || told { 0 } else { again } {
-                    one(Schedule { second: Some(second), ..cut(Cut::Dies) }).await?;
-                    one(Schedule { second: Some(second), ..cut(Cut::Freezes) }).await?;
-                }
-            }
+        }
+    }
+    Ok(())
+}
+
+/// What people can do about a saga that came to rest before them.
+async fn each_help(
+    waiting: Schedule,
+    seen: &Seen,
+    one: &mut impl AsyncFnMut(Schedule) -> Result<Seen, Explored>,
+) -> Result<(), Explored> {
+    for help in Help::ALL.into_iter().filter(|_| seen.waits) {
+        one(Schedule { help: Some(help), ..waiting }).await?;
+    }
+    Ok(())
+}
+
+/// People who ask something of a saga that runs: from the moment it is there, at each deed.
+async fn each_ask(
+    alone: Schedule,
+    steps: usize,
+    one: &mut impl AsyncFnMut(Schedule) -> Result<Seen, Explored>,
+) -> Result<(), Explored> {
+    let deeds = one(alone).await?.first.deeds;
+    // Beside a lost message or an earlier refusal a person adds no case that these do not show.
+    let is_plain = alone.fate == Fate::AsItIs || alone.fate == Fate::Refused(steps - 1);
+    for point in deeds.into_iter().skip(1) {
+        let on = alone.cut(point, Cut::GoesOn);
+        let cancelled = one(on.asked(Ask::Cancel, None)).await?;
+        one(on.asked(Ask::Pause, Some(Help::GoOn))).await?;
+        if !is_plain {
+            continue;
+        }
+        for help in [Help::TurnBack, Help::Close] {
+            one(on.asked(Ask::Pause, Some(help))).await?;
+        }
+        for cut in [Cut::Dies, Cut::Freezes, Cut::Leaves(None)] {
+            let cut = alone.cut(point, cut);
+            one(cut.asked(Ask::Cancel, None)).await?;
+            one(cut.asked(Ask::Pause, Some(Help::GoOn))).await?;
+        }
+        for desk in (0..cancelled.desk).map(Some) {
+            one(Schedule { desk, ..on.asked(Ask::Cancel, None) }).await?;
+            one(Schedule { desk, ..on.asked(Ask::Pause, Some(Help::GoOn)) }).await?;
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! Steps under observation: each call is a point, each effect is on a ledger, and promises about
 //! the moment of a call are checked at that moment.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::gated::Gate;
+use super::gate::Gate;
+use super::people::Promise;
 use super::schedule::Fate;
 use crate::context::Frame;
 use crate::machine::{Shape, Status, StepStatus};
@@ -20,13 +21,20 @@ pub(super) struct World {
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) fate: Fate,
+    /// A step that reads what it did not list.
+    unlisted: Arc<OnceLock<String>>,
     ledger: Mutex<Ledger>,
 }
 
 #[derive(Default)]
 struct Ledger {
     effects: BTreeMap<usize, Effect>,
+    /// What each step answered last, also if the answer was lost.
+    outputs: BTreeMap<usize, Document>,
     broken: Option<String>,
+    promise: Option<Promise>,
+    /// What began since the promise: steps, and whether to undo them.
+    begun: BTreeSet<(usize, bool)>,
 }
 
 /// The other side of a step: one key to do, one to undo.
@@ -42,7 +50,8 @@ pub(super) struct Effect {
 
 impl World {
     pub(super) fn new(store: Arc<dyn SagaStore>, name: &str, fate: Fate, shape: Shape) -> Self {
-        Self { store, name: name.into(), shape, fate, ledger: Mutex::default() }
+        let (unlisted, ledger) = (Arc::default(), Mutex::default());
+        Self { store, name: name.into(), shape, fate, unlisted, ledger }
     }
 
     /// The saga as it is stored; a store that cannot be asked shows none.
@@ -55,11 +64,56 @@ impl World {
     }
 
     pub(super) fn broken_promise(&self) -> Option<String> {
-        self.lock().broken.clone()
+        self.unlisted.get().cloned().or_else(|| self.lock().broken.clone())
+    }
+
+    /// The frame of a step under observation.
+    pub(super) fn watches(&self, mut frame: Frame) -> Frame {
+        frame.uses.told = Some(Arc::clone(&self.unlisted));
+        frame
     }
 
     pub(super) fn breaks(&self, promise: String) {
         self.lock().broken.get_or_insert(promise);
+    }
+
+    pub(super) fn output(&self, at: usize) -> Option<Document> {
+        self.lock().outputs.get(&at).cloned()
+    }
+
+    /// A person sees to it that there is no effect, and will be none.
+    pub(super) fn ends(&self, at: usize) {
+        self.change(at, |effect| (effect.present, effect.undone) = (false, true));
+    }
+
+    pub(super) fn promise(&self, promise: Promise) {
+        let mut ledger = self.lock();
+        (ledger.promise, ledger.begun) = (Some(promise), BTreeSet::new());
+    }
+
+    pub(super) fn promised(&self) -> Option<Promise> {
+        self.lock().promise
+    }
+
+    pub(super) fn forget_promises(&self) {
+        self.lock().promise = None;
+    }
+
+    /// S-8, at the moment something begins: a driver hears of a request with its next result, so one call may still
+    /// begin after it.
+    fn check_promise(&self, at: usize, undo: bool, status: Status) {
+        let mut ledger = self.lock();
+        let (most, asked) = match ledger.promise {
+            Some(Promise::Pauses) => (1, "pause"),
+            Some(Promise::Turns) if !undo && status == Status::InProgress => (1, "turn back"),
+            Some(Promise::TurnsForCertain) if !undo && status == Status::InProgress => (0, "turn back"),
+            _ => return,
+        };
+        ledger.begun.insert((at, undo));
+        if ledger.begun.len() > most {
+            let broken = format!("S-8: the saga goes on to step {} after it was asked to {asked}", at + 1);
+            ledger.broken.get_or_insert(broken);
+        }
     }
 
     /// What a transaction was committed with, of local steps: only there effect and record are one.
@@ -74,6 +128,12 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    fn answers(&self, at: usize, output: Option<&Document>) {
+        let Some(output) = output else { return };
+        self.change(at, |effect| effect.present = true);
+        self.lock().outputs.insert(at, output.clone());
     }
 
     pub(super) fn is_first_call(&self, at: usize) -> bool {
@@ -96,6 +156,7 @@ impl World {
         let Some(journal) = self.journal().await else {
             return self.breaks(format!("S-1: step {} starts before its saga is stored", at + 1));
         };
+        self.check_promise(at, false, journal.instance.status);
         let status = |at: usize| journal.steps.get(at).map(|row| row.status);
         if (0..at).any(|before| status(before) != Some(StepStatus::Succeeded)) {
             self.breaks(format!("S-1: step {} starts before the results before it are stored", at + 1));
@@ -110,6 +171,7 @@ impl World {
         let Some(journal) = self.journal().await else {
             return self.breaks("S-3: an undo starts without a saga".into());
         };
+        self.check_promise(at, true, journal.instance.status);
         if journal.instance.status != Status::Compensating {
             self.breaks(format!(
                 "S-3: step {} is undone while the saga is {}",
@@ -166,7 +228,7 @@ impl AnyStep for Watched {
 
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
         Box::pin(async move {
-            self.gate.pass().await;
+            self.gate.deed("before a step").await;
             if !self.gate.is_zombie() {
                 self.world.check_execute(self.at, self.inner.policy().idempotent).await;
             }
@@ -182,8 +244,8 @@ impl AnyStep for Watched {
                     Err(StepError::unknown("the request was lost"))
                 }
                 fate => {
-                    let answer = self.inner.execute(input, frame).await;
-                    self.world.change(self.at, |effect| effect.present |= answer.is_ok());
+                    let answer = self.inner.execute(input, self.world.watches(frame)).await;
+                    self.world.answers(self.at, answer.as_ref().ok());
                     match fate {
                         Fate::AnswerLost(at) if at == self.at && first => {
                             Err(StepError::unknown("the answer was lost"))
@@ -195,38 +257,39 @@ impl AnyStep for Watched {
             if let Err(StepError::Rejected(_) | StepError::Retryable(_)) = answered {
                 self.world.change(self.at, |effect| effect.doubtful = false);
             }
-            self.gate.pass().await;
+            self.gate.deed("after a step").await;
             answered
         })
     }
 
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
         Box::pin(async move {
-            self.gate.hold().await;
-            let answer = self.inner.probe(input, frame).await;
+            self.gate.look("before a probe").await;
+            let answer = self.inner.probe(input, self.world.watches(frame)).await;
             if let Ok(Probe::NotApplied) = answer {
                 self.world.change(self.at, |effect| effect.doubtful = false);
             }
+            self.gate.look("after a probe").await;
             answer
         })
     }
 
     fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence> {
         Box::pin(async move {
-            self.gate.pass().await;
+            self.gate.deed("before an undo").await;
             if !self.gate.is_zombie() {
                 self.world.check_compensate(self.at).await;
             }
             let first =
                 self.world.change(self.at, |effect| !std::mem::replace(&mut effect.undo_called, true));
-            let mut answered = self.inner.compensate(input, frame, done).await;
+            let mut answered = self.inner.compensate(input, self.world.watches(frame), done).await;
             if answered.is_ok() {
                 self.world.change(self.at, |effect| (effect.present, effect.undone) = (false, true));
             }
             if self.world.fate == Fate::UndoLost(self.at) && first {
                 answered = Err(StepError::unknown("the answer of the undo was lost"));
             }
-            self.gate.pass().await;
+            self.gate.deed("after an undo").await;
             answered
         })
     }

@@ -1,0 +1,150 @@
+//! People at their desk: what they ask of a saga that runs, and what they do about one that waits for them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::gate::Gate;
+use super::gated::GatedStore;
+use super::watched::{World, watch};
+use crate::error::SagaError;
+use crate::machine::{Resolution, Status, StepStatus};
+use crate::orchestrator::{Cancelled, Operator, Orchestrator};
+use crate::plan::Saga;
+use crate::record::{Journal, StepRow};
+
+/// What a person asks of a saga that runs. To compensate it is the same request as to cancel it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Cancel,
+    Pause,
+}
+
+/// What a person does about a saga that is stuck or paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Help {
+    /// `resume`, or `retry_now`.
+    GoOn,
+    /// `compensate`.
+    TurnBack,
+    /// `resolve_step`, by what the other side says.
+    Settle,
+    /// `abort`.
+    Close,
+}
+
+impl Help {
+    pub(super) const ALL: [Self; 4] = [Self::GoOn, Self::TurnBack, Self::Settle, Self::Close];
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancel => "turn back",
+            Self::Pause => "pause",
+        })
+    }
+}
+
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GoOn => "lets it go on",
+            Self::TurnBack => "turns it back",
+            Self::Settle => "settles its open step",
+            Self::Close => "closes it",
+        })
+    }
+}
+
+/// What a person was told will happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// It goes forward no more.
+    TurnsForCertain,
+    /// It turns back with its next result.
+    Turns,
+    /// It stops with its next result.
+    Pauses,
+}
+
+/// A process in which nothing runs but what people ask for.
+pub(super) struct Desk {
+    operator: Operator,
+    world: Arc<World>,
+}
+
+impl Desk {
+    pub(super) fn new(world: &Arc<World>, gate: &Arc<Gate>, saga: Saga) -> Self {
+        let saga = watch(saga, world, gate);
+        let desk = Orchestrator::new(GatedStore::new(world, gate)).register(saga).at_rest();
+        Self { operator: desk.operator("explorer"), world: Arc::clone(world) }
+    }
+
+    /// What is refused is refused; only what was promised is held against the saga.
+    pub(super) async fn ask(&self, ask: Ask) {
+        let name = self.world.name.as_str();
+        let promise = match ask {
+            Ask::Cancel => {
+                self.operator.cancel(name, "explored", "explored").await.map(|answer| match answer {
+                    Cancelled::ForCertain => Promise::TurnsForCertain,
+                    Cancelled::Requested => Promise::Turns,
+                })
+            }
+            Ask::Pause => {
+                let paused = self.operator.pause(name, "explored", "explored").await;
+                paused.map(|()| Promise::Pauses)
+            }
+        };
+        if let Ok(promise) = promise {
+            self.world.promise(promise);
+        }
+    }
+
+    /// Whether there was something to help.
+    pub(super) async fn help(&self, help: Help) -> bool {
+        let Some(journal) = self.world.journal().await else { return false };
+        let status = journal.instance.status;
+        if !matches!(status, Status::Stuck | Status::Paused) {
+            return false;
+        }
+        let name = self.world.name.as_str();
+        let helped = match help {
+            Help::GoOn if status == Status::Paused => {
+                self.operator.resume(name, "explored", "explored").await
+            }
+            Help::GoOn => self.operator.retry_now(name, "explored", "explored").await,
+            Help::TurnBack => {
+                self.operator.compensate(name, "explored", "explored").await.map(|_turned: Cancelled| ())
+            }
+            Help::Settle => self.settle(&journal).await,
+            Help::Close => self.operator.abort(name, "explored", "explored").await,
+        };
+        self.world.forget_promises();
+        helped.is_ok()
+    }
+
+    /// Says of the open step what the other side says of it.
+    async fn settle(&self, journal: &Journal) -> Result<(), SagaError> {
+        let is_open = |row: &&StepRow| {
+            use StepStatus::{Compensating, CompensationFailed, Executing, Unknown};
+            matches!(row.status, Unknown | Executing | Compensating | CompensationFailed)
+        };
+        let Some(row) = journal.steps.iter().rfind(is_open) else { return Err(SagaError::Stale) };
+        let at = (row.order as usize).saturating_sub(1);
+        let there = self.world.effect(at).present;
+        let resolution = match (&row.output, self.world.output(at)) {
+            // The person undoes it.
+            (Some(_), _) => Resolution::Compensated,
+            (None, Some(output)) if there => Resolution::Applied(output),
+            (None, _) => Resolution::NotApplied,
+        };
+        let stays = matches!(resolution, Resolution::Applied(_));
+        let evidence = "the ledger of the other side";
+        let name = self.world.name.as_str();
+        self.operator.resolve_step(name, "explored", row.order, resolution, evidence).await?;
+        if !stays {
+            self.world.ends(at);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! A step that reads an output without listing it is found before production is.
+#![cfg(feature = "testing")]
+
+use probity_saga::testing::{Explored, explore};
+use probity_saga::{
+    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, StepContext, StepError,
+};
+
+struct Reserve;
+impl SagaStep for Reserve {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Reserve";
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        Ok(*cx.input())
+    }
+    async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("released"))
+    }
+}
+
+/// Reads what it does not list, in `execute` or only in its undo.
+struct Charge {
+    in_undo: bool,
+}
+impl SagaStep for Charge {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Charge";
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        if self.in_undo { Ok(1) } else { cx.output::<Reserve>() }
+    }
+    async fn compensate(&self, cx: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new(format!("refunded {}", cx.output::<Reserve>()?)))
+    }
+}
+
+const SAID: &str = "step Charge reads the output of Reserve and does not list it in `USES`";
+
+#[test]
+fn explore_finds_a_step_that_reads_what_it_does_not_list() {
+    for in_undo in [false, true] {
+        let saga = || Saga::named("explored").step(Reserve).step(Charge { in_undo }).build();
+        match explore(1_u32, saga) {
+            Err(Explored::Broken(broken)) => assert!(broken.to_string().starts_with(SAID), "{broken}"),
+            other => panic!("in_undo {in_undo} passed: {other:?}"),
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn with_debug_assertions_such_a_saga_is_paused_with_the_remedy() {
+    let saga = Saga::named("payment").step(Reserve).step(Charge { in_undo: false }).build().unwrap();
+    let orchestrator = Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap();
+    match orchestrator.run("payment", "P-1", &1_u32).await.unwrap() {
+        Outcome::Paused { reason } => assert!(reason.contains(SAID), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
