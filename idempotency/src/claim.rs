@@ -33,7 +33,7 @@ impl Effects {
         }
     }
 
-    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn parse(name: &[u8]) -> Result<Self, crate::error::Unreadable> {
         [Self::Local, Self::Marked, Self::Opaque]
             .into_iter()

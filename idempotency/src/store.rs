@@ -5,7 +5,7 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod sql;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod stored;
 pub(crate) mod timed;
 

@@ -25,13 +25,13 @@ pub(crate) fn run_in(progress: &mut Progress) -> Result<(), String> {
     progress.call("rustfmt and clippy", components::install)?;
     progress.call("the servers the tests need", services::install)?;
     let examples = workspace::examples(&workspace);
-    for step in steps(&examples) {
+    for step in steps(&examples, &workspace::published_features(&workspace)) {
         progress.step(&step)?;
     }
     Ok(())
 }
 
-fn steps(examples: &[String]) -> Vec<Step> {
+fn steps(examples: &[String], features: &[(&str, &str)]) -> Vec<Step> {
     let everything = "--locked --workspace --all-features";
     // The guide comes along because it asks for all features of our crates: so the dependencies stay as they were.
     let on_sqlite: Vec<&str> = examples.iter().map(String::as_str).chain(["probity-docs"]).collect();
@@ -44,6 +44,10 @@ fn steps(examples: &[String]) -> Vec<Step> {
     for published in PUBLISHED {
         let step = Step::cargo("clippy, default features", "clippy --locked --all-targets -- -D warnings");
         steps.push(step.packages(&[published]));
+    }
+    for (published, feature) in features {
+        let words = format!("clippy --locked --lib --features {feature} -- -D warnings");
+        steps.push(Step::cargo("clippy, one feature", &words).packages(&[published]));
     }
     // A run of minutes shows every failure it can (`--no-fail-fast`), not the first one.
     steps.extend([

@@ -28,9 +28,32 @@ pub(crate) fn metadata() -> Result<Metadata, String> {
     command.exec().map_err(|error| format!("failed to ask cargo about the workspace: {error}"))
 }
 
+/// Each published crate with each of its features.
+pub(crate) fn published_features(metadata: &Metadata) -> Vec<(&'static str, &str)> {
+    let features = |name: &'static str| {
+        let package = metadata.packages.iter().filter(move |package| package.name == name);
+        package.flat_map(move |package| package.features.keys().map(move |feature| (name, feature.as_str())))
+    };
+    PUBLISHED.iter().copied().flat_map(features).filter(|(_, feature)| *feature != "default").collect()
+}
+
 /// Names of the examples: the packages in the folder `examples`.
 pub(crate) fn examples(metadata: &Metadata) -> Vec<String> {
     let folder = metadata.workspace_root.join("examples");
     let packages = metadata.packages.iter().filter(|package| package.manifest_path.starts_with(&folder));
     packages.map(|package| package.name.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_known_with_each_feature_but_the_default() {
+        let metadata = metadata().expect("this workspace");
+        let features = published_features(&metadata);
+        assert!(features.contains(&("probity-idempotency", "redis-tls")), "{features:?}");
+        assert!(PUBLISHED.iter().all(|name| features.contains(&(*name, "sqlite"))), "{features:?}");
+        assert!(features.iter().all(|(_, feature)| *feature != "default"));
+    }
 }

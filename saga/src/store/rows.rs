@@ -311,7 +311,8 @@ fn effect_of_result_code(code: &str) -> Effect {
     }
 }
 
-/// A JSON array of strings, the form in which lists travel to both databases.
+/// A JSON array of strings, the form in which lists travel to SQLite.
+#[cfg(feature = "sqlite")]
 pub(super) fn json_list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     serde_json::Value::from(items).to_string()
