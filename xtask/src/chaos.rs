@@ -25,9 +25,9 @@ const RUNS: &[Run] = &[
     },
     Run {
         name: "saga-kills",
-        what: "200 workers killed, or frozen and woken again; every saga ends, and no effect is doubled",
+        what: "200 workers killed, or frozen (one for a minute) and woken again; every saga ends, and no effect is doubled",
         cargo: "test --locked -p probity-saga --all-features --test kill",
-        longer: &[("PROBITY_TEST_KILLS", "200")],
+        longer: &[("PROBITY_TEST_KILLS", "200"), ("PROBITY_TEST_FREEZE_SECONDS", "60")],
     },
 ];
 
