@@ -104,6 +104,10 @@ async fn a_saga_whose_rows_were_edited_is_parked_with_the_evidence_and_the_other
             "the row of a step: error occurred while decoding column retry_count",
         ),
         ("UPDATE saga_heads SET unresolved = 'two' WHERE business_id = ?1", "unresolved"),
+        (
+            "DELETE FROM saga_steps WHERE step_order = 2 AND saga_id = (SELECT id FROM saga_heads WHERE business_id = ?1)",
+            "it is at step 2, but only 1 step rows are there",
+        ),
     ];
     for (at, (edit, evidence)) in edits.into_iter().enumerate() {
         let business_id = format!("PAY-{at}");
@@ -121,7 +125,7 @@ async fn a_saga_whose_rows_were_edited_is_parked_with_the_evidence_and_the_other
         assert!(reason.contains(evidence), "{edit}: {reason}");
     }
     // What cannot be read is seen, stays where it is, and can be closed.
-    assert_eq!(orchestrator.list(&ListFilter::default()).await.unwrap().len(), 7);
+    assert_eq!(orchestrator.list(&ListFilter::default()).await.unwrap().len(), 8);
     let view = orchestrator.get("payment", "PAY-5").await.unwrap().unwrap();
     assert!(view.instance.unreadable.is_some_and(|what| what.contains("retry_count")));
     let operator = orchestrator.operator("ann");

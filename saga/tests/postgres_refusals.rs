@@ -3,13 +3,16 @@
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod handmade;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use handmade::{first_step, new_saga};
+
 use probity_saga::{
-    Backoff, Change, Document, Evidence, Executed, ListFilter, NewSaga, Orchestrator, Outcome, PostgresStore,
-    Record, Saga, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, StepPolicy, StepRow,
-    StepStatus, Verdict, Worker, WorkerId,
+    Backoff, Evidence, Executed, ListFilter, Orchestrator, Outcome, PostgresStore, Saga, SagaStep, SagaStore,
+    StepContext, StepError, StepPolicy, Verdict, Worker, WorkerId,
 };
 use sqlx::PgPool;
 
@@ -62,7 +65,8 @@ async fn a_row_that_the_database_refuses_costs_only_its_own_record() {
         refuse(&pool, sqlstate).await;
         let sagas = ["GOOD", "BAD", "FINE"].map(|business_id| new_saga(WorkerId::generate(), business_id));
         let _ = store.insert(&sagas).await.unwrap();
-        let verdicts = store.apply(&sagas.each_ref().map(|saga| record(saga.id))).await.unwrap();
+        let verdicts =
+            store.apply(&sagas.each_ref().map(|saga| first_step(saga.id, "Charge"))).await.unwrap();
         assert!(
             matches!(&verdicts[..], [Verdict::Applied(_), Verdict::Refused(why), Verdict::Applied(_)] if why.contains("not this one")),
             "{sqlstate}: {verdicts:?}"
@@ -191,42 +195,4 @@ async fn beating(store: &PostgresStore) -> WorkerId {
     let id = WorkerId::generate();
     let _first = store.beat(&Worker { id, lease: Duration::from_secs(3600), pid: 1 }).await.unwrap();
     id
-}
-
-fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {
-    NewSaga {
-        id: SagaId::generate(),
-        saga_type: "other".into(),
-        business_id: business_id.into(),
-        definition: "v1".into(),
-        input: Document::encode(&1).unwrap(),
-        input_hash: "hash".into(),
-        owner,
-    }
-}
-
-fn record(saga: SagaId) -> Record {
-    let step = StepRow {
-        order: 1,
-        name: "Charge".into(),
-        status: StepStatus::Succeeded,
-        output: None,
-        evidence: None,
-        error: None,
-        retries: 0,
-        retries_max: 0,
-        undo_retries: 0,
-        completion: 1,
-        retry_in: None,
-        resolved_by: None,
-    };
-    let change = Change {
-        status: Status::InProgress,
-        resume_status: None,
-        reason: None,
-        current_step: 1,
-        unresolved: 0,
-        steps: vec![step],
-    };
-    Record { saga, epoch: 1, write_no: 1, from: Status::InProgress, change, release: None, rewrite: false }
 }

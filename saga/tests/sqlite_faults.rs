@@ -2,13 +2,16 @@
 #![cfg(feature = "sqlite")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod handmade;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use handmade::{first_step, new_saga};
 use probity_saga::{
-    Change, Document, Effect, Evidence, Executed, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId,
-    SagaStep, SagaStore, SqliteStore, Status, StepContext, StepError, StepRow, StepStatus, Verdict, WorkerId,
+    Effect, Evidence, Executed, Orchestrator, Outcome, Record, Saga, SagaStep, SagaStore, SqliteStore,
+    StepContext, StepError, Verdict, WorkerId,
 };
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -103,13 +106,14 @@ async fn a_row_that_the_database_refuses_costs_only_its_own_record() {
     let folder = testkit::temp_dir();
     let pool = pool(folder.path(), "100000").await;
     let store = SqliteStore::new(pool.clone()).await.unwrap();
-    let sagas: Vec<NewSaga> = (0..3).map(new_saga).collect();
+    let sagas = ["B-0", "B-1", "B-2"].map(|business_id| new_saga(WorkerId::generate(), business_id));
     let _ = store.insert(&sagas).await.unwrap();
     let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON saga_steps WHEN NEW.step_name = 'Bad'
         BEGIN SELECT RAISE(ABORT, 'not this one'); END";
     sqlx::raw_sql(refuse).execute(&pool).await.unwrap();
     let names = ["Good", "Bad", "Good"];
-    let records: Vec<Record> = sagas.iter().zip(names).map(|(saga, name)| record(saga.id, name)).collect();
+    let records: Vec<Record> =
+        sagas.iter().zip(names).map(|(saga, name)| first_step(saga.id, name)).collect();
     let verdicts = store.apply(&records).await.unwrap();
     assert!(
         matches!(&verdicts[..], [Verdict::Applied(_), Verdict::Refused(why), Verdict::Applied(_)] if why.contains("not this one")),
@@ -145,7 +149,7 @@ async fn only_finished_sagas_that_are_old_enough_are_purged_a_batch_at_a_time() 
         let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &1_u32).await.unwrap();
         assert_eq!(outcome, Outcome::Completed);
     }
-    let open = new_saga(9);
+    let open = new_saga(WorkerId::generate(), "B-9");
     let _ = store.insert(&[open]).await.unwrap();
     assert_eq!(store.purge(Duration::from_secs(3600), 10).await.unwrap(), 0);
     let batches =
@@ -153,42 +157,4 @@ async fn only_finished_sagas_that_are_old_enough_are_purged_a_batch_at_a_time() 
     assert_eq!(batches, [3, 2]);
     let left = "SELECT (SELECT count(*) FROM saga_heads), (SELECT count(*) FROM saga_steps)";
     assert_eq!(sqlx::query_as::<_, (i64, i64)>(left).fetch_one(&pool).await.unwrap(), (1, 0));
-}
-
-fn new_saga(n: u32) -> NewSaga {
-    NewSaga {
-        id: SagaId::generate(),
-        saga_type: "other".into(),
-        business_id: format!("B-{n}"),
-        definition: "v1".into(),
-        input: Document::encode(&n).unwrap(),
-        input_hash: "hash".into(),
-        owner: WorkerId::generate(),
-    }
-}
-
-fn record(saga: SagaId, name: &'static str) -> Record {
-    let step = StepRow {
-        order: 1,
-        name: name.into(),
-        status: StepStatus::Succeeded,
-        output: None,
-        evidence: None,
-        error: None,
-        retries: 0,
-        retries_max: 0,
-        undo_retries: 0,
-        completion: 1,
-        retry_in: None,
-        resolved_by: None,
-    };
-    let change = Change {
-        status: Status::InProgress,
-        resume_status: None,
-        reason: None,
-        current_step: 1,
-        unresolved: 0,
-        steps: vec![step],
-    };
-    Record { saga, epoch: 1, write_no: 1, from: Status::InProgress, change, release: None, rewrite: false }
 }
