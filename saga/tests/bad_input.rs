@@ -62,6 +62,7 @@ impl SagaStep for Charge {
 }
 
 async fn stage() -> (SqlitePool, Arc<World>, Orchestrator, testkit::TempDir) {
+    testkit::time_limit();
     let folder = testkit::temp_dir();
     let options = SqliteConnectOptions::new()
         .filename(folder.path().join("sagas.db"))

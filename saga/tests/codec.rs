@@ -81,6 +81,7 @@ impl SagaStep for Charge {
 }
 
 async fn worker(store: &Arc<MemoryStore>, codec: Option<Toy>) -> Orchestrator {
+    testkit::time_limit();
     let saga = Saga::named("payment").step(Store).step(Charge).build().unwrap();
     let builder = Orchestrator::shared(store.clone()).register(saga);
     let builder = match codec {

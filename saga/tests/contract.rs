@@ -18,6 +18,7 @@ mod sqlite {
     use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
     async fn store() -> (probity_saga::SqliteStore, impl Sized) {
+        testkit::time_limit();
         let folder = testkit::temp_dir();
         let options = SqliteConnectOptions::new()
             .filename(folder.path().join("saga.db"))
@@ -37,6 +38,7 @@ mod sqlite {
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod postgres {
     async fn store() -> (probity_saga::PostgresStore, impl Sized) {
+        testkit::time_limit();
         let database = testkit::Postgres::shared().database();
         let pool = sqlx::PgPool::connect(database.url()).await.unwrap();
         (probity_saga::PostgresStore::new(pool).await.unwrap(), database)

@@ -119,6 +119,7 @@ impl Stage {
     }
 
     async fn worker(&self) -> Orchestrator {
+        testkit::time_limit();
         let saga = Saga::named("payment")
             .deadline(Duration::from_secs(60))
             .step(Reserve(self.reserve.clone()))

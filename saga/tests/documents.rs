@@ -63,6 +63,7 @@ impl SagaStep for Charge {
 }
 
 async fn orchestrator(saga: Saga) -> Orchestrator {
+    testkit::time_limit();
     Orchestrator::shared(Arc::new(MemoryStore::new())).register(saga).start().await.unwrap()
 }
 

@@ -86,6 +86,7 @@ impl SagaStep for Ship {
 }
 
 async fn pool(folder: &std::path::Path) -> SqlitePool {
+    testkit::time_limit();
     let options = SqliteConnectOptions::new()
         .filename(folder.join("sagas.db"))
         .create_if_missing(true)
@@ -116,7 +117,7 @@ async fn edited(
     channel.hold.store(true, Ordering::SeqCst);
     let dies = worker(&pool, &channel).await;
     let _started = dies.start(saga, "O-1", &1_u32).await.unwrap();
-    timeout(PATIENCE, channel.reached.notified()).await.expect("the last step begins");
+    timeout(PATIENCE, channel.reached.notified()).await.unwrap();
     sqlx::query("UPDATE saga_workers SET expires_at = '2000-01-01 00:00:00.000'")
         .execute(&pool)
         .await
@@ -130,7 +131,7 @@ async fn edited(
 }
 
 async fn outcome(orchestrator: &Orchestrator, started: &Started) -> Outcome {
-    timeout(PATIENCE, orchestrator.wait(started)).await.expect("the saga comes to rest").unwrap()
+    timeout(PATIENCE, orchestrator.wait(started)).await.unwrap().unwrap()
 }
 
 async fn taken(pool: &SqlitePool) -> i64 {

@@ -115,6 +115,7 @@ async fn book(cx: &StepContext<u64>, amount: i64, tx: &mut PgConnection) -> Resu
 
 /// Its lease is shorter than the server stands still, and long enough for a crowded machine.
 async fn worker(pool: &PgPool, channel: &Arc<Channel>) -> Orchestrator {
+    testkit::time_limit();
     let saga = Saga::named("payment").step(Reserve(Arc::clone(channel))).local_step(Book);
     let saga = saga.step(Charge(Arc::clone(channel))).build().unwrap();
     let builder = Orchestrator::new(PostgresStore::new(pool.clone()).await.unwrap());

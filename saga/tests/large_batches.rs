@@ -95,6 +95,7 @@ impl SagaStep for Scan {
 
 /// While the first result is being written all the others are handed in. One saga is taken away meanwhile.
 async fn split(store: impl SagaStore, take_away: impl AsyncFnOnce()) {
+    testkit::time_limit();
     let scales =
         Arc::new(Scales { inner: Arc::new(store), gate: Semaphore::new(0), weighed: Mutex::default() });
     let scanned = Arc::new(AtomicUsize::new(0));
@@ -114,7 +115,7 @@ async fn split(store: impl SagaStore, take_away: impl AsyncFnOnce()) {
     scales.gate.add_permits(SAGAS);
     for started in &started[..SAGAS - 1] {
         let outcome = timeout(Duration::from_secs(60), orchestrator.wait(started)).await;
-        assert_eq!(outcome.expect("a result is not answered").unwrap(), Outcome::Completed);
+        assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
     }
     let written = async {
         while scales.weighed.lock().unwrap().iter().map(|(_, verdicts)| verdicts.len()).sum::<usize>() < SAGAS
@@ -122,7 +123,7 @@ async fn split(store: impl SagaStore, take_away: impl AsyncFnOnce()) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(60), written).await.expect("a result is not written");
+    timeout(Duration::from_secs(60), written).await.unwrap();
 
     let weighed = scales.weighed.lock().unwrap();
     let heaviest = weighed.iter().map(|(weight, _)| *weight).max().unwrap();

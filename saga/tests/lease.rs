@@ -137,6 +137,7 @@ impl SagaStep for Charge {
 
 /// A worker, and how often it charged.
 async fn worker(store: Arc<dyn SagaStore>, hangs: bool) -> (Orchestrator, Arc<AtomicU32>) {
+    testkit::time_limit();
     let calls = Arc::new(AtomicU32::new(0));
     let charge = Charge { calls: Arc::clone(&calls), hangs };
     let saga = Saga::named("payment").step(charge).build().unwrap();

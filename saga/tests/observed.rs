@@ -93,6 +93,7 @@ impl Recorder for Seen {
 
 #[tokio::test(start_paused = true)]
 async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
+    testkit::time_limit();
     let (captured, seen) = (Captured::default(), Seen::default());
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt()

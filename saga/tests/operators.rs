@@ -69,6 +69,7 @@ fn refusing() -> Second {
 }
 
 async fn with(saga: Saga) -> Orchestrator {
+    testkit::time_limit();
     Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap()
 }
 

@@ -51,6 +51,7 @@ impl SagaStep for Charge {
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_panics_parks_its_saga_with_the_text_until_an_operator_resumes_it() {
+    testkit::time_limit();
     let rules = Arc::new(Rules { mended: AtomicBool::new(true), ..Rules::default() });
     let saga = Saga::named("payment").step(Reserve).step(Charge(Arc::clone(&rules))).build().unwrap();
     let orchestrator =

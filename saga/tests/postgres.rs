@@ -68,6 +68,7 @@ async fn worker(url: &str, channel: &Arc<Channel>) -> Orchestrator {
 }
 
 async fn builder(url: &str, channel: &Arc<Channel>) -> OrchestratorBuilder<PostgresStore> {
+    testkit::time_limit();
     let saga =
         Saga::named("payment").step(Reserve(channel.clone())).step(Charge(channel.clone())).build().unwrap();
     let store = PostgresStore::new(PgPool::connect(url).await.unwrap()).await.unwrap();

@@ -46,6 +46,7 @@ fn channel() -> Arc<Channel> {
 }
 
 async fn worker(pool: &PgPool, channel: &Arc<Channel>) -> (Orchestrator, PostgresStore) {
+    testkit::time_limit();
     let store = PostgresStore::new(pool.clone()).await.unwrap();
     let saga = Saga::named("payment").step(Charge(Arc::clone(channel))).build().unwrap();
     (Orchestrator::new(store.clone()).register(saga).start().await.unwrap(), store)
@@ -81,19 +82,26 @@ async fn a_start_that_has_not_committed_holds_up_only_its_own_business_id() {
     let database = testkit::Postgres::shared().database();
     let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
     let (orchestrator, _) = worker(&pool, &channel).await;
-    let mut somebody = pool.begin().await.unwrap();
-    let _started =
-        orchestrator.start_in(&mut *somebody, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
-
-    let (same, input) = (orchestrator.clone(), "tea".to_owned());
-    let blocked = tokio::spawn(async move { same.start("payment", "PAY-1", &input).await });
-    for n in 2..10 {
-        let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &"tea".to_owned()).await.unwrap();
-        assert_eq!(outcome, Outcome::Completed);
+    let (mut somebody, input) = (pool.begin().await.unwrap(), "tea".to_owned());
+    for held in ["PAY-0", "PAY-1"] {
+        let _started = orchestrator.start_in(&mut *somebody, "payment", held, &input).await.unwrap();
     }
-    let refused = blocked.await.unwrap().unwrap_err();
-    assert!(matches!(&refused, SagaError::Store(error) if error.is_contended()), "{refused}");
-    assert_eq!(refused.effect(), Effect::NotApplied);
+    let start = |id: String| {
+        let (orchestrator, input) = (orchestrator.clone(), input.clone());
+        tokio::spawn(async move { orchestrator.start("payment", &id, &input).await })
+    };
+    // While the first waits by itself, the second gathers others in its batch.
+    let blocked = [start("PAY-0".into()), start("PAY-1".into())];
+    let beside: Vec<_> = (2..10).map(|n| start(format!("PAY-{n}"))).collect();
+    for started in beside {
+        let started = started.await.unwrap().unwrap();
+        assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
+    }
+    for blocked in blocked {
+        let refused = blocked.await.unwrap().unwrap_err();
+        assert!(matches!(&refused, SagaError::Store(error) if error.is_contended()), "{refused}");
+        assert_eq!(refused.effect(), Effect::NotApplied);
+    }
     somebody.rollback().await.unwrap();
     let outcome = orchestrator.run("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     assert_eq!(outcome, Outcome::Completed);

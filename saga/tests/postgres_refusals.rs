@@ -34,6 +34,7 @@ impl SagaStep for Charge {
 }
 
 async fn store() -> (PostgresStore, PgPool, impl Sized) {
+    testkit::time_limit();
     let database = testkit::Postgres::shared().database();
     let pool = PgPool::connect(database.url()).await.unwrap();
     (PostgresStore::new(pool.clone()).await.unwrap(), pool, database)

@@ -38,6 +38,7 @@ impl SagaStep for Charge {
 }
 
 fn builder(store: &Arc<MemoryStore>, takes: Duration, busy: &Arc<Busy>) -> OrchestratorBuilder {
+    testkit::time_limit();
     let saga = Saga::named("payment").step(Charge(takes, Arc::clone(busy))).build().unwrap();
     Orchestrator::shared(Arc::clone(store) as _).register(saga)
 }

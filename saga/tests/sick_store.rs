@@ -157,6 +157,7 @@ step!(
 );
 
 async fn worker(store: &Arc<Sick>, takes: Duration) -> Orchestrator {
+    testkit::time_limit();
     Orchestrator::shared(Arc::clone(store) as _)
         .register(Saga::named("payment").step(Reserve(takes)).step(Charge).build().unwrap())
         .register(Saga::named("bad").step(Charge).build().unwrap())

@@ -69,6 +69,7 @@ impl SagaStep for CallChannel {
 }
 
 async fn pool(folder: &Path) -> SqlitePool {
+    testkit::time_limit();
     let options = SqliteConnectOptions::new()
         .filename(folder.join("saga.db"))
         .create_if_missing(true)

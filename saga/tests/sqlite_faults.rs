@@ -49,6 +49,7 @@ impl SagaStep for Charge {
 
 /// A database that may have `pages` pages.
 async fn pool(folder: &std::path::Path, pages: &'static str) -> SqlitePool {
+    testkit::time_limit();
     let options = SqliteConnectOptions::new()
         .filename(folder.join("saga.db"))
         .create_if_missing(true)

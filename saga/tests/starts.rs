@@ -106,6 +106,7 @@ fn lines() -> HashMap<String, u32> {
 }
 
 async fn on(store: &Arc<Slow>) -> Orchestrator {
+    testkit::time_limit();
     let saga = Saga::named("p").step(Once).build().unwrap();
     Orchestrator::shared(store.clone()).register(saga).start().await.unwrap()
 }

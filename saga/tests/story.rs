@@ -104,6 +104,7 @@ fn saga(script: &[Arc<Script>; 3]) -> Saga {
 }
 
 async fn stage() -> Stage {
+    testkit::time_limit();
     let script: [Arc<Script>; 3] = Default::default();
     let store = Arc::new(MemoryStore::new());
     let orchestrator = Orchestrator::shared(store.clone()).register(saga(&script)).start().await.unwrap();

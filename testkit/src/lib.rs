@@ -22,6 +22,7 @@
 //!   however it ends; then it ends every process on the leash and removes the session's folder.
 //! * **Faults need exclusive ownership.** [`Postgres::shared`] gives `&'static`, and the methods that break a server
 //!   take `&mut self`: a test cannot kill the server under another test's feet, because that does not compile.
+//! * **Nothing waits for ever.** [`time_limit`] ends a test process that hangs, and names the tests that still run.
 //! * **Durability is on.** `fsync` is as in production; a test that does not care may start a server with
 //!   [`Postgres::start_with`]`(&["fsync=off"])`.
 //!
@@ -46,6 +47,7 @@ mod redis;
 mod session;
 
 pub use locate::{Missing, postgres_tools, redis_server};
+pub use patience::time_limit;
 pub use port::free_port;
 pub use postgres::{Postgres, TestDatabase};
 pub use program::Program;

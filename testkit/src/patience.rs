@@ -1,5 +1,6 @@
 //! Waiting, with an end. The only place of this crate that looks at a clock or sleeps.
 
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 /// How long anything local may take on a crowded machine. Only a defect takes longer, so the test then fails.
@@ -36,6 +37,45 @@ pub(crate) fn time_left(deadline: Instant) -> Duration {
 #[expect(clippy::disallowed_methods, reason = "this crate is synchronous: there is no executor to block")]
 fn sleep(pause: Duration) {
     std::thread::sleep(pause);
+}
+
+/// Ends this test process, with a message, if it still runs in twenty minutes (`PROBITY_TEST_LIMIT_SECONDS` says
+/// otherwise). A test that waits for what never happens would hold up everything behind it for ever, and nobody would
+/// hear which one it was. Call it where tests set up what they wait for; only the first call counts.
+///
+/// # Panics
+///
+/// If `PROBITY_TEST_LIMIT_SECONDS` is not a number.
+pub fn time_limit() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        let seconds = match std::env::var("PROBITY_TEST_LIMIT_SECONDS") {
+            Ok(text) => match text.parse() {
+                Ok(seconds) => seconds,
+                Err(_) => panic!("PROBITY_TEST_LIMIT_SECONDS is {text:?}, but must be a number"),
+            },
+            Err(_) => 20 * 60,
+        };
+        std::thread::spawn(move || give_up_after(Duration::from_secs(seconds)));
+    });
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of the process")]
+fn give_up_after(limit: Duration) {
+    sleep(limit);
+    let running = running_tests().join(", ");
+    eprintln!("\nthis test process did not end within {limit:?}, so a test hangs; still running: {running}");
+    std::process::abort();
+}
+
+/// Threads have the names of their tests, as far as the system keeps them; a system without `/proc` does not tell.
+fn running_tests() -> Vec<String> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
+    let mut names: Vec<String> = threads.filter_map(name).map(|name| name.trim().to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub(crate) fn list() -> String {
 
 fn step(run: &Run, seed: u64) -> Step {
     let step = Step::cargo(run.name, run.cargo).env("PROBITY_TEST_SEED", seed.to_string());
+    // An hour before a test counts as one that hangs.
+    let step = step.env("PROBITY_TEST_LIMIT_SECONDS", "3600");
     run.longer.iter().fold(step, |step, (name, value)| step.env(name, *value))
 }
 

@@ -125,6 +125,7 @@ async fn end_and_judge(pool: &PgPool, url: &str) -> Ends {
 }
 
 async fn stage() -> (TestDatabase, PgPool) {
+    testkit::time_limit();
     let database = testkit::Postgres::shared().database();
     let pool = PgPool::connect(database.url()).await.unwrap();
     probity_saga::PostgresStore::new(pool.clone()).await.unwrap();

@@ -11,6 +11,7 @@ use sqlx::{PgPool, raw_sql};
 const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (saga TEXT NOT NULL, step TEXT NOT NULL)";
 
 pub(crate) async fn sqlite_in(folder: &std::path::Path) -> SqlitePool {
+    testkit::time_limit();
     let options = SqliteConnectOptions::new()
         .filename(folder.join("saga.db"))
         .create_if_missing(true)
@@ -29,6 +30,7 @@ pub(crate) async fn sqlite() -> (SqlitePool, SqliteStore, impl Sized) {
 }
 
 pub(crate) async fn postgres_at(url: &str) -> PgPool {
+    testkit::time_limit();
     let pool = PgPool::connect(url).await.unwrap();
     raw_sql(EFFECTS).execute(&pool).await.unwrap();
     pool
