@@ -7,7 +7,7 @@ use std::sync::Arc;
 use probity_saga::testing::broken::{BrokenStore, Fault};
 use probity_saga::testing::{Explored, explore, explore_on};
 use probity_saga::{
-    BuildError, Evidence, Executed, ForwardStep, Saga, SagaStep, StepContext, StepError, StepPolicy,
+    Backoff, BuildError, Evidence, Executed, ForwardStep, Saga, SagaStep, StepContext, StepError, StepPolicy,
 };
 
 macro_rules! step {
@@ -80,6 +80,37 @@ fn sagas_that_wait_for_people_are_helped_in_every_way() {
         report.compensated > 0,
         "a person who settles the pivot as not applied turns it back: {report:?}"
     );
+}
+
+struct Pay;
+impl ForwardStep for Pay {
+    type Input = u32;
+    type Output = ();
+    const NAME: &'static str = "Pay";
+    async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+/// Tried once, and never repeated on a guess.
+struct Mail;
+impl ForwardStep for Mail {
+    type Input = u32;
+    type Output = ();
+    const NAME: &'static str = "Mail";
+    async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> {
+        Ok(())
+    }
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().not_idempotent().retries(Backoff::never())
+    }
+}
+
+// proves: S-2, S-8
+#[test]
+fn a_persons_word_is_the_proof_that_lets_a_step_past_the_pivot_run_again() {
+    let report = explore(1_u32, || Saga::named("explored").pivot(Pay).step(Mail).build()).unwrap();
+    assert!(report.waiting > 0 && report.completed > 0, "{report:?}");
 }
 
 /// The promise that explore says is broken on a store with this fault.

@@ -11,7 +11,7 @@ use crate::record::{Change, Document};
 pub enum Resolution {
     /// It happened, with this output, in plain JSON.
     Applied(Document),
-    /// It did not happen, and cannot any more.
+    /// It did not happen, and no request for it is still on its way.
     NotApplied,
     /// It was undone by hand.
     Compensated,

@@ -82,7 +82,8 @@ impl Operator {
     }
 
     /// Settles an open step by what the operator found out, and lets the saga go on: a step that
-    /// did not happen turns the saga back. `evidence` says where a second person can see it.
+    /// did not happen turns the saga back; past the pivot, where there is no way back, it is tried again, with the
+    /// same key. `evidence` says where a second person can see it.
     ///
     /// # Cancel safety
     /// As [`retry_now`](Self::retry_now).

@@ -138,11 +138,15 @@ impl Desk {
             (None, Some(output)) if there => Resolution::Applied(output),
             (None, _) => Resolution::NotApplied,
         };
-        let stays = matches!(resolution, Resolution::Applied(_));
+        let applied = matches!(resolution, Resolution::Applied(_));
+        // Past the pivot what did not happen is done after all, and that person's word is the proof it needs.
+        let again = journal.instance.resume_status == Some(Status::Committing);
         let evidence = "the ledger of the other side";
         let name = self.world.name.as_str();
         self.operator.resolve_step(name, "explored", row.order, resolution, evidence).await?;
-        if !stays {
+        if !applied && again {
+            self.world.is_proven_absent(at);
+        } else if !applied {
             self.world.ends(at);
         }
         Ok(())

@@ -81,6 +81,10 @@ impl World {
         self.lock().outputs.get(&at).cloned()
     }
 
+    pub(super) fn is_proven_absent(&self, at: usize) {
+        self.change(at, |effect| effect.doubtful = false);
+    }
+
     /// A person sees to it that there is no effect, and will be none.
     pub(super) fn ends(&self, at: usize) {
         self.change(at, |effect| (effect.present, effect.undone) = (false, true));
