@@ -93,7 +93,8 @@ impl Driver for Postgres {
 
 /// BEGIN and the SET LOCALs as one simple query: values are numbers we format ourselves.
 fn preamble(settings: &Settings) -> String {
-    let mut sql = String::with_capacity(192);
+    // With the question for the transaction's id behind it.
+    let mut sql = String::with_capacity(320);
     sql.push_str(match settings.isolation {
         // Always said: the default of the database, the role or the session may be one at which a lock
         // that was waited for proves nothing.

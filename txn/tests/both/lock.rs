@@ -171,6 +171,24 @@ async fn a_witness_is_adopted_into_a_scope_of_its_transaction_only() {
             let account = tx.lock_one::<Account>("a").await?;
             let inside = tx.scope(async |tx| Ok::<_, sqlx::Error>(tx.adopt(&account).is_some())).await;
             assert!(inside.unwrap());
+            // A witness cannot leave its closure, so another transaction that meets it runs meanwhile, on a thread
+            // of its own.
+            let options = (*bank.pool.connect_options()).clone();
+            let elsewhere = async || {
+                let pool =
+                    sqlx::pool::PoolOptions::<super::Database>::new().connect_with(options).await.unwrap();
+                let other = on(&pool, "other").read_only();
+                other.run(async |tx| Ok::<_, sqlx::Error>(tx.adopt(&account).is_some())).await.unwrap()
+            };
+            let block_on = || {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap()
+                    .block_on(elsewhere())
+            };
+            let other = std::thread::scope(|scope| scope.spawn(block_on).join());
+            assert!(!other.unwrap(), "it proves nothing in another transaction");
             tx.advisory("customer", "42").await?;
             move_60(tx).await?;
             Ok::<_, sqlx::Error>(())

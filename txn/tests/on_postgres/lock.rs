@@ -99,14 +99,21 @@ async fn what_the_holder_committed_is_seen_whatever_isolation_the_database_defau
 #[tokio::test]
 async fn children_can_be_inserted_while_the_parent_is_locked() {
     let bank = Bank::open(2).await;
-    let (release, holder) = hold_a(&bank).await;
-    // With FOR UPDATE this would wait for the holder, who waits for us.
-    on(&bank.pool, "entry")
-        .run(async |tx| sqlx::query("INSERT INTO entries VALUES ('a', 5)").execute(&mut *tx).await)
+    let pool = bank.pool.clone();
+    on(&bank.pool, "parent")
+        .run(async |tx| {
+            tx.lock_one::<Account>("a").await?;
+            let pool = pool.clone();
+            // With FOR UPDATE this would wait for the parent, who waits for it.
+            let child = tokio::spawn(async move {
+                let entry = "INSERT INTO entries VALUES ('a', 5)";
+                on(&pool, "child").run(async |tx| sqlx::query(entry).execute(&mut *tx).await).await
+            });
+            child.await.unwrap().expect("the child does not wait");
+            Ok::<_, LockError>(())
+        })
         .await
         .unwrap();
-    drop(release);
-    holder.await.unwrap();
 }
 
 #[tokio::test]

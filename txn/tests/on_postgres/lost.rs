@@ -114,6 +114,19 @@ async fn with_a_token_a_commit_whose_answer_was_lost_gives_its_result() {
     cut_many_times(Cut::BeforeTheAnswer, true).await;
 }
 
+#[tokio::test]
+async fn a_lost_commit_of_a_run_that_only_reads_leaves_nothing_open_and_is_run_again() {
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let pool = behind(&proxy, database.url()).await;
+    proxy.cut_next(Cut::BeforeTheAnswer);
+    let read = on(&pool, "report").read_only().run(async |tx| {
+        let n: i64 = sqlx::query_scalar("SELECT n FROM counter").fetch_one(&mut *tx).await?;
+        Ok::<_, sqlx::Error>((tx.attempt(), n))
+    });
+    assert_eq!(read.await.unwrap(), (2, 0));
+}
+
 /// How the server goes down while a COMMIT is under way.
 #[derive(Clone, Copy)]
 enum Down {
