@@ -2,11 +2,10 @@
 //! considered instead.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use probity_idempotency::RedisStore;
 use redis::IntoConnectionInfo;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::io::tcp::TcpSettings;
 
 use super::calls::{BODY, Manager, completed, first_run, fresh, replay};
@@ -20,35 +19,22 @@ pub(super) async fn measure(rounds: Rounds) {
     let server = testkit::Redis::start_with(&["--appendonly", "no"]);
     let store = RedisStore::connect(server.url()).await.expect("connect");
     let manager: Manager = Arc::new(store);
-    // As the store connects: nothing waits to be sent, and a busy process does not wait for itself.
+    // As the store connects: nothing waits to be sent.
     let info = server.url().into_connection_info().expect("a URL");
     let client =
         redis::Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).expect("a URL");
-    let plain = ConnectionManager::new(client.clone()).await.expect("connect");
-    let config = ConnectionManagerConfig::new()
-        .set_pipeline_buffer_size(1024)
-        .set_write_backpressure_boundary(64 * 1024)
-        .set_response_timeout(Some(Duration::from_secs(2)));
-    let raw = ConnectionManager::new_with_config(client, config).await.expect("connect");
+    let raw = ConnectionManager::new(client).await.expect("connect");
     table("Redis, one multiplexed connection, no append-only file");
     for tasks in [1, 16, 64, 256] {
         let ours = Arc::clone(&manager);
-        let contenders = [
-            raw_first_run("raw SET NX PX and SET", raw.clone()),
-            raw_first_run("the same, the driver's settings", plain.clone()),
-            Contender::new("store", move |_, _| first_run(&ours)),
-        ];
+        let contenders = [raw_first_run(raw.clone()), Contender::new("store", move |_, _| first_run(&ours))];
         contest("first run", tasks, rounds, &contenders).await;
     }
     let key = completed(&manager).await;
     set(&mut raw.clone(), "raw:replayed", false).await;
     for tasks in [1, 16, 64, 256] {
         let ours = Arc::clone(&manager);
-        let contenders = [
-            raw_replay("raw GET", raw.clone()),
-            raw_replay("the same, the driver's settings", plain.clone()),
-            Contender::new("store", move |_, _| replay(&ours, key)),
-        ];
+        let contenders = [raw_replay(raw.clone()), Contender::new("store", move |_, _| replay(&ours, key))];
         contest("replay of one key", tasks, rounds, &contenders).await;
     }
     for tasks in [1, 16, 64, 256] {
@@ -82,8 +68,8 @@ async fn set(connection: &mut ConnectionManager, key: &str, only_if_new: bool) {
     assert!(done.is_some(), "a new key is free");
 }
 
-fn raw_first_run(name: &'static str, connection: ConnectionManager) -> Contender {
-    Contender::new(name, move |_, _| {
+fn raw_first_run(connection: ConnectionManager) -> Contender {
+    Contender::new("raw SET NX PX and SET", move |_, _| {
         let mut connection = connection.clone();
         async move {
             let key = fresh().record.to_hex();
@@ -94,8 +80,8 @@ fn raw_first_run(name: &'static str, connection: ConnectionManager) -> Contender
 }
 
 #[expect(clippy::expect_used, reason = "as above")]
-fn raw_replay(name: &'static str, connection: ConnectionManager) -> Contender {
-    Contender::new(name, move |_, _| {
+fn raw_replay(connection: ConnectionManager) -> Contender {
+    Contender::new("raw GET", move |_, _| {
         let mut connection = connection.clone();
         async move {
             let found: Option<String> =

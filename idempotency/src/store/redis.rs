@@ -34,10 +34,6 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reply may take. After it the call has an unknown effect, and is repeatable by its token.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many calls may queue for one connection, and how many bytes of them are gathered before they are written. The
-/// driver's 50 and 8 KiB, some twenty calls with their records, make a busy process wait for itself.
-const CALLS_AT_ONCE: usize = 1024;
-const WRITTEN_AT_ONCE: usize = 64 * 1024;
 
 /// Records in Redis 7 or later, over any connection of the `redis` crate: a [`ConnectionManager`] to one server, a
 /// `SentinelConnection` to whichever server is master, or a cluster connection. One record is one key, so it needs no

@@ -3,7 +3,7 @@
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult};
 
-use super::{CALLS_AT_ONCE, CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, WRITTEN_AT_ONCE, classify};
+use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, classify};
 use crate::{ErrorKind, StoreError};
 
 impl RedisStore {
@@ -62,8 +62,6 @@ impl RedisStore {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_pipeline_buffer_size(CALLS_AT_ONCE)
-            .set_write_backpressure_boundary(WRITTEN_AT_ONCE)
             .set_number_of_retries(1);
         let connection = ConnectionManager::new_with_config(client, config).await.map_err(not_connected)?;
         Self::checked(connection).await

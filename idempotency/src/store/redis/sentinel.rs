@@ -13,7 +13,7 @@ use redis::{
 use tokio::time::timeout;
 
 use super::connect::{TLS, choose_cryptography, is_secure, misconfigured, not_connected, permit};
-use super::{CALLS_AT_ONCE, CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, WRITTEN_AT_ONCE};
+use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
 use crate::StoreError;
 
 /// A connection that asks the Sentinels for the master, and asks again after it broke or turned out to be a replica.
@@ -161,9 +161,7 @@ impl SentinelConnection {
 async fn ask(sentinels: &mut SentinelClient) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
-        .set_pipeline_buffer_size(CALLS_AT_ONCE)
-        .set_write_backpressure_boundary(WRITTEN_AT_ONCE);
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
     let asking = sentinels.get_async_connection_with_config(&config);
     // Nothing was sent to a master.
     let silence = ErrorKind::Server(ServerErrorKind::MasterDown);
