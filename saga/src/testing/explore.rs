@@ -33,8 +33,9 @@
 //! done; between two deeds another worker finds the same. So a second worker is stopped, or a frozen
 //! first one goes on beside it, at deeds only (but at every point for one cut in the middle), and not
 //! where a message is lost. A worker that leaves dies before and after it gives its sagas back at deeds.
-//! People ask at deeds; their worker dies, freezes or leaves meanwhile, and they freeze between their
-//! look and their decision, where every step answers or the last is refused.
+//! People ask at deeds: of the first worker, and of the one that takes over from a first that died in the
+//! middle. The first dies, freezes or leaves meanwhile, and they freeze between their look and their
+//! decision, where every step answers or the last is refused.
 
 mod gate;
 mod gated;

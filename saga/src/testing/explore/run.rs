@@ -165,7 +165,8 @@ pub(super) async fn run<I: Payload + Clone>(
         let gate = Arc::new(gate(turn, &schedule, lives.first().map(|life| &life.gate)));
         let mut life = Life::begin(&world, gate, time, input, saga()?, schedule.by_transaction);
         let mut cut = life.until_cut(time).await?;
-        if let (true, 0, Some(ask)) = (cut, turn, schedule.ask) {
+        let asked = turn == usize::from(schedule.of_second);
+        if let (true, true, Some(ask)) = (cut, asked, schedule.ask) {
             let desk_of = Desk::new(&world, &desk, saga()?);
             let mut task = tokio::spawn(async move { desk_of.ask(ask).await });
             tokio::select! {
@@ -173,14 +174,13 @@ pub(super) async fn run<I: Payload + Clone>(
                 () = desk.stopped() => asking = Some(task),
             }
         }
-        match schedule.first {
-            Some((_, Cut::GoesOn)) if cut && turn == 0 => {
-                life.gate.open();
-                life.until_end(time).await;
-                cut = false;
-            }
-            _ if cut => stop(&world, &life, time, turn, &schedule).await?,
-            _ => {}
+        let goes_on = schedule.of_second || matches!(schedule.first, Some((_, Cut::GoesOn)));
+        if cut && asked && goes_on {
+            life.gate.open();
+            life.until_end(time).await;
+            cut = false;
+        } else if cut {
+            stop(&world, &life, time, turn, &schedule).await?;
         }
         lives.push(life);
         if !cut {
@@ -232,6 +232,7 @@ fn gate(turn: usize, schedule: &Schedule, first: Option<&Arc<Gate>>) -> Gate {
             Some(first) => Gate::releasing_at(at, Arc::clone(first)),
             None => Gate::open_to_all(),
         },
+        (1, _, Some(at)) if schedule.of_second => Gate::waiting_at(at),
         (1, _, Some(at)) => Gate::stopping_at(at),
         _ => Gate::open_to_all(),
     }

@@ -43,6 +43,8 @@ pub(super) struct Schedule {
     pub(super) second: Option<At>,
     /// What a person asks while the first worker is at its cut.
     pub(super) ask: Option<Ask>,
+    /// It is asked while the second is at its cut, which then goes on.
+    pub(super) of_second: bool,
     /// At which point the process of that person freezes, until the saga came to rest.
     pub(super) desk: Option<usize>,
     /// What a person does about a saga that waits for one.
@@ -68,7 +70,8 @@ pub(super) struct Passed {
 
 impl Schedule {
     fn alone(fate: Fate, by_transaction: bool) -> Self {
-        Self { fate, by_transaction, first: None, second: None, ask: None, desk: None, help: None }
+        let (first, second, of_second) = (None, None, false);
+        Self { fate, by_transaction, first, second, ask: None, of_second, desk: None, help: None }
     }
 
     fn cut(self, point: usize, cut: Cut) -> Self {
@@ -104,7 +107,7 @@ impl fmt::Display for Schedule {
 
 impl Schedule {
     fn fmt_cut(&self, f: &mut fmt::Formatter<'_>, point: usize, cut: Cut) -> fmt::Result {
-        if let Some(ask) = self.ask {
+        if let Some(ask) = self.ask.filter(|_| !self.of_second) {
             write!(f, ", a person asks it to {ask} at point {point} of the first worker")?;
             if let Some(desk) = self.desk {
                 write!(f, " and freezes at point {desk}")?;
@@ -129,6 +132,10 @@ impl Schedule {
             None => return Ok(()),
         };
         match cut {
+            _ if self.of_second => {
+                let asked = self.ask.map(|ask| ask.to_string()).unwrap_or_default();
+                write!(f, ", a person asks it to {asked} at {second} of the second worker")
+            }
             Cut::Freezes => write!(f, " and goes on when the second is at its {second}"),
             _ => write!(f, ", the second worker stops at its {second}"),
         }
@@ -214,7 +221,15 @@ async fn each_death(
             one(Schedule { second, ..dies }).await?;
             one(Schedule { second, ..alone.cut(point, Cut::Freezes) }).await?;
         }
-        if alone.fate == Fate::AsItIs && deed == deeds.len() / 2 {
+        if deed != deeds.len() / 2 {
+            continue;
+        }
+        for second in (0..seen.second.deeds.len()).map(At::Deed).map(Some) {
+            let asked = Schedule { second, of_second: true, ..dies };
+            one(asked.asked(Ask::Cancel, None)).await?;
+            one(asked.asked(Ask::Pause, Some(Help::GoOn))).await?;
+        }
+        if alone.fate == Fate::AsItIs {
             for second in (0..frozen.second.points).map(At::Point).map(Some) {
                 one(Schedule { second, ..dies }).await?;
                 one(Schedule { second, ..alone.cut(point, Cut::Freezes) }).await?;
