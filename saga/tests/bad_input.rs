@@ -14,6 +14,10 @@ use probity_saga::{
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// Beyond this only a defect takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
     calls: AtomicU32,
@@ -114,15 +118,18 @@ async fn a_saga_whose_rows_were_edited_is_parked_with_the_evidence_and_the_other
         let business_id = format!("PAY-{at}");
         let started = orchestrator.start("payment", &business_id, &"later".to_owned()).await.unwrap();
         let waits = "SELECT count(*) FROM saga_heads WHERE business_id = ?1 AND owner_id IS NULL";
-        while sqlx::query_scalar::<_, i64>(waits).bind(&business_id).fetch_one(&pool).await.unwrap() == 0 {
-            tokio::task::yield_now().await;
-        }
+        let rests = async {
+            while sqlx::query_scalar::<_, i64>(waits).bind(&business_id).fetch_one(&pool).await.unwrap() == 0
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, rests).await.unwrap();
         sqlx::query(edit).bind(&business_id).execute(&pool).await.unwrap();
         let due = "UPDATE saga_heads SET run_at = '2000-01-01 00:00:00.000' WHERE business_id = ?1";
         sqlx::query(due).bind(&business_id).execute(&pool).await.unwrap();
-        let Outcome::Paused { reason } = orchestrator.wait(&started).await.unwrap() else {
-            panic!("{edit} was not noticed")
-        };
+        let ended = timeout(PATIENCE, orchestrator.wait(&started)).await;
+        let Ok(Ok(Outcome::Paused { reason })) = ended else { panic!("{edit} was not noticed: {ended:?}") };
         assert!(reason.contains(evidence), "{edit}: {reason}");
     }
     // What cannot be read is seen, stays where it is, and can be closed.

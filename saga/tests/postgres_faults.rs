@@ -12,6 +12,10 @@ use probity_saga::{
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+/// Beyond this only a defect takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts charges by key; a charge of "held" waits for its answer.
 struct Channel {
@@ -64,16 +68,21 @@ async fn a_row_that_somebody_holds_holds_up_only_its_own_saga() {
     sqlx::query("SELECT 1 FROM saga_heads FOR UPDATE").execute(&mut *somebody).await.unwrap();
     channel.answers.add_permits(1);
     for n in 2..30 {
-        let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &"tea".to_owned()).await.unwrap();
-        assert_eq!(outcome, Outcome::Completed);
+        let (id, input) = (format!("PAY-{n}"), "tea".to_owned());
+        let run = timeout(PATIENCE, orchestrator.run("payment", &id, &input));
+        assert_eq!(run.await.unwrap().unwrap(), Outcome::Completed);
     }
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probity-saga'
         AND wait_event_type = 'Lock' AND datname = current_database()";
-    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&pool).await.unwrap() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let held_up = async {
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&pool).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, held_up).await.unwrap();
     somebody.rollback().await.unwrap();
-    assert_eq!(orchestrator.wait(&held).await.unwrap(), Outcome::Completed);
+    let outcome = timeout(PATIENCE, orchestrator.wait(&held)).await.unwrap().unwrap();
+    assert_eq!(outcome, Outcome::Completed);
     assert!(channel.charges.lock().unwrap().values().all(|charges| *charges == 1));
 }
 
@@ -94,11 +103,11 @@ async fn a_start_that_has_not_committed_holds_up_only_its_own_business_id() {
     let blocked = [start("PAY-0".into()), start("PAY-1".into())];
     let beside: Vec<_> = (2..10).map(|n| start(format!("PAY-{n}"))).collect();
     for started in beside {
-        let started = started.await.unwrap().unwrap();
+        let started = timeout(PATIENCE, started).await.unwrap().unwrap().unwrap();
         assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
     }
     for blocked in blocked {
-        let refused = blocked.await.unwrap().unwrap_err();
+        let refused = timeout(PATIENCE, blocked).await.unwrap().unwrap().unwrap_err();
         assert!(matches!(&refused, SagaError::Store(error) if error.is_contended()), "{refused}");
         assert_eq!(refused.effect(), Effect::NotApplied);
     }

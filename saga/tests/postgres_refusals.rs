@@ -15,6 +15,10 @@ use probity_saga::{
     StepContext, StepError, StepPolicy, Verdict, Worker, WorkerId,
 };
 use sqlx::PgPool;
+use tokio::time::timeout;
+
+/// Beyond this only a defect takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Input 0 is for later.
 struct Charge;
@@ -86,7 +90,7 @@ async fn a_saga_whose_result_the_database_never_takes_is_paused_and_the_others_g
             let outcome = orchestrator.run("payment", &format!("PAY-{n}"), &1_u32).await.unwrap();
             assert_eq!(outcome, Outcome::Completed);
         }
-        let outcome = orchestrator.wait(&bad).await.unwrap();
+        let outcome = timeout(PATIENCE, orchestrator.wait(&bad)).await.unwrap().unwrap();
         assert!(
             matches!(&outcome, Outcome::Paused { reason } if reason.contains("not this one")),
             "{sqlstate}: {outcome:?}"
@@ -111,16 +115,19 @@ async fn a_saga_whose_rows_cannot_be_read_is_parked_and_shown_and_can_be_closed(
     for (column, edit) in edits {
         let started = orchestrator.start("payment", column, &0_u32).await.unwrap();
         let waits = "SELECT count(*) FROM saga_heads WHERE business_id = $1 AND owner_id IS NULL";
-        while sqlx::query_scalar::<_, i64>(waits).bind(column).fetch_one(&pool).await.unwrap() == 0 {
-            tokio::task::yield_now().await;
-        }
+        let rests = async {
+            while sqlx::query_scalar::<_, i64>(waits).bind(column).fetch_one(&pool).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, rests).await.unwrap();
         sqlx::raw_sql(edit).execute(&pool).await.unwrap();
         sqlx::query("UPDATE saga_heads SET run_at = now() WHERE business_id = $1")
             .bind(column)
             .execute(&pool)
             .await
             .unwrap();
-        let outcome = orchestrator.wait(&started).await.unwrap();
+        let outcome = timeout(PATIENCE, orchestrator.wait(&started)).await.unwrap().unwrap();
         assert!(
             matches!(&outcome, Outcome::Paused { reason } if reason.contains(column)),
             "{column}: {outcome:?}"
