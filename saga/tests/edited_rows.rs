@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use probity_saga::{
     Evidence, Executed, LocalStep, Orchestrator, Outcome, Probe, Saga, SagaStep, SqliteStore, Started,
-    StepContext, StepError,
+    StepContext, StepError, StepPolicy,
 };
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -44,6 +44,7 @@ impl LocalStep<Sqlite> for Take {
 struct Channel {
     reserved: AtomicU32,
     asked: AtomicU32,
+    packed: AtomicU32,
     hold: AtomicBool,
     reached: Notify,
 }
@@ -64,6 +65,24 @@ impl SagaStep for Reserve {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         let there = self.0.reserved.load(Ordering::SeqCst) > 0;
         Ok(if there { Probe::Applied(()) } else { Probe::NotSeenYet })
+    }
+}
+
+/// Must not run twice, and nobody can say whether it did.
+struct Pack(Arc<Channel>);
+impl SagaStep for Pack {
+    type Input = u32;
+    type Output = ();
+    const NAME: &'static str = "Pack";
+    async fn execute(&self, _: &StepContext<u32>) -> Result<(), StepError> {
+        self.0.packed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    async fn compensate(&self, _: &StepContext<u32>, _: Executed<()>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("unpacked"))
+    }
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().not_idempotent()
     }
 }
 
@@ -102,9 +121,12 @@ async fn worker(pool: &SqlitePool, channel: &Arc<Channel>) -> Orchestrator {
     let two = Saga::named("two").local_step(Take).step(Ship(Arc::clone(channel)));
     let three = Saga::named("three").local_step(Take).step(Reserve(Arc::clone(channel)));
     let three = three.step(Ship(Arc::clone(channel)));
+    let four = Saga::named("four").local_step(Take).step(Reserve(Arc::clone(channel)));
+    let four = four.step(Pack(Arc::clone(channel))).step(Ship(Arc::clone(channel)));
     let builder = Orchestrator::new(SqliteStore::new(pool.clone()).await.unwrap());
     let builder = builder.lease(Duration::from_secs(30)).poll(Duration::from_millis(50));
-    builder.register(two.build().unwrap()).register(three.build().unwrap()).start().await.unwrap()
+    let builder = builder.register(two.build().unwrap()).register(three.build().unwrap());
+    builder.register(four.build().unwrap()).start().await.unwrap()
 }
 
 /// A worker dies in the last step of a saga, its rows are edited, and the next worker takes the saga over.
@@ -159,6 +181,18 @@ async fn a_step_whose_last_row_was_deleted_is_asked_about_before_it_runs_again()
     assert_eq!(outcome(&orchestrator, &started).await, Outcome::Completed);
     assert_eq!(channel.asked.load(Ordering::SeqCst), 1);
     assert_eq!(channel.reserved.load(Ordering::SeqCst), 1);
+}
+
+/// Nor does the row before it that was deleted as well: to whoever learned what became of the first step the next one is
+/// new. This is why nobody deletes rows by hand.
+#[tokio::test]
+async fn of_two_last_rows_that_were_deleted_only_the_first_is_asked_about() {
+    let edit = "DELETE FROM saga_steps WHERE step_order IN (2, 3)";
+    let (_pool, channel, orchestrator, started, _folder) = edited("four", edit).await;
+    assert_eq!(outcome(&orchestrator, &started).await, Outcome::Completed);
+    assert_eq!(channel.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(channel.reserved.load(Ordering::SeqCst), 1);
+    assert_eq!(channel.packed.load(Ordering::SeqCst), 2);
 }
 
 /// A local step writes its saga's row as well, which says how far it was.
