@@ -21,6 +21,7 @@ impl ForwardStep for Hang {
 }
 
 async fn worker(store: &Arc<MemoryStore>) -> Orchestrator {
+    testkit::time_limit();
     let saga = Saga::named("payment").pivot(Hang).build().unwrap();
     let store: Arc<dyn SagaStore> = store.clone();
     Orchestrator::shared(store).in_flight(1).register(saga).start().await.unwrap()

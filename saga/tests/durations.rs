@@ -11,10 +11,12 @@ use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use probity_saga::{
-    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, SqliteStore, StepContext,
-    StepError,
+    ClaimRequest, Document, Evidence, Executed, MemoryStore, NewSaga, Orchestrator, Outcome, Saga, SagaId,
+    SagaStep, SagaStore, SqliteStore, StepContext, StepError, WorkerId,
 };
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 
 /// Takes three seconds, and a second to undo.
 struct Slow;
@@ -101,6 +103,7 @@ fn saga() -> Saga {
 
 #[tokio::test(start_paused = true)]
 async fn steps_sagas_writes_and_waiting_starts_are_timed() {
+    testkit::time_limit();
     let values = Values::default();
     let _metrics = metrics::set_default_local_recorder(&values);
     let worker = Orchestrator::new(MemoryStore::new()).in_flight(1).register(saga()).start().await.unwrap();
@@ -120,10 +123,8 @@ async fn steps_sagas_writes_and_waiting_starts_are_timed() {
     assert!(flushes.len() >= 5, "two results, a result, the turn and an undo: {flushes:?}");
 }
 
-#[tokio::test]
-async fn a_result_that_the_database_refuses_is_not_counted_as_stored() {
-    let values = Values::default();
-    let _metrics = metrics::set_default_local_recorder(&values);
+async fn database() -> (SqlitePool, SqliteStore, impl Sized) {
+    testkit::time_limit();
     let folder = testkit::temp_dir();
     let options = SqliteConnectOptions::new()
         .filename(folder.path().join("sagas.db"))
@@ -131,7 +132,46 @@ async fn a_result_that_the_database_refuses_is_not_counted_as_stored() {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full);
     let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
-    let store = SqliteStore::new(pool.clone()).await.unwrap();
+    (pool.clone(), SqliteStore::new(pool).await.unwrap(), folder)
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_committed_has_parked_nothing() {
+    let values = Values::default();
+    let _metrics = metrics::set_default_local_recorder(&values);
+    let (pool, store, _folder) = database().await;
+    let (worker, input) = (WorkerId::generate(), Document::encode(&1).unwrap());
+    let (id, hash) = (SagaId::generate(), "hash".to_owned());
+    let (saga_type, definition) = ("payment".to_owned(), "v1".to_owned());
+    let runnable = vec![(saga_type.clone(), definition.clone())];
+    let business_id = "P-1".into();
+    let new = NewSaga { id, saga_type, business_id, definition, input, input_hash: hash, owner: worker };
+    let _ = store.insert(&[new]).await.unwrap();
+    // The claim itself passes, and its COMMIT does not.
+    sqlx::raw_sql(
+        "UPDATE saga_heads SET owner_id = NULL, stalled_claims = 5;
+         CREATE TABLE books (id INTEGER PRIMARY KEY REFERENCES books (next) DEFERRABLE INITIALLY DEFERRED, next UNIQUE);
+         CREATE TRIGGER nobody_parks AFTER UPDATE ON saga_heads WHEN NEW.status = 'paused'
+         BEGIN INSERT INTO books VALUES (1, 2); END",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let (own, limit, stalled_max, suspect_at, suspects) = (Vec::new(), 16, 5, 2, 1);
+    let request = ClaimRequest { worker, runnable, own, limit, stalled_max, suspect_at, suspects };
+    let _refused = store.claim(&request).await.unwrap_err();
+    assert_eq!(values.of("probity_saga_poison_total"), [0.0; 0]);
+    sqlx::raw_sql("DROP TRIGGER nobody_parks").execute(&pool).await.unwrap();
+    assert!(store.claim(&request).await.unwrap().is_empty());
+    assert_eq!(values.of("probity_saga_poison_total"), [1.0]);
+    assert_eq!(values.of("probity_saga_transitions_total payment paused"), [1.0]);
+}
+
+#[tokio::test]
+async fn a_result_that_the_database_refuses_is_not_counted_as_stored() {
+    let values = Values::default();
+    let _metrics = metrics::set_default_local_recorder(&values);
+    let (pool, store, _folder) = database().await;
     sqlx::raw_sql(
         "CREATE TRIGGER nobody_completes BEFORE UPDATE ON saga_heads WHEN NEW.status = 'completed'
          BEGIN SELECT RAISE(ABORT, 'nobody completes'); END",

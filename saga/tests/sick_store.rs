@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use probity_saga::testing::start_unattended;
+use probity_saga::testing::{Explored, explore_on, start_unattended};
 use probity_saga::{
     Backoff, Beat, ClaimRequest, Definition, Evidence, Executed, Inserted, Instance, Intervened,
     Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId,
@@ -108,6 +108,7 @@ impl SagaStore for Sick {
         self.inner.load(ids).await
     }
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
+        self.suffer("find").await?;
         self.inner.find(saga_type, business_id).await
     }
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
@@ -242,4 +243,13 @@ async fn the_first_result_after_a_lapse_shows_that_the_saga_moved() {
     assert_eq!(rewrites, [true, false], "its own row, then a mere end");
     let after = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap().instance.row_version;
     assert_eq!(after, before + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn explore_does_not_call_a_saga_lost_whose_store_is_away() {
+    let store = Arc::new(Sick::default());
+    store.make_ill("find", Illness::Away);
+    let explored = explore_on(store, 1_u32, || Saga::named("explored").step(Charge).build()).await;
+    let Err(Explored::Broken(broken)) = explored else { panic!("{explored:?}") };
+    assert!(broken.to_string().starts_with("the store could not be asked"), "{broken}");
 }

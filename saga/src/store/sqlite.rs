@@ -112,17 +112,20 @@ impl SqliteStore {
             .bind(request.stalled_max)
             .fetch_all(&mut *tx)
             .await?;
-        let mut ids: Vec<String> = Vec::with_capacity(taken.len());
+        let (mut ids, mut parked): (Vec<String>, Vec<(String, String)>) = Default::default();
         for row in taken {
             let (id, status): (String, String) = (row.try_get("id")?, row.try_get("status")?);
             if status == "paused" {
-                super::tell_of_poison(id, row.try_get("business_type")?);
+                parked.push((id, row.try_get("business_type")?));
             } else {
                 ids.push(id);
             }
         }
         let journals = load_all(&mut tx, &json_list(ids)).await?;
         tx.commit().await?;
+        for (id, saga_type) in parked {
+            super::tell_of_poison(id, &saga_type);
+        }
         Ok(journals)
     }
 

@@ -64,6 +64,7 @@ async fn each_broken_store_is_caught_by_the_clause_that_names_its_fault() {
     for (fault, name) in LocalFault::ALL {
         let (pool, store, _folder) = stores::sqlite().await;
         let broken = BrokenLocalStore::new(Arc::new(store), fault);
+        assert!(contract::LOCAL_CLAUSES.contains(&name), "no clause is named {name}");
         let caught = contract::local_clause(name, &broken, &SqliteRows(pool)).await;
         assert!(caught.is_err(), "{fault:?} passed {name}");
     }

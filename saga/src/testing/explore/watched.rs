@@ -54,9 +54,13 @@ impl World {
         Self { store, name: name.into(), shape, fate, unlisted, ledger }
     }
 
-    /// The saga as it is stored; a store that cannot be asked shows none.
+    /// The saga as it is stored. A store that cannot be asked shows none, and is said to be the reason.
     pub(super) async fn journal(&self) -> Option<Journal> {
-        self.store.find(&self.name, "explored").await.ok().flatten()
+        let found = self.store.find(&self.name, "explored").await;
+        found.unwrap_or_else(|error| {
+            self.breaks(format!("the store could not be asked for the saga: {error}"));
+            None
+        })
     }
 
     pub(super) fn effect(&self, at: usize) -> Effect {
