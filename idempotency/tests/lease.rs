@@ -72,6 +72,22 @@ async fn a_holder_that_cannot_renew_stops_believing_before_anybody_can_take_over
     assert_eq!(lease.effect_starting().await.unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 
+// proves: I-1
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_is_answered_late_is_believed_from_when_it_was_sent() {
+    let (faulty, manager) = stores();
+    let guard = granted(claim(&manager, &a_claim(Effects::Local)).await.unwrap());
+    // The first renewal is sent after 10 s, when the store counts its 30 s from; later ones do not arrive.
+    faulty.fail(Call::Renew, Side::Late(Duration::from_secs(4)));
+    for _ in 0..10 {
+        faulty.fail(Call::Renew, Side::Before);
+    }
+    let started = tokio::time::Instant::now();
+    guard.lease().lost().await;
+    let believed = started.elapsed();
+    assert!(believed > Duration::from_secs(30) && believed <= Duration::from_secs(41), "{believed:?}");
+}
+
 // proves: I-5
 #[tokio::test(start_paused = true)]
 async fn dropping_a_lease_frees_the_key_only_if_nothing_can_have_happened() {

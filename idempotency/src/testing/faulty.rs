@@ -26,7 +26,7 @@ pub enum Call {
     Purge,
 }
 
-/// Where a call fails. Except where it is refused, the caller cannot tell.
+/// Where a call fails. Except where it is refused, or answered at last, the caller cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The call never arrives.
@@ -37,6 +37,8 @@ pub enum Side {
     Silence,
     /// The call is applied, and nobody ever answers.
     Unanswered,
+    /// The call is applied, and answered this much later.
+    Late(Duration),
     /// The call arrives, and is refused: provably not applied, the only fault that is.
     Refused,
 }
@@ -87,6 +89,11 @@ impl FaultyStore {
             Some(Side::Unanswered) => {
                 let _ = applied.await;
                 std::future::pending().await
+            }
+            Some(Side::Late(by)) => {
+                let answer = applied.await;
+                tokio::time::sleep(by).await;
+                answer
             }
             Some(Side::Refused) => Err(StoreError::not_applied(ErrorKind::Rejected, "a planned refusal")),
         }
