@@ -160,6 +160,19 @@ async fn a_claim_without_end_that_nobody_could_confirm_is_given_back() {
     assert_eq!(run(&manager, &endless()).await.unwrap(), Execution::Fresh(7));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_end_that_never_arrived_is_not_asked_for_without_end() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    store.fail(Call::Begin, Side::Before);
+    store.fail(Call::Begin, Side::Before);
+    let manager: Arc<dyn IdempotencyManager> = Arc::<FaultyStore>::clone(&store);
+    let refused = run(&manager, &endless()).await.unwrap_err();
+    assert!(matches!(refused, ExecuteError::NotRun(_)), "{refused:?}");
+    drop(manager);
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    assert_eq!(Arc::strong_count(&store), 1, "somebody still asks the store");
+}
+
 // proves: I-8
 #[tokio::test]
 async fn a_job_with_a_secret_has_its_record_where_only_the_secret_leads() {

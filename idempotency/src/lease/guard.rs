@@ -19,11 +19,15 @@ use crate::{
     observe,
 };
 
+/// No claim is on its way for longer. A lease may be endless; asking a store for what never arrived must not be.
+const ON_ITS_WAY: Duration = Duration::from_secs(3600);
+
 /// Sends `claim`, and turns a grant into a guard that renews itself.
 ///
 /// A claim whose reply was lost is sent once more with the same token before this gives up; if it still may have been
-/// granted, it is given back in the background, since nothing ran, for as long as its lease would last. After an error
-/// its token is therefore spent: claim again with a new one, or what is given back may be what you were granted.
+/// granted, it is given back in the background, since nothing ran, for as long as its lease would last, and an hour at
+/// most. After an error its token is therefore spent: claim again with a new one, or what is given back may be what you
+/// were granted.
 ///
 /// If that second call is answered `InFlight`, nothing waits for the first. Held up on its way for so long that the running
 /// attempt has ended without an answer, it may still be granted, to nobody: retries are then told `InFlight` until its
@@ -72,9 +76,10 @@ pub(crate) async fn claim_unrenewed(
 }
 
 /// Gives back a claim that nobody knows to be granted. A record that is missing proves nothing, as the claim may still
-/// be on its way behind somebody's lock: it is asked for again for as long as the lease would last.
+/// be on its way behind somebody's lock: it is asked for again for as long as the lease would last, or a claim can be on
+/// its way.
 async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: Duration) {
-    let give_up_at = deadline(Instant::now(), lease);
+    let give_up_at = deadline(Instant::now(), lease.min(ON_ITS_WAY));
     let mut pause = Duration::from_millis(20);
     loop {
         let verdict = manager.abandon(&holder).await;
