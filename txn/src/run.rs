@@ -124,11 +124,11 @@ where
             }
         };
         let pause = policy.pause(attempts, random());
+        if deadline::after(Instant::now(), pause) >= limit {
+            return Err(known.report::<DB, E>(late(attempts, failure.or(last)), attempts));
+        }
         telemetry::again(attempts, failure.as_ref(), pause);
         last = failure.or(last);
-        if deadline::after(Instant::now(), pause) >= limit {
-            return Err(known.report::<DB, E>(late(attempts, last), attempts));
-        }
         tokio::time::sleep(pause).await;
     }
 }

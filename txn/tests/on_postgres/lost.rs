@@ -319,7 +319,8 @@ async fn a_result_that_cannot_be_stored_in_time_ends_with_the_deadline() {
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *holder).await.unwrap();
     let policy = Policy {
-        deadline: Duration::from_millis(300),
+        // Long enough to be granted the token on a slow machine.
+        deadline: Duration::from_secs(3),
         lock_timeout: None,
         statement_timeout: None,
         ..Policy::payments()

@@ -118,6 +118,22 @@ async fn attempts_and_conflicts_are_counted_by_label_and_class() {
 }
 
 #[tokio::test]
+async fn another_attempt_is_announced_only_if_there_is_time_for_it() {
+    let bank = Bank::open(1).await;
+    let pool = impatient(&bank).await;
+    let _writer = foreign_writer(&bank).await;
+    let journal = super::both::telemetry::Journal::default();
+    let _subscribed = tracing::subscriber::set_default(journal.clone());
+    let endless = Policy { backoff_base: Duration::MAX, backoff_max: Duration::MAX, ..Policy::payments() };
+    let late = on(&pool, "late").policy(endless).run(async |tx| move_60(tx).await).await;
+    assert!(matches!(late, Err(Error::Deadline { attempts: 1, last: Some(_), .. })), "{late:?}");
+    assert!(!journal.has(&["trying again"]));
+    let refused = on(&pool, "fight").attempts(2).run(async |tx| move_60(tx).await).await;
+    assert!(matches!(refused, Err(Error::Conflict { attempts: 2, .. })), "{refused:?}");
+    assert!(journal.has(&["trying again"]));
+}
+
+#[tokio::test]
 async fn a_commit_that_finds_readers_is_undone_and_tried_again_with_fresh_captures() {
     // proves: T-4
     let folder = testkit::temp_dir();

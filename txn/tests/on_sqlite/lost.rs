@@ -247,14 +247,17 @@ async fn killed_under_load_each_token_takes_effect_once() {
 }
 
 /// Writes a paper that fits into memory, so that the disk is asked at COMMIT only; says who wrote it.
-async fn print(pool: &SqlitePool, name: &str, author: &str) -> Result<String, Error<sqlx::Error>> {
+async fn print(
+    pool: &SqlitePool,
+    policy: Policy,
+    name: &str,
+    author: &str,
+) -> Result<String, Error<sqlx::Error>> {
     let body = async |tx: &mut probity_txn::Tx<'_, sqlx::Sqlite>| -> Result<String, sqlx::Error> {
         let paper = "INSERT INTO papers VALUES (?, ?, zeroblob(1000000))";
         sqlx::query(paper).bind(name).bind(author).execute(&mut *tx).await?;
         Ok(author.to_owned())
     };
-    let short = Duration::from_millis(300);
-    let policy = Policy { commit_timeout: short, deadline: short, ..Policy::payments() };
     let run = on(pool, "print").policy(policy);
     if name == "token" { run.once(name).run(body).await } else { run.run(body).await }
 }
@@ -268,8 +271,11 @@ async fn a_process_whose_disk_fails() {
     let pool = open(Path::new(&folder), 0).await;
     let papers = "CREATE TABLE papers (name TEXT, author TEXT, pages BLOB)";
     sqlx::query(papers).execute(&pool).await.unwrap();
+    // No longer than it takes: the run with the token asks until both are over.
+    let short = Duration::from_secs(2);
+    let policy = Policy { commit_timeout: short, deadline: short, ..Policy::payments() };
     for name in ["plain", "token"] {
-        let error = print(&pool, name, "the failing process").await.unwrap_err();
+        let error = print(&pool, policy.clone(), name, "the failing process").await.unwrap_err();
         println!("{name} {:?} {:?};", error.kind(), error.effect());
     }
 }
@@ -306,7 +312,7 @@ async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_t
     let left = papers("token").await.len();
     let author = if left == 1 { "the failing process" } else { "the next process" };
     for writer in ["the next process", "a third process"] {
-        assert_eq!(print(&pool, "token", writer).await.unwrap(), author);
+        assert_eq!(print(&pool, Policy::payments(), "token", writer).await.unwrap(), author);
         assert_eq!(papers("token").await, [(author.to_owned(), 1_000_000)]);
     }
 }
