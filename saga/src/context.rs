@@ -127,7 +127,7 @@ impl<I> StepContext<I> {
     /// # Errors
     /// [`StepError::Fatal`] if that step is not part of this saga, stands later, or its stored
     /// output cannot be read: the saga is paused for a person, nothing is undone. The same, with debug assertions, if it
-    /// is not listed; [`explore`](crate::testing::explore()) finds that in every build.
+    /// is not listed; `testing::explore` finds that in every build.
     pub fn output<S: SagaStep>(&self) -> Result<S::Output, StepError> {
         self.output_named(S::NAME)
     }

@@ -61,7 +61,7 @@ pub trait SagaStep: Send + Sync + 'static {
     const NAME: &'static str;
     /// The steps whose outputs this one reads, by their names: `&[CreateOrder::NAME]`. A saga in which
     /// one of them is missing or stands later does not build. To read any other is an error: with debug assertions, and
-    /// under [`explore`](crate::testing::explore()) in every build.
+    /// under `testing::explore` in every build.
     const USES: &'static [&'static str] = &[];
 
     /// Does it. Runs under the policy's timeout; a timeout or a panic is *unknown*, never a failure.
