@@ -11,7 +11,7 @@ const NEEDED: u64 = 12 << 20;
 /// Fails if what is free and what has been built before are together less than a whole build.
 pub(crate) fn has_room(target: &Path) -> Result<(), String> {
     let free = first_number_after(&output("df", "-Pk", target)?, 3)?;
-    let built = first_number_after(&output("du", "-sk", target)?, 0)?;
+    let built = first_number_after(&output("du", "-skL", target)?, 0)?;
     say::line(&format!("    {} GiB free, {} GiB built before", free >> 20, built >> 20));
     enough(free, built, target)
 }
