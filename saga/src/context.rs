@@ -154,9 +154,7 @@ impl<I> StepContext<I> {
             .open(&self.frame.output_of(name), stored)
             .map_err(|why| StepError::fatal(format!("the stored output of {name} cannot be read: {why}")))
     }
-}
 
-impl<I> StepContext<I> {
     /// A build without debug assertions gives what is there: in production it is better than a payment that stops.
     fn check_listed(&self, name: &str) -> Result<(), StepError> {
         let Uses { declared, told } = &self.frame.uses;

@@ -4,6 +4,7 @@
 //! Durations travel, instants do not: a store computes every time with its own clock.
 
 mod shown;
+mod started;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -2,40 +2,19 @@
 #![cfg(all(feature = "testing", feature = "sqlite", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[macro_use]
+mod undoable;
+
 use std::sync::Arc;
 
 use probity_saga::testing::{Report, explore_on};
-use probity_saga::{
-    BuildError, Evidence, Executed, PostgresStore, Saga, SagaStep, SagaStore, SqliteStore, StepContext,
-    StepError,
-};
+use probity_saga::{BuildError, PostgresStore, Saga, SagaStore, SqliteStore};
 use sqlx::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-macro_rules! step {
-    ($name:ident) => {
-        struct $name;
-        impl SagaStep for $name {
-            type Input = u32;
-            type Output = u32;
-            const NAME: &'static str = stringify!($name);
-            async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
-                Ok(*cx.input())
-            }
-            async fn compensate(
-                &self,
-                _: &StepContext<u32>,
-                _: Executed<u32>,
-            ) -> Result<Evidence, StepError> {
-                Ok(Evidence::new("undone"))
-            }
-        }
-    };
-}
-
-step!(Reserve);
-step!(Freeze);
-step!(Charge);
+undoable!(Reserve);
+undoable!(Freeze);
+undoable!(Charge);
 
 fn saga() -> Result<Saga, BuildError> {
     Saga::named("payment").step(Reserve).step(Freeze).step(Charge).build()

@@ -2,37 +2,17 @@
 //! forget what people asked for.
 #![cfg(feature = "testing")]
 
+#[macro_use]
+mod undoable;
+
 use std::sync::Arc;
 
 use probity_saga::testing::broken::{BrokenStore, Fault};
 use probity_saga::testing::{Explored, explore, explore_on};
-use probity_saga::{
-    Backoff, BuildError, Evidence, Executed, ForwardStep, Saga, SagaStep, StepContext, StepError, StepPolicy,
-};
+use probity_saga::{Backoff, BuildError, ForwardStep, Saga, StepContext, StepError, StepPolicy};
 
-macro_rules! step {
-    ($name:ident) => {
-        struct $name;
-        impl SagaStep for $name {
-            type Input = u32;
-            type Output = u32;
-            const NAME: &'static str = stringify!($name);
-            async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
-                Ok(*cx.input())
-            }
-            async fn compensate(
-                &self,
-                _: &StepContext<u32>,
-                _: Executed<u32>,
-            ) -> Result<Evidence, StepError> {
-                Ok(Evidence::new("undone"))
-            }
-        }
-    };
-}
-
-step!(Reserve);
-step!(Charge);
+undoable!(Reserve);
+undoable!(Charge);
 
 fn saga() -> Result<Saga, BuildError> {
     Saga::named("explored").step(Reserve).step(Charge).build()

@@ -94,6 +94,7 @@ impl SagaStore for Caught {
     async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
         caught("ask which sagas came to rest", || self.0.rested(ids)).await
     }
+
     async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
         caught("count the open sagas", || self.0.census(runnable)).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::state::Finding::{Fatal, Later, NotApplied, Succeeded, Unknown};
 use super::*;
 use crate::policy::WhenUnknown;
-use crate::record::{Change, Document, Instance, Journal, SagaId, WorkerId};
+use crate::record::{Change, Document, Journal, NewSaga, SagaId, WorkerId};
 
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -32,29 +32,16 @@ fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
 }
 
 fn fresh() -> Journal {
-    let instance = Instance {
+    let new = NewSaga {
         id: SagaId::generate(),
         saga_type: "walked".into(),
         business_id: "W-1".into(),
         definition: "v1".into(),
-        status: Status::InProgress,
-        resume_status: None,
-        reason: None,
-        current_step: 0,
         input: Document::from_stored("1".into()),
         input_hash: "hash".into(),
-        owner: Some(WorkerId::generate()),
-        epoch: 1,
-        write_no: 0,
-        unresolved: 0,
-        row_version: 1,
-        stalled_claims: 0,
-        cancel_requested: None,
-        pause_requested: false,
-        age: Duration::ZERO,
-        unreadable: None,
+        owner: WorkerId::generate(),
     };
-    Journal { instance, steps: Vec::new() }
+    Journal { instance: new.started(), steps: Vec::new() }
 }
 
 impl Node {

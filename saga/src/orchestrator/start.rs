@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -12,35 +11,7 @@ use super::Started;
 use crate::codec::Place;
 use crate::engine::{Engine, News};
 use crate::error::SagaError;
-use crate::machine::Status;
-use crate::record::{Document, Inserted, Instance, Journal, NewSaga, SagaId};
-
-/// A row as the insert of this moment left it.
-pub(super) fn fresh(new: NewSaga) -> Journal {
-    let instance = Instance {
-        id: new.id,
-        saga_type: new.saga_type,
-        business_id: new.business_id,
-        definition: new.definition,
-        status: Status::InProgress,
-        resume_status: None,
-        reason: None,
-        current_step: 0,
-        input: new.input,
-        input_hash: new.input_hash,
-        owner: Some(new.owner),
-        epoch: 1,
-        write_no: 0,
-        unresolved: 0,
-        row_version: 1,
-        stalled_claims: 0,
-        cancel_requested: None,
-        pause_requested: false,
-        age: Duration::ZERO,
-        unreadable: None,
-    };
-    Journal { instance, steps: Vec::new() }
-}
+use crate::record::{Document, Inserted, Journal, NewSaga, SagaId};
 
 /// The right to drive what [`Orchestrator::start_in`] started, given back when it is dropped unused.
 pub(super) struct Turn<'a> {
@@ -87,7 +58,8 @@ pub(super) async fn insert_and_drive(
         count_start(&engine, &new);
         started.undriven.store(false, Ordering::Release);
         news = waits.then(|| engine.waiters.subscribe(new.id));
-        engine.spawn(reservation, Some(permit), fresh(new), true, era);
+        let fresh = Journal { instance: new.started(), steps: Vec::new() };
+        engine.spawn(reservation, Some(permit), fresh, true, era);
     }
     Ok((started, news))
 }

@@ -90,29 +90,7 @@ impl Inner {
 
 impl Saga {
     fn new(new: &NewSaga, now: Instant) -> Self {
-        let instance = Instance {
-            id: new.id,
-            saga_type: new.saga_type.clone(),
-            business_id: new.business_id.clone(),
-            definition: new.definition.clone(),
-            status: Status::InProgress,
-            resume_status: None,
-            reason: None,
-            current_step: 0,
-            input: new.input.clone(),
-            input_hash: new.input_hash.clone(),
-            owner: Some(new.owner),
-            epoch: 1,
-            write_no: 0,
-            unresolved: 0,
-            row_version: 1,
-            stalled_claims: 0,
-            cancel_requested: None,
-            pause_requested: false,
-            age: Duration::ZERO,
-            unreadable: None,
-        };
-        Self { instance, steps: Vec::new(), run_at: now, created_at: now }
+        Self { instance: new.clone().started(), steps: Vec::new(), run_at: now, created_at: now }
     }
 
     fn instance(&self) -> Instance {
