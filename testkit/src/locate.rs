@@ -28,6 +28,12 @@ impl Missing {
         Missing { what: "Redis (redis-server)", debian: "redis-server", homebrew: "redis" }
     }
 
+    /// PgBouncer, as if it were missing.
+    #[must_use]
+    pub fn pgbouncer() -> Missing {
+        Missing { what: "PgBouncer (pgbouncer)", debian: "pgbouncer", homebrew: "pgbouncer" }
+    }
+
     /// What is missing, in words.
     #[must_use]
     pub fn what(&self) -> &'static str {
@@ -86,12 +92,24 @@ pub fn postgres_tools() -> Result<PathBuf, Missing> {
 ///
 /// [`Missing`] if it is neither on the `PATH` nor where packages put it.
 pub fn redis_server() -> Result<PathBuf, Missing> {
-    let usual = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"].into_iter().map(PathBuf::from);
-    path_folders()
-        .chain(usual)
-        .map(|folder| folder.join("redis-server"))
-        .find(|file| is_program(file))
-        .ok_or_else(Missing::redis)
+    packaged("redis-server").ok_or_else(Missing::redis)
+}
+
+/// The program `pgbouncer`.
+///
+/// # Errors
+///
+/// [`Missing`] if it is neither on the `PATH` nor where packages put it.
+pub fn pgbouncer() -> Result<PathBuf, Missing> {
+    packaged("pgbouncer").ok_or_else(Missing::pgbouncer)
+}
+
+/// A program on the `PATH`, or where packages put programs. Debian keeps servers in `sbin`, off the `PATH` of users.
+fn packaged(program: &str) -> Option<PathBuf> {
+    const PLACES: [&str; 5] =
+        ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin", "/opt/homebrew/sbin"];
+    let usual = PLACES.into_iter().map(PathBuf::from);
+    path_folders().chain(usual).map(|folder| folder.join(program)).find(|file| is_program(file))
 }
 
 fn path_folders() -> impl Iterator<Item = PathBuf> {

@@ -1,12 +1,14 @@
 //! PostgreSQL: one server for a test process, one database per test.
 
 mod database;
+mod role;
 mod server;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 pub use database::TestDatabase;
+pub use role::TestRole;
 use server::Server;
 
 use crate::locate::postgres_tools;

@@ -1,6 +1,8 @@
 //! PostgreSQL as tests see it: shared, own, and broken in every way.
 
-use testkit::Postgres;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use testkit::{PgBouncer, Pooling, Postgres};
 
 #[test]
 fn databases_of_one_server_do_not_see_each_other() {
@@ -82,4 +84,49 @@ fn a_paused_server_can_be_killed_and_restarted() {
     server.pause();
     server.restart();
     assert_eq!(database.query("SELECT 1"), "1");
+}
+
+#[test]
+fn a_role_can_do_what_it_was_granted_and_no_more() {
+    let database = Postgres::shared().database();
+    let _created = database.query("CREATE TABLE payment AS SELECT 1 AS id");
+    let role = database.role();
+    let question = format!(
+        "SELECT has_table_privilege('{0}', 'payment', 'SELECT'), has_schema_privilege('{0}', 'public', 'CREATE')",
+        role.name()
+    );
+    assert_eq!(database.query(&question), "f|f");
+    let _granted = database.query(&format!("GRANT SELECT ON payment TO {}", role.name()));
+    assert_eq!(database.query(&question), "t|f");
+    let (name, role_count) = (role.name().to_owned(), "SELECT count(*) FROM pg_roles WHERE rolname = ");
+    drop(role);
+    assert_eq!(database.query(&format!("{role_count}'{name}'")), "0");
+}
+
+#[tokio::test]
+async fn sessions_behind_a_pooler_in_transaction_mode_are_other_ones_after_each_transaction() {
+    let database = Postgres::shared().database();
+    let mut pooler = PgBouncer::start_with(database.url(), Pooling::Transaction, &["default_pool_size = 1"]);
+    let one_connection = || async {
+        let options: PgConnectOptions = pooler.url().parse().expect("a URL");
+        PgPoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.statement_cache_capacity(0))
+            .await
+            .expect("a running pooler")
+    };
+    let (one, other) = (one_connection().await, one_connection().await);
+    let session = "SELECT pg_backend_pid()";
+    let pid = |pool: PgPool| async move {
+        sqlx::query_scalar::<_, i32>(session)
+            .persistent(false)
+            .fetch_one(&pool)
+            .await
+            .expect("a running server")
+    };
+    assert_eq!(pid(one.clone()).await, pid(other.clone()).await, "two clients, one session of the server");
+    pooler.kill9();
+    assert!(sqlx::query(session).persistent(false).execute(&one).await.is_err());
+    pooler.restart();
+    assert!(pid(other).await > 0, "it came back on its port");
 }

@@ -39,7 +39,7 @@ The developer's commands of Probity.
   cargo xtask ci                 tidy, test, package the published crates, run the benches once
   cargo xtask tidy               sizes, dependency edges, promises, decisions, code in Markdown, leftovers
   cargo xtask chaos [NAME]       the tests that choose at random, for much longer; --seed N makes the same choices
-  cargo xtask services install   install redis-server and PostgreSQL, if missing";
+  cargo xtask services install   install redis-server, PostgreSQL and PgBouncer, if missing";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

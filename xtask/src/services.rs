@@ -14,7 +14,7 @@ use crate::say;
 pub(crate) fn install() -> Result<(), String> {
     let missing = missing();
     if missing.is_empty() {
-        say::line("redis-server and PostgreSQL are installed.");
+        say::line("redis-server, PostgreSQL and PgBouncer are installed.");
         return Ok(());
     }
     let Some(commands) = commands(&missing, Machine::look()) else {
@@ -29,7 +29,10 @@ pub(crate) fn install() -> Result<(), String> {
 }
 
 fn missing() -> Vec<Missing> {
-    [testkit::redis_server().err(), testkit::postgres_tools().err()].into_iter().flatten().collect()
+    [testkit::redis_server().err(), testkit::postgres_tools().err(), testkit::pgbouncer().err()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// How this machine installs packages.
@@ -109,17 +112,17 @@ fn by_hand(missing: &[Missing]) -> String {
 mod tests {
     use super::*;
 
-    fn both() -> Vec<Missing> {
-        [Missing::redis(), Missing::postgres()].into()
+    fn all() -> Vec<Missing> {
+        [Missing::redis(), Missing::postgres(), Missing::pgbouncer()].into()
     }
 
     fn typed(machine: Machine) -> Option<Vec<String>> {
-        Some(commands(&both(), machine)?.iter().map(|words| words.join(" ")).collect())
+        Some(commands(&all(), machine)?.iter().map(|words| words.join(" ")).collect())
     }
 
     #[test]
     fn apt_never_asks_a_question() {
-        let install = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends redis-server postgresql";
+        let install = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends redis-server postgresql pgbouncer";
         let as_root = typed(Machine::Apt { as_root: true }).expect("apt can");
         assert_eq!(as_root, ["env DEBIAN_FRONTEND=noninteractive apt-get -qq update", install]);
         let with_sudo = typed(Machine::Apt { as_root: false }).expect("apt can");
@@ -127,14 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn homebrew_installs_both_at_once() {
-        assert_eq!(typed(Machine::Homebrew).expect("brew can"), ["brew install redis postgresql@17"]);
+    fn homebrew_installs_all_at_once() {
+        assert_eq!(
+            typed(Machine::Homebrew).expect("brew can"),
+            ["brew install redis postgresql@17 pgbouncer"]
+        );
     }
 
     #[test]
     fn any_other_machine_is_told_what_to_install() {
         assert_eq!(typed(Machine::Other), None);
-        let message = by_hand(&both());
+        let message = by_hand(&all());
         assert!(message.contains("redis-server") && message.contains("PostgreSQL"), "{message}");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::TestRole;
 use crate::Rng;
 
 /// A database that no other test uses. It is dropped with the value, whoever is still connected.
@@ -53,6 +54,27 @@ impl TestDatabase {
             Err(complaint) => panic!("failed to run {sql:?}: {complaint}"),
         }
     }
+
+    /// A new role that may connect to this database and see the schema `public`, and nothing else, not even create a
+    /// table. Grant it what the test is about. Drop it before the database.
+    ///
+    /// # Panics
+    ///
+    /// If the server refuses, with what it said.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let database = testkit::Postgres::shared().database();
+    /// database.query("CREATE TABLE payment (id int)");
+    /// let role = database.role();
+    /// database.query(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON payment TO {}", role.name()));
+    /// let url = role.url(); // hand it to sqlx
+    /// # let _ = url;
+    /// ```
+    pub fn role(&self) -> TestRole {
+        TestRole::create(&self.psql, &self.url)
+    }
 }
 
 impl Drop for TestDatabase {
@@ -63,7 +85,7 @@ impl Drop for TestDatabase {
     }
 }
 
-fn run(psql: &Path, url: &str, sql: &str) -> Result<String, String> {
+pub(super) fn run(psql: &Path, url: &str, sql: &str) -> Result<String, String> {
     let answer = Command::new(psql)
         .args(["--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only"])
         .args(["--set", "ON_ERROR_STOP=1", "--dbname", url, "--command", sql])
