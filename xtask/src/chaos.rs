@@ -1,7 +1,9 @@
 //! `cargo xtask chaos`: tests that choose at random, run much longer than a change should have to wait for.
 //!
 //! The same tests run with smaller numbers in `cargo xtask test`. A new long run is a line of [`RUNS`]: a test that takes
-//! its choices from `testkit::seed` and reads its numbers from the environment.
+//! its choices from `testkit::seed` and reads its numbers from the environment. `flakes` runs all tests, many times.
+
+mod flakes;
 
 use crate::services;
 use crate::step::{Progress, Step};
@@ -33,6 +35,9 @@ const RUNS: &[Run] = &[
 
 /// Runs what `words` choose: a name, or all; `--seed N` makes the choices of an earlier run again.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
+    if let ["flakes", rest @ ..] = words {
+        return flakes::run(rest);
+    }
     let (name, seed) = parse(words)?;
     let chosen: Vec<&Run> = RUNS.iter().filter(|run| name.is_none_or(|name| name == run.name)).collect();
     if chosen.is_empty() {
@@ -53,7 +58,9 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
 /// The runs, for people.
 pub(crate) fn list() -> String {
     let line = |run: &Run| format!("  cargo xtask chaos {:<18}  {}", run.name, run.what);
-    RUNS.iter().map(line).collect::<Vec<_>>().join("\n")
+    let flakes = "  cargo xtask chaos flakes              every test binary 40 times, to find those that depend on pace; takes \
+                  hours, so only by name";
+    RUNS.iter().map(line).chain([flakes.to_owned()]).collect::<Vec<_>>().join("\n")
 }
 
 fn step(run: &Run, seed: u64) -> Step {

@@ -1,0 +1,281 @@
+//! `cargo xtask chaos flakes`: finds tests whose outcome depends on the pace of the machine.
+//!
+//! It builds what `cargo xtask test` builds, and runs each test binary many times: by itself, then in whole rounds of
+//! all binaries while the machine is idle, then in whole rounds while every core is busy with something else. A test
+//! that fails once has failed: nothing is repeated to make it pass. The output of each failed run is kept.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cargo_metadata::{Message, Metadata};
+
+use crate::{say, services, workspace};
+
+const USAGE: &str = "cargo xtask chaos flakes [--alone N] [--suite N] [--only TEXT]
+
+  --alone N     runs of each test binary by itself (30)
+  --suite N     rounds of all binaries on an idle machine, and as many with every core busy (5)
+  --only TEXT   only binaries whose name contains TEXT, such as probity-txn or http";
+
+/// What the command line chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    alone: u32,
+    suite: u32,
+    only: String,
+}
+
+/// A compiled test binary and what it needs to run as cargo would run it.
+#[derive(Debug)]
+struct Binary {
+    /// `package/target`.
+    name: String,
+    program: PathBuf,
+    folder: PathBuf,
+    package: String,
+    version: String,
+}
+
+/// A run that failed.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    tests: Vec<String>,
+    log: PathBuf,
+}
+
+/// Runs it.
+pub(super) fn run(words: &[&str]) -> Result<(), String> {
+    let plan = parse(words)?;
+    services::install()?;
+    let metadata = workspace::metadata()?;
+    let logs = metadata.target_directory.as_std_path().join("flakes");
+    fs::create_dir_all(&logs).map_err(|error| format!("failed to create {}: {error}", logs.display()))?;
+    let mut failures = Vec::new();
+    for (set, arguments) in sets(&metadata) {
+        // The second build replaces programs of the first, so the tests of each run before the next is built.
+        let binaries = build(&metadata, &arguments)?;
+        let chosen: Vec<_> = binaries.iter().filter(|binary| binary.name.contains(&plan.only)).collect();
+        say::line(&format!("\n==> {set}: {} test binaries", chosen.len()));
+        for binary in &chosen {
+            repeat(plan.alone, &format!("{set}, alone"), &[binary], &logs, &mut failures)?;
+        }
+        repeat(plan.suite, &format!("{set}, all, idle"), &chosen, &logs, &mut failures)?;
+        let load = Load::on_every_core();
+        repeat(plan.suite, &format!("{set}, all, every core busy"), &chosen, &logs, &mut failures)?;
+        drop(load);
+    }
+    conclude(&failures)
+}
+
+fn parse(words: &[&str]) -> Result<Plan, String> {
+    let mut plan = Plan { alone: 30, suite: 5, only: String::new() };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or_else(|| format!("{word} needs a value\n\n{USAGE}"))?;
+        let number = || value.parse().map_err(|_| format!("{word} needs a number, not {value:?}\n\n{USAGE}"));
+        match *word {
+            "--alone" => plan.alone = number()?,
+            "--suite" => plan.suite = number()?,
+            "--only" => plan.only = (*value).to_owned(),
+            _ => return Err(format!("no such option: {word}\n\n{USAGE}")),
+        }
+    }
+    Ok(plan)
+}
+
+/// The two builds of `cargo xtask test`: the examples are tested on both databases.
+fn sets(metadata: &Metadata) -> [(&'static str, Vec<String>); 2] {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let examples = workspace::examples(metadata);
+    let on_sqlite = examples.into_iter().flat_map(|name| ["-p".to_owned(), name]);
+    [
+        ("everything, examples on PostgreSQL", words("--workspace --all-features")),
+        ("examples on SQLite", on_sqlite.collect()),
+    ]
+}
+
+fn build(metadata: &Metadata, arguments: &[String]) -> Result<Vec<Binary>, String> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--locked", "--lib", "--bins", "--tests", "--no-run"]);
+    command.arg("--message-format=json-render-diagnostics").args(arguments);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("failed to run cargo: {error}"))?;
+    let mut binaries = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        for message in Message::parse_stream(BufReader::new(output)) {
+            let message = message.map_err(|error| format!("failed to read what cargo says: {error}"))?;
+            binaries.extend(test_binary(metadata, message));
+        }
+    }
+    match child.wait() {
+        Ok(status) if status.success() => Ok(binaries),
+        Ok(status) => Err(format!("the tests do not build ({status})")),
+        Err(error) => Err(format!("failed to wait for cargo: {error}")),
+    }
+}
+
+fn test_binary(metadata: &Metadata, message: Message) -> Option<Binary> {
+    let Message::CompilerArtifact(artifact) = message else { return None };
+    let program = artifact.executable.filter(|_| artifact.profile.test)?;
+    let package = metadata.packages.iter().find(|package| package.id == artifact.package_id)?;
+    Some(Binary {
+        name: format!("{}/{}", package.name, artifact.target.name),
+        program: program.into_std_path_buf(),
+        folder: package.manifest_path.parent()?.as_std_path().to_owned(),
+        package: package.name.to_string(),
+        version: package.version.to_string(),
+    })
+}
+
+/// Runs all of `binaries`, one after the other, `rounds` times.
+fn repeat(
+    rounds: u32,
+    what: &str,
+    binaries: &[&Binary],
+    logs: &Path,
+    failures: &mut Vec<Failure>,
+) -> Result<(), String> {
+    let before = failures.len();
+    for round in 1..=rounds {
+        for binary in binaries {
+            failures.extend(once(binary, &format!("{what}, round {round}"), logs)?);
+        }
+    }
+    let name = match binaries {
+        [one] => format!(" {}", one.name),
+        _ => String::new(),
+    };
+    say::line(&format!("    {what}{name}: {rounds} rounds, {} failed", failures.len() - before));
+    Ok(())
+}
+
+/// Runs one binary once, as cargo would.
+fn once(binary: &Binary, what: &str, logs: &Path) -> Result<Option<Failure>, String> {
+    let what = format!("{}: {what}", binary.name);
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let log = logs.join(what.chars().map(plain).collect::<String>()).with_extension("log");
+    let file = File::create(&log).map_err(|error| format!("failed to write {}: {error}", log.display()))?;
+    let errors = file.try_clone().map_err(|error| format!("failed to share a log: {error}"))?;
+    let status = Command::new(&binary.program)
+        .current_dir(&binary.folder)
+        .env("CARGO_MANIFEST_DIR", &binary.folder)
+        .env("CARGO_PKG_NAME", &binary.package)
+        .env("CARGO_PKG_VERSION", &binary.version)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(errors)
+        .status()
+        .map_err(|error| format!("failed to run {}: {error}", binary.program.display()))?;
+    if status.success() {
+        let _not_needed = fs::remove_file(&log);
+        return Ok(None);
+    }
+    let output = fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let tests = failed_tests(&output.unwrap_or_default());
+    say::line(&format!("    FAILED {what}: {}", tests.join(", ")));
+    Ok(Some(Failure { what, tests, log }))
+}
+
+/// The tests that the output of a test binary calls failed.
+fn failed_tests(output: &str) -> Vec<String> {
+    let name = |line: &str| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned);
+    output.lines().filter_map(name).collect()
+}
+
+fn conclude(failures: &[Failure]) -> Result<(), String> {
+    if failures.is_empty() {
+        say::line("\nno run failed.");
+        return Ok(());
+    }
+    let line = |failure: &Failure| {
+        format!("  {}\n    {}\n    {}", failure.what, failure.tests.join(", "), failure.log.display())
+    };
+    let list: Vec<_> = failures.iter().map(line).collect();
+    Err(format!(
+        "{} runs failed; mend these tests, or what they found:\n\n{}",
+        failures.len(),
+        list.join("\n")
+    ))
+}
+
+/// Keeps every core busy until it is dropped.
+struct Load {
+    over: std::sync::Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn on_every_core() -> Load {
+        let over = std::sync::Arc::new(AtomicBool::new(false));
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let busy = || {
+            let over = std::sync::Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..cores).map(|_| busy()).collect();
+        Load { over, threads }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _never_panics = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_and_a_part_of_a_name_may_be_given() {
+        let plan = |alone, suite, only: &str| Ok(Plan { alone, suite, only: only.to_owned() });
+        assert_eq!(parse(&[]), plan(30, 5, ""));
+        assert_eq!(parse(&["--suite", "0", "--only", "http", "--alone", "3"]), plan(3, 0, "http"));
+        assert!(parse(&["--alone"]).is_err() && parse(&["--alone", "x"]).is_err());
+        assert!(parse(&["--often", "3"]).is_err());
+    }
+
+    #[test]
+    fn a_failed_run_names_its_tests_and_keeps_its_output() {
+        let folder = testkit::temp_dir();
+        let binary = |program: &str| Binary {
+            name: "package/target".to_owned(),
+            program: program.into(),
+            folder: folder.path().to_owned(),
+            package: "package".to_owned(),
+            version: "0.1.0".to_owned(),
+        };
+        let failure = once(&binary("false"), "alone, round 1", folder.path());
+        let failure = failure.expect("it runs").expect("it fails");
+        assert!(failure.log.exists());
+        assert!(conclude(&[failure]).is_err_and(|message| message.contains("alone, round 1")));
+        assert!(once(&binary("true"), "alone, round 1", folder.path()).expect("it runs").is_none());
+        assert!(once(&binary("/no/such/program"), "alone, round 1", folder.path()).is_err());
+    }
+
+    #[test]
+    fn failed_tests_are_read_from_the_output() {
+        let output = "running 2 tests\ntest a::b ... ok\ntest c ... FAILED\n\nfailures:\n    c\n";
+        assert_eq!(failed_tests(output), ["c"]);
+    }
+
+    #[test]
+    fn load_ends_with_its_value() {
+        drop(Load::on_every_core());
+    }
+}
