@@ -37,7 +37,7 @@ pub use record::{
     Beat, Census, Change, ClaimRequest, Definition, Document, Inserted, Instance, Intervened, Intervention,
     Journal, ListFilter, NewSaga, Record, Requests, Rested, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
-pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
+pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, Retry, SagaStep, StepError};
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;
 #[cfg(feature = "sqlite")]

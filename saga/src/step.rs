@@ -3,11 +3,16 @@
 //! Invariant: a step never decides the fate of the saga. It reports what it *knows*, and the
 //! machine decides. Start at [`SagaStep`]; [`StepError`] is the vocabulary of not knowing.
 
+mod retry;
+
 use std::fmt;
 use std::future::Future;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use retry::Retry;
+pub(crate) use retry::whole;
 
 use crate::{StepContext, StepPolicy};
 
@@ -233,8 +238,8 @@ pub enum StepError {
     /// the first attempt did. Unless [`SagaStep::probe`] proves that nothing happened, the step is then undone
     /// as [`Executed::Unknown`]; one without an undo leaves the saga stuck.
     Rejected(String),
-    /// Definitely no effect this time; try again later.
-    Retryable(String),
+    /// Definitely no effect this time; try again later. [`StepError::unreachable`] makes one that waits longer.
+    Retryable(Retry),
     /// It may have happened. The saga asks ([`SagaStep::probe`]) before it does anything else.
     Unknown(Box<dyn std::error::Error + Send + Sync>),
     /// A bug or a wrong configuration. The saga is paused for a person; nothing is undone.
@@ -251,7 +256,7 @@ impl StepError {
     /// [`StepError::Retryable`] with a reason.
     #[must_use]
     pub fn retryable(reason: impl Into<String>) -> Self {
-        Self::Retryable(reason.into())
+        Self::Retryable(Retry::from(reason.into()))
     }
 
     /// [`StepError::Unknown`] with a reason.
@@ -271,8 +276,8 @@ impl fmt::Display for StepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(reason) => write!(f, "rejected: {reason}"),
-            Self::Retryable(reason) => write!(f, "no effect, may be retried: {reason}"),
-            Self::Unknown(source) => write!(f, "unknown outcome: {source}"),
+            Self::Retryable(retry) => write!(f, "no effect, may be retried: {retry}"),
+            Self::Unknown(source) => write!(f, "unknown outcome: {}", whole(&**source)),
             Self::Fatal(reason) => write!(f, "fatal: {reason}"),
         }
     }

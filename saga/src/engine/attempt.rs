@@ -20,7 +20,7 @@ use crate::machine::{Finding, Undoing};
 use crate::plan::{AnyInput, AnyStep, Saga};
 use crate::policy::{StepPolicy, WhenUnknown};
 use crate::record::Document;
-use crate::step::{Evidence, Probe, StepError};
+use crate::step::{Evidence, Probe, StepError, whole};
 
 /// Beyond this no limit of time matters, and none overflows.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -80,8 +80,8 @@ impl Attempts<'_> {
                     Err(StepError::Fatal(reason)) => {
                         return Ok((Finding::Fatal { reason, ran: true }, failures));
                     }
-                    Err(StepError::Retryable(reason)) => error = Some(reason),
-                    Err(StepError::Unknown(source)) => (maybe, error) = (true, Some(source.to_string())),
+                    Err(StepError::Retryable(retry)) => error = Some(retry.to_string()),
+                    Err(StepError::Unknown(source)) => (maybe, error) = (true, Some(whole(&*source))),
                 }
             }
             failures += 1;
@@ -139,8 +139,8 @@ impl Attempts<'_> {
                 Ok(evidence) => return Ok(Undoing::Done(evidence.as_str().into())),
                 Err(StepError::Rejected(reason)) => return Ok(Undoing::GivenUp(reason)),
                 Err(StepError::Fatal(reason)) => return Ok(Undoing::Fatal(reason)),
-                Err(StepError::Retryable(reason)) => reason,
-                Err(StepError::Unknown(source)) => source.to_string(),
+                Err(StepError::Retryable(retry)) => retry.to_string(),
+                Err(StepError::Unknown(source)) => whole(&*source),
             };
             failures += 1;
             let Some(wait) = policy.undo_retries.wait_after(failures) else {
@@ -219,7 +219,7 @@ impl Attempts<'_> {
         );
         let caught = AssertUnwindSafe(async { call().await }).catch_unwind();
         let unanswered = |reason: String| match self.step.local() {
-            Some(_) => StepError::Retryable(reason),
+            Some(_) => StepError::retryable(reason),
             None => StepError::unknown(reason),
         };
         let began = Instant::now();

@@ -13,7 +13,7 @@ use crate::context::{Frame, StepContext};
 use crate::local_step::{LocalDatabase, LocalForwardStep, LocalStep};
 use crate::policy::StepPolicy;
 use crate::record::Document;
-use crate::step::{Evidence, Payload, Probe, StepError};
+use crate::step::{Evidence, Payload, Probe, StepError, whole};
 
 /// What the builder accepts as a local step: a [`LocalStep`] or a [`LocalForwardStep`]. Sealed.
 pub trait LocalKind<I, DB, K>: Sealed<DB, K> + Sized {
@@ -119,7 +119,7 @@ fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> 
 /// An error says that we did not hear an answer. Of a transaction that is dropped no answer is needed.
 fn nothing_happened(error: StepError) -> StepError {
     match error {
-        StepError::Unknown(source) if !is_gone(&*source) => StepError::retryable(source.to_string()),
+        StepError::Unknown(source) if !is_gone(&*source) => StepError::retryable(whole(&*source)),
         other => other,
     }
 }

@@ -17,7 +17,7 @@ use crate::machine::{Finding, Illegal, State, Undoing};
 use crate::plan::AnyLocal;
 use crate::policy::StepPolicy;
 use crate::record::{Change, Document, Record, Requests};
-use crate::step::{Evidence, StepError};
+use crate::step::{Evidence, StepError, whole};
 use crate::store::{LocalStore, LocalVerdict};
 
 /// The waits while the database cannot be used; no attempt is counted.
@@ -155,8 +155,8 @@ impl Driver<'_> {
                 Once::Failed(StepError::Fatal(reason)) => {
                     return Ok(Ended::Neither(Neither::Fatal(reason), failures));
                 }
-                Once::Failed(StepError::Retryable(reason)) => reason,
-                Once::Failed(StepError::Unknown(source)) => source.to_string(),
+                Once::Failed(StepError::Retryable(retry)) => retry.to_string(),
+                Once::Failed(StepError::Unknown(source)) => whole(&*source),
                 Once::Unavailable(error) => {
                     tracing::warn!(%error, "a local step waits for its database");
                     metrics::counter!("probity_saga_store_errors_total").increment(1);
