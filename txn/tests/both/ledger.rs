@@ -8,8 +8,8 @@ use probity_txn::{Affected as _, Error, LockError, Lockable, Policy, Tx, create_
 use sqlx::Pool;
 use testkit::Rng;
 
-use super::Database;
 use super::dropped::poll_then_drop;
+use super::{Database, patient};
 
 /// One payment stands from the beginning, to a wallet that nobody spends from; everybody wants a part
 /// of it back at once.
@@ -113,7 +113,7 @@ impl Worker {
     /// Asks under the same token until there is an answer. Some runs are dropped on the way: nobody
     /// knows then what became of them.
     pub(crate) async fn settle(&mut self, pool: &Pool<Database>, request: &Request) -> Answer {
-        let policy = Policy { attempts: 50, ..Policy::payments() };
+        let policy = Policy { attempts: 50, ..patient() };
         for _ in 0..1000 {
             let run = on(pool, "ledger")
                 .policy(policy.clone())

@@ -14,7 +14,24 @@ mod scope;
 mod statement;
 pub(crate) mod telemetry;
 
+use std::time::Duration;
+
+use probity_txn::Policy;
+
 use super::{Bank, Database};
+
+/// Limits that no slow machine reaches, for runs that wait for each other.
+pub(crate) fn patient() -> Policy {
+    let long = Duration::from_secs(600);
+    Policy {
+        attempts: u32::MAX,
+        deadline: long,
+        lock_timeout: Some(long),
+        statement_timeout: Some(long),
+        idle_timeout: Some(long),
+        ..Policy::payments()
+    }
+}
 
 /// Moves 60 from `a` to `b`.
 async fn move_60(tx: &mut probity_txn::Tx<'_, Database>) -> Result<(), sqlx::Error> {

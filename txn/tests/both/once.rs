@@ -4,7 +4,7 @@ use std::time::Duration;
 use probity_txn::{Effect, Error, Misuse, Policy, Reason, create_token_table, on};
 use tokio::sync::Barrier;
 
-use super::{Bank, move_60};
+use super::{Bank, move_60, patient};
 
 #[tokio::test]
 async fn a_token_gives_one_execution_and_its_result_to_every_run() {
@@ -34,6 +34,7 @@ async fn runs_with_one_token_at_the_same_time_take_effect_once() {
         let pool = bank.pool.clone();
         tokio::spawn(async move {
             on(&pool, "transfer")
+                .policy(patient())
                 .once("PAY-2")
                 .run(async |tx| {
                     sqlx::query("UPDATE accounts SET balance = balance + 1 WHERE id = 'b'")
@@ -138,12 +139,6 @@ async fn a_run_that_ends_while_another_one_holds_its_token_does_not_say_that_not
         assert_eq!(again.unwrap(), 1, "who asks again gets the first run's result");
         assert_eq!(bank.balance("b").await, 60);
     }
-}
-
-/// Limits that a slow machine does not reach.
-fn patient() -> Policy {
-    let long = Duration::from_secs(60);
-    Policy { deadline: long, statement_timeout: Some(long), idle_timeout: Some(long), ..Policy::payments() }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use metrics::{
@@ -51,14 +52,40 @@ impl Notes {
         self.0.lock().unwrap().get(name).copied().unwrap_or_default()
     }
 
-    fn last(&self, name: &str) -> f64 {
+    pub(crate) fn last(&self, name: &str) -> f64 {
         self.1.lock().unwrap().get(name).copied().unwrap_or_default()
     }
 }
 
-/// What is traced by this crate, a line each.
+/// What is traced by this crate on the thread that listens, a line each.
 #[derive(Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+
+thread_local! {
+    /// The journal of the test that this thread runs.
+    static LISTENING: RefCell<Option<Journal>> = const { RefCell::new(None) };
+}
+
+/// Subscribes for the whole process, and gives what it hears to the journal of the thread.
+///
+/// A subscriber per thread would miss events: what another thread without a subscriber traces first is switched off for
+/// all threads while there is one subscriber only.
+struct EachToItsOwn;
+
+/// Subscribes before anything is traced. Each test comes by here, by the bank it opens or by the journal.
+pub(crate) fn subscribe() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(EachToItsOwn).unwrap());
+}
+
+/// Ends what [`Journal::listen`] began.
+pub(crate) struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENING.take();
+    }
+}
 
 struct Line(String);
 
@@ -69,10 +96,19 @@ impl Visit for Line {
 }
 
 impl Journal {
-    fn write(&self, what: &str, metadata: &tracing::Metadata<'_>, record: impl FnOnce(&mut Line)) {
+    /// Listens to this thread until the guard is dropped.
+    pub(crate) fn listen() -> (Self, Listening) {
+        subscribe();
+        let journal = Self::default();
+        LISTENING.set(Some(journal.clone()));
+        (journal, Listening)
+    }
+
+    fn write(what: &str, metadata: &tracing::Metadata<'_>, record: impl FnOnce(&mut Line)) {
+        let Some(journal) = LISTENING.with_borrow(Clone::clone) else { return };
         let mut line = Line(format!("{what} {} {}", metadata.level(), metadata.name()));
         record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        journal.0.lock().unwrap().push(line.0);
     }
 
     pub(crate) fn has(&self, parts: &[&str]) -> bool {
@@ -80,13 +116,13 @@ impl Journal {
     }
 }
 
-impl Subscriber for Journal {
+impl Subscriber for EachToItsOwn {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
         metadata.target().starts_with("probity_txn")
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        self.write("span", span.metadata(), |line| span.record(line));
+        Journal::write("span", span.metadata(), |line| span.record(line));
         Id::from_u64(1)
     }
 
@@ -95,7 +131,7 @@ impl Subscriber for Journal {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        self.write("event", event.metadata(), |line| event.record(line));
+        Journal::write("event", event.metadata(), |line| event.record(line));
     }
 
     fn enter(&self, _: &Id) {}
@@ -106,9 +142,9 @@ impl Subscriber for Journal {
 #[tokio::test]
 async fn time_between_the_statements_is_measured_and_warned_of_with_the_label() {
     let bank = Bank::open(1).await;
-    let (notes, journal) = (Notes::default(), Journal::default());
+    let notes = Notes::default();
     let _recorded = metrics::set_default_local_recorder(&notes);
-    let _subscribed = tracing::subscriber::set_default(journal.clone());
+    let (journal, _listening) = Journal::listen();
     let warning = "is there an external call inside?";
     let run = async |label: &'static str, policy: Policy| {
         let run = on(&bank.pool, label).policy(policy).run(async |tx| {

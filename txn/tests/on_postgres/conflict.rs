@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Barrier;
 
 use super::Bank;
+use super::both::patient;
 
 /// Two SERIALIZABLE runs that read both accounts and write one each: not both can be right. They
 /// meet after reading, in their first attempts; `write_order` says who writes first.
@@ -118,6 +119,7 @@ async fn a_deadlock_is_resolved_by_trying_again() {
     let both_hold_one = Barrier::new(2);
     let run = async |first: &str, second: &str| {
         on(&bank.pool, "transfer")
+            .policy(patient())
             .run(async |tx| {
                 let add = "UPDATE accounts SET balance = balance + 1 WHERE id = $1";
                 sqlx::query(add).bind(first).execute(&mut *tx).await?;

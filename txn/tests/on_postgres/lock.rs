@@ -3,9 +3,12 @@ use std::time::Duration;
 use probity_txn::{Error, Isolation, LockError, Lockable, Policy, TryLock, on};
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Barrier, oneshot};
+use tokio::time::Instant;
 
 use super::Bank;
 use super::both::lock::Account;
+use super::both::patient;
+use super::both::telemetry::Notes;
 use super::pitfalls::until_somebody_waits;
 
 /// Holds the lock of `a` until the returned sender is dropped.
@@ -79,7 +82,7 @@ async fn what_the_holder_committed_is_seen_whatever_isolation_the_database_defau
     let refund = "SELECT 1 FROM accounts WHERE id = 'a' FOR NO KEY UPDATE";
     sqlx::query(refund).execute(&mut *holder).await.unwrap();
     let looked = Barrier::new(2);
-    let run = on(&pool, "refund").run(async |tx| {
+    let run = on(&pool, "refund").policy(patient()).run(async |tx| {
         // A snapshot of the whole transaction would be taken here, before the other refund.
         sqlx::query("SELECT 1 FROM accounts").execute(&mut *tx).await?;
         looked.wait().await;
@@ -137,7 +140,7 @@ async fn runs_that_lock_the_same_rows_in_any_order_never_deadlock() {
                 random.shuffle(&mut keys);
                 keys.truncate(5);
                 // One attempt: a deadlock would be a failure, not a retry.
-                let policy = Policy { attempts: 1, lock_timeout: None, ..Policy::payments() };
+                let policy = Policy { attempts: 1, ..patient() };
                 on(&pool, "shuffle")
                     .policy(policy)
                     .run(async |tx| {
@@ -168,7 +171,7 @@ async fn an_advisory_lock_keeps_the_second_run_out_until_the_first_has_committed
     let both = Barrier::new(2);
     // Check, then insert: without the lock both would find nothing.
     let register = || {
-        on(&bank.pool, "register").run(async |tx| {
+        on(&bank.pool, "register").policy(patient()).run(async |tx| {
             if tx.attempt() == 1 {
                 both.wait().await;
             }
@@ -188,19 +191,28 @@ async fn an_advisory_lock_keeps_the_second_run_out_until_the_first_has_committed
 
 #[tokio::test]
 async fn waiting_for_a_lock_is_not_time_between_statements() {
-    let bank = Bank::open(2).await;
+    let bank = Bank::open(3).await;
     let (release, holder) = hold_a(&bank).await;
-    let policy = Policy { between_statements_max: Some(Duration::from_millis(500)), ..Policy::payments() };
+    let notes = Notes::default();
+    let _recorded = metrics::set_default_local_recorder(&notes);
+    let began = Instant::now();
     let run = on(&bank.pool, "patient")
-        .policy(policy)
+        .policy(patient())
         .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()));
     let later = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        until_somebody_waits(&bank.pool).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         drop(release);
     };
     let (outcome, ()) = tokio::join!(run, later);
+    let all = began.elapsed();
     outcome.unwrap();
     holder.await.unwrap();
+    let last = |name: &str| Duration::from_secs_f64(notes.last(&format!("{name}{{label=patient}}")));
+    let waited = last("probity_txn_lock_wait_seconds");
+    let between = last("probity_txn_between_statements_seconds");
+    assert!(waited >= Duration::from_millis(300), "{waited:?}");
+    assert!(waited + between <= all, "{waited:?} and {between:?} of {all:?}: some of it counts twice");
 }
 
 #[tokio::test]
@@ -215,6 +227,7 @@ async fn a_row_that_was_replaced_while_it_was_waited_for_is_not_said_to_be_locke
     let mut holder = bank.pool.begin().await.unwrap();
     sqlx::query("DELETE FROM accounts WHERE id = 'a'").execute(&mut *holder).await.unwrap();
     let run = on(&bank.pool, "lock")
+        .policy(patient())
         .run(async |tx| tx.lock_many::<Account>(["a", "b"]).await.map(|rows| rows.len()));
     let replace = async {
         until_somebody_waits(&bank.pool).await;

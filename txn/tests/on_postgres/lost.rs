@@ -45,6 +45,13 @@ async fn counted(pool: &PgPool) -> i64 {
     sqlx::query_scalar("SELECT n FROM counter").fetch_one(pool).await.unwrap()
 }
 
+/// Moves the clock of this thread, and nothing else, on.
+pub(super) async fn let_pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// One run, with a token or without.
 async fn run(pool: &PgPool, token: Option<String>) -> Result<i64, Error<sqlx::Error>> {
     let transaction = on(pool, "count").policy(Policy {
@@ -318,15 +325,15 @@ async fn a_result_that_cannot_be_stored_in_time_ends_with_the_deadline() {
     .unwrap();
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *holder).await.unwrap();
-    let policy = Policy {
-        // Long enough to be granted the token on a slow machine.
-        deadline: Duration::from_secs(3),
-        lock_timeout: None,
-        statement_timeout: None,
-        ..Policy::payments()
-    };
+    let deadline = Duration::from_secs(600);
+    let policy = Policy { deadline, lock_timeout: None, statement_timeout: None, ..Policy::payments() };
     let run = on(&pool, "slow").policy(policy).once("T").run(async |_tx| Ok::<_, sqlx::Error>(1));
-    let outcome = tokio::time::timeout(Duration::from_secs(60), run).await.expect("the deadline ends it");
+    let observer = PgPool::connect(database.url()).await.unwrap();
+    let passes = async {
+        until_somebody_waits(&observer).await;
+        let_pass(deadline).await;
+    };
+    let (outcome, ()) = tokio::join!(run, passes);
     let error = outcome.unwrap_err();
     assert!(matches!(error, Error::Deadline { attempts: 1, .. }), "{error:?}");
     assert_eq!(error.effect(), Effect::NotApplied);

@@ -24,7 +24,8 @@ pub(super) enum Cut {
 /// What to do at the next COMMIT.
 struct Plan {
     cut: Cut,
-    /// Given to the test while the connection still stands; it breaks when the test drops it.
+    /// Given to the test while the connection still stands; it breaks when the test drops it, and until then the
+    /// client hears nothing, whatever the server says or does.
     pause: mpsc::UnboundedSender<oneshot::Sender<()>>,
 }
 
@@ -126,6 +127,8 @@ impl Proxy {
 struct Hidden {
     expected: AtomicBool,
     arrived: Notify,
+    /// The test holds a COMMIT that the server has not seen: from now on the client hears nothing.
+    silent: AtomicBool,
 }
 
 async fn carry(client: TcpStream, server: TcpStream, wire: Wire) {
@@ -167,7 +170,10 @@ async fn up(
             && let Some(plan) = wire.take_plan()
         {
             match plan.cut {
-                Cut::BeforeTheServer => return tell(plan).await,
+                Cut::BeforeTheServer => {
+                    hidden.silent.store(true, Ordering::SeqCst);
+                    return tell(plan).await;
+                }
                 Cut::BeforeTheAnswer => {
                     let _ = lose_answer.take().unwrap().send(plan);
                 }
@@ -194,7 +200,13 @@ async fn down(
     mut answer_lost: oneshot::Receiver<Plan>,
 ) {
     let mut buffer = vec![0; 1 << 16];
-    while let Ok(count @ 1..) = server.read(&mut buffer).await {
+    loop {
+        let answer = server.read(&mut buffer).await;
+        if hidden.silent.load(Ordering::SeqCst) {
+            // A server that stops says so, and hangs up: the client would go on before the test lets it.
+            return std::future::pending().await;
+        }
+        let Ok(count @ 1..) = answer else { return };
         if hidden.expected.load(Ordering::SeqCst) {
             if contains(&buffer[..count], FAILED) {
                 hidden.expected.store(false, Ordering::SeqCst);

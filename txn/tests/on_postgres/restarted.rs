@@ -2,7 +2,8 @@
 //!
 //! How runs are counted: the wire holds each COMMIT fast, half of them before the server sees it and half
 //! behind the server's answer, and says so. Only when all of a round are held the server goes down, so each
-//! of them was in flight, and only when it serves again the wire lets go, so each of them lost its answer.
+//! of them was in flight, and only when it serves again the wire lets go, so each of them lost its answer, and
+//! none of them looks for it on a server that is still on its way down.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

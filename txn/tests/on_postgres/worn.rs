@@ -81,8 +81,7 @@ async fn a_lost_commit_is_looked_up_past_the_dead_connections_of_a_pool_that_doe
     let url = database.url().replace(&host(database.url()), &proxy.address());
     let pool = untested(6).connect(&url).await.unwrap();
     let observer = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
-    let journal = Journal::default();
-    let _subscribed = tracing::subscriber::set_default(journal.clone());
+    let (journal, _listening) = Journal::listen();
     fill(&pool, 6).await;
     let counted = on(&pool, "count")
         .attempts(1)

@@ -122,8 +122,7 @@ async fn another_attempt_is_announced_only_if_there_is_time_for_it() {
     let bank = Bank::open(1).await;
     let pool = impatient(&bank).await;
     let _writer = foreign_writer(&bank).await;
-    let journal = super::both::telemetry::Journal::default();
-    let _subscribed = tracing::subscriber::set_default(journal.clone());
+    let (journal, _listening) = super::both::telemetry::Journal::listen();
     let endless = Policy { backoff_base: Duration::MAX, backoff_max: Duration::MAX, ..Policy::payments() };
     let late = on(&pool, "late").policy(endless).run(async |tx| move_60(tx).await).await;
     assert!(matches!(late, Err(Error::Deadline { attempts: 1, last: Some(_), .. })), "{late:?}");

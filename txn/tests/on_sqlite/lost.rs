@@ -271,11 +271,12 @@ async fn a_process_whose_disk_fails() {
     let pool = open(Path::new(&folder), 0).await;
     let papers = "CREATE TABLE papers (name TEXT, author TEXT, pages BLOB)";
     sqlx::query(papers).execute(&pool).await.unwrap();
-    // No longer than it takes: the run with the token asks until both are over.
+    let plain = super::both::patient();
+    // The run with the token asks until both are over.
     let short = Duration::from_secs(2);
-    let policy = Policy { commit_timeout: short, deadline: short, ..Policy::payments() };
-    for name in ["plain", "token"] {
-        let error = print(&pool, policy.clone(), name, "the failing process").await.unwrap_err();
+    let token = Policy { commit_timeout: short, deadline: short, ..Policy::payments() };
+    for (name, policy) in [("plain", plain), ("token", token)] {
+        let error = print(&pool, policy, name, "the failing process").await.unwrap_err();
         println!("{name} {:?} {:?};", error.kind(), error.effect());
     }
 }
@@ -293,8 +294,11 @@ async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_t
     command.env(FAILING, folder.path());
     let mut process = Program::spawn(command);
     process.wait_for_line("plain Unknown Unknown;");
-    process.wait_for_line("token Unknown Unknown;");
+    process.wait_for_line("token ");
     process.wait();
+    // A machine so slow that the deadline came before COMMIT was sent may know; then it has to be true.
+    let not_applied = process.output().contains("token Deadline NotApplied;");
+    assert!(not_applied || process.output().contains("token Unknown Unknown;"), "{}", process.output());
 
     let pool = open(folder.path(), 0).await;
     let papers = async |name: &str| -> Vec<(String, i64)> {
@@ -310,6 +314,7 @@ async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_t
     }
     // Whoever wrote the paper is who the token's run says it was, now and later.
     let left = papers("token").await.len();
+    assert!(!not_applied || left == 0, "what was said not to be applied is not there");
     let author = if left == 1 { "the failing process" } else { "the next process" };
     for writer in ["the next process", "a third process"] {
         assert_eq!(print(&pool, Policy::payments(), "token", writer).await.unwrap(), author);

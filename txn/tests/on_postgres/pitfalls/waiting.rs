@@ -4,26 +4,16 @@ use probity_txn::{Error, LockError, Misuse, Policy, Reason, on};
 use tokio::sync::Barrier;
 
 use super::*;
-
-/// A pool of one that does not wait long.
-async fn narrow(bank: &Bank) -> PgPool {
-    sqlx::postgres::PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(Duration::from_secs(1))
-        .connect_with((*bank.pool.connect_options()).clone())
-        .await
-        .unwrap()
-}
+use crate::both::patient;
 
 #[tokio::test]
 async fn pitfall_23_an_external_call_inside_a_transaction_starves_the_pool() {
     let bank = Bank::open(1).await;
-    let pool = narrow(&bank).await;
-    let mut naive = begin(&pool).await;
+    let mut naive = begin(&bank.pool).await;
     say(&mut naive, "SELECT 1").await.unwrap();
-    let external_call = tokio::time::sleep(Duration::from_millis(1500));
-    let (other, ()) = tokio::join!(pool.acquire(), external_call);
-    assert!(matches!(other, Err(sqlx::Error::PoolTimedOut)), "the damage");
+    let external_call = Duration::from_secs(1);
+    let other = tokio::time::timeout(external_call, bank.pool.acquire()).await;
+    assert!(other.is_err(), "the damage: nobody else has a connection as long as the call lasts");
     naive.commit().await.unwrap();
 
     let policy = Policy { between_statements_max: Some(Duration::from_millis(50)), ..Policy::payments() };
@@ -65,7 +55,7 @@ async fn pitfall_24_locks_in_different_orders_deadlock() {
     let start = Barrier::new(2);
     let run = async |keys: [&str; 2]| {
         on(&bank.pool, "transfer")
-            .attempts(1)
+            .policy(Policy { attempts: 1, ..patient() })
             .run(async |tx| {
                 start.wait().await;
                 tx.lock_many::<Account>(keys).await.map(|rows| rows.len())
@@ -98,7 +88,7 @@ async fn pitfall_25_for_update_on_a_parent_deadlocks_with_its_children() {
     let both = Barrier::new(2);
     let run = async || {
         on(&bank.pool, "refund")
-            .attempts(1)
+            .policy(Policy { attempts: 1, ..patient() })
             .run(async |tx| {
                 query(insert).execute(&mut *tx).await?;
                 both.wait().await;
@@ -121,7 +111,7 @@ async fn pitfall_27_skip_locked_leaves_out_of_the_total_what_others_hold() {
         (SELECT balance FROM accounts ORDER BY id FOR UPDATE SKIP LOCKED) AS free";
     assert_eq!(find(&bank.pool, total).await, 100, "the damage: of 150");
 
-    let run = on(&bank.pool, "total").run(async |tx| {
+    let run = on(&bank.pool, "total").policy(patient()).run(async |tx| {
         tx.lock_many::<Account>(["a", "b"]).await?;
         Ok::<i64, LockError>(
             query_scalar("SELECT sum(balance)::bigint FROM accounts").fetch_one(&mut *tx).await?,
@@ -138,10 +128,10 @@ async fn pitfall_27_skip_locked_leaves_out_of_the_total_what_others_hold() {
 #[tokio::test]
 async fn pitfall_26_a_second_connection_while_holding_the_first_waits_for_itself() {
     let bank = Bank::open(1).await;
-    let pool = narrow(&bank).await;
-    let naive = begin(&pool).await;
-    let second = query("INSERT INTO entries VALUES ('a', 1)").execute(&pool).await;
-    assert!(matches!(second, Err(sqlx::Error::PoolTimedOut)), "the damage");
+    let naive = begin(&bank.pool).await;
+    let second = query("INSERT INTO entries VALUES ('a', 1)").execute(&bank.pool);
+    let second = tokio::time::timeout(Duration::from_secs(1), second).await;
+    assert!(second.is_err(), "the damage: it would wait until somebody loses patience");
     naive.rollback().await.unwrap();
 
     let outcome = on(&bank.pool, "outer")
