@@ -1,7 +1,7 @@
 //! What a step may see: its input, the outputs before it, its key. No access to the store.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,6 +33,23 @@ pub(crate) struct Frame {
     pub(crate) outputs: Arc<[(&'static str, Document)]>,
     pub(crate) uses: Uses,
     pub(crate) sealer: Sealer,
+    pub(crate) effects: Effects,
+}
+
+/// What a step said has happened, of one attempt. Every copy shows the same.
+#[derive(Clone, Default)]
+pub(crate) struct Effects(Arc<Mutex<Vec<String>>>);
+
+impl Effects {
+    fn add(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// Nothing if the step stated no effect.
+    pub(crate) fn stated(&self) -> Option<String> {
+        let effects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!effects.is_empty()).then(|| effects.join(", "))
+    }
 }
 
 /// Which outputs a step said it reads. Of any other nobody checked that it can be there.
@@ -101,6 +118,39 @@ impl<I> StepContext<I> {
     #[must_use]
     pub fn time_left(&self) -> Duration {
         self.frame.until.saturating_duration_since(Instant::now())
+    }
+
+    /// States that something has happened in the world, as soon as the other side has acknowledged it: call it after
+    /// each effect that is not the last thing the step does. `what` is shown to operators beside the error; name a
+    /// reference, no payload.
+    ///
+    /// From then on a failure of this attempt is never clean, whatever the step says: a [`StepError::Rejected`] or
+    /// [`StepError::Retryable`] speaks of the call that was refused, and the step has had an effect. A refusal turns the
+    /// saga back and this step is undone as well; a retryable error counts as unknown, for later attempts too, until
+    /// [`probe`](SagaStep::probe) answers [`NotApplied`](crate::Probe::NotApplied). Without it, a step that charges and
+    /// then finds the next service away would end as "no effect", and its charge would never be undone (S-12).
+    ///
+    /// A step with one effect needs none of this, which is the better form: split the step if you can. A local step has
+    /// its effects in its transaction; one that states an effect and does not commit pauses its saga.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use probity_saga::{StepContext, StepError};
+    /// # struct Peer;
+    /// # impl Peer { async fn call(&self, _: &str) -> Result<String, std::io::Error> { Ok(String::new()) } }
+    /// async fn charge_and_pay(cx: &StepContext<u64>, channel: Peer, orders: Peer) -> Result<String, StepError> {
+    ///     let charge = channel.call(cx.idempotency_key()).await?;
+    ///     cx.effect_acknowledged(format!("charge {charge}"));
+    ///     let paid = orders.call(&format!("{}-order", cx.idempotency_key())).await;
+    ///     // Said without the line above, this would be a lie: the money was taken.
+    ///     paid.map_err(|_| StepError::retryable("no connection to the orders"))?;
+    ///     Ok(charge)
+    /// }
+    /// # let _ = charge_and_pay;
+    /// ```
+    pub fn effect_acknowledged(&self, what: impl Into<String>) {
+        self.frame.effects.add(what.into());
     }
 
     /// The business id the saga was started under, for example the payment number.

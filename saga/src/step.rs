@@ -231,6 +231,11 @@ impl fmt::Debug for Evidence {
 ///
 /// `?` on any other error gives [`StepError::Unknown`]: an error says that we did not hear the
 /// answer, not that nothing happened. For money that is the only safe default.
+///
+/// Let the client of a peer return an error of its own, which is a [`std::error::Error`], and never a `StepError`: `?`
+/// passes a `StepError` on as it is, and a client's "no connection, so no effect" is true only of the first thing that
+/// a step does. Turn it into [`StepError::Retryable`] by hand, where that is true; and state every effect but the last
+/// with [`StepContext::effect_acknowledged`], after which it is never taken for true.
 pub enum StepError {
     /// Definitely no effect, and there never will be one under this key. The saga turns back.
     ///
@@ -239,6 +244,8 @@ pub enum StepError {
     /// as [`Executed::Unknown`]; one without an undo leaves the saga stuck.
     Rejected(String),
     /// Definitely no effect this time; try again later. [`StepError::unreachable`] makes one that waits longer.
+    ///
+    /// After [`StepContext::effect_acknowledged`] it counts as unknown, and so does [`StepError::Rejected`].
     Retryable(Retry),
     /// It may have happened. The saga asks ([`SagaStep::probe`]) before it does anything else.
     Unknown(Box<dyn std::error::Error + Send + Sync>),

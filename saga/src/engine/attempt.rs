@@ -1,7 +1,7 @@
 //! One step: attempts, questions, waits. Turns whatever happens into what is *known*.
 //!
 //! Invariant: an outcome that is not known is asked about before the step runs again, and a step
-//! that must not run twice does not.
+//! that must not run twice does not. An attempt that stated an effect never ends as if it had none.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::lease::{Era, Lost};
 use super::{Engine, Stop};
-use crate::context::{Frame, Operation};
+use crate::context::{Effects, Frame, Operation};
 use crate::machine::{Finding, Undoing};
 use crate::plan::{AnyInput, AnyStep, Saga};
 use crate::policy::{StepPolicy, WhenUnknown};
@@ -72,10 +72,15 @@ impl Attempts<'_> {
                 self.engine.lease.allows(self.era).await?;
             }
             if may_run {
-                match self.run_once(&policy, failures).await {
+                let (ran, effects) = self.run_once(&policy, failures).await;
+                match ran {
                     Ok(output) => return Ok((Finding::Succeeded(output), failures)),
                     Err(StepError::Rejected(reason)) => {
-                        return Ok((self.rejected(&policy, maybe, reason).await, failures));
+                        let finding = match effects {
+                            Some(effects) => self.rejected_after(&policy, reason, &effects).await,
+                            None => self.rejected(&policy, maybe, reason).await,
+                        };
+                        return Ok((finding, failures));
                     }
                     Err(StepError::Fatal(reason)) => {
                         return Ok((Finding::Fatal { reason, ran: true }, failures));
@@ -112,6 +117,17 @@ impl Attempts<'_> {
             }
             known => known,
         }
+    }
+
+    /// Refused after an effect of the same attempt: it happened, and the step is to be undone with it. What can be
+    /// undone is asked about on the way back.
+    async fn rejected_after(&self, policy: &StepPolicy, reason: String, effects: &str) -> Finding {
+        let reason = after(&reason, effects);
+        let mut steps = self.saga.shape.steps.iter();
+        if steps.any(|step| step.name == self.frame.step && step.undo) {
+            return Finding::Unknown(reason, WhenUnknown::Compensate);
+        }
+        self.rejected(policy, true, reason).await
     }
 
     /// The last word when no try is left.
@@ -155,8 +171,13 @@ impl Attempts<'_> {
     /// What the world says about the execute key. An error of the question is no answer.
     pub(super) async fn ask(&self, policy: &StepPolicy) -> Probe<Document> {
         let frame = self.frame(Operation::Execute, 1, policy);
+        let effects = frame.effects.clone();
         let asked = self.guarded("probe", policy.timeout, || self.step.probe(Arc::clone(self.input), frame));
-        let answer = asked.await.unwrap_or(Probe::Unknown);
+        let answer = match asked.await {
+            // It did something itself.
+            Ok(Probe::NotApplied) if effects.stated().is_some() => Probe::Unknown,
+            answer => answer.unwrap_or(Probe::Unknown),
+        };
         let label = match answer {
             Probe::Applied(_) => "applied",
             Probe::NotApplied => "not_applied",
@@ -168,13 +189,26 @@ impl Attempts<'_> {
         answer
     }
 
-    async fn run_once(&self, policy: &StepPolicy, failures: u32) -> Result<Document, StepError> {
+    /// One attempt, and the effects that it stated. After one of them "no effect" is not true.
+    async fn run_once(
+        &self,
+        policy: &StepPolicy,
+        failures: u32,
+    ) -> (Result<Document, StepError>, Option<String>) {
         let frame = self.frame(Operation::Execute, failures + 1, policy);
+        let effects = frame.effects.clone();
         let ran = self
             .guarded("execute", policy.timeout, || self.step.execute(Arc::clone(self.input), frame))
             .await;
+        let effects = effects.stated();
+        let ran = match (ran, &effects) {
+            (Err(StepError::Retryable(retry)), Some(effects)) => {
+                Err(StepError::unknown(after(&retry.to_string(), effects)))
+            }
+            (ran, _) => ran,
+        };
         self.count(Operation::Execute, ran.as_ref().err());
-        ran
+        (ran, effects)
     }
 
     async fn undo_once(
@@ -262,12 +296,18 @@ impl Attempts<'_> {
     pub(super) fn frame(&self, operation: Operation, attempt: u32, policy: &StepPolicy) -> Frame {
         let now = Instant::now();
         let until = now.checked_add(policy.timeout).unwrap_or(now + NEVER);
-        Frame { attempt, until, operation, key: OnceLock::new(), ..self.frame.clone() }
+        let (key, effects) = (OnceLock::new(), Effects::default());
+        Frame { attempt, until, operation, key, effects, ..self.frame.clone() }
     }
 
     fn label(&self) -> Arc<str> {
         Arc::clone(&self.saga.name)
     }
+}
+
+/// What is said of a failure that came after effects.
+pub(super) fn after(reason: &str, effects: &str) -> String {
+    format!("{reason} (after an effect that was acknowledged: {effects})")
 }
 
 fn outcome(error: Option<&StepError>) -> &'static str {

@@ -17,7 +17,7 @@ use super::park::{park, printable};
 use super::writer::Unanswered;
 use super::{Engine, News, Stop};
 use crate::codec::Place;
-use crate::context::{Frame, Operation, Uses};
+use crate::context::{Effects, Frame, Operation, Uses};
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing, joined};
 use crate::plan::{AnyInput, Saga};
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
@@ -292,6 +292,7 @@ impl Driver<'_> {
                 outputs: outputs.into(),
                 uses: Uses { declared: self.saga.steps[at].uses(), told: None },
                 sealer: self.engine.sealer.clone(),
+                effects: Effects::default(),
             },
             era: self.era,
             deadline: self.deadline.filter(|_| self.state.status == Status::InProgress),

@@ -35,6 +35,7 @@ macro_rules! on {
             async fn befall(fate: Fate, script: &Script, tx: &mut Connection) -> Result<String, StepError> {
                 match fate {
                     Fate::Works => {}
+                    Fate::FailsOutside => return Err(StepError::rejected("no")),
                     Fate::Fails => return Err(std::io::Error::other("the step went wrong").into()),
                     Fate::Panics => panic!("as the test wants it"),
                     Fate::Hangs => std::future::pending().await,
@@ -75,7 +76,11 @@ macro_rules! on {
 
                 async fn execute(&self, cx: &StepContext<u32>, tx: &mut Connection) -> Result<String, StepError> {
                     put(tx, cx.business_id(), "Take").await?;
-                    befall(self.does.next(cx.attempt()), self.does, tx).await
+                    let fate = self.does.next(cx.attempt());
+                    if fate == Fate::FailsOutside {
+                        cx.effect_acknowledged("mail m-1");
+                    }
+                    befall(fate, self.does, tx).await
                 }
 
                 async fn compensate(
@@ -211,6 +216,15 @@ macro_rules! on {
                 let (outcome, there, _) = first_attempt(Fate::Rejects).await;
                 assert_eq!(outcome, Outcome::Compensated { reason: "Take: no".into() });
                 assert_eq!(there, [""; 0]);
+            }
+
+            // proves: S-12
+            #[tokio::test]
+            async fn a_refusal_after_an_effect_outside_of_the_transaction_waits_for_a_person() {
+                let (outcome, there, calls) = first_attempt(Fate::FailsOutside).await;
+                let Outcome::Paused { reason } = outcome else { panic!("{outcome:?}") };
+                assert!(reason.contains("mail m-1") && reason.contains("outside of its transaction"), "{reason}");
+                assert_eq!((there, calls), (vec![], 1));
             }
 
             #[tokio::test]

@@ -14,6 +14,8 @@ pub(crate) enum Fate {
     Panics,
     Hangs,
     Rejects,
+    /// Did something outside of its transaction, said so, and fails.
+    FailsOutside,
     /// Answers `Ok` although a statement failed.
     Swallows,
     Commits,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Driver, Gone};
-use crate::context::Operation;
-use crate::engine::attempt::{Attempts, LATE, Waited};
+use crate::context::{Frame, Operation};
+use crate::engine::attempt::{Attempts, LATE, Waited, after};
 use crate::engine::lease::Era;
 use crate::error::{Effect, StoreError};
 use crate::machine::{Finding, Illegal, State, Undoing};
@@ -185,7 +185,32 @@ impl Driver<'_> {
         }
     }
 
+    /// One attempt. What it did in its transaction is gone if it fails, but an effect that it stated is elsewhere.
     async fn once(&self, setting: &Setting<'_>, doing: &Doing, failures: u32) -> Result<Once, Gone> {
+        let frame = setting.attempts.frame(doing.operation(), failures + 1, setting.policy);
+        let effects = frame.effects.clone();
+        let once = self.in_a_transaction(setting, doing, failures, frame).await?;
+        let error = match &once {
+            Once::Failed(error) => error.to_string(),
+            Once::Unavailable(error) => error.to_string(),
+            Once::Committed(_) | Once::Unrecordable(_) => return Ok(once),
+        };
+        Ok(match effects.stated() {
+            Some(effects) => Once::Failed(StepError::fatal(format!(
+                "{} (after an effect outside of its transaction, which no rollback takes back; give it a step of its own)",
+                after(&error, &effects)
+            ))),
+            None => once,
+        })
+    }
+
+    async fn in_a_transaction(
+        &self,
+        setting: &Setting<'_>,
+        doing: &Doing,
+        failures: u32,
+        frame: Frame,
+    ) -> Result<Once, Gone> {
         let Setting { attempts, policy, at, step, store } = *setting;
         // It does not write its saga's row, so whoever takes an older lapse for the truth would not see it: no newer era.
         let era = self.era;
@@ -196,12 +221,10 @@ impl Driver<'_> {
         let (input, connection) = (Arc::clone(attempts.input), tx.connection());
         let did = match doing {
             Doing::Execute => {
-                let frame = attempts.frame(Operation::Execute, failures + 1, policy);
                 let call = move || step.execute(input, frame, connection);
                 attempts.guarded("execute", policy.timeout, call).await.map(Done::Output)
             }
             Doing::Undo(output) => {
-                let frame = attempts.frame(Operation::Compensate, failures + 1, policy);
                 let call = move || step.compensate(input, frame, output.clone(), connection);
                 attempts.guarded("compensate", policy.timeout, call).await.map(Done::Evidence)
             }

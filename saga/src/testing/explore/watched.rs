@@ -244,6 +244,7 @@ impl AnyStep for Watched {
             let effect = self.world.effect(self.at);
             let first = self.world.is_first_call(self.at);
             let last = self.at + 1 == self.world.shape.steps.len();
+            let mut stated = false;
             let answered = match self.world.fate {
                 _ if effect.undone => Err(StepError::rejected("this key was undone")),
                 Fate::Refused(at) if at == self.at => Err(StepError::rejected("refused")),
@@ -252,8 +253,10 @@ impl AnyStep for Watched {
                     Err(StepError::unknown("the request was lost"))
                 }
                 fate => {
+                    let effects = frame.effects.clone();
                     let answer = self.inner.execute(input, self.world.watches(frame)).await;
                     self.world.answers(self.at, answer.as_ref().ok());
+                    stated = effects.stated().is_some();
                     match fate {
                         Fate::AnswerLost(at) if at == self.at && first => {
                             Err(StepError::unknown("the answer was lost"))
@@ -262,7 +265,9 @@ impl AnyStep for Watched {
                     }
                 }
             };
-            if let Err(StepError::Rejected(_) | StepError::Retryable(_)) = answered {
+            if stated {
+                self.world.change(self.at, |effect| effect.present = true);
+            } else if let Err(StepError::Rejected(_) | StepError::Retryable(_)) = answered {
                 self.world.change(self.at, |effect| effect.doubtful = false);
             }
             self.gate.deed("after a step").await;
