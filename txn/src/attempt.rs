@@ -80,10 +80,13 @@ where
         let mut tx = Tx::new(&mut open);
         before(clock.as_mut(), pin!(nesting::inside(settings.label, body(&mut tx)))).await
     };
-    let Ok(result) = result else {
+    let Ok((result, nested)) = result else {
         open.session.rollback().await;
         return Attempt::Late;
     };
+    if let Some(misuse) = nested {
+        open.watch.spoil(Reason::Misuse(misuse));
+    }
     report_gaps(&mut open.watch, settings);
     end(job, open, clock, mark, result).await
 }
@@ -107,6 +110,11 @@ where
         (Some(Reason::StatementFailed(failure)), _) if policy.retries(failure.class()) => {
             abandon(session, &failure).await;
             return Attempt::Again(failure);
+        }
+        // A mistake in the code, and no answer to what the closure asked: its own error may say otherwise.
+        (Some(Reason::Misuse(misuse)), _) => {
+            leave(session, None).await;
+            return Attempt::Failed(Error::Misuse(misuse));
         }
         (reason, Err(error)) => {
             leave(session, reason.as_ref()).await;

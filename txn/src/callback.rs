@@ -20,3 +20,21 @@ where
 {
     type Fut = Fut;
 }
+
+/// An async closure called once with `A` and an item, whose future can be named and therefore bounded.
+///
+/// Never implement it: `async |tx, item| { .. }` does.
+pub trait ItemFnOnce<A, I, R>:
+    AsyncFnOnce(A, I) -> R + FnOnce(A, I) -> <Self as ItemFnOnce<A, I, R>>::Fut
+{
+    /// The future of one call.
+    type Fut: Future<Output = R>;
+}
+
+impl<F, A, I, Fut, R> ItemFnOnce<A, I, R> for F
+where
+    F: AsyncFnOnce(A, I) -> R + FnOnce(A, I) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Fut = Fut;
+}

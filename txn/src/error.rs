@@ -105,6 +105,10 @@ pub enum Reason {
     /// The closure asked for it with [`Tx::set_rollback_only`](crate::Tx::set_rollback_only).
     #[error("the closure asked for a rollback")]
     Requested,
+    /// The closure did what no transaction can do. The run then fails with [`Error::Misuse`], whatever the closure
+    /// made of the refusal.
+    #[error("{0}")]
+    Misuse(#[source] Misuse),
 }
 
 /// A run that is wrong as written. The message carries the remedy.
@@ -129,10 +133,37 @@ pub enum Misuse {
         database: &'static str,
     },
     /// A transaction keeps too many scopes: each is a subtransaction on the server.
-    #[error("more than {limit} scopes in one transaction; use fewer, or ON CONFLICT")]
+    #[error(
+        "more than {limit} scopes in one transaction; use scope_each for a list, or INSERT .. ON CONFLICT DO NOTHING"
+    )]
     TooManyScopes {
         /// How many are allowed.
         limit: u32,
+    },
+    /// A statement cannot run in a transaction of a runner. It was not sent.
+    #[error("a statement was refused: {remedy}")]
+    Statement {
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// A statement has more parameters than the database takes. It was not sent.
+    #[error(
+        "a statement has {found} parameters, and {database} takes {limit} at most: send them in batches, or as one \
+         array"
+    )]
+    Parameters {
+        /// How many there were.
+        found: usize,
+        /// How many the database takes.
+        limit: usize,
+        /// The database.
+        database: &'static str,
+    },
+    /// A lock was asked for where it would prove nothing, or for too many rows. It was not sent.
+    #[error("a lock was refused: {remedy}")]
+    Lock {
+        /// What to do instead.
+        remedy: &'static str,
     },
     /// A token is empty or too long.
     #[error("a token must have 1 to 200 bytes; hash longer ones")]

@@ -150,9 +150,9 @@ where
     E: Execute<'q, DB>,
 {
     refuse_spoiled(watch)?;
-    Inspected::new(query, takes).inspect_err(|error| {
-        let failure = Failure::read(error, DB::classify);
-        watch.spoil(Reason::StatementFailed(failure));
+    Inspected::new(query, takes).map_err(|misuse| {
+        watch.spoil(Reason::Misuse(misuse));
+        sqlx::Error::InvalidArgument(misuse.to_string())
     })
 }
 

@@ -44,7 +44,7 @@ mod watch;
 
 pub use affected::{Affected, Expected, UnexpectedRows};
 pub use backend::Backend;
-pub use callback::TxFnOnce;
+pub use callback::{ItemFnOnce, TxFnOnce};
 pub use classify::{Class, Failure, driver_error};
 pub use error::{Effect, Error, ErrorKind, Misuse, Reason};
 pub use lock::{Advisory, LockError, LockKey, Lockable, Locked, TryLock};

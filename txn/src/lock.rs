@@ -17,7 +17,9 @@ pub use advisory::Advisory;
 pub use error::LockError;
 
 use crate::backend::Backend;
-use crate::settings::{Isolation, Settings};
+use crate::error::{Misuse, Reason};
+use crate::open::Open;
+use crate::settings::Isolation;
 
 /// A kind of row that can be locked: its table and the column of its key.
 ///
@@ -108,13 +110,24 @@ pub enum TryLock<'b, R: Lockable> {
     Missing,
 }
 
-/// Refuses where a witness would prove nothing.
-fn provable<DB: Backend>(settings: &Settings) -> Result<(), LockError> {
-    if settings.read_only {
-        return Err(LockError::ReadOnly);
+/// Refuses where a witness would prove nothing. The transaction cannot be committed afterwards: a closure that takes
+/// the refusal for "no such row" must not go on.
+fn provable<DB: Backend>(open: &mut Open<DB>) -> Result<(), LockError> {
+    if open.settings.read_only {
+        return Err(refuse(
+            open,
+            LockError::ReadOnly,
+            "a run that declared read_only() cannot lock; leave read_only() out",
+        ));
     }
-    if DB::locks_rows() && settings.isolation == Some(Isolation::RepeatableRead) {
-        return Err(LockError::RepeatableRead);
+    if DB::locks_rows() && open.settings.isolation == Some(Isolation::RepeatableRead) {
+        let remedy = "a lock proves nothing at REPEATABLE READ; use READ COMMITTED or SERIALIZABLE";
+        return Err(refuse(open, LockError::RepeatableRead, remedy));
     }
     Ok(())
+}
+
+fn refuse<DB: Backend>(open: &mut Open<DB>, error: LockError, remedy: &'static str) -> LockError {
+    open.watch.spoil(Reason::Misuse(Misuse::Lock { remedy }));
+    error
 }

@@ -50,7 +50,7 @@ impl<DB: Backend> Open<DB> {
     pub(crate) fn ends_the_attempt(&self, reason: &Reason) -> bool {
         match reason {
             Reason::StatementFailed(failure) => self.settings.policy.retries(failure.class()),
-            Reason::ScopeAbandoned => true,
+            Reason::ScopeAbandoned | Reason::Misuse(_) => true,
             _ => false,
         }
     }

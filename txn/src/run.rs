@@ -67,10 +67,7 @@ fn check<DB: Backend, T>(settings: &Settings, token: Option<&Token<T>>) -> Resul
     if let Some(token) = token {
         token.check()?;
     }
-    match nesting::open_label() {
-        Some(outer) => Err(Misuse::Nested { outer, inner: settings.label }),
-        None => Ok(()),
-    }
+    nesting::check(settings.label)
 }
 
 async fn attempts<DB, F, T, E>(job: Job<'_, DB, T>, deadline: Instant, body: F) -> Result<T, Error<E>>

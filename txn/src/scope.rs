@@ -14,8 +14,12 @@ use crate::error::{Error, Misuse, Reason};
 use crate::open::Open;
 use crate::tx::Tx;
 
-/// PostgreSQL keeps this many subtransactions of a session in shared memory; more of them make
-/// every snapshot in the cluster slower.
+mod each;
+
+/// PostgreSQL keeps the ids of this many subtransactions per session in shared memory (`PGPROC_MAX_CACHED_SUBXIDS`).
+/// Released ones count, since they end with the transaction; undone ones do not. With one more, every snapshot that
+/// is taken in the cluster meanwhile is marked as overflowed, and each row version of the transaction that somebody
+/// meets costs a look into `pg_subtrans`, also on standbys.
 const KEPT_MAX: u32 = 64;
 /// Half-way is a good moment to say so.
 const KEPT_WARN: u32 = 32;
@@ -31,6 +35,10 @@ impl<DB: Backend> Tx<'_, DB> {
     /// run then starts over. Locks taken in a scope are gone when it is undone, so their witnesses do
     /// not leave it; [`Tx::adopt`] takes a witness in.
     ///
+    /// A transaction holds at most 64 scopes that are open or kept: PostgreSQL remembers each of them until the
+    /// transaction ends, and beyond 64 they slow the whole cluster down. For a list use
+    /// [`scope_each`](Tx::scope_each).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future spoils the transaction: it cannot be committed any more.
@@ -38,13 +46,17 @@ impl<DB: Backend> Tx<'_, DB> {
     /// # Errors
     ///
     /// [`Error::App`] with the closure's error; [`Error::RolledBack`] if it returned `Ok` and the
-    /// scope could not be kept; [`Misuse::TooManyScopes`] beyond 64 scopes that are open or kept.
+    /// scope could not be kept; [`Misuse::TooManyScopes`] beyond 64 scopes that are open or kept. After a
+    /// [`Error::Misuse`] the transaction cannot be committed, and the run fails with it too: it is no answer to
+    /// the closure's question.
     ///
     /// # Examples
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")]
     /// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::Error<sqlx::Error>> {
+    /// use probity_txn::Error;
+    ///
     /// probity_txn::on(pool, "register")
     ///     .run(async |tx| {
     ///         let fresh = tx
@@ -52,10 +64,16 @@ impl<DB: Backend> Tx<'_, DB> {
     ///                 sqlx::query("INSERT INTO emails VALUES ('a@b.example')").execute(&mut *tx).await
     ///             })
     ///             .await;
-    ///         if fresh.is_err() {
-    ///             sqlx::query("INSERT INTO duplicates VALUES ('a@b.example')").execute(&mut *tx).await?;
+    ///         match fresh {
+    ///             Ok(_) => Ok(()),
+    ///             // One failure is an answer. The others are failures.
+    ///             Err(Error::App(sqlx::Error::Database(error))) if error.is_unique_violation() => {
+    ///                 sqlx::query("INSERT INTO duplicates VALUES ('a@b.example')").execute(&mut *tx).await?;
+    ///                 Ok(())
+    ///             }
+    ///             Err(Error::App(error)) => Err(error),
+    ///             Err(other) => Err(sqlx::Error::InvalidArgument(other.to_string())),
     ///         }
-    ///         Ok(())
     ///     })
     ///     .await
     /// # }
@@ -99,12 +117,18 @@ struct Scope<'s, DB: Backend> {
 
 impl<'s, DB: Backend> Scope<'s, DB> {
     async fn enter(open: &'s mut Open<DB>) -> Result<Self, Error<Infallible>> {
-        if let Some(reason) = open.watch.spoiled() {
-            return Err(Error::RolledBack(reason.clone()));
+        match open.watch.spoiled() {
+            Some(&Reason::Misuse(misuse)) => return Err(Error::Misuse(misuse)),
+            Some(reason) => return Err(Error::RolledBack(reason.clone())),
+            None => {}
         }
         let kept_before = open.scopes.kept;
         match kept_before {
-            KEPT_MAX.. => return Err(Error::Misuse(Misuse::TooManyScopes { limit: KEPT_MAX })),
+            KEPT_MAX.. => {
+                let misuse = Misuse::TooManyScopes { limit: KEPT_MAX };
+                open.watch.spoil(Reason::Misuse(misuse));
+                return Err(Error::Misuse(misuse));
+            }
             KEPT_WARN => tracing::warn!(label = open.settings.label, "{KEPT_WARN} scopes in one transaction"),
             _ => {}
         }
@@ -118,40 +142,49 @@ impl<'s, DB: Backend> Scope<'s, DB> {
 
     /// Keeps or undoes what happened since the savepoint.
     async fn leave<T, E>(self, result: Result<T, E>) -> Result<T, Error<E>> {
-        let number = self.number;
         match (self.open.watch.take_spoiled(), result) {
-            (None, Ok(value)) => {
-                let mut scope =
-                    self.command(format!("RELEASE SAVEPOINT probity_{number}")).await.map_err(lift)?;
-                scope.left = true;
-                Ok(value)
-            }
-            (Some(reason), result) if self.open.ends_the_attempt(&reason) => {
-                let mut scope = self;
-                scope.open.watch.spoil(reason.clone());
-                scope.left = true;
-                Err(result.err().map_or(Error::RolledBack(reason), Error::App))
-            }
-            (reason, result) => {
-                let undo =
-                    format!("ROLLBACK TO SAVEPOINT probity_{number}; RELEASE SAVEPOINT probity_{number}");
-                let mut scope = self.command(undo).await.map_err(lift)?;
-                let (hooks, kept_before) = (scope.hooks, scope.kept_before);
-                scope.open.hooks.forget_since(hooks);
-                // The scopes inside it, kept or not, are gone as well.
-                scope.open.scopes.kept = kept_before;
-                scope.left = true;
-                if matches!(&reason, Some(Reason::StatementFailed(failure)) if failure.class() == Class::StalePlan)
-                {
-                    scope.open.session.close_afterwards();
-                }
-                Err(match (result, reason) {
-                    (Err(error), _) => Error::App(error),
-                    (Ok(_), Some(reason)) => Error::RolledBack(reason),
-                    (Ok(_), None) => Error::RolledBack(Reason::Requested),
-                })
-            }
+            (None, Ok(value)) => self.keep().await.map(|()| value),
+            (reason, result) => Err(self.undo(reason, result.err()).await),
         }
+    }
+
+    /// Keeps what happened since the savepoint.
+    async fn keep<E>(self) -> Result<(), Error<E>> {
+        let number = self.number;
+        let mut scope = self.command(format!("RELEASE SAVEPOINT probity_{number}")).await.map_err(lift)?;
+        scope.left = true;
+        Ok(())
+    }
+
+    /// Undoes what happened since the savepoint, because of `reason`, of the closure's own error, or of both; says
+    /// which. A reason that means the whole transaction is left in place.
+    async fn undo<E>(mut self, reason: Option<Reason>, error: Option<E>) -> Error<E> {
+        if let Some(reason) = reason.clone()
+            && self.open.ends_the_attempt(&reason)
+        {
+            self.open.watch.spoil(reason.clone());
+            self.left = true;
+            return match (reason, error) {
+                (Reason::Misuse(misuse), _) => Error::Misuse(misuse),
+                (_, Some(error)) => Error::App(error),
+                (reason, None) => Error::RolledBack(reason),
+            };
+        }
+        let number = self.number;
+        let undo = format!("ROLLBACK TO SAVEPOINT probity_{number}; RELEASE SAVEPOINT probity_{number}");
+        let mut scope = match self.command(undo).await {
+            Ok(scope) => scope,
+            Err(failed) => return lift(failed),
+        };
+        let (hooks, kept_before) = (scope.hooks, scope.kept_before);
+        scope.open.hooks.forget_since(hooks);
+        // The scopes inside it, kept or not, are gone as well.
+        scope.open.scopes.kept = kept_before;
+        scope.left = true;
+        if matches!(&reason, Some(Reason::StatementFailed(failure)) if failure.class() == Class::StalePlan) {
+            scope.open.session.close_afterwards();
+        }
+        error.map_or_else(|| Error::RolledBack(reason.unwrap_or(Reason::Requested)), Error::App)
     }
 
     /// Runs a savepoint command; if it fails, so does the transaction.

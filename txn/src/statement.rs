@@ -4,6 +4,7 @@ use sqlx::error::BoxDynError;
 use sqlx::{Arguments as _, Database, Execute, SqlStr};
 
 use crate::backend::Driver;
+use crate::error::Misuse;
 
 use control::{Control, read};
 use scan::Dialect;
@@ -37,7 +38,7 @@ impl<DB: Database> Inspected<DB> {
 
     /// Takes the statement apart; refuses text that would end or nest the transaction behind the
     /// runner's back, and several statements where not all may run.
-    pub(crate) fn new<'q, E>(mut query: E, takes: Takes) -> Result<Self, sqlx::Error>
+    pub(crate) fn new<'q, E>(mut query: E, takes: Takes) -> Result<Self, Misuse>
     where
         E: Execute<'q, DB>,
         DB: Driver,
@@ -47,13 +48,11 @@ impl<DB: Database> Inspected<DB> {
             && arguments.len() > DB::PARAMETERS_MAX
         {
             // The driver would call it a broken protocol, and that a lost connection.
-            let message = format!(
-                "{} parameters, and {} takes {} at most: send them in batches, or as one array",
-                arguments.len(),
-                DB::NAME,
-                DB::PARAMETERS_MAX
-            );
-            return Err(sqlx::Error::InvalidArgument(message));
+            return Err(Misuse::Parameters {
+                found: arguments.len(),
+                limit: DB::PARAMETERS_MAX,
+                database: DB::NAME,
+            });
         }
         let persistent = query.persistent();
         let statement = query.statement().cloned();
@@ -63,26 +62,23 @@ impl<DB: Database> Inspected<DB> {
             return Err(refusal(control));
         }
         if reading.several && takes == Takes::SomeRows {
-            return Err(sqlx::Error::InvalidArgument(
-                "more than one statement where rows are read one by one, so some might never run: send one \
-                 statement at a time, or all of them with raw_sql(..).execute(..)"
-                    .to_owned(),
-            ));
+            return Err(Misuse::Statement { remedy: SOME_ROWS });
         }
         Ok(Self { sql, statement, arguments: Some(arguments), persistent })
     }
 }
 
-fn refusal(control: Control) -> sqlx::Error {
-    sqlx::Error::InvalidArgument(
-        match control {
-            Control::Transaction => {
-                "the runner begins and ends the transaction; return Ok to commit, Err to roll back"
-            }
-            Control::Savepoint => "use Tx::scope instead of writing savepoints by hand",
+const SOME_ROWS: &str = "more than one statement where rows are read one by one, so some might never run; send one \
+    statement at a time, or all of them with raw_sql(..).execute(..)";
+
+fn refusal(control: Control) -> Misuse {
+    let remedy = match control {
+        Control::Transaction => {
+            "the runner begins and ends the transaction; return Ok to commit, Err to roll back"
         }
-        .to_owned(),
-    )
+        Control::Savepoint => "use Tx::scope instead of writing savepoints by hand",
+    };
+    Misuse::Statement { remedy }
 }
 
 impl<'q, DB: Database> Execute<'q, DB> for Inspected<DB> {

@@ -41,7 +41,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     where
         i64: super::LockKey<DB>,
     {
-        super::provable::<DB>(&self.open.settings)?;
+        super::provable(&mut *self.open)?;
         if DB::locks_rows() {
             let mut arguments = DB::Arguments::default();
             arguments.add(number(namespace, key)).map_err(sqlx::Error::Encode)?;

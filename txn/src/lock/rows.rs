@@ -165,12 +165,13 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ) -> Result<Vec<R::Key>, LockError> {
         const { Names::<R>::LEGAL };
         if keys.len() > ROWS_MAX {
-            return Err(LockError::TooMany { limit: ROWS_MAX });
+            let remedy = "at most 1000 rows can be locked at once; lock in batches of ascending keys";
+            return Err(super::refuse(&mut *self.open, LockError::TooMany { limit: ROWS_MAX }, remedy));
         }
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        super::provable::<DB>(&self.open.settings)?;
+        super::provable(&mut *self.open)?;
         let text = select::<R>(keys.len(), lock.filter(|_| DB::locks_rows()));
         let asked = Instant::now();
         let answer = self.ask::<R>(text, keys).await;

@@ -1,4 +1,4 @@
-use probity_txn::{Affected as _, Error, LockError, Lockable, TryLock, on};
+use probity_txn::{Affected as _, Error, LockError, Lockable, Misuse, TryLock, on};
 
 use super::{Bank, move_60};
 
@@ -224,7 +224,21 @@ async fn a_run_that_declares_to_only_read_gets_no_lock_and_no_witness() {
         .run(async |tx| tx.advisory("customer", "42").await.map(|_| ()))
         .await;
     for outcome in [row, name] {
-        let Err(Error::App(error)) = outcome else { panic!("{outcome:?}") };
-        assert!(matches!(error, LockError::ReadOnly), "{error:?}");
+        let Err(Error::Misuse(misuse)) = outcome else { panic!("{outcome:?}") };
+        assert!(misuse.to_string().contains("leave read_only() out"), "the remedy: {misuse}");
     }
+}
+
+#[tokio::test]
+async fn a_lock_of_too_many_rows_is_not_taken_for_missing_rows() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "lock")
+        .run(async |tx| {
+            let keys = (0..1001).map(|number| format!("n{number}"));
+            let refused = tx.lock_many::<Account>(keys).await;
+            assert!(matches!(refused, Err(LockError::TooMany { limit: 1000 })), "{refused:?}");
+            Ok::<_, sqlx::Error>("not there")
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Lock { .. }))), "{outcome:?}");
 }

@@ -13,10 +13,21 @@ async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
     let outcome = on(&bank.pool, "outer")
         .run(async |_tx| on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await)
         .await;
-    assert!(matches!(
-        outcome,
-        Err(Error::App(Error::Misuse(Misuse::Nested { outer: "outer", inner: "inner" })))
-    ));
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Nested { outer: "outer", inner: "inner" }))));
+}
+
+#[tokio::test]
+async fn a_run_that_was_refused_inside_another_one_is_no_answer_that_could_be_swallowed() {
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "outer")
+        .run(async |tx| {
+            move_60(tx).await?;
+            let _ = on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await;
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Nested { .. }))), "{outcome:?}");
+    assert_eq!(bank.balance("a").await, 100);
 }
 
 #[tokio::test]
@@ -71,7 +82,7 @@ async fn text_that_would_end_the_transaction_is_refused_and_nothing_is_committed
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::StatementFailed(_)))));
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Statement { .. }))), "{outcome:?}");
     assert_eq!(bank.balance("a").await, 100);
 }
 

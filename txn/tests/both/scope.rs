@@ -1,3 +1,6 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
 use futures_util::future::BoxFuture;
 use probity_txn::{Error, Misuse, Reason, on};
 use tokio::sync::Notify;
@@ -94,7 +97,7 @@ async fn a_scope_dropped_half_way_is_never_committed() {
 }
 
 #[tokio::test]
-async fn a_transaction_keeps_at_most_64_scopes_but_undoes_as_many_as_it_likes() {
+async fn a_transaction_keeps_64_scopes_and_undoes_as_many_as_it_likes() {
     let bank = Bank::open(1).await;
     on(&bank.pool, "many")
         .run(async |tx| {
@@ -105,12 +108,143 @@ async fn a_transaction_keeps_at_most_64_scopes_but_undoes_as_many_as_it_likes() 
             for _ in 0..64 {
                 tx.scope(async |_tx| Ok::<_, sqlx::Error>(())).await.unwrap();
             }
-            let one_more = tx.scope(async |_tx| Ok::<_, sqlx::Error>(())).await;
-            assert!(matches!(one_more, Err(Error::Misuse(Misuse::TooManyScopes { limit: 64 }))));
             Ok::<_, sqlx::Error>(())
         })
         .await
         .unwrap();
+}
+
+/// A table that takes each name once, and one for what it refused.
+async fn names(bank: &Bank) {
+    sqlx::raw_sql("CREATE TABLE names (name TEXT PRIMARY KEY); CREATE TABLE duplicates (name TEXT)")
+        .execute(&bank.pool)
+        .await
+        .unwrap();
+}
+
+async fn file(tx: &mut probity_txn::Tx<'_, super::Database>, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO names VALUES ($1)").bind(name).execute(&mut *tx).await.map(drop)
+}
+
+async fn count(bank: &Bank, table: &str) -> i64 {
+    let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    sqlx::query_scalar(count).fetch_one(&bank.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_scope_too_many_is_no_failure_of_its_closure_and_nothing_is_committed() {
+    // proves: T-3
+    let bank = Bank::open(1).await;
+    names(&bank).await;
+    let outcome = on(&bank.pool, "import")
+        .run(async |tx| {
+            for number in 0..70 {
+                let name = format!("n{number}");
+                let filed = tx.scope(async |tx| file(tx, &name).await).await;
+                if filed.is_err() {
+                    // The error of this is swallowed as well.
+                    let _ =
+                        sqlx::query("INSERT INTO duplicates VALUES ($1)").bind(&name).execute(&mut *tx).await;
+                }
+            }
+            // A closure that answers "duplicate" has misunderstood.
+            Err::<(), _>("duplicate")
+        })
+        .await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Misuse(Misuse::TooManyScopes { limit: 64 })), "{error:?}");
+    assert!(error.to_string().contains("use scope_each for a list"), "the remedy: {error}");
+    assert_eq!((count(&bank, "names").await, count(&bank, "duplicates").await), (0, 0));
+}
+
+#[tokio::test]
+async fn each_item_of_a_list_fails_alone_however_long_the_list_is() {
+    let bank = Bank::open(1).await;
+    names(&bank).await;
+    // Every seventh is there already, and every ninth comes twice.
+    for number in (0..200).step_by(7) {
+        let there = sqlx::query("INSERT INTO names VALUES ($1)").bind(format!("n{number}"));
+        there.execute(&bank.pool).await.unwrap();
+    }
+    let twice = (0..200).step_by(9);
+    let list: Vec<String> = (0..200).chain(twice).map(|number| format!("n{number}")).collect();
+    let there = count(&bank, "names").await;
+    let duplicates = on(&bank.pool, "import")
+        .run(async |tx| {
+            let filed = tx.scope_each(&list, async |tx, name| file(tx, name).await).await.unwrap();
+            assert_eq!(filed.len(), list.len());
+            let mut duplicates = Vec::new();
+            for (name, outcome) in list.iter().zip(filed) {
+                match outcome {
+                    Ok(()) => {}
+                    Err(Error::App(sqlx::Error::Database(error))) if error.is_unique_violation() => {
+                        sqlx::query("INSERT INTO duplicates VALUES ($1)")
+                            .bind(name)
+                            .execute(&mut *tx)
+                            .await?;
+                        duplicates.push(name.clone());
+                    }
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+            // It kept few scopes: these fit beside them.
+            for _ in 0..48 {
+                tx.scope(async |_tx| Ok::<_, sqlx::Error>(())).await.unwrap();
+            }
+            Ok::<_, sqlx::Error>(duplicates)
+        })
+        .await
+        .unwrap();
+    let expected = (0..200).step_by(7).chain((0..200).step_by(9)).map(|number| format!("n{number}"));
+    assert_eq!(duplicates, expected.collect::<Vec<_>>());
+    assert_eq!(count(&bank, "names").await, 200);
+    assert_eq!(count(&bank, "duplicates").await, i64::try_from(duplicates.len()).unwrap());
+    assert!(there > 0);
+}
+
+#[tokio::test]
+async fn what_an_item_of_a_list_registered_or_swallowed_goes_with_it() {
+    // proves: T-3
+    // proves: T-8
+    let bank = Bank::open(1).await;
+    names(&bank).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let list = ["a", "b", "b", "c", "c"];
+    let outcomes = on(&bank.pool, "import")
+        .run(async |tx| {
+            let outcomes = tx
+                // More items than groups, so that some share a savepoint.
+                .scope_each(list.repeat(8), async |tx, name| {
+                    let told = Arc::clone(&told);
+                    tx.after_commit(async move { told.lock().unwrap().push(name) });
+                    let _ = file(tx, name).await;
+                    Ok::<_, sqlx::Error>(())
+                })
+                .await
+                .unwrap();
+            Ok::<_, sqlx::Error>(outcomes.iter().filter(|outcome| outcome.is_ok()).count())
+        })
+        .await
+        .unwrap();
+    assert_eq!(outcomes, 3, "an item that swallowed an error is undone");
+    assert_eq!(*told.lock().unwrap(), ["a", "b", "c"]);
+    assert_eq!(count(&bank, "names").await, 3);
+}
+
+#[tokio::test]
+async fn a_statement_that_is_refused_inside_a_scope_ends_the_run_and_not_the_scope() {
+    // proves: T-3
+    let bank = Bank::open(1).await;
+    let outcome = on(&bank.pool, "refused")
+        .run(async |tx| {
+            move_60(tx).await?;
+            let refused = tx.scope(async |tx| sqlx::query("COMMIT").execute(&mut *tx).await).await;
+            assert!(matches!(refused, Err(Error::Misuse(Misuse::Statement { .. }))), "{refused:?}");
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Statement { .. }))), "{outcome:?}");
+    assert_eq!(bank.balance("a").await, 100);
 }
 
 #[tokio::test]
@@ -144,19 +278,27 @@ fn nest<'a>(tx: &'a mut probity_txn::Tx<'_, super::Database>, limit: u32) -> Box
         if limit == 0 {
             return 0;
         }
-        match tx.scope(async move |tx| Ok::<_, sqlx::Error>(nest(tx, limit - 1).await)).await {
-            Ok(deeper) => deeper + 1,
-            Err(refused) => {
-                assert!(matches!(refused, Error::Misuse(Misuse::TooManyScopes { limit: 64 })), "{refused:?}");
-                0
-            }
-        }
+        let mut deeper = None;
+        let _refused = tx
+            .scope(async |tx| {
+                deeper = Some(nest(tx, limit - 1).await);
+                Ok::<_, sqlx::Error>(())
+            })
+            .await;
+        deeper.map_or(0, |deeper| deeper + 1)
     })
 }
 
 #[tokio::test]
 async fn scopes_that_are_open_inside_of_each_other_count() {
     let bank = Bank::open(1).await;
-    let deep = on(&bank.pool, "deep").run(async |tx| Ok::<_, sqlx::Error>(nest(tx, 70).await)).await;
-    assert_eq!(deep.unwrap(), 64);
+    let opened = AtomicU32::new(0);
+    let deep = on(&bank.pool, "deep")
+        .run(async |tx| {
+            opened.store(nest(tx, 70).await, Ordering::Relaxed);
+            Ok::<_, sqlx::Error>(())
+        })
+        .await;
+    assert!(matches!(deep, Err(Error::Misuse(Misuse::TooManyScopes { limit: 64 }))), "{deep:?}");
+    assert_eq!(opened.into_inner(), 64);
 }

@@ -1,7 +1,7 @@
 //! Texts that do something else than their first words say.
 
 use futures_util::TryStreamExt as _;
-use probity_txn::{Error, Reason, on};
+use probity_txn::{Error, Misuse, on};
 
 use super::Bank;
 
@@ -10,10 +10,10 @@ const TWO: &str = "UPDATE accounts SET balance = balance + 60 WHERE id = 'b' RET
 
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(outcome: &Result<T, Error<sqlx::Error>>) {
-    let Err(Error::RolledBack(Reason::StatementFailed(failure))) = outcome else {
+    let Err(Error::Misuse(misuse)) = outcome else {
         panic!("{outcome:?}");
     };
-    assert!(failure.to_string().contains("send one statement at a time"), "the remedy: {failure}");
+    assert!(misuse.to_string().contains("send one statement at a time"), "the remedy: {misuse}");
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn too_many_parameters_are_refused_and_are_no_lost_connection() {
             query.push(")").build().execute(&mut *tx).await
         })
         .await;
-    let Err(Error::App(sqlx::Error::InvalidArgument(message))) = outcome else { panic!("{outcome:?}") };
-    assert!(message.contains("in batches, or as one array"), "the remedy: {message}");
+    let Err(Error::Misuse(misuse @ Misuse::Parameters { .. })) = outcome else { panic!("{outcome:?}") };
+    assert!(misuse.to_string().contains("in batches, or as one array"), "the remedy: {misuse}");
     assert_eq!(attempts.load(std::sync::atomic::Ordering::Relaxed), 1);
 }

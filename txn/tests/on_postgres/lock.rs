@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use probity_txn::{Error, Isolation, LockError, Lockable, Policy, TryLock, on};
+use probity_txn::{Error, Isolation, LockError, Lockable, Misuse, Policy, TryLock, on};
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Barrier, oneshot};
 use tokio::time::Instant;
@@ -58,12 +58,12 @@ async fn a_lock_is_refused_where_it_would_prove_nothing() {
         .isolation(Isolation::RepeatableRead)
         .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()))
         .await;
-    assert!(matches!(outcome, Err(Error::App(LockError::RepeatableRead))));
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Lock { .. }))), "{outcome:?}");
     let outcome = on(&bank.pool, "lock")
         .isolation(Isolation::RepeatableRead)
         .run(async |tx| tx.advisory("account", "a").await.map(|_| ()))
         .await;
-    assert!(matches!(outcome, Err(Error::App(LockError::RepeatableRead))));
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Lock { .. }))), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What PostgreSQL calls a string or a comment, and the guard on transaction control has to as well.
 
-use probity_txn::{Error, Reason, on};
+use probity_txn::{Error, on};
 
 use super::Bank;
 
@@ -20,10 +20,10 @@ async fn a_commit_behind_a_string_with_escapes_or_a_nested_comment_is_refused() 
                 Ok::<_, sqlx::Error>(())
             })
             .await;
-        let Err(Error::RolledBack(Reason::StatementFailed(failure))) = outcome else {
+        let Err(Error::Misuse(misuse)) = outcome else {
             panic!("{hidden}: {outcome:?}");
         };
-        assert!(failure.to_string().contains("the runner begins and ends"), "{hidden}: {failure}");
+        assert!(misuse.to_string().contains("the runner begins and ends"), "{hidden}: {misuse}");
         assert_eq!(bank.balance("b").await, 0, "{hidden}");
     }
 }

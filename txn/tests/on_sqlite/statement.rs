@@ -1,7 +1,7 @@
 //! SQLite ends a transaction when a statement says so, and runs a text as far as somebody reads.
 
 use futures_util::TryStreamExt as _;
-use probity_txn::{Error, Reason, on};
+use probity_txn::{Error, Misuse, on};
 
 use super::Bank;
 
@@ -19,6 +19,6 @@ async fn no_statement_runs_outside_of_the_transaction_behind_one_that_ended_it_u
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::StatementFailed(_)))), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Statement { .. }))), "{outcome:?}");
     assert_eq!((bank.balance("a").await, bank.balance("b").await), (100, 0));
 }

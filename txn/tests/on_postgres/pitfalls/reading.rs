@@ -1,4 +1,4 @@
-use probity_txn::{Affected as _, Error, Isolation, LockError, Locked, Tx, create_token_table, on};
+use probity_txn::{Affected as _, Error, Isolation, LockError, Locked, Misuse, Tx, create_token_table, on};
 use tokio::sync::Barrier;
 
 use super::*;
@@ -90,7 +90,7 @@ async fn pitfall_3_a_lock_at_repeatable_read_proves_nothing() {
         .isolation(Isolation::RepeatableRead)
         .run(async |tx| tx.lock_one::<Account>("a").await.map(|_| ()))
         .await;
-    assert!(matches!(refused, Err(Error::App(LockError::RepeatableRead))));
+    assert!(matches!(refused, Err(Error::Misuse(Misuse::Lock { .. }))));
 }
 
 #[tokio::test]

@@ -137,5 +137,5 @@ async fn pitfall_26_a_second_connection_while_holding_the_first_waits_for_itself
     let outcome = on(&bank.pool, "outer")
         .run(async |_tx| on(&bank.pool, "audit").run(async |_tx| Ok::<_, sqlx::Error>(())).await)
         .await;
-    assert!(matches!(outcome, Err(Error::App(Error::Misuse(Misuse::Nested { .. })))));
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::Nested { .. }))));
 }
