@@ -131,6 +131,30 @@ async fn many_starts_at_once_create_one_table() {
     }
 }
 
+/// The tables as the first version of this crate made them, with a record that has the clock's fence.
+#[tokio::test]
+async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
+    let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(4).connect(database.url()).await.unwrap();
+    sqlx::raw_sql(include_str!("../sql/postgres/0001_records.sql")).execute(&pool).await.unwrap();
+    let old = "INSERT INTO idempotency_records (id, token, fingerprint, effects, state, fence, attempt, created_at, \
+               lease_until, cap_until, expires_at) SELECT $1, $2, $3, 'local', 'in_flight', \
+               (extract(epoch FROM now()) * 1000000)::bigint, 1, 1, 1, 1, 1 RETURNING fence";
+    let first = a_claim(Duration::ZERO);
+    let (record, token) = (first.record.as_bytes().as_slice(), first.token.as_bytes().as_slice());
+    let query =
+        sqlx::query_scalar(old).bind(record).bind(token).bind(first.fingerprint.as_bytes().as_slice());
+    let fence: i64 = query.fetch_one(&pool).await.unwrap();
+    let store = PostgresStore::new(pool.clone()).await.unwrap();
+    assert_eq!(store.purge(10).await.unwrap(), 1);
+    for (store, attempt) in [(store.clone(), 1), (store.direct(), 2)] {
+        let Answer::Acquired(grant) = store.begin(&a_claim(Duration::ZERO)).await.unwrap() else {
+            panic!("not granted")
+        };
+        assert!(grant.fence > Fence(fence.unsigned_abs()) && grant.attempt == attempt, "{grant:?}");
+    }
+}
+
 // proves: I-9
 #[tokio::test]
 async fn a_stopped_server_is_an_error_and_never_a_grant() {

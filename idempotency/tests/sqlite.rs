@@ -106,7 +106,24 @@ async fn many_starts_at_once_create_one_table() {
         .await
         .unwrap()
         .get(0);
-    assert_eq!(versions, 1);
+    assert_eq!(versions, 2, "one for each step");
+}
+
+/// The tables as the first version of this crate made them, with a record of its.
+#[tokio::test]
+async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
+    let database = database().await;
+    sqlx::raw_sql(include_str!("../sql/sqlite/0001_records.sql")).execute(&database.pool).await.unwrap();
+    let old = "INSERT INTO idempotency_records (id, token, fingerprint, effects, state, fence, attempt, created_at, \
+               lease_until, cap_until, expires_at) VALUES ($1, $2, $3, 'local', 'in_flight', $4, 1, 1, 1, 1, 1)";
+    let (first, far) = (a_claim(Effects::Local, Duration::ZERO), i64::MAX / 2);
+    let (record, token) = (first.record.as_bytes().as_slice(), first.token.as_bytes().as_slice());
+    let print = first.fingerprint.as_bytes().as_slice();
+    sqlx::query(old).bind(record).bind(token).bind(print).bind(far).execute(&database.pool).await.unwrap();
+    let store = SqliteStore::new(database.pool.clone()).await.unwrap();
+    assert_eq!(store.purge(10).await.unwrap(), 1);
+    let Answer::Acquired(grant) = store.begin(&first).await.unwrap() else { panic!("not granted") };
+    assert_eq!((grant.fence, grant.attempt), (Fence(far.unsigned_abs() + 1), 1));
 }
 
 #[tokio::test]

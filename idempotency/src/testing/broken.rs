@@ -25,6 +25,8 @@ pub enum Flaw {
     StealsLiveLeases,
     /// Starts fences again with every claim.
     ResetsFences,
+    /// Gives the next holder of a forgotten record the fence of the last one, as a clock does that stands still.
+    RepeatsFences,
     /// Lets anybody complete.
     IgnoresTheTokenOnComplete,
     /// Lets anybody abandon.
@@ -68,6 +70,7 @@ impl Flaw {
             (DeadlocksOnItself, "the_same_token_again_gets_the_same_grant"),
             (StealsLiveLeases, "a_live_lease_is_not_taken_over"),
             (ResetsFences, "fences_rise_across_takeovers_releases_and_expiry"),
+            (RepeatsFences, "no_fence_is_given_twice_whatever_the_clock_says"),
             (IgnoresTheTokenOnComplete, "a_lost_token_cannot_complete"),
             (IgnoresTheTokenOnAbandon, "a_lost_token_cannot_abandon"),
             (OverwritesRecordings, "completing_again_changes_nothing"),
@@ -101,6 +104,7 @@ struct Memory {
     last_claim: HashMap<RecordId, Claim>,
     seen: HashSet<RecordId>,
     forgotten: HashMap<RecordId, u8>,
+    fences: HashMap<RecordId, Fence>,
 }
 
 impl BrokenStore {
@@ -159,6 +163,10 @@ impl BrokenStore {
             }
             Answer::Acquired(grant) if self.flaw == Flaw::ResetsFences => {
                 Ok(Answer::Acquired(Grant { fence: Fence(1), ..grant }))
+            }
+            Answer::Acquired(grant) if self.flaw == Flaw::RepeatsFences && grant.attempt == 1 => {
+                let fence = *self.memory().fences.entry(claim.record).or_insert(grant.fence);
+                Ok(Answer::Acquired(Grant { fence, ..grant }))
             }
             answer => Ok(answer),
         }

@@ -14,6 +14,7 @@ use crate::{
 
 mod abandon;
 mod claim;
+mod clock;
 mod expiry;
 mod faults;
 mod finish;
@@ -24,14 +25,29 @@ mod resolve;
 /// A store under test, and whatever must live as long as it: a database, a folder.
 pub struct Subject {
     store: Arc<dyn IdempotencyManager>,
+    clock: Option<Clock>,
     _keep: Option<Box<dyn Any + Send>>,
 }
+
+/// Sets the clock of a store under test, to a time since 1970.
+type Clock = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Subject {
     /// A store to test. Rules use random records, so it may be shared.
     #[must_use]
     pub fn new(store: Arc<dyn IdempotencyManager>) -> Self {
-        Self { store, _keep: None }
+        Self { store, clock: None, _keep: None }
+    }
+
+    /// Lets the rules about clocks set the store's clock, to a time since 1970, where it then stands still. Without it
+    /// they go by whatever the store's clock shows.
+    #[must_use]
+    pub fn clock<F>(mut self, set: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.clock = Some(Arc::new(move |time| Box::pin(set(time))));
+        self
     }
 
     /// Keeps `guard` alive until the rule is done.
@@ -74,7 +90,7 @@ type Checking = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send>>;
 pub struct Rule {
     /// What the rule says, as the name of its test.
     pub name: &'static str,
-    check: fn(Store) -> Checking,
+    check: fn(Store, Option<Clock>) -> Checking,
 }
 
 impl Rule {
@@ -86,7 +102,7 @@ impl Rule {
     /// # Errors
     /// What the store did that the rule forbids.
     pub async fn check(&self, subject: &Subject) -> Result<(), Violation> {
-        (self.check)(Arc::clone(&subject.store)).await
+        (self.check)(Arc::clone(&subject.store), subject.clock.clone()).await
     }
 }
 
@@ -111,11 +127,14 @@ pub fn rule(name: &str) -> Rule {
 
 /// Lists the rules once: as a table, and as the tests that `store_contract!` expands to.
 macro_rules! contract {
-    ($($module:ident: $($rule:ident)+;)+) => {
+    ($($module:ident: $($rule:ident)+;)+ @clock: $($timed:ident)+;) => {
         /// Every rule of the contract.
         #[must_use]
         pub fn rules() -> &'static [Rule] {
-            &[$($(Rule { name: stringify!($rule), check: |store| Box::pin($module::$rule(store)) },)+)+]
+            &[
+                $($(Rule { name: stringify!($rule), check: |store, _| Box::pin($module::$rule(store)) },)+)+
+                $(Rule { name: stringify!($timed), check: |store, clock| Box::pin(clock::$timed(store, clock)) },)+
+            ]
         }
     };
 }
@@ -161,6 +180,7 @@ contract! {
         a_stale_resolution_changes_nothing;
     faults: every_call_can_be_dropped_at_every_point_and_repeated;
     history: concurrent_answers_fit_one_order_of_events;
+    @clock: no_fence_is_given_twice_whatever_the_clock_says;
 }
 
 /// Expands to one `#[tokio::test]` per rule of the contract; `$subject` is an async function that makes a
@@ -209,6 +229,7 @@ macro_rules! store_contract {
             a_stale_resolution_changes_nothing
             every_call_can_be_dropped_at_every_point_and_repeated
             concurrent_answers_fit_one_order_of_events
+            no_fence_is_given_twice_whatever_the_clock_says
         }
     };
     (@rules $subject:path: $($rule:ident)+) => {

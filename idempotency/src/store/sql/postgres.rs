@@ -27,6 +27,12 @@ fn shared(pool: &PgPool) -> Option<Arc<dyn IdempotencyManager>> {
     Some(Arc::new(Sharing::new(PostgresStore { pool: pool.clone(), sharing: None })))
 }
 
+/// One step per version. Never change one that was released.
+const STEPS: &[&str] = &[
+    include_str!("../../../sql/postgres/0001_records.sql"),
+    include_str!("../../../sql/postgres/0002_fences.sql"),
+];
+
 async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     let mut tx = pool.begin().await.map_err(classify)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -34,12 +40,15 @@ async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
         .execute(&mut *tx)
         .await
         .map_err(classify)?;
-    sqlx::query(schema::VERSION_TABLE).execute(&mut *tx).await.map_err(classify)?;
-    let found: i64 = sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?;
-    schema::check(found)?;
-    if found < 1 {
-        sqlx::raw_sql(include_str!("postgres.sql")).execute(&mut *tx).await.map_err(classify)?;
-        sqlx::query(schema::WRITE_VERSION).bind(1i64).execute(&mut *tx).await.map_err(classify)?;
+    let exists = "SELECT to_regclass('idempotency_schema') IS NOT NULL";
+    let exists: bool = sqlx::query_scalar(exists).fetch_one(&mut *tx).await.map_err(classify)?;
+    let found: i64 = if exists {
+        sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?
+    } else {
+        0
+    };
+    for step in schema::missing(found, STEPS)? {
+        sqlx::raw_sql(*step).execute(&mut *tx).await.map_err(classify)?;
     }
     tx.commit().await.map_err(classify)
 }

@@ -1,22 +1,39 @@
 //! The embedded migrations, and which of them a database already has.
+//!
+//! Invariant: a program uses the tables of its own version or of the next one, so that old and new programs run beside
+//! each other while a release is rolled out.
 
 use crate::{ErrorKind, StoreError};
 
-/// The schema version this crate writes.
-pub(crate) const VERSION: i64 = 1;
+/// Reads the version of the tables.
+pub(super) const READ_VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM idempotency_schema";
 
-/// Where the version is kept.
-pub(crate) const VERSION_TABLE: &str =
-    "CREATE TABLE IF NOT EXISTS idempotency_schema (version BIGINT NOT NULL PRIMARY KEY)";
-pub(crate) const READ_VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM idempotency_schema";
-pub(crate) const WRITE_VERSION: &str = "INSERT INTO idempotency_schema (version) VALUES ($1)";
-
-/// Refuses a database that a newer release has upgraded.
-pub(crate) fn check(found: i64) -> Result<(), StoreError> {
-    if found <= VERSION {
-        return Ok(());
+/// The steps that are missing from tables of version `found`, which is 0 if there are none. `steps` are all of them.
+pub(super) fn missing(
+    found: i64,
+    steps: &'static [&'static str],
+) -> Result<&'static [&'static str], StoreError> {
+    let done = usize::try_from(found).unwrap_or_default();
+    if done > steps.len() + 1 {
+        let message = format!(
+            "its schema has version {found}, this release knows {}; upgrade probity-idempotency",
+            steps.len()
+        );
+        return Err(StoreError::not_applied(ErrorKind::Rejected, message));
     }
-    let message =
-        format!("its schema has version {found}, this release knows {VERSION}; upgrade probity-idempotency");
-    Err(StoreError::not_applied(ErrorKind::Rejected, message))
+    Ok(steps.get(done..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_missing_steps_are_taken_and_only_the_next_release_is_trusted() {
+        let steps = |found| missing(found, &["one", "two"]).ok();
+        assert_eq!(steps(0), Some(&["one", "two"][..]));
+        assert_eq!(steps(1), Some(&["two"][..]));
+        assert_eq!((steps(2), steps(3)), (Some(&[][..]), Some(&[][..])));
+        assert_eq!(steps(4), None);
+    }
 }

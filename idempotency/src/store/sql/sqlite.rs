@@ -11,14 +11,23 @@ use crate::{ErrorKind, StoreError};
 
 impl_dialect!(sqlx::Sqlite, false, SQLITE, SQLITE, migrate, |_| None);
 
+/// One step per version. Never change one that was released.
+const STEPS: &[&str] = &[
+    include_str!("../../../sql/sqlite/0001_records.sql"),
+    include_str!("../../../sql/sqlite/0002_fences.sql"),
+];
+
 async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
-    sqlx::query(schema::VERSION_TABLE).execute(&mut *tx).await.map_err(classify)?;
-    let found: i64 = sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?;
-    schema::check(found)?;
-    if found < 1 {
-        sqlx::raw_sql(include_str!("sqlite.sql")).execute(&mut *tx).await.map_err(classify)?;
-        sqlx::query(schema::WRITE_VERSION).bind(1i64).execute(&mut *tx).await.map_err(classify)?;
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'idempotency_schema')";
+    let exists: bool = sqlx::query_scalar(exists).fetch_one(&mut *tx).await.map_err(classify)?;
+    let found: i64 = if exists {
+        sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?
+    } else {
+        0
+    };
+    for step in schema::missing(found, STEPS)? {
+        sqlx::raw_sql(*step).execute(&mut *tx).await.map_err(classify)?;
     }
     tx.commit().await.map_err(classify)
 }

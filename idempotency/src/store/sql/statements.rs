@@ -113,27 +113,28 @@ macro_rules! taken_or_kept {
     };
 }
 
-/// The statements with `$now` as the clock, `$skip` as the suffix that skips locked rows, and `$patience` as the
-/// condition, always true, that limits how long the statement waits for a lock.
+/// The statements with `$now` as the clock, `$fence_column` and `$fence` as the column and value of a new row's fence
+/// where it is not the column's default, `$skip` as the suffix that skips locked rows, and `$patience` as the condition,
+/// always true, that limits how long the statement waits for a lock.
 ///
 /// `begin` inserts, or takes the row over if the state machine permits it. It never waits for anything but the row
 /// itself.
 macro_rules! statements {
-    ($now:expr, $skip:literal, $patience:literal) => {
+    ($now:expr, $fence_column:literal, $fence:expr, $skip:literal, $patience:literal) => {
         Statements {
             begin: concat!(
-                "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, fence, attempt, ",
+                "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, ", $fence_column, "attempt, ",
                 "created_at, lease_until, cap_until, expires_at) ",
-                "SELECT $1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
+                "SELECT $1, $2, $3, $4, 'in_flight', ", $fence, "1, ",
                 $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7 WHERE true", $patience, " ",
                 "ON CONFLICT (id) DO UPDATE SET ",
                 taken_over!(), "WHERE ", may_be_taken!("excluded", $now), " ",
                 "RETURNING fence, attempt, lease_until - ", $now
             ),
             begin_once: concat!(
-                "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, fence, attempt, ",
+                "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, ", $fence_column, "attempt, ",
                 "created_at, lease_until, cap_until, expires_at) ",
-                "SELECT $1, $2, $3, $4, 'in_flight', ", $now, ", 1, ",
+                "SELECT $1, $2, $3, $4, 'in_flight', ", $fence, "1, ",
                 $now, ", ", $now, " + $5, ", $now, " + $6, ", $now, " + $6 + $7 WHERE true", $patience, " ",
                 "ON CONFLICT (id) DO UPDATE SET ",
                 taken_or_kept!(may_be_taken!("excluded", "excluded.created_at")),
@@ -190,8 +191,22 @@ macro_rules! statements {
 
 /// SQLite: its clock has milliseconds, and stands still within one statement.
 #[cfg(feature = "sqlite")]
-pub(crate) static SQLITE: Statements =
-    statements!("(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)", "", "");
+macro_rules! sqlite_now {
+    () => {
+        "(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000)"
+    };
+}
+
+/// A new row's fence is above those of all rows that were deleted, of which the table `idempotency_fences` knows the
+/// highest. Statements that write follow one another, so no other row comes in between.
+#[cfg(feature = "sqlite")]
+pub(crate) static SQLITE: Statements = statements!(
+    sqlite_now!(),
+    "fence, ",
+    concat!("max(", sqlite_now!(), ", (SELECT highest + 1 FROM idempotency_fences)), "),
+    "",
+    ""
+);
 
 /// PostgreSQL: the start of the statement, so time spent waiting for a row never makes a lease look older.
 #[cfg(feature = "postgres")]
@@ -203,15 +218,17 @@ macro_rules! postgres_now {
 #[cfg(feature = "postgres")]
 pub(crate) use postgres_now;
 
-/// For the caller's transactions: how long they wait is theirs to say.
+/// For the caller's transactions: how long they wait is theirs to say. The column draws a new row's fence by itself.
 #[cfg(feature = "postgres")]
-pub(crate) static POSTGRES: Statements = statements!(postgres_now!(), " FOR UPDATE SKIP LOCKED", "");
+pub(crate) static POSTGRES: Statements = statements!(postgres_now!(), "", "", " FOR UPDATE SKIP LOCKED", "");
 
 /// For connections of the store's own: somebody's open transaction must not keep them. The setting is local to the
 /// statement, and made before the statement locks a row.
 #[cfg(feature = "postgres")]
 pub(crate) static PATIENT_POSTGRES: Statements = statements!(
     postgres_now!(),
+    "",
+    "",
     " FOR UPDATE SKIP LOCKED",
     " AND set_config('lock_timeout', '2s', true) IS NOT NULL"
 );

@@ -1,3 +1,4 @@
+CREATE TABLE idempotency_schema (version BIGINT NOT NULL PRIMARY KEY);
 CREATE TABLE idempotency_records (
     id          BYTEA  NOT NULL PRIMARY KEY CHECK (length(id) = 32),
     token       BYTEA  NOT NULL CHECK (length(token) = 16),
@@ -22,3 +23,4 @@ CREATE TABLE idempotency_records (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX idempotency_records_expiry ON idempotency_records (expires_at);
+INSERT INTO idempotency_schema (version) VALUES (1);

@@ -1,0 +1,39 @@
+//! What must hold whatever the store's clock shows.
+
+use std::time::Duration;
+
+use super::{Clock, HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::Written;
+
+/// How often the record ends and is claimed again: more often than a clock of milliseconds moves on a fast machine.
+const ROUNDS: u32 = 48;
+
+/// The clock stands still between two holders, steps back by an hour, and stands still again.
+pub(super) async fn no_fence_is_given_twice_whatever_the_clock_says(
+    store: Store,
+    clock: Option<Clock>,
+) -> Result<(), Violation> {
+    let mut now = Duration::from_secs(1_800_000_000);
+    if let Some(set) = &clock {
+        set(now).await;
+    }
+    let mut claim = any_claim()?;
+    let (mut last, _) = acquire(&store, &claim).await?;
+    for round in 0..ROUNDS {
+        let written = store.complete(&claim.holder(), &a_recording(), Duration::ZERO).await?;
+        ensure_eq!(written, Written::Applied, "ending the record");
+        // Some stores forget it now, others when its next holder comes.
+        if round % 4 != 3 {
+            store.purge(u32::MAX).await?;
+        }
+        if let (Some(set), 1) = (&clock, round % 8) {
+            now -= HOUR;
+            set(now).await;
+        }
+        claim = claim.retried()?;
+        let (next, _) = acquire(&store, &claim).await?;
+        ensure_matches!(next.fence, fence if fence > last.fence, format!("the fence after {:?}", last.fence));
+        last = next;
+    }
+    Ok(())
+}
