@@ -13,7 +13,7 @@ use crate::lease::guard::renewing;
 use crate::policy::STORE_TIMEOUT;
 use crate::store::timed::Timed;
 use crate::{
-    Answer, Claim, ErrorKind, Fingerprint, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
+    Answer, Claim, Effect, ErrorKind, Fingerprint, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
     LeaseGuard, OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone,
     TombstoneReason, Written, recover,
 };
@@ -40,6 +40,8 @@ pub enum Execution<T> {
 }
 
 /// Why [`execute`] has no execution to report.
+///
+/// Ask [`effect`](Self::effect) whether the work may have run.
 #[derive(Debug, Error)]
 pub enum ExecuteError<E> {
     /// The work failed. Its key is free again if nothing can have happened; otherwise the record is indeterminate.
@@ -52,6 +54,38 @@ pub enum ExecuteError<E> {
     /// run again. After a failure of the store the record is indeterminate, or another attempt has it.
     #[error("the work ran, but its result could not be recorded")]
     Unrecorded(#[source] StoreError),
+    /// The work ran before, and its stored result is not one of this type: a field was added since, or the work recorded
+    /// something that is not JSON. Do not run it again: it happened. Give `serde` a way to read old results.
+    #[error("the work ran before, but its stored result cannot be read: {source}")]
+    ResultUnreadable {
+        /// What is stored.
+        recording: Recording,
+        /// Why it is no result of this type.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The work ran, recorded one result in its transaction, and returned another. Retries get the recorded one, so the
+    /// returned one is refused. Record what you return: `Lease::complete_result_in` gives it back.
+    #[error("the work ran, and recorded another result than it returned; retries get the recorded one")]
+    ResultDiffers {
+        /// What is stored, and replayed from now on.
+        recording: Recording,
+    },
+}
+
+impl<E> ExecuteError<E> {
+    /// Whether the work of this key may have taken effect. Only [`NotRun`](Self::NotRun) says that the work of this call
+    /// did not; an earlier call's may have.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::NotRun(_) => Effect::NotApplied,
+            Self::Work(_)
+            | Self::Unrecorded(_)
+            | Self::ResultUnreadable { .. }
+            | Self::ResultDiffers { .. } => Effect::Unknown,
+        }
+    }
 }
 
 /// Runs `work` unless `key` has run before in `scope`, and keeps its result for retries.
@@ -125,7 +159,7 @@ where
     let answer = recover::claim(manager, claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
     let guard = match answer {
         Answer::Acquired(guard) => guard,
-        Answer::Replay(recording) => return decode(&recording).map_err(ExecuteError::NotRun),
+        Answer::Replay(recording) => return decode(recording),
         Answer::InFlight { retry_after } => return Ok(Execution::InFlight { retry_after }),
         Answer::Mismatch => return Ok(Execution::Mismatch),
         Answer::NotReplayable(tombstone) => return Ok(Execution::NotReplayable(tombstone)),
@@ -142,7 +176,7 @@ async fn run<T, E>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<Execution<T>, ExecuteError<E>>
 where
-    T: Serialize,
+    T: Serialize + DeserializeOwned,
 {
     let result = match work.await {
         Ok(result) => result,
@@ -158,7 +192,7 @@ where
         Ok(encoded) => encoded,
         Err(source) => {
             let tombstone = Tombstone { reason: TombstoneReason::NotStored, status: 0, location: None };
-            let rejected = StoreError::not_applied(ErrorKind::Rejected, source);
+            let rejected = StoreError::unknown(ErrorKind::Rejected, source);
             let _ = guard
                 .settle_persistently(&Settlement::Bury(tombstone))
                 .await
@@ -166,14 +200,37 @@ where
             return Err(ExecuteError::Unrecorded(rejected));
         }
     };
-    let settlement = Settlement::Record(Recording::payload(encoded));
+    let encoded = Bytes::from(encoded);
+    let settlement = Settlement::Record(Recording::payload(encoded.clone()));
     match guard.settle_persistently(&settlement).await {
+        Ok(Written::AlreadyApplied) if guard.lease().0.has_recorded_in() => {
+            match stored_otherwise::<T>(&guard.lease(), &encoded).await {
+                Ok(None) => Ok(Execution::Fresh(result)),
+                Ok(Some(recording)) => Err(ExecuteError::ResultDiffers { recording }),
+                Err(error) => Err(ExecuteError::Unrecorded(error)),
+            }
+        }
         Ok(Written::Applied | Written::AlreadyApplied) => Ok(Execution::Fresh(result)),
         Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
             Err(ExecuteError::Unrecorded(StoreError::lease_lost()))
         }
         Err(error) => Err(ExecuteError::Unrecorded(error)),
     }
+}
+
+/// The recording that the work committed itself, if it is another result than `returned`.
+async fn stored_otherwise<T>(lease: &Lease, returned: &Bytes) -> Result<Option<Recording>, StoreError>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let held = &lease.0;
+    let stored = held.manager.get(held.holder.record).await.map_err(StoreError::doubted)?;
+    let Some(recording) = stored.and_then(|stored| stored.recording) else { return Ok(None) };
+    // The same result can be written in more than one way.
+    let rewritten =
+        serde_json::from_slice::<T>(recording.bytes()).and_then(|stored| serde_json::to_vec(&stored));
+    let is_equal = recording.bytes() == returned || rewritten.is_ok_and(|stored| stored == returned[..]);
+    Ok(Some(recording).filter(|_| !is_equal))
 }
 
 /// What a span says of it, in the words of `Idempotency-Status`.
@@ -187,12 +244,13 @@ const fn status<T, E>(execution: &Result<Execution<T>, ExecuteError<E>>) -> &'st
         Ok(Execution::Indeterminate(_)) => "indeterminate",
         Err(ExecuteError::Work(_)) => "failed",
         Err(ExecuteError::NotRun(_)) => "refused",
-        Err(ExecuteError::Unrecorded(_)) => "unrecorded",
+        Err(ExecuteError::Unrecorded(_) | ExecuteError::ResultDiffers { .. }) => "unrecorded",
+        Err(ExecuteError::ResultUnreadable { .. }) => "unreadable",
     }
 }
 
-fn decode<T: DeserializeOwned>(recording: &Recording) -> Result<Execution<T>, StoreError> {
+fn decode<T: DeserializeOwned, E>(recording: Recording) -> Result<Execution<T>, ExecuteError<E>> {
     serde_json::from_slice(recording.bytes())
         .map(Execution::Replayed)
-        .map_err(|source| StoreError::not_applied(ErrorKind::Corrupt, source))
+        .map_err(|source| ExecuteError::ResultUnreadable { recording, source })
 }

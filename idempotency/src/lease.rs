@@ -124,6 +124,15 @@ impl Held {
         self.marked.load(Ordering::SeqCst)
     }
 
+    /// Whether `complete_in` was used. Whether that was committed, only the store knows.
+    pub(crate) fn has_recorded_in(&self) -> bool {
+        #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
+        let recorded = self.recorded.load(Ordering::SeqCst) != NOT_RECORDED;
+        #[cfg(not(any(feature = "tower", feature = "sqlite", feature = "postgres")))]
+        let recorded = false;
+        recorded
+    }
+
     /// The status `complete_in` recorded, if it was used.
     #[cfg(feature = "tower")]
     pub(crate) fn recorded_in(&self) -> Option<u16> {
@@ -253,6 +262,38 @@ impl Lease {
             held.recorded.store(status, Ordering::SeqCst);
             Ok(())
         }
+    }
+
+    /// Records `result` in the caller's transaction, as [`execute`](crate::execute) would, and gives it back to be
+    /// returned: what is recorded and what is returned are the same then. See [`complete_in`](Self::complete_in).
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(lease: probity_idempotency::Lease, pool: sqlx::SqlitePool) -> Result<String, Box<dyn std::error::Error>> {
+    /// let mut tx = pool.begin().await?;
+    /// let paid = lease.complete_result_in(&mut *tx, "paid".to_owned()).await?;
+    /// tx.commit().await?;
+    /// Ok(paid)
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is recorded unless the transaction commits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the result cannot be written as JSON; those of
+    /// [`complete_in`](Self::complete_in). Roll back in any case.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub async fn complete_result_in<'e, 'c: 'e, E, T>(&self, on: E, result: T) -> Result<T, StoreError>
+    where
+        E: sqlx::Executor<'c> + 'e,
+        E::Database: crate::store::sql::Dialect,
+        T: serde::Serialize,
+    {
+        let encoded = serde_json::to_vec(&result)
+            .map_err(|source| StoreError::not_applied(crate::ErrorKind::Rejected, source))?;
+        self.complete_in(on, &crate::Recording::payload(encoded)).await?;
+        Ok(result)
     }
 
     /// Whether this attempt must assume that another may run: a renewal was refused, or none succeeded in time.

@@ -274,7 +274,36 @@ async fn a_job_keeps_its_typed_result_and_a_damaged_one_is_an_error() {
     }
     let other = async |_| Ok::<u64, StoreError>(1);
     let error = execute(&manager, &scope, &key, print, &policy, other).await.unwrap_err();
-    assert!(matches!(error, ExecuteError::NotRun(source) if source.kind() == ErrorKind::Corrupt));
+    assert_eq!(error.effect(), Effect::Unknown, "it ran: {error}");
+    assert!(
+        matches!(error, ExecuteError::ResultUnreadable { recording, .. } if recording.bytes() == "[1,\"a\"]")
+    );
+}
+
+// proves: I-2
+#[tokio::test(start_paused = true)]
+async fn a_stored_result_that_no_longer_decodes_is_never_told_as_not_run() {
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Payout {
+        amount: u64,
+        currency: String, // added by a release after the payout
+    }
+    let print = Fingerprint::of(&HashKey::default(), &[b"job"]);
+    for stored in ["{\"amount\":100}", "paid", ""] {
+        let (_, manager) = stores();
+        let (scope, key) = (Scope::single_tenant(), IdempotencyKey::new("k").unwrap());
+        let record = RecordId::derive(&HashKey::default(), &scope, &key);
+        let mut earlier = granted(
+            claim(&manager, &Claim { record, fingerprint: print, ..a_claim(Effects::Local) }).await.unwrap(),
+        );
+        assert_eq!(earlier.complete(&Recording::payload(stored)).await.unwrap(), Written::Applied);
+        let never = async |_| -> Result<Payout, StoreError> { panic!("ran twice") };
+        let error = execute(&manager, &scope, &key, print, &Policy::default(), never).await.unwrap_err();
+        assert_eq!(error.effect(), Effect::Unknown, "{error}");
+        assert!(
+            matches!(error, ExecuteError::ResultUnreadable { recording, .. } if recording.bytes() == stored)
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -181,3 +181,55 @@ async fn a_result_given_after_its_transaction_rolled_back_is_recorded_all_the_sa
     assert_eq!(again, Execution::Replayed("declined".to_owned()));
     assert_eq!(payments(&database.pool).await, 0);
 }
+
+// proves: I-2
+#[tokio::test]
+async fn a_result_that_is_not_the_recorded_one_is_refused() {
+    let database = database().await;
+    let manager: Arc<dyn IdempotencyManager> =
+        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
+    let policy = Policy::default().effects(Effects::Local);
+    let scope = Scope::new("jobs").unwrap();
+    for (key, recorded, is_refused) in
+        [("differs", "1", true), ("is-no-json", "one", true), ("spaced", " 2 ", false)]
+    {
+        let key = IdempotencyKey::new(key).unwrap();
+        let work = async |lease: Lease| {
+            let mut tx = database.pool.begin().await.unwrap();
+            lease.complete_in(&mut *tx, &Recording::payload(recorded)).await?;
+            tx.commit().await.unwrap();
+            Ok::<_, StoreError>(2)
+        };
+        let first = execute(&manager, &scope, &key, print, &policy, work).await;
+        match first {
+            Err(error) if is_refused => {
+                assert_eq!(error.effect(), Effect::Unknown, "{error}");
+                assert!(
+                    matches!(error, ExecuteError::ResultDiffers { recording } if recording.bytes() == recorded)
+                );
+            }
+            first => assert_eq!(first.unwrap(), Execution::Fresh(2)),
+        }
+    }
+}
+
+// proves: I-4
+#[tokio::test]
+async fn a_typed_completion_gives_back_the_result_that_is_replayed() {
+    let database = database().await;
+    let manager: Arc<dyn IdempotencyManager> =
+        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
+    let (scope, key) = (Scope::new("jobs").unwrap(), IdempotencyKey::new("payout-1").unwrap());
+    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
+    let policy = Policy::default().effects(Effects::Local);
+    for expected in [Execution::Fresh(vec![1, 2]), Execution::Replayed(vec![1, 2])] {
+        let work = async |lease: Lease| {
+            let mut tx = database.pool.begin().await.unwrap();
+            let result = lease.complete_result_in(&mut *tx, vec![1, 2]).await?;
+            tx.commit().await.unwrap();
+            Ok::<_, StoreError>(result)
+        };
+        assert_eq!(execute(&manager, &scope, &key, print, &policy, work).await.unwrap(), expected);
+    }
+}
