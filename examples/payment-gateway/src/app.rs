@@ -22,7 +22,7 @@ use crate::payments::{self, Gateway};
 use crate::peer::Peer;
 use crate::recover::FindPayment;
 use crate::settings::Tempo;
-use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT};
+use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
 use crate::store;
 
 #[cfg(not(feature = "postgres"))]
@@ -89,19 +89,18 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     let failed = |error: probity_saga::BuildError| StartError::other("the payment saga", error);
     let client = |total: Duration| http_client(HttpTimeouts { total, ..HttpTimeouts::default() });
     let (token, peers) = (&settings.service_token, &settings.peers);
-    let orders = Peer::new(&client(tempo.order_timeout)?, &peers.order, token);
-    let channel = Peer::new(&client(tempo.channel_timeout)?, &peers.channel, token);
+    let order_service =
+        service_shell::Peer::new(&client(tempo.order_timeout)?, "order service", &peers.order, token);
+    let channel_adapter =
+        service_shell::Peer::new(&client(tempo.channel_timeout)?, "channel", &peers.channel, token);
+    let (orders, channel) = (Peer::new(order_service), Peer::new(channel_adapter));
     let retries = Backoff::doubling(3, tempo.step_retry, tempo.step_retry.saturating_mul(4));
     let undo = Backoff::doubling(9, tempo.step_retry, Duration::from_secs(300));
     let policy = |timeout| StepPolicy::default().retries(retries).undo_retries(undo).timeout(timeout);
     let saga = Saga::named(PAYMENT)
         .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: policy(tempo.order_timeout) })
-        .step(CallPaymentChannel {
-            pool: pool.clone(),
-            channel,
-            orders,
-            policy: policy(tempo.channel_timeout),
-        })
+        .step(CallPaymentChannel { pool: pool.clone(), channel, policy: policy(tempo.channel_timeout) })
+        .step(PayOrder { pool: pool.clone(), orders, policy: policy(tempo.order_timeout) })
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
@@ -132,8 +131,10 @@ pub(crate) fn routes(
         .get("/api/v1/payments", payments::list)
         .get("/api/v1/payments/{payment_no}", payments::get)
         .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
-    let operators =
-        Routes::new().post("/api/v1/saga/payments/{payment_no}/compensate", compensate).require(token);
+    let operators = Routes::new()
+        .post("/api/v1/saga/payments/{payment_no}/compensate", compensate)
+        .post("/api/v1/saga/payments/{payment_no}/retry", retry)
+        .require(token);
     merchants.merge(operators)
 }
 
@@ -143,26 +144,57 @@ fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     Ok(Scope::new(format!("payment-gateway:merchant:{}", merchant.id))?)
 }
 
+/// Who decides over HTTP, in the audit of a saga.
+const OPERATOR: &str = "service-token";
+/// Why, in the audit of a saga.
+const ORDERED: &str = "ordered over HTTP";
+
 /// `POST /api/v1/saga/payments/{payment_no}/compensate`: an operator turns a saga back.
 async fn compensate(
     State(gateway): State<Gateway>,
     Path(payment_no): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let operator = gateway.sagas.operator("service-token");
-    let cancelled = match operator.compensate(PAYMENT, &payment_no, "ordered over HTTP").await {
-        Ok(cancelled) => cancelled,
-        Err(SagaError::NoSuchSaga { .. }) => return Err(Problem::not_found("payment")),
-        Err(error @ (SagaError::Refused { .. } | SagaError::Stale)) => {
-            return Err(Problem::new(StatusCode::CONFLICT, "saga-state", error.to_string()));
-        }
-        Err(error) => return Err(Problem::unavailable("the saga store", &error)),
-    };
-    let view = gateway.sagas.get(PAYMENT, &payment_no).await;
-    let view = view.map_err(|error| Problem::unavailable("the saga store", &error))?;
-    let status = view.map(|view| view.instance.status.to_string());
+    let operator = gateway.sagas.operator(OPERATOR);
+    let cancelled = operator.compensate(PAYMENT, &payment_no, ORDERED).await.map_err(refused)?;
     // A running saga was only asked: its next result may still be its last.
     let certain = cancelled == Cancelled::ForCertain;
-    Ok(axum::Json(json!({"payment_no": payment_no, "saga_status": status, "certain": certain})))
+    Ok(axum::Json(json!({
+        "payment_no": payment_no,
+        "saga_status": saga_status(&gateway, &payment_no).await?,
+        "certain": certain,
+    })))
+}
+
+/// `POST /api/v1/saga/payments/{payment_no}/retry`: an operator lets a saga go on that is stuck or paused.
+async fn retry(
+    State(gateway): State<Gateway>,
+    Path(payment_no): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
+    let operator = gateway.sagas.operator(OPERATOR);
+    match operator.retry_now(PAYMENT, &payment_no, ORDERED).await {
+        Err(SagaError::Refused { .. }) => {
+            operator.resume(PAYMENT, &payment_no, ORDERED).await.map_err(refused)?;
+        }
+        retried => retried.map_err(refused)?,
+    }
+    let status = saga_status(&gateway, &payment_no).await?;
+    Ok(axum::Json(json!({"payment_no": payment_no, "saga_status": status, "certain": true})))
+}
+
+async fn saga_status(gateway: &Gateway, payment_no: &str) -> Result<Option<String>, Problem> {
+    let view = gateway.sagas.get(PAYMENT, payment_no).await;
+    let view = view.map_err(|error| Problem::unavailable("the saga store", &error))?;
+    Ok(view.map(|view| view.instance.status.to_string()))
+}
+
+fn refused(error: SagaError) -> Problem {
+    match error {
+        SagaError::NoSuchSaga { .. } => Problem::not_found("payment"),
+        SagaError::Refused { .. } | SagaError::Stale => {
+            Problem::new(StatusCode::CONFLICT, "saga-state", error.to_string())
+        }
+        error => Problem::unavailable("the saga store", &error),
+    }
 }
 
 #[cfg(test)]

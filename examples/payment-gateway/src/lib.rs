@@ -1,6 +1,7 @@
 //! payment-gateway: a payment is charged once and undone cleanly, whoever retries and whatever crashes.
 //!
-//! One transaction inserts the payment and starts its saga; the saga creates the order and calls the channel;
+//! One transaction inserts the payment and starts its saga; the saga creates the order, calls the channel and pays the
+//! order, and its end is the payment's;
 //! the idempotency layer answers repetitions with the first answer, and after a crash looks the answer up.
 //!
 //! Reading order: `payments.rs` (the life of a request), `steps.rs` (the saga), `peer.rs` (what an answer of
@@ -21,7 +22,7 @@ mod store;
 pub use app::start;
 pub use domain::{Item, NewPayment, Payment, PaymentBody, Status};
 pub use settings::Tempo;
-pub use steps::{CallPaymentChannel, Charge, CreateOrder, Order, PaymentRequest};
+pub use steps::{CallPaymentChannel, Charge, CreateOrder, Order, PaidOrder, PayOrder, PaymentRequest};
 pub use store::SCHEMA;
 
 /// The name of the service, as in `cargo run -p payment-gateway`.

@@ -1,22 +1,16 @@
 //! Calls to other services, and what their answers prove.
 //!
 //! Invariant: only an answer in which the peer itself says no counts as a refusal. A lost answer, a broken
-//! one, or one we do not understand is unknown: the call may have taken effect.
+//! one, or one we do not understand is a [`CallError`]: the call may have taken effect.
 
-use http::StatusCode;
-use probity_saga::StepError;
 use serde_json::Value;
-use service_shell::{Id, MERCHANT_HEADER, ServiceToken};
+use service_shell::{CallError, Id, MERCHANT_HEADER, Reply};
 
-/// One service of the platform.
+/// One service of the platform, called on behalf of a merchant.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    client: reqwest::Client,
-    base: String,
-    token: ServiceToken,
-}
+pub(crate) struct Peer(service_shell::Peer);
 
-/// What a peer said. Everything it did not say is a [`StepError`].
+/// What a peer said. Everything it did not say is a [`CallError`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a refusal is not a success"]
 pub(crate) enum Said {
@@ -27,8 +21,8 @@ pub(crate) enum Said {
 }
 
 impl Peer {
-    pub(crate) fn new(client: &reqwest::Client, base: &str, token: &ServiceToken) -> Peer {
-        Peer { client: client.clone(), base: base.to_owned(), token: token.clone() }
+    pub(crate) fn new(peer: service_shell::Peer) -> Peer {
+        Peer(peer)
     }
 
     /// `POST`, with the key that lets the peer recognise a repetition.
@@ -38,53 +32,31 @@ impl Peer {
         merchant: Id,
         key: &str,
         body: &Value,
-    ) -> Result<Said, StepError> {
-        let call = self.client.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body);
-        self.send(call, merchant).await
+    ) -> Result<Said, CallError> {
+        self.send(self.0.post(path, key, body), merchant).await
     }
 
     /// `GET`.
-    pub(crate) async fn get(&self, path: &str, merchant: Id) -> Result<Said, StepError> {
-        self.send(self.client.get(format!("{}{path}", self.base)), merchant).await
+    pub(crate) async fn get(&self, path: &str, merchant: Id) -> Result<Said, CallError> {
+        self.send(self.0.get(path), merchant).await
     }
 
-    async fn send(&self, call: reqwest::RequestBuilder, merchant: Id) -> Result<Said, StepError> {
-        let call = call.bearer_auth(self.token.text()).header(MERCHANT_HEADER, merchant.to_string());
-        let reply = match call.send().await {
-            Ok(reply) => reply,
-            // No connection, so nothing was sent.
-            Err(error) if error.is_connect() => {
-                return Err(StepError::retryable(format!("no connection to {}", self.base)));
-            }
-            Err(error) => return Err(error.without_url().into()),
-        };
-        let status = reply.status();
-        let body = reply.bytes().await.map_err(reqwest::Error::without_url)?;
-        said(status, &body)
+    async fn send(&self, call: reqwest::RequestBuilder, merchant: Id) -> Result<Said, CallError> {
+        let reply = self.0.send(call.header(MERCHANT_HEADER, merchant.to_string())).await?;
+        said(reply).map_err(|unclear| self.0.unclear(&unclear))
     }
 }
 
-/// What an answer proves.
-fn said(status: StatusCode, body: &[u8]) -> Result<Said, StepError> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|_| StepError::unknown(format!("answered {status} with a body that is not JSON")))?;
-    if status.is_success() {
-        return Ok(Said::Yes(body));
+/// What an answer proves, or the answer itself if it proves nothing.
+fn said(reply: Reply) -> Result<Said, Reply> {
+    if reply.status.is_success() {
+        return Ok(Said::Yes(reply.body));
     }
-    let kind = body["type"].as_str().and_then(|uri| uri.strip_prefix("urn:probity:problem:"));
-    let text = |name: &str| body[name].as_str().map(str::to_owned);
-    match (status, kind) {
-        // Wrong token: a person will fix it, and until then nothing happens there.
-        (StatusCode::UNAUTHORIZED, _) => Err(StepError::retryable("our service token was refused")),
-        (status, Some(kind)) if REFUSALS.contains(&(status.as_u16(), kind)) => Ok(Said::No {
-            kind: kind.to_owned(),
-            reason: text("reason").or_else(|| text("detail")).unwrap_or_else(|| kind.to_owned()),
-        }),
-        (status, kind) => Err(StepError::unknown(format!(
-            "answered {status} {}: {}",
-            kind.unwrap_or_default(),
-            text("detail").unwrap_or_default()
-        ))),
+    match reply.kind() {
+        Some(kind) if REFUSALS.contains(&(reply.status.as_u16(), kind)) => {
+            Ok(Said::No { kind: kind.to_owned(), reason: reply.reason() })
+        }
+        _ => Err(reply),
     }
 }
 
@@ -105,11 +77,13 @@ const REFUSALS: [(u16, &str); 11] = [
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
 
-    fn problem(status: u16, kind: &str) -> Result<Said, StepError> {
+    fn problem(status: u16, kind: &str) -> Result<Said, Reply> {
         let body = serde_json::json!({"type": format!("urn:probity:problem:{kind}"), "detail": "because"});
-        said(StatusCode::from_u16(status).unwrap(), body.to_string().as_bytes())
+        said(Reply { status: StatusCode::from_u16(status).unwrap(), body })
     }
 
     #[test]
@@ -123,17 +97,9 @@ mod tests {
             (503, "unavailable"),
             (404, "no-such-route"),
         ] {
-            assert!(matches!(problem(status, kind), Err(StepError::Unknown(_))), "{status} {kind}");
+            assert!(problem(status, kind).is_err(), "{status} {kind}");
         }
-        assert!(matches!(problem(401, "authentication-failed"), Err(StepError::Retryable(_))));
-    }
-
-    #[test]
-    fn an_answer_that_cannot_be_read_is_unknown_whatever_its_status() {
-        for status in [200, 201, 402, 502] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert!(matches!(said(status, b"<html>"), Err(StepError::Unknown(_))), "{status}");
-        }
-        assert_eq!(said(StatusCode::CREATED, b"{}").unwrap(), Said::Yes(serde_json::json!({})));
+        let done = Reply { status: StatusCode::CREATED, body: serde_json::json!({}) };
+        assert_eq!(said(done), Ok(Said::Yes(serde_json::json!({}))));
     }
 }

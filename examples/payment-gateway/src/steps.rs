@@ -1,12 +1,14 @@
-//! The payment saga: two steps, each with an undo that works even when nobody knows what happened.
+//! The payment saga: three steps, each with *one* effect, and with an undo that works even when nobody knows what
+//! happened. A step with two effects would have to say in one word what became of both.
 //!
 //! Both peers leave a barrier when they are told to cancel what they never saw, so a request that arrives
-//! late is refused. That is what makes it right to turn back from an unknown outcome.
+//! late is refused. That is what makes it right to turn back from an unknown outcome. No step decides what became
+//! of the payment: that is the end of the saga (`store::close_ended`).
 
 use probity_saga::{Evidence, Executed, Probe, SagaStep, StepContext, StepError, StepPolicy, WhenUnknown};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_shell::{Id, Pool};
+use service_shell::{CallError, Id, Pool};
 
 use crate::domain::Item;
 use crate::peer::{Peer, Said};
@@ -48,7 +50,12 @@ pub struct Charge {
     pub channel_order_no: String,
 }
 
-/// Step 1: the order exists. Undo: it is cancelled, and the payment has failed.
+/// The paid order as the saga remembers it: nothing but that it is paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaidOrder {}
+
+/// Step 1: the order exists. Undo: it is closed, paid or not. By then the charge is settled, because undo runs
+/// backwards and stops where it cannot prove itself.
 #[derive(Debug)]
 pub struct CreateOrder {
     pub(crate) pool: Pool,
@@ -70,7 +77,8 @@ impl SagaStep for CreateOrder {
             "currency": request.currency,
             "items": request.items,
         });
-        match self.orders.post("/api/v1/orders", request.merchant_id, cx.idempotency_key(), &body).await? {
+        let said = self.orders.post("/api/v1/orders", request.merchant_id, cx.idempotency_key(), &body).await;
+        match said.map_err(only_effect)? {
             Said::Yes(_) => Ok(Order { order_no: request.order_no.clone() }),
             Said::No { kind, .. } => {
                 store::note_reason(&self.pool, &request.payment_no, &kind).await?;
@@ -84,31 +92,25 @@ impl SagaStep for CreateOrder {
         cx: &StepContext<PaymentRequest>,
         _done: Executed<Order>,
     ) -> Result<Evidence, StepError> {
-        let request = cx.input();
-        let path = format!("/api/v1/orders/{}/cancel", segment(&request.order_no));
-        let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
-        let evidence = match self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await?
-        {
-            Said::Yes(answer) => format!("order {} is {}", request.order_no, word(&answer, "status")),
-            // The number belongs to another order, so ours was never created and never can be.
-            Said::No { kind, .. } if kind == "other-payment" => "the order is not of this payment".to_owned(),
-            Said::No { reason, .. } => {
-                return Err(StepError::unknown(format!("the order cannot be cancelled: {reason}")));
+        let (request, key) = (cx.input(), cx.idempotency_key());
+        // An order that was paid by a request that came late is given back; every other one is cancelled, and
+        // the cancel refuses what comes later still.
+        match order_of(&self.orders, request).await? {
+            Found::Ours(status) if status == "paid" => {
+                refund_order(&self.orders, request, &format!("{key}-refund")).await
             }
-        };
-        store::mark_failed(&self.pool, &request.payment_no, "undone").await?;
-        Ok(Evidence::new(evidence))
+            Found::Ours(_) | Found::NotSeenYet => cancel_order(&self.orders, request, key).await,
+            // The number belongs to another order, so ours was never created and never can be.
+            Found::OfAnotherPayment => Ok(Evidence::new("the order is not of this payment")),
+        }
     }
 
     async fn probe(&self, cx: &StepContext<PaymentRequest>) -> Result<Probe<Order>, StepError> {
         let request = cx.input();
-        let path = format!("/api/v1/orders/{}", segment(&request.order_no));
-        Ok(match self.orders.get(&path, request.merchant_id).await? {
-            Said::Yes(order) if order["payment_no"] == request.payment_no => {
-                Probe::Applied(Order { order_no: request.order_no.clone() })
-            }
-            Said::Yes(_) => Probe::NotApplied,
-            Said::No { .. } => Probe::NotSeenYet,
+        Ok(match order_of(&self.orders, request).await? {
+            Found::Ours(_) => Probe::Applied(Order { order_no: request.order_no.clone() }),
+            Found::OfAnotherPayment => Probe::NotApplied,
+            Found::NotSeenYet => Probe::NotSeenYet,
         })
     }
 
@@ -117,13 +119,11 @@ impl SagaStep for CreateOrder {
     }
 }
 
-/// Step 2: the money is taken and the order is paid; with that the saga completes, and the payment is a
-/// success. Undo: no money is taken.
+/// Step 2: the money is taken, and nothing else happens. Undo: no money is taken, now or later.
 #[derive(Debug)]
 pub struct CallPaymentChannel {
     pub(crate) pool: Pool,
     pub(crate) channel: Peer,
-    pub(crate) orders: Peer,
     pub(crate) policy: StepPolicy,
 }
 
@@ -141,8 +141,9 @@ impl SagaStep for CallPaymentChannel {
             "payment_method": request.payment_method,
         });
         let path = "/api/v1/channel/payments";
-        match self.channel.post(path, request.merchant_id, cx.idempotency_key(), &body).await? {
-            Said::Yes(answer) => self.settle(cx, charge(&answer)?).await,
+        let said = self.channel.post(path, request.merchant_id, cx.idempotency_key(), &body).await;
+        match said.map_err(only_effect)? {
+            Said::Yes(answer) => charge(&answer),
             Said::No { reason, .. } => {
                 store::note_reason(&self.pool, &request.payment_no, &reason).await?;
                 Err(StepError::rejected(reason))
@@ -153,24 +154,21 @@ impl SagaStep for CallPaymentChannel {
     async fn compensate(
         &self,
         cx: &StepContext<PaymentRequest>,
-        _done: Executed<Charge>,
+        done: Executed<Charge>,
     ) -> Result<Evidence, StepError> {
         let request = cx.input();
-        let key = cx.idempotency_key();
         let path = format!("/api/v1/channel/payments/{}/cancel", segment(&request.payment_no));
-        let evidence = match self.channel.post(&path, request.merchant_id, key, &json!({})).await? {
+        let said = self.channel.post(&path, request.merchant_id, cx.idempotency_key(), &json!({})).await?;
+        let evidence = match said {
             Said::Yes(answer) if answer["voided"] == true => "the charge was voided",
             Said::Yes(_) => "nothing was charged, and a late charge will be refused",
             Said::No { reason, .. } => {
                 return Err(StepError::unknown(format!("the channel cannot cancel: {reason}")));
             }
         };
-        // The order may have been paid by an attempt whose end nobody saw. `order-state`: it was not.
-        let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
-        let body = json!({"reason": "charge cancelled"});
-        let order_key = format!("{key}-order");
-        let _unpaid: Said = self.orders.post(&path, request.merchant_id, &order_key, &body).await?;
-        store::note_reason(&self.pool, &request.payment_no, "channel_gave_no_answer").await?;
+        if let Executed::Unknown = done {
+            store::note_reason(&self.pool, &request.payment_no, "channel_gave_no_answer").await?;
+        }
         Ok(Evidence::new(evidence))
     }
 
@@ -179,7 +177,7 @@ impl SagaStep for CallPaymentChannel {
         let path = format!("/api/v1/channel/payments/{}", segment(&request.payment_no));
         Ok(match self.channel.get(&path, request.merchant_id).await? {
             Said::Yes(answer) => match word(&answer, "status") {
-                "charged" => Probe::Applied(self.settle(cx, charge(&answer)?).await?),
+                "charged" => Probe::Applied(charge(&answer)?),
                 "refused" | "cancelled" => {
                     let reason = answer["reason"].as_str().unwrap_or("cancelled_at_channel");
                     store::note_reason(&self.pool, &request.payment_no, reason).await?;
@@ -197,27 +195,137 @@ impl SagaStep for CallPaymentChannel {
     }
 }
 
-impl CallPaymentChannel {
-    /// The money was taken: pays the order and keeps the channel's number. May run again after any interruption.
-    async fn settle(&self, cx: &StepContext<PaymentRequest>, charge: Charge) -> Result<Charge, StepError> {
+/// Step 3: the order is paid; with that the saga completes, and the payment is a success. Undo: the order is not
+/// paid, so that nobody ships what is about to be given back. It stays open: cancelling it waits for the charge.
+#[derive(Debug)]
+pub struct PayOrder {
+    pub(crate) pool: Pool,
+    pub(crate) orders: Peer,
+    pub(crate) policy: StepPolicy,
+}
+
+impl SagaStep for PayOrder {
+    type Input = PaymentRequest;
+    type Output = PaidOrder;
+    const NAME: &'static str = "PayOrder";
+    const USES: &'static [&'static str] = &[CallPaymentChannel::NAME];
+
+    async fn execute(&self, cx: &StepContext<PaymentRequest>) -> Result<PaidOrder, StepError> {
         let request = cx.input();
+        // A note in our own database, before the effect of this step: a payment whose order is paid has it.
+        let charge = cx.output::<CallPaymentChannel>()?;
+        store::note_charge(&self.pool, &request.payment_no, &charge.channel_order_no).await?;
         let path = format!("/api/v1/orders/{}/pay", segment(&request.order_no));
-        let key = format!("{}-order", cx.idempotency_key());
         let body = json!({
             "payment_no": request.payment_no,
             "amount": request.amount,
             "currency": request.currency,
         });
-        match self.orders.post(&path, request.merchant_id, &key, &body).await? {
-            Said::Yes(_) => {}
-            // The money was taken, so this is no refusal of the step: the undo has to give it back.
+        let said = self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await;
+        match said.map_err(only_effect)? {
+            Said::Yes(_) => Ok(PaidOrder {}),
+            // The saga turns back, and the undo of the step before gives the money back.
             Said::No { reason, .. } => {
                 store::note_reason(&self.pool, &request.payment_no, "order_not_payable").await?;
-                return Err(StepError::unknown(format!("charged, but the order cannot be paid: {reason}")));
+                Err(StepError::rejected(reason))
             }
         }
-        store::note_charge(&self.pool, &request.payment_no, &charge.channel_order_no).await?;
-        Ok(charge)
+    }
+
+    async fn compensate(
+        &self,
+        cx: &StepContext<PaymentRequest>,
+        _done: Executed<PaidOrder>,
+    ) -> Result<Evidence, StepError> {
+        let (request, key) = (cx.input(), cx.idempotency_key());
+        match order_of(&self.orders, request).await? {
+            Found::Ours(status) if status == "paid" => refund_order(&self.orders, request, key).await,
+            // Delivered: nothing a program may take back.
+            Found::Ours(status) if status == "completed" => {
+                Err(StepError::unknown("the order is completed: its payment cannot be taken back"))
+            }
+            // A request that is still on its way meets the undo of the order.
+            Found::Ours(status) => Ok(Evidence::new(format!("the order is {status}, not paid"))),
+            Found::OfAnotherPayment | Found::NotSeenYet => Ok(Evidence::new("this payment has no order")),
+        }
+    }
+
+    async fn probe(&self, cx: &StepContext<PaymentRequest>) -> Result<Probe<PaidOrder>, StepError> {
+        Ok(match order_of(&self.orders, cx.input()).await? {
+            Found::Ours(status) => match status.as_str() {
+                "paid" | "completed" => Probe::Applied(PaidOrder {}),
+                "pending" => Probe::NotSeenYet,
+                // It is closed, and no payment opens it again.
+                "cancelled" | "expired" => Probe::NotApplied,
+                _ => Probe::Unknown,
+            },
+            Found::OfAnotherPayment => Probe::NotApplied,
+            Found::NotSeenYet => Probe::Unknown,
+        })
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.policy.clone().when_unknown(WhenUnknown::Compensate)
+    }
+}
+
+/// Why the only call of an attempt that has an effect gave no answer. If it is proven that nothing was sent, then
+/// nothing has happened, and the step says so here and waits for the peer; after another effect it could not.
+/// Everywhere else `?` makes the same error an unknown outcome.
+fn only_effect(error: CallError) -> StepError {
+    if error.nothing_was_sent() { StepError::unreachable(error.peer(), error) } else { error.into() }
+}
+
+/// The order of a payment, as the order service knows it now.
+enum Found {
+    /// It was made for this payment; this is its status.
+    Ours(String),
+    /// Its number was used for something else.
+    OfAnotherPayment,
+    /// There is none, but a request that makes it may still be on its way.
+    NotSeenYet,
+}
+
+async fn order_of(orders: &Peer, request: &PaymentRequest) -> Result<Found, StepError> {
+    let path = format!("/api/v1/orders/{}", segment(&request.order_no));
+    Ok(match orders.get(&path, request.merchant_id).await? {
+        Said::Yes(order) if order["payment_no"] == request.payment_no => {
+            Found::Ours(word(&order, "status").to_owned())
+        }
+        Said::Yes(_) => Found::OfAnotherPayment,
+        Said::No { .. } => Found::NotSeenYet,
+    })
+}
+
+/// Cancels the order, or sees to it that one that comes late is refused.
+async fn cancel_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
+    let path = format!("/api/v1/orders/{}/cancel", segment(&request.order_no));
+    let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
+    match orders.post(&path, request.merchant_id, key, &body).await? {
+        Said::Yes(answer) => {
+            Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
+        }
+        Said::No { kind, .. } if kind == "other-payment" => {
+            Ok(Evidence::new("the order is not of this payment"))
+        }
+        // It was paid since we looked: the next try sees that.
+        Said::No { reason, .. } => {
+            Err(StepError::unknown(format!("the order cannot be cancelled: {reason}")))
+        }
+    }
+}
+
+/// Takes the paid mark from the order again.
+async fn refund_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
+    let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
+    let body = json!({"reason": "payment undone"});
+    match orders.post(&path, request.merchant_id, key, &body).await? {
+        Said::Yes(answer) => {
+            Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
+        }
+        Said::No { reason, .. } => {
+            Err(StepError::unknown(format!("the order cannot be given back: {reason}")))
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The SQL of payments.
 //!
-//! Invariant: a payment becomes `success` only when its saga has completed, and `failed` only when nothing is
-//! charged and nothing will be; every change is one UPDATE guarded by the state it starts from.
+//! Invariant: a payment becomes `success` only when its saga has completed, and `failed` only when its saga has
+//! proven that everything is undone; no step decides it. Every change is one UPDATE guarded by the state it starts
+//! from.
 
 use chrono::{DateTime, Utc};
 use probity_txn::Tx;
@@ -44,6 +45,8 @@ fn payment(row: Row) -> Result<(Id, Payment), sqlx::Error> {
     let (id, payment_no, order_no, amount, currency, channel, payment_method, ..) = row;
     let (.., mode, description, status, failure_reason, channel_order_no, created_at, updated_at) = row;
     let status = Status::parse(&status)?;
+    // What may still turn out well has not failed, whatever a step has noted.
+    let failure_reason = failure_reason.filter(|_| status.is_final());
     let payment = Payment {
         payment_no,
         order_no,
@@ -186,26 +189,13 @@ pub(crate) async fn note_charge(
     Ok(())
 }
 
-/// Keeps the first reason why a payment is going to fail; the undo that follows makes it fail.
+/// Keeps the first reason why a payment is going to fail. It fails when its saga has undone everything, and until
+/// then the reason is not shown.
 pub(crate) async fn note_reason(pool: &Pool, payment_no: &str, reason: &str) -> Result<(), sqlx::Error> {
     sqlx::query(concat!(
         "UPDATE payments SET failure_reason = $2, updated_at = ",
         sql_now!(),
         " WHERE payment_no = $1 AND status IN ('pending', 'processing') AND failure_reason IS NULL"
-    ))
-    .bind(payment_no)
-    .bind(reason)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// Everything is undone: nothing is charged, and nothing will be.
-pub(crate) async fn mark_failed(pool: &Pool, payment_no: &str, reason: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(concat!(
-        "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, $2), updated_at = ",
-        sql_now!(),
-        " WHERE payment_no = $1 AND status IN ('pending', 'processing')"
     ))
     .bind(payment_no)
     .bind(reason)

@@ -49,6 +49,7 @@ pub(crate) fn routes(guards: &Guards) -> Routes<App> {
         .post("/api/v1/withdrawals/{id}/approve", withdrawals::approve)
         .post("/api/v1/withdrawals/{id}/reject", withdrawals::reject)
         .post("/api/v1/withdrawals/{id}/execute", withdrawals::execute)
+        .post("/api/v1/withdrawals/{id}/retry", withdrawals::retry)
         .map(|router| router.route_layer(guards.approvers.clone()))
         .require(&guards.operator_token);
     merchants.merge(approvers)

@@ -1,22 +1,18 @@
 //! Calls to the bank, and what its answers prove.
 //!
 //! Invariant: only an answer in which the bank itself says no counts as a refusal. A lost answer, a broken
-//! one, or one we do not understand is unknown: the money may have left.
+//! one, or one we do not understand is a [`CallError`]: the money may have left.
 
 use probity_saga::{Probe, StepError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_shell::ServiceToken;
+use service_shell::{CallError, Peer};
 
 use crate::steps::Payout;
 
 /// The bank, through the channel adapter.
 #[derive(Clone, Debug)]
-pub(crate) struct Bank {
-    client: reqwest::Client,
-    base: String,
-    token: ServiceToken,
-}
+pub(crate) struct Bank(Peer);
 
 /// A transfer as the saga remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,76 +21,54 @@ pub(crate) struct Transfer {
     pub(crate) bank_reference: String,
 }
 
+/// What the bank said to a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a refusal is not a transfer"]
+pub(crate) enum Said {
+    /// It is sent.
+    Sent(Transfer),
+    /// It is not and never will be, and this is why.
+    Refused(String),
+}
+
 impl Bank {
-    pub(crate) fn new(client: reqwest::Client, base: &str, token: &ServiceToken) -> Bank {
-        Bank { client, base: base.to_owned(), token: token.clone() }
+    pub(crate) fn new(peer: Peer) -> Bank {
+        Bank(peer)
     }
 
     /// Sends the money, once per key.
-    pub(crate) async fn transfer(&self, payout: &Payout, key: &str) -> Result<Transfer, StepError> {
+    pub(crate) async fn transfer(&self, payout: &Payout, key: &str) -> Result<Said, CallError> {
         let body = json!({
             "transfer_no": payout.withdrawal_no,
             "amount": payout.amount,
             "currency": payout.currency,
             "account": payout.account,
         });
-        let call = self.client.post(format!("{}/api/v1/channel/transfers", self.base));
-        let call = call.header("idempotency-key", key).json(&body);
-        let (status, answer) = self.answer(call).await?;
-        match (status, kind(&answer)) {
-            (200..300, _) => transfer(&answer),
-            (402, Some("refused")) | (422, Some("invalid-field")) | (400, Some("bad-json")) => {
-                Err(StepError::rejected(reason(&answer)))
+        let reply = self.0.send(self.0.post("/api/v1/channel/transfers", key, &body)).await?;
+        match (reply.status.as_u16(), reply.kind(), transfer(&reply.body)) {
+            (200..300, _, Some(transfer)) => Ok(Said::Sent(transfer)),
+            (402, Some("refused"), _) | (422, Some("invalid-field"), _) | (400, Some("bad-json"), _) => {
+                Ok(Said::Refused(reply.reason()))
             }
-            (status, kind) => Err(unclear(status, kind)),
+            _ => Err(self.0.unclear(&reply)),
         }
     }
 
     /// Asks what became of a transfer.
     pub(crate) async fn look(&self, payout: &Payout) -> Result<Probe<Transfer>, StepError> {
-        let call =
-            self.client.get(format!("{}/api/v1/channel/transfers/{}", self.base, payout.withdrawal_no));
-        let (status, answer) = self.answer(call).await?;
-        match (status, answer["status"].as_str(), kind(&answer)) {
-            (200, Some("sent"), _) => transfer(&answer).map(Probe::Applied),
+        let path = format!("/api/v1/channel/transfers/{}", payout.withdrawal_no);
+        let reply = self.0.send(self.0.get(&path)).await?;
+        match (reply.status.as_u16(), reply.body["status"].as_str(), transfer(&reply.body)) {
+            (200, Some("sent"), Some(transfer)) => Ok(Probe::Applied(transfer)),
             (200, Some("refused" | "cancelled"), _) => Ok(Probe::NotApplied),
             // The bank has not seen it, which is no proof that it will not arrive.
-            (404, _, Some("never-seen")) => Ok(Probe::NotSeenYet),
-            (status, _, kind) => Err(unclear(status, kind)),
+            (404, _, _) if reply.kind() == Some("never-seen") => Ok(Probe::NotSeenYet),
+            _ => Err(self.0.unclear(&reply).into()),
         }
     }
-
-    async fn answer(&self, call: reqwest::RequestBuilder) -> Result<(u16, Value), StepError> {
-        let reply = match call.bearer_auth(self.token.text()).send().await {
-            Ok(reply) => reply,
-            // No connection, so nothing was sent.
-            Err(error) if error.is_connect() => {
-                return Err(StepError::retryable("no connection to the bank"));
-            }
-            Err(error) => return Err(error.without_url().into()),
-        };
-        let status = reply.status().as_u16();
-        let body = reply.bytes().await.map_err(reqwest::Error::without_url)?;
-        Ok((status, serde_json::from_slice(&body)?))
-    }
 }
 
-fn transfer(answer: &Value) -> Result<Transfer, StepError> {
-    match answer["channel_order_no"].as_str() {
-        Some(number) => Ok(Transfer { bank_reference: number.to_owned() }),
-        None => Err(StepError::unknown("the bank's answer has no channel_order_no")),
-    }
-}
-
-fn kind(answer: &Value) -> Option<&str> {
-    answer["type"].as_str().and_then(|uri| uri.strip_prefix("urn:probity:problem:"))
-}
-
-fn reason(answer: &Value) -> String {
-    let said = answer["reason"].as_str().or_else(|| answer["detail"].as_str());
-    said.unwrap_or("refused by the bank").to_owned()
-}
-
-fn unclear(status: u16, kind: Option<&str>) -> StepError {
-    StepError::unknown(format!("the bank answered {status} {}", kind.unwrap_or_default()))
+fn transfer(answer: &Value) -> Option<Transfer> {
+    let bank_reference = answer["channel_order_no"].as_str()?.to_owned();
+    Some(Transfer { bank_reference })
 }

@@ -2,12 +2,12 @@
 //!
 //! Invariant: a row in `processing` is the intent to pay it out. Starting its saga again is harmless, so a
 //! process that dies between the commit of the row and the start of the saga loses nothing: the next sweep
-//! starts what has no saga.
+//! starts what has no saga. The same sweep gives a row the end of its saga, which nothing else does.
 
 use std::time::Duration;
 
-use probity_saga::{Backoff, BuildError, Orchestrator, Saga, StepPolicy};
-use service_shell::{HttpTimeouts, Pool, Settings, StartError, http_client};
+use probity_saga::{Backoff, BuildError, Orchestrator, Saga, SagaError, StepPolicy};
+use service_shell::{HttpTimeouts, Peer, Pool, Problem, Settings, StartError, http_client};
 
 use crate::bank::Bank;
 use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, WITHDRAWAL};
@@ -18,7 +18,7 @@ type Sagas = probity_saga::SqliteStore;
 #[cfg(feature = "postgres")]
 type Sagas = probity_saga::PostgresStore;
 
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs withdrawals to their end.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Payouts {
         let retry = milliseconds(settings, "STEP_RETRY_MS", 2_000)?;
         let lease = milliseconds(settings, "SAGA_LEASE_MS", 30_000)?;
         let client = http_client(HttpTimeouts { total, ..HttpTimeouts::default() })?;
-        let bank = Bank::new(client, &settings.peers.channel, &settings.service_token);
+        let bank = Bank::new(Peer::new(&client, "bank", &settings.peers.channel, &settings.service_token));
         let retries = Backoff::doubling(3, retry, retry.saturating_mul(4));
         let undo = Backoff::doubling(9, retry, Duration::from_secs(300));
         let policy = StepPolicy::default().retries(retries).undo_retries(undo);
@@ -61,16 +61,36 @@ impl Payouts {
         }
     }
 
-    /// Starts what has no saga yet, now and every few seconds, until it is aborted.
+    /// Lets a saga go on that waits for a person, with fresh tries under the same key.
+    pub(crate) async fn retry(&self, withdrawal_no: &str) -> Result<(), Problem> {
+        let operator = self.sagas.operator("operator-token");
+        let ordered = "ordered over HTTP";
+        match operator.retry_now(WITHDRAWAL, withdrawal_no, ordered).await {
+            Err(SagaError::Refused { .. }) => operator.resume(WITHDRAWAL, withdrawal_no, ordered).await,
+            retried => retried,
+        }
+        .map_err(|error| match error {
+            SagaError::NoSuchSaga { .. } => Problem::not_found("saga of this withdrawal"),
+            SagaError::Refused { .. } | SagaError::Stale => {
+                Problem::conflict("saga-state", error.to_string())
+            }
+            error => Problem::unavailable("the saga store", &error),
+        })
+    }
+
+    /// Starts what has no saga yet and closes what has ended, now and every second, until it is aborted.
     pub(crate) async fn sweep(self) {
         loop {
-            match store::unfinished(&self.pool).await {
+            match store::without_saga(&self.pool).await {
                 Ok(payouts) => {
                     for payout in payouts {
                         self.run(&payout).await;
                     }
                 }
-                Err(error) => tracing::warn!(%error, "unfinished withdrawals cannot be looked for"),
+                Err(error) => tracing::warn!(%error, "withdrawals without a saga cannot be looked for"),
+            }
+            if let Err(error) = store::close_ended(&self.pool).await {
+                tracing::warn!(%error, "withdrawals of ended sagas cannot be looked for");
             }
             tokio::time::sleep(SWEEP_EVERY).await;
         }

@@ -5,16 +5,17 @@
 //! that may have left is never released, and money is never sent under a second key.
 //!
 //! Freeze and deduct are rows of this database, so they are local steps: balance and record commit together,
-//! and neither is ever in doubt. Only the transfer needs a key and a probe.
+//! and neither is ever in doubt. Only the transfer needs a key and a probe. No step decides what became of the
+//! withdrawal: that is the end of the saga (`store::close_ended`).
 
 use probity_saga::{
     Evidence, ForwardStep, LocalForwardStep, LocalStep, Probe, StepContext, StepError, StepPolicy,
 };
 use serde::{Deserialize, Serialize};
-use service_shell::{Database, Id, Pool};
+use service_shell::{CallError, Database, Id, Pool};
 
-use crate::bank::{Bank, Transfer};
-use crate::store::{Connection, Frozen, fail, freeze, note_reason, release, spend};
+use crate::bank::{Bank, Said, Transfer};
+use crate::store::{Connection, Frozen, freeze, note_reason, release, spend};
 
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const WITHDRAWAL: &str = "withdrawal";
@@ -37,7 +38,7 @@ pub(crate) struct Payout {
     pub(crate) account: String,
 }
 
-/// Try: available becomes frozen. Undo: it becomes available again, and the withdrawal has failed.
+/// Try: available becomes frozen. Undo: it becomes available again.
 #[derive(Debug)]
 pub(crate) struct FreezeBalance {
     pub(crate) policy: StepPolicy,
@@ -58,16 +59,13 @@ impl LocalStep<Database> for FreezeBalance {
         done: Frozen,
         tx: &mut Connection,
     ) -> Result<Evidence, StepError> {
-        let Payout { withdrawal_id, total, .. } = cx.input();
         if done == Frozen::NotEnough {
-            fail(tx, *withdrawal_id, INSUFFICIENT_BALANCE).await?;
             return Ok(Evidence::new("nothing was frozen"));
         }
         if !release(tx, cx.input()).await? {
             return Err(StepError::fatal("the money is not frozen any more and cannot be released"));
         }
-        fail(tx, *withdrawal_id, "undone").await?;
-        Ok(Evidence::new(format!("released {total}")))
+        Ok(Evidence::new(format!("released {}", cx.input().total)))
     }
 
     fn policy(&self) -> StepPolicy {
@@ -91,14 +89,18 @@ impl ForwardStep for BankTransfer {
     const USES: &'static [&'static str] = &[FreezeBalance::NAME];
 
     async fn execute(&self, cx: &StepContext<Payout>) -> Result<Transfer, StepError> {
+        let withdrawal = cx.input().withdrawal_id;
         if cx.local_output::<Database, FreezeBalance>()? == Frozen::NotEnough {
+            note_reason(&self.pool, withdrawal, INSUFFICIENT_BALANCE).await?;
             return Err(StepError::rejected(INSUFFICIENT_BALANCE));
         }
-        let answer = self.bank.transfer(cx.input(), cx.idempotency_key()).await;
-        if let Err(StepError::Rejected(reason)) = &answer {
-            note_reason(&self.pool, cx.input().withdrawal_id, reason).await?;
+        match self.bank.transfer(cx.input(), cx.idempotency_key()).await.map_err(only_effect)? {
+            Said::Sent(transfer) => Ok(transfer),
+            Said::Refused(reason) => {
+                note_reason(&self.pool, withdrawal, &reason).await?;
+                Err(StepError::rejected(reason))
+            }
         }
-        answer
     }
 
     async fn probe(&self, cx: &StepContext<Payout>) -> Result<Probe<Transfer>, StepError> {
@@ -110,7 +112,14 @@ impl ForwardStep for BankTransfer {
     }
 }
 
-/// Confirm: frozen becomes spent, and the withdrawal is completed.
+/// Why the transfer, the only call of this saga that has an effect outside, gave no answer. If it is proven that
+/// nothing was sent, no money left, and the step says so here and waits for the bank. Everywhere else `?` makes the
+/// same error an unknown outcome.
+fn only_effect(error: CallError) -> StepError {
+    if error.nothing_was_sent() { StepError::unreachable(error.peer(), error) } else { error.into() }
+}
+
+/// Confirm: frozen becomes spent; with that the saga completes.
 #[derive(Debug)]
 pub(crate) struct DeductBalance {
     pub(crate) policy: StepPolicy,

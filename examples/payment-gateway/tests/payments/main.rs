@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod outages;
 #[path = "../platform/mod.rs"]
 mod platform;
 mod refusals;
@@ -68,7 +69,7 @@ async fn a_payment_is_charged_once_and_its_repetition_gets_the_same_bytes() {
     assert_eq!(word(&platform.gateway, "SELECT status FROM saga_instances").await, "completed");
     assert_eq!(
         word(&platform.gateway, "SELECT step_name FROM saga_steps ORDER BY step_order DESC LIMIT 1").await,
-        "CallPaymentChannel"
+        "PayOrder"
     );
     let path = format!("/api/v1/payments/{}", first.json()["payment_no"].as_str().unwrap());
     assert_eq!(merchant.get(&path).await.unwrap().json(), first.json());

@@ -1,5 +1,6 @@
 //! The platform around the gateway, in the test process: merchant service, order service and channel on free
-//! ports with databases of their own, a gate in front of the channel, and a merchant's signing client.
+//! ports with databases of their own, a gate in front of the channel, proxies by which the order service and the
+//! channel can be away, and a merchant's signing client.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,16 +43,23 @@ impl Place {
     }
 }
 
-/// Holds every charge back while it is closed, and counts those that came.
+/// Holds every charge back while it is closed, or its answer while it is silent, and counts those that came.
 #[derive(Clone)]
 pub(crate) struct Gate {
     closed: Arc<watch::Sender<bool>>,
     arrived: Arc<watch::Sender<u32>>,
+    silent: Arc<watch::Sender<bool>>,
+    answered: Arc<watch::Sender<u32>>,
 }
 
 impl Gate {
     fn open() -> Gate {
-        Gate { closed: Arc::new(watch::Sender::new(false)), arrived: Arc::new(watch::Sender::new(0)) }
+        Gate {
+            closed: Arc::new(watch::Sender::new(false)),
+            arrived: Arc::new(watch::Sender::new(0)),
+            silent: Arc::new(watch::Sender::new(false)),
+            answered: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -67,18 +75,36 @@ impl Gate {
         self.arrived.subscribe().wait_for(|arrived| *arrived >= count).await.unwrap();
     }
 
+    /// From now on charges take effect, and their answers are kept back.
+    pub(crate) fn keep_answers(&self) {
+        self.silent.send_replace(true);
+    }
+
+    /// Returns when so many charges have taken effect or were refused.
+    pub(crate) async fn answered(&self, count: u32) {
+        self.answered.subscribe().wait_for(|answered| *answered >= count).await.unwrap();
+    }
+
     async fn pass(self, request: Request, next: Next) -> axum::response::Response {
-        if request.method() == Method::POST && request.uri().path() == "/api/v1/channel/payments" {
-            self.arrived.send_modify(|arrived| *arrived += 1);
-            self.closed.subscribe().wait_for(|closed| !closed).await.unwrap();
+        if request.method() != Method::POST || request.uri().path() != "/api/v1/channel/payments" {
+            return next.run(request).await;
         }
-        next.run(request).await
+        self.arrived.send_modify(|arrived| *arrived += 1);
+        self.closed.subscribe().wait_for(|closed| !closed).await.unwrap();
+        let answer = next.run(request).await;
+        self.answered.send_modify(|answered| *answered += 1);
+        self.silent.subscribe().wait_for(|silent| !silent).await.unwrap();
+        answer
     }
 }
 
 /// Everything but the gateway.
 pub(crate) struct Platform {
     pub(crate) gate: Gate,
+    /// In front of the order service.
+    pub(crate) to_orders: testkit::Proxy,
+    /// In front of the channel.
+    pub(crate) to_channel: testkit::Proxy,
     pub(crate) channel: Place,
     pub(crate) orders: Place,
     pub(crate) gateway: Place,
@@ -107,17 +133,18 @@ impl Platform {
         let (router, _) = merchant_service::start(settings("merchant-service", &merchants)).await.unwrap();
         let merchant_url = serve(router).await;
         let (router, _) = order_service::start(settings(order_service::NAME, &orders)).await.unwrap();
-        let order_url = serve(router).await;
+        let to_orders = testkit::Proxy::before(listen(router).await);
         let (router, _) = channel_adapter::start(settings(channel_adapter::NAME, &channel)).await.unwrap();
         let held = gate.clone();
         let router = router.layer(from_fn(move |request, next| held.clone().pass(request, next)));
-        let channel_url = serve(router).await;
+        let to_channel = testkit::Proxy::before(listen(router).await);
         let peers = vec![
             ("MERCHANT_SERVICE_URL", merchant_url),
-            ("ORDER_SERVICE_URL", order_url),
-            ("CHANNEL_ADAPTER_URL", channel_url),
+            ("ORDER_SERVICE_URL", format!("http://{}", to_orders.address())),
+            ("CHANNEL_ADAPTER_URL", format!("http://{}", to_channel.address())),
         ];
-        Platform { gate, channel, orders, gateway, peers, _merchants: merchants, _folder: folder }
+        let (_merchants, _folder) = (merchants, folder);
+        Platform { gate, to_orders, to_channel, channel, orders, gateway, peers, _merchants, _folder }
     }
 
     /// The environment of a gateway in this platform; later entries win.
@@ -149,10 +176,14 @@ impl Platform {
 
 /// Serves a router on a free port of this machine.
 pub(crate) async fn serve(router: Router) -> String {
+    format!("http://{}", listen(router).await)
+}
+
+async fn listen(router: Router) -> SocketAddr {
     let listener = service_shell::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     tokio::spawn(service_shell::serve(listener, router, std::future::pending()));
-    base
+    address
 }
 
 /// A merchant's client: signs every request.

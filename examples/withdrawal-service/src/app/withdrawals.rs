@@ -94,6 +94,14 @@ pub(super) async fn execute(State(app): State<App>, Path(id): Path<Id>) -> Resul
     answer(StatusCode::ACCEPTED, &withdrawal)
 }
 
+/// Lets the saga of a withdrawal go on that waits for a person: stuck or paused.
+pub(super) async fn retry(State(app): State<App>, Path(id): Path<Id>) -> Result<Recording, Problem> {
+    let found = store::find(&app.pool, id).await?;
+    let withdrawal = found.ok_or_else(|| Problem::not_found("withdrawal"))?;
+    app.payouts.retry(&withdrawal.withdrawal_no).await?;
+    answer(StatusCode::ACCEPTED, &withdrawal)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rejection {

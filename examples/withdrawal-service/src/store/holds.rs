@@ -60,7 +60,7 @@ pub(crate) async fn release(tx: &mut Connection, payout: &Payout) -> Result<bool
     Ok(true)
 }
 
-/// Confirm: the frozen money left, and the withdrawal is completed. False if nothing is frozen.
+/// Confirm: the frozen money left; the bank's number is kept. False if nothing is frozen.
 pub(crate) async fn spend(
     tx: &mut Connection,
     payout: &Payout,
@@ -76,7 +76,7 @@ pub(crate) async fn spend(
         .execute(&mut *tx)
         .await?;
     sqlx::query(concat!(
-        "UPDATE withdrawals SET status = 'completed', bank_reference = $2, reason = NULL, updated_at = ",
+        "UPDATE withdrawals SET bank_reference = $2, updated_at = ",
         sql_now!(),
         " WHERE id = $1 AND status = 'processing'"
     ))
@@ -87,14 +87,17 @@ pub(crate) async fn spend(
     Ok(true)
 }
 
-/// Why the bank refused; shown once the withdrawal has failed.
+/// Keeps the first reason why a withdrawal is going to fail. It fails when its saga has undone everything, and until
+/// then the reason is not shown.
 pub(crate) async fn note_reason(pool: &Pool, withdrawal: Id, reason: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE withdrawals SET reason = $2 WHERE id = $1 AND status = 'processing'")
-        .bind(withdrawal)
-        .bind(reason)
-        .execute(pool)
-        .await
-        .map(drop)
+    sqlx::query(
+        "UPDATE withdrawals SET reason = COALESCE(reason, $2) WHERE id = $1 AND status = 'processing'",
+    )
+    .bind(withdrawal)
+    .bind(reason)
+    .execute(pool)
+    .await
+    .map(drop)
 }
 
 /// Moves a hold out of `frozen`; false if it was not there.
@@ -111,20 +114,28 @@ async fn step(tx: &mut Connection, withdrawal: Id, to: &'static str) -> Result<b
     Ok(moved.rows_affected() == 1)
 }
 
-/// The withdrawal has failed. A reason that is known already, such as the bank's, stays.
-pub(crate) async fn fail(
-    tx: &mut Connection,
-    withdrawal: Id,
-    reason: &'static str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(concat!(
-        "UPDATE withdrawals SET status = 'failed', reason = COALESCE(reason, $2), updated_at = ",
+/// Brings withdrawals to the end their sagas have reached: a completed saga is never undone, and an undone one never
+/// goes on, so what a merchant is told from here on stays true.
+pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
+    let completed = sqlx::query(concat!(
+        "UPDATE withdrawals SET status = 'completed', reason = NULL, updated_at = ",
         sql_now!(),
-        " WHERE id = $1 AND status = 'processing'"
+        " WHERE status = 'processing'
+            AND EXISTS (SELECT 1 FROM saga_instances
+                         WHERE business_type = 'withdrawal' AND business_id = withdrawals.withdrawal_no
+                           AND saga_instances.status = 'completed')"
     ))
-    .bind(withdrawal)
-    .bind(reason)
-    .execute(tx)
-    .await
-    .map(drop)
+    .execute(pool)
+    .await?;
+    let failed = sqlx::query(concat!(
+        "UPDATE withdrawals SET status = 'failed', reason = COALESCE(reason, 'undone'), updated_at = ",
+        sql_now!(),
+        " WHERE status = 'processing'
+            AND EXISTS (SELECT 1 FROM saga_instances
+                         WHERE business_type = 'withdrawal' AND business_id = withdrawals.withdrawal_no
+                           AND saga_instances.status = 'compensated')"
+    ))
+    .execute(pool)
+    .await?;
+    Ok(completed.rows_affected() + failed.rows_affected())
 }

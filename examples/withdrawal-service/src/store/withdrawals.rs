@@ -10,7 +10,8 @@ use crate::steps::Payout;
 macro_rules! columns {
     () => {
         "id, withdrawal_no, merchant_id, bank_account_id, amount, fee, currency, speed, status,
-         approvals_required, approvals, reason, bank_reference, created_at, updated_at"
+         approvals_required, approvals, CASE WHEN status <> 'processing' THEN reason END AS reason,
+         bank_reference, created_at, updated_at"
     };
 }
 
@@ -167,25 +168,47 @@ pub(crate) async fn change(
     }
 }
 
-/// Sends an approved withdrawal on its way. Doing it again while it is on its way changes nothing.
+/// Sends an approved withdrawal on its way. Doing it again changes nothing: one that is on its way, or has arrived or
+/// failed since, is returned as it is, so that a request whose answer was lost is not told that it came too late.
 pub(crate) async fn execute(tx: &mut Tx<'_>, id: Id) -> Result<(Withdrawal, Payout), TxError> {
-    let started = sqlx::query_as(concat!(
+    let executed = sqlx::query_as(concat!(
         "UPDATE withdrawals SET status = 'processing', updated_at = ",
         sql_now!(),
-        " WHERE id = $1 AND status IN ('approved', 'processing') RETURNING ",
+        " WHERE id = $1 AND status = 'approved' RETURNING ",
         columns!()
     ))
     .bind(id)
     .fetch_optional(&mut *tx)
     .await?;
-    let Some(started) = started else { return Err(unchanged(tx, id, "executed").await?.into()) };
+    let executed = match executed {
+        Some(started) => Some(started),
+        None => {
+            sqlx::query_as(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM withdrawals WHERE id = $1 AND status IN ('processing', 'completed', 'failed')"
+            ))
+            .bind(id)
+            .fetch_optional(&mut *tx)
+            .await?
+        }
+    };
+    let Some(executed) = executed else { return Err(unchanged(tx, id, "executed").await?.into()) };
     let payout = sqlx::query_as(concat!(payouts!(), " WHERE w.id = $1")).bind(id).fetch_one(&mut *tx).await?;
-    Ok((started, payout))
+    Ok((executed, payout))
 }
 
-/// Withdrawals on their way, oldest first.
-pub(crate) async fn unfinished(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error> {
-    sqlx::query_as(concat!(payouts!(), " WHERE w.status = 'processing' ORDER BY w.id")).fetch_all(pool).await
+/// Withdrawals on their way whose saga was not started yet, oldest first.
+pub(crate) async fn without_saga(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        payouts!(),
+        " WHERE w.status = 'processing'
+            AND NOT EXISTS (SELECT 1 FROM saga_instances
+                             WHERE business_type = 'withdrawal' AND business_id = w.withdrawal_no)
+          ORDER BY w.id"
+    ))
+    .fetch_all(pool)
+    .await
 }
 
 async fn visible(tx: &mut Tx<'_>, merchant: Option<Id>, id: Id) -> Result<bool, sqlx::Error> {

@@ -5,5 +5,6 @@
 mod accounts;
 mod approvals;
 mod execution;
+mod outages;
 mod platform;
 mod withdrawals;

@@ -1,6 +1,7 @@
 //! The service on a real listener and a real database. Which database is decided here and nowhere else:
 //! an embedded file, or with `--features postgres` a fresh database of testkit's server.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Method;
@@ -18,6 +19,8 @@ pub(crate) struct Platform {
     pub(crate) settings: Settings,
     /// The bank's own ledger.
     pub(crate) ledger: Pool,
+    /// In front of the bank.
+    pub(crate) to_bank: testkit::Proxy,
     _place: Place,
 }
 
@@ -72,12 +75,13 @@ impl Platform {
     pub(crate) async fn start() -> Platform {
         let place = Place::new();
         let bank = place.bank();
-        let settings = place.settings(&serve_bank(bank.clone()).await);
+        let to_bank = testkit::Proxy::before(serve_bank(bank.clone()).await);
+        let settings = place.settings(&format!("http://{}", to_bank.address()));
         let ledger = database::open(&bank).await.unwrap();
         let base = serve(settings.clone()).await;
         let pool = database::open(&settings).await.unwrap();
         let client = service_shell::http_client(HttpTimeouts::default()).unwrap();
-        Platform { base, client, pool, settings, ledger, _place: place }
+        Platform { base, client, pool, settings, ledger, to_bank, _place: place }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -134,22 +138,22 @@ impl Platform {
 /// Serves on a free port until the test ends.
 pub(crate) async fn serve(settings: Settings) -> String {
     let started = withdrawal_service::start(settings.clone()).await.unwrap();
-    listen(settings, started).await
+    format!("http://{}", listen(settings, started).await)
 }
 
-async fn serve_bank(settings: Settings) -> String {
+async fn serve_bank(settings: Settings) -> SocketAddr {
     let started = channel_adapter::start(settings.clone()).await.unwrap();
     listen(settings, started).await
 }
 
-async fn listen(settings: Settings, (router, drain): (axum::Router, service_shell::Drain)) -> String {
+async fn listen(settings: Settings, (router, drain): (axum::Router, service_shell::Drain)) -> SocketAddr {
     let listener = service_shell::bind(settings.address).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         service_shell::serve(listener, router, std::future::pending()).await.unwrap();
         drain.run().await;
     });
-    format!("http://{address}")
+    address
 }
 
 pub(crate) fn account(number: &str) -> Value {

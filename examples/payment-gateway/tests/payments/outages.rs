@@ -1,0 +1,164 @@
+//! Neighbours that are away for longer than anybody tries: what is not known is never told as failed, and money that
+//! was taken is given back or belongs to a paid order.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use service_shell::ServiceToken;
+use tokio::time::{Instant, sleep};
+
+use crate::platform::{Answer, Merchant, Platform, payment, read};
+use crate::{pay, setup};
+
+/// Every try and every undo is over within seconds, and the request does not wait for them.
+const SHORT: [(&str, &str); 3] =
+    [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "4"), ("REQUEST_WAIT_MS", "100")];
+
+/// For whatever must come in the end; only a fault reaches it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the databases of three services say of the only payment.
+#[derive(Debug, PartialEq, Eq)]
+struct Books {
+    payment: String,
+    saga: String,
+    order: String,
+    charged: i64,
+}
+
+impl Books {
+    fn new(payment: &str, saga: &str, order: &str, charged: i64) -> Books {
+        let [payment, saga, order] = [payment, saga, order].map(str::to_owned);
+        Books { payment, saga, order, charged }
+    }
+
+    async fn read(platform: &Platform) -> Books {
+        let word = async |place: &crate::Place, sql| crate::word(place, sql).await;
+        Books {
+            payment: word(&platform.gateway, "SELECT status FROM payments").await,
+            saga: word(&platform.gateway, "SELECT status FROM saga_instances").await,
+            order: word(&platform.orders, "SELECT status FROM orders").await,
+            charged: crate::charges(platform).await,
+        }
+    }
+
+    /// What must hold at every moment.
+    fn assert_honest(&self) {
+        match self.payment.as_str() {
+            "success" => assert_eq!((self.order.as_str(), self.charged), ("paid", 1), "{self:?}"),
+            "failed" => assert_eq!((self.order.as_str(), self.charged), ("cancelled", 0), "{self:?}"),
+            open => assert_eq!(open, "processing", "{self:?}"),
+        }
+    }
+}
+
+/// Reads the books until they are as wanted; they are honest all the time.
+async fn until(platform: &Platform, wanted: impl Fn(&Books) -> bool) -> Books {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let books = Books::read(platform).await;
+        books.assert_honest();
+        if wanted(&books) {
+            return books;
+        }
+        assert!(Instant::now() < deadline, "still {books:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the payment is closed. What waits goes on by itself; what is stuck is let go on by an operator.
+async fn closed(platform: &Platform, merchant: &Merchant, payment_no: &str) -> Books {
+    let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
+    let url = format!("{}/api/v1/saga/payments/{payment_no}/retry", merchant.base);
+    let books = until(platform, |books| books.saga == "stuck" || books.payment != "processing").await;
+    if books.saga == "stuck" {
+        let answer = read(merchant.http.post(url).bearer_auth(token.text())).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    until(platform, |books| books.payment != "processing").await
+}
+
+fn number(answer: &Answer) -> String {
+    answer.json()["payment_no"].as_str().unwrap().to_owned()
+}
+
+/// An open payment is told as open, by its answer, by the repetition of that and by a look.
+async fn assert_told_as_open(merchant: &Merchant, body: &Value, first: &Answer) {
+    let again = pay(merchant, "key-1", body).await;
+    let path = format!("/api/v1/payments/{}", number(first));
+    let looked = merchant.get(&path).await.unwrap().json();
+    for told in [&first.json(), &again.json(), &looked] {
+        assert_eq!(
+            (&told["status"], &told["failure_reason"]),
+            (&json!("processing"), &Value::Null),
+            "{told}"
+        );
+    }
+    assert_eq!((first.status, again.status), (202, 202));
+}
+
+// proves: S-12
+#[tokio::test]
+async fn a_charge_whose_order_service_refuses_connections_is_never_told_as_failed() {
+    let (platform, merchant) = setup(&SHORT).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_ok");
+    let first = pay(&merchant, "key-1", &body);
+    let outage = async {
+        platform.gate.arrived(1).await;
+        platform.to_orders.cut();
+        platform.gate.reopen();
+    };
+    let (first, ()) = tokio::join!(first, outage);
+    // Away for longer than every try and every undo.
+    let away = Instant::now() + Duration::from_secs(5);
+    until(&platform, |books| books.saga == "stuck" || Instant::now() > away).await;
+    assert_told_as_open(&merchant, &body, &first).await;
+    platform.to_orders.restore();
+    let books = closed(&platform, &merchant, &number(&first)).await;
+    let paid = Books::new("success", "completed", "paid", 1);
+    let undone = Books::new("failed", "compensated", "cancelled", 0);
+    assert!(books == paid || books == undone, "{books:?}");
+}
+
+// proves: S-5, S-8
+#[tokio::test]
+async fn a_channel_that_charges_and_dies_leaves_the_payment_open_until_it_is_back() {
+    let (platform, merchant) = setup(&SHORT).await;
+    platform.gate.keep_answers();
+    let body = payment("A-1", "card_ok");
+    let first = pay(&merchant, "key-1", &body);
+    let outage = async {
+        platform.gate.answered(1).await;
+        platform.to_channel.cut();
+    };
+    let (first, ()) = tokio::join!(first, outage);
+    // Until the undo is exhausted, if it begins.
+    let away = Instant::now() + Duration::from_secs(8);
+    let books = until(&platform, |books| books.saga == "stuck" || Instant::now() > away).await;
+    assert_eq!((books.payment.as_str(), books.charged), ("processing", 1), "{books:?}");
+    assert_told_as_open(&merchant, &body, &first).await;
+    platform.to_channel.restore();
+    let books = closed(&platform, &merchant, &number(&first)).await;
+    let paid = Books::new("success", "completed", "paid", 1);
+    let undone = Books::new("failed", "compensated", "cancelled", 0);
+    assert!(books == paid || books == undone, "{books:?}");
+}
+
+#[tokio::test]
+async fn an_order_that_was_cancelled_under_a_payment_gives_the_charge_back() {
+    let (platform, merchant) = setup(&[]).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_ok");
+    let first = pay(&merchant, "key-1", &body);
+    let cancel = async {
+        platform.gate.arrived(1).await;
+        let orders = platform.orders.open().await;
+        sqlx::query("UPDATE orders SET status = 'cancelled'").execute(&orders).await.unwrap();
+        orders.close().await;
+        platform.gate.reopen();
+    };
+    let (first, ()) = tokio::join!(first, cancel);
+    assert_eq!(Books::read(&platform).await, Books::new("failed", "compensated", "cancelled", 0));
+    assert_eq!((first.status, &first.json()["failure_reason"]), (201, &json!("order_not_payable")));
+}

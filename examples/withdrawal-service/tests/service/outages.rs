@@ -1,0 +1,96 @@
+//! A bank that is away for longer than anybody tries: sent ⇔ debited, or visibly open.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use service_shell::Id;
+use tokio::time::{Instant, sleep};
+
+use crate::execution::{approved, balance, sent, shown};
+use crate::platform::Platform;
+
+/// For whatever must come in the end; only a fault reaches it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the withdrawal and the saga say, and the money of both sides: available, frozen, sent.
+#[derive(Debug)]
+struct Books {
+    status: String,
+    saga: String,
+    money: (i64, i64, i64),
+}
+
+impl Books {
+    async fn read(platform: &Platform, merchant: Id, withdrawal: &Value) -> Books {
+        // The status first: what it says was so before the rest is read.
+        let status = shown(platform, merchant, withdrawal).await;
+        let saga = "SELECT status FROM saga_instances";
+        let saga: Option<String> = sqlx::query_scalar(saga).fetch_optional(&platform.pool).await.unwrap();
+        let (available, frozen) = balance(platform, merchant).await;
+        let books = Books {
+            status: status["status"].as_str().unwrap().to_owned(),
+            saga: saga.unwrap_or_default(),
+            money: (available, frozen, sent(platform).await),
+        };
+        match books.status.as_str() {
+            "completed" => assert_eq!(books.money, (8_900, 0, 1), "{books:?}"),
+            "failed" => assert_eq!(books.money, (10_000, 0, 0), "{books:?}"),
+            open => assert_eq!((open, &status["reason"]), ("processing", &Value::Null), "{books:?}"),
+        }
+        books
+    }
+}
+
+async fn until(
+    platform: &Platform,
+    (merchant, withdrawal): &(Id, Value),
+    wanted: impl Fn(&Books) -> bool,
+) -> Books {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let books = Books::read(platform, *merchant, withdrawal).await;
+        if wanted(&books) {
+            return books;
+        }
+        assert!(Instant::now() < deadline, "still {books:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the withdrawal is closed. What waits goes on by itself; what is stuck is let go on by an operator.
+async fn closed(platform: &Platform, withdrawal: &(Id, Value)) -> Books {
+    let books =
+        until(platform, withdrawal, |books| books.saga == "stuck" || books.status != "processing").await;
+    if books.saga == "stuck" {
+        assert_eq!(platform.decide(&withdrawal.1, "retry", &json!({})).await.status(), 202);
+    }
+    until(platform, withdrawal, |books| books.status != "processing").await
+}
+
+// proves: S-5
+#[tokio::test]
+async fn a_bank_that_cannot_be_reached_has_sent_nothing_and_the_withdrawal_says_so() {
+    let platform = Platform::start().await;
+    let withdrawal = approved(&platform, "acct_ok").await;
+    platform.to_bank.cut();
+    assert_eq!(platform.decide(&withdrawal.1, "execute", &json!({})).await.status(), 202);
+    let away = Instant::now() + Duration::from_secs(2);
+    until(&platform, &withdrawal, |books| books.status != "processing" || Instant::now() > away).await;
+    platform.to_bank.restore();
+    closed(&platform, &withdrawal).await;
+}
+
+// proves: S-5, S-8
+#[tokio::test]
+async fn a_bank_that_sends_and_dies_leaves_the_money_frozen_until_it_says_so() {
+    let platform = Platform::start().await;
+    let withdrawal = approved(&platform, "acct_hangs").await;
+    assert_eq!(platform.decide(&withdrawal.1, "execute", &json!({})).await.status(), 202);
+    until(&platform, &withdrawal, |books| books.money.2 == 1).await;
+    platform.to_bank.cut();
+    let away = Instant::now() + Duration::from_secs(3);
+    let books = until(&platform, &withdrawal, |books| books.saga == "stuck" || Instant::now() > away).await;
+    assert_eq!((books.status.as_str(), books.money), ("processing", (8_900, 1_100, 1)), "{books:?}");
+    platform.to_bank.restore();
+    assert_eq!(closed(&platform, &withdrawal).await.status, "completed");
+}
