@@ -31,6 +31,16 @@ const RUNS: &[Run] = &[
         cargo: "test --locked -p probity-saga --all-features --test kill",
         longer: &[("PROBITY_TEST_KILLS", "200"), ("PROBITY_TEST_FREEZE_SECONDS", "60")],
     },
+    Run {
+        name: "outages",
+        what: "1000 rounds in which services and databases are away while payments, refunds and withdrawals run; then the books",
+        cargo: "test --locked -p payment-platform --test outages -- --nocapture",
+        longer: &[
+            ("PROBITY_TEST_ROUNDS", "1000"),
+            ("PROBITY_TEST_SECOND_MS", "20"),
+            ("PROBITY_TEST_LIMIT_SECONDS", "14400"),
+        ],
+    },
 ];
 
 /// Runs what `words` choose: a name, or all; `--seed N` makes the choices of an earlier run again.

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Serve { data: Option<PathBuf>, seconds: Option<u64> },
     /// Run the gateway alone, configured by the environment: the process that the demo kills.
     Gateway,
+    /// Run one service alone, configured by the environment: the processes that a test kills.
+    Service { name: String },
     /// Print [`USAGE`].
     Help,
 }
@@ -39,6 +41,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
     let mut arguments = arguments.into_iter().peekable();
     match arguments.peek().map(String::as_str) {
         Some("gateway") => return Ok(Command::Gateway),
+        Some("service") => {
+            let name = arguments.nth(1).ok_or("service needs a name, such as order-service")?;
+            return Ok(Command::Service { name });
+        }
         Some("demo") => {
             arguments.next();
         }
@@ -91,6 +97,7 @@ mod tests {
     #[test]
     fn a_mistake_is_named() {
         assert_eq!(parsed("--sreve"), Err("`--sreve` is not an argument of this program".to_owned()));
+        assert_eq!(parsed("service"), Err("service needs a name, such as order-service".to_owned()));
         assert_eq!(parsed("--data"), Err("--data needs a folder".to_owned()));
         assert_eq!(
             parsed("--serve --seconds soon"),

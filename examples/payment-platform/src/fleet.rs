@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use axum::Router;
 use service_shell::{Drain, Settings, StartError};
@@ -42,6 +43,17 @@ impl Service {
             Service::Channel => "channel-adapter",
             Service::Withdrawal => "withdrawal-service",
         }
+    }
+
+    /// The service of this name.
+    pub(crate) fn named(name: &str) -> Option<Service> {
+        SERVICES.iter().map(|(service, ..)| *service).find(|service| service.name() == name)
+    }
+
+    /// Serves it alone, configured by the environment, as its own program does.
+    pub(crate) async fn run(self) -> ExitCode {
+        let port = SERVICES.iter().find(|(service, ..)| *service == self).map_or(0, |(_, port, _)| *port);
+        service_shell::run(self.name(), port, |settings| self.start(settings)).await
     }
 
     async fn start(self, settings: Settings) -> Result<(Router, Drain), StartError> {

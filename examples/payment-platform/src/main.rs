@@ -18,6 +18,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use arguments::{Command, USAGE};
+use fleet::Service;
 use story::Failure;
 
 #[tokio::main]
@@ -25,6 +26,10 @@ async fn main() -> ExitCode {
     match arguments::parse(std::env::args().skip(1)) {
         Ok(Command::Help) => report(std::io::stdout(), USAGE, ExitCode::SUCCESS),
         Ok(Command::Gateway) => finish(gateway_process::serve_alone().await),
+        Ok(Command::Service { name }) => match Service::named(&name) {
+            Some(service) => service.run().await,
+            None => report(std::io::stderr(), &format!("there is no service `{name}`\n"), ExitCode::FAILURE),
+        },
         Ok(Command::Demo { data }) => finish(unless_interrupted(story::tell(data)).await),
         Ok(Command::Serve { data, seconds }) => {
             service_shell::init_logging();
