@@ -1,6 +1,8 @@
 //! Failures of a store, and what each leaves behind.
 //!
-//! Invariant: an error says whether the call may have been applied. Only [`Effect::NotApplied`] is proof.
+//! Invariant: an error says whether the call may have been applied. Only [`Effect::NotApplied`] is proof, so inside this
+//! crate nobody concludes it from what went wrong: a driver's error becomes a [`Failure`], what cannot be read an
+//! [`Unreadable`], and both are doubt unless the store refused, or the caller says that nothing was written.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -79,6 +81,12 @@ impl StoreError {
         Self { kind: ErrorKind::LeaseLost, effect: Effect::NotApplied, source: None }
     }
 
+    /// The same failure of a call that only read, or whose write has answered that it touched nothing.
+    #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn nothing_written(self) -> Self {
+        Self { effect: Effect::NotApplied, ..self }
+    }
+
     /// The same failure, after an earlier try of the call that may have written.
     pub(crate) fn doubted(self) -> Self {
         Self { effect: Effect::Unknown, ..self }
@@ -120,6 +128,49 @@ impl SharedError {
     }
 }
 
+/// What a driver or a server says went wrong, before anybody has said how far the call had come.
+///
+/// As it stands it is the failure of a call that may have written: only a refusal proves that it did not.
+#[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
+#[derive(Debug)]
+pub struct Failure {
+    kind: ErrorKind,
+    refused: bool,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+#[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
+impl Failure {
+    /// Nobody knows how far it came.
+    pub(crate) fn in_doubt(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, refused: false, source: source.into() }
+    }
+
+    /// It was never sent, or the store answered that it did none of it.
+    pub(crate) fn refused(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, refused: true, source: source.into() }
+    }
+
+    /// The failure of a call that may have been sent several times, of which this is the last.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of_several(self) -> Self {
+        Self { refused: false, ..self }
+    }
+
+    /// The failure of a call that only reads, or had not sent anything.
+    pub(crate) fn nothing_written(self) -> StoreError {
+        StoreError::from(self).nothing_written()
+    }
+}
+
+#[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        let effect = if failure.refused { Effect::NotApplied } else { Effect::Unknown };
+        Self { kind: failure.kind, effect, source: Some(failure.source) }
+    }
+}
+
 /// Bytes of a stored record that do not follow the format.
 #[derive(Debug)]
 pub(crate) struct Unreadable(pub(crate) &'static str);
@@ -132,8 +183,9 @@ impl fmt::Display for Unreadable {
 
 impl StdError for Unreadable {}
 
+/// An answer that cannot be read may be that of a write.
 impl From<Unreadable> for StoreError {
     fn from(source: Unreadable) -> Self {
-        Self::not_applied(ErrorKind::Corrupt, source)
+        Self::unknown(ErrorKind::Corrupt, source)
     }
 }

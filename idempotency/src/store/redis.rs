@@ -5,7 +5,9 @@
 
 mod connect;
 mod durability;
+mod failures;
 mod packed;
+mod permissions;
 mod reply;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
@@ -17,9 +19,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::{ConnectionLike, ConnectionManager};
-use redis::{RedisError, ServerErrorKind};
 
 pub use self::durability::Durability;
+use self::failures::sends_once;
 use self::reply::Reply;
 use self::scripts::{Call, Scripts};
 #[cfg(feature = "redis-sentinel")]
@@ -43,13 +45,16 @@ pub struct RedisStore<C = ConnectionManager> {
     connection: C,
     prefix: String,
     scripts: Arc<Scripts>,
+    /// Whether an error is that of the only time a call was sent.
+    sends_once: bool,
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     /// A store over `connection`. Set its timeouts on purpose; the driver's default for replies is 500 ms. Nothing is
     /// asked yet: see [`RedisStore::checked`].
     pub fn new(connection: C) -> Self {
-        Self { connection, prefix: "idempotency:".to_owned(), scripts: Arc::new(Scripts::new()) }
+        let (prefix, scripts) = ("idempotency:".to_owned(), Arc::new(Scripts::new()));
+        Self { connection, prefix, scripts, sends_once: sends_once::<C>() }
     }
 
     /// Puts `prefix` before the names of its keys; `idempotency:` if never said.
@@ -61,7 +66,9 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
 
     async fn send(&self, call: Call<'_>) -> Result<Reply, StoreError> {
         let mut connection = self.connection.clone();
-        Ok(Reply::read(call.send(&mut connection).await.map_err(classify)?)?)
+        let sent = call.send(&mut connection).await;
+        let answer = sent.map_err(|failure| if self.sends_once { failure } else { failure.of_several() })?;
+        Ok(Reply::read(answer)?)
     }
 
     fn key(&self, record: RecordId) -> Vec<u8> {
@@ -212,7 +219,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for R
     }
 
     async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
-        let found = self.send(self.scripts.get.call(&self.key(record))).await?.into_entry()?;
+        let asked = self.send(self.scripts.get.call(&self.key(record))).await;
+        let found = asked.and_then(Reply::into_entry).map_err(StoreError::nothing_written)?;
         let snapshot = found.map(|(entry, now)| Snapshot::of(&entry, now));
         Ok(snapshot.map(|found| Snapshot { lease_left: packed::left(found.lease_left), ..found }))
     }
@@ -231,36 +239,5 @@ impl<C> fmt::Debug for RedisStore<C> {
 
 /// The script and the state machine say the same, or there is a record neither of them wrote.
 fn disagreed() -> StoreError {
-    StoreError::not_applied(ErrorKind::Corrupt, "the record does not follow the state machine")
-}
-
-/// What a failure of the driver or the server left behind.
-fn classify(error: RedisError) -> StoreError {
-    if error.is_timeout() {
-        return StoreError::unknown(ErrorKind::Timeout, error);
-    }
-    if error.is_connection_refusal() {
-        return StoreError::not_applied(ErrorKind::Unavailable, error);
-    }
-    match error.kind() {
-        redis::ErrorKind::Server(kind) => match kind {
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly => StoreError::not_applied(ErrorKind::Unavailable, error),
-            _ => StoreError::not_applied(ErrorKind::Rejected, error),
-        },
-        redis::ErrorKind::Extension if error.code() == Some("OOM") => {
-            StoreError::not_applied(ErrorKind::Full, error)
-        }
-        redis::ErrorKind::Extension | redis::ErrorKind::AuthenticationFailed => {
-            StoreError::not_applied(ErrorKind::Rejected, error)
-        }
-        redis::ErrorKind::InvalidClientConfig => StoreError::not_applied(ErrorKind::Rejected, error),
-        redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => {
-            StoreError::unknown(ErrorKind::Corrupt, error)
-        }
-        _ => StoreError::unknown(ErrorKind::Unavailable, error),
-    }
+    StoreError::unknown(ErrorKind::Corrupt, "the record does not follow the state machine")
 }

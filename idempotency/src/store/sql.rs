@@ -198,7 +198,8 @@ impl<DB: Dialect> SqlStore<DB> {
     }
 
     async fn connection(&self) -> Result<Own<DB>, StoreError> {
-        let connection = self.pool.acquire().await.map_err(DB::classify)?;
+        let acquired = self.pool.acquire().await;
+        let connection = acquired.map_err(|error| DB::classify(error).nothing_written())?;
         Ok(Own { connection, asked: false })
     }
 }
@@ -457,6 +458,7 @@ fn held(rows: u64) -> Result<(), StoreError> {
     if rows > 0 { Ok(()) } else { Err(StoreError::lease_lost()) }
 }
 
+/// Every time the statement ran, it touched nothing.
 fn contended() -> StoreError {
     StoreError::not_applied(ErrorKind::Unavailable, "the record kept changing under the statement")
 }

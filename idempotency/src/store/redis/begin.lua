@@ -1,8 +1,8 @@
 -- KEYS: the record. ARGV: the record a first claim leaves, how long to keep it in ms.
--- A free key costs one command: when it was claimed, its end says.
-local found = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2])
+local ends = now + tonumber(ARGV[2])
+local found = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PXAT', ends)
 if not found then
-  return redis.call('PEXPIRETIME', KEYS[1])
+  return ends
 end
 local state = string.sub(found, 1, 2)
 local free = state == '1r' or state == '1g'

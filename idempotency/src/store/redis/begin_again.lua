@@ -1,9 +1,9 @@
 if not free then
   if string.sub(found, 3, 18) == string.sub(ARGV[1], 3, 18) then
     -- The same claim again: its first answer was lost on the way.
-    local ends = math.min(age + tonumber(string.sub(ARGV[1], 109, 122)), tonumber(string.sub(found, 123, 136)))
-    redis.call('SETRANGE', KEYS[1], 108, string.format('%014.0f', ends))
-    return { 1, fence, attempt - 1, math.max(ends - age, 0) }
+    local renewed = math.min(age + tonumber(string.sub(ARGV[1], 109, 122)), tonumber(string.sub(found, 123, 136)))
+    redis.call('SETRANGE', KEYS[1], 108, string.format('%014.0f', renewed))
+    return { 1, fence, attempt - 1, math.max(renewed - age, 0) }
   end
   if age < lease or string.sub(found, 19, 20) ~= '0m' and string.sub(found, 19, 20) ~= '0l' then
     return { 2, found, claimed, now }

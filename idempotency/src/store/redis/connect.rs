@@ -3,7 +3,8 @@
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult};
 
-use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore, classify};
+use super::failures::classify;
+use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
 use crate::{ErrorKind, StoreError};
 
 impl RedisStore {
@@ -100,8 +101,10 @@ pub(super) fn misconfigured(error: RedisError) -> StoreError {
 
 /// There is no connection yet, so nothing was written, whatever went wrong.
 pub(super) fn not_connected(error: RedisError) -> StoreError {
-    let kind = if failed_handshake(&error) { ErrorKind::Rejected } else { classify(error.clone()).kind() };
-    StoreError::not_applied(kind, error)
+    if failed_handshake(&error) {
+        return StoreError::not_applied(ErrorKind::Rejected, error);
+    }
+    classify(error).nothing_written()
 }
 
 /// rustls asks for one choice per process, and panics if features leave it open.

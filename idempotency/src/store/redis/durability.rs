@@ -4,7 +4,8 @@ use redis::Value;
 use redis::aio::ConnectionLike;
 use tracing::{info, warn};
 
-use super::{RedisStore, classify};
+use super::RedisStore;
+use super::failures::classify;
 use crate::error::Unreadable;
 use crate::{ErrorKind, StoreError};
 
@@ -26,22 +27,29 @@ pub struct Durability {
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     /// A store over `connection` whose servers have been asked how far they can be trusted; what is wrong with them is
-    /// logged as warnings. To refuse to start on them, ask [`RedisStore::durability`] too.
+    /// logged as warnings. To refuse to start on them, ask [`RedisStore::durability`] too. A user who is not permitted
+    /// each of [`RedisStore::COMMANDS`] is refused.
     ///
     /// # Cancel safety
     /// Reads only.
     ///
     /// # Errors
-    /// If a server cannot be reached. One that does not permit `INFO` is taken as it is, with a warning.
+    /// If a server cannot be reached; [`ErrorKind::Rejected`] if a command is not permitted. A server that does not permit
+    /// `INFO` is taken as it is, with a warning.
     pub async fn checked(connection: C) -> Result<Self, StoreError> {
         let store = Self::new(connection);
-        match store.durability().await {
-            Ok(found) => found.report(),
+        let servers = match store.durability().await {
+            Ok(found) => {
+                found.report();
+                Some(found.servers)
+            }
             Err(error) if error.kind() == ErrorKind::Rejected => {
                 warn!("this Redis does not say whether it evicts or forgets records; permit INFO");
+                None
             }
             Err(error) => return Err(error),
-        }
+        };
+        store.refuse_the_unpermitted(servers).await?;
         Ok(store)
     }
 
@@ -55,14 +63,17 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     /// If a server cannot be reached, or does not permit `INFO`.
     pub async fn durability(&self) -> Result<Durability, StoreError> {
         let mut connection = self.connection.clone();
-        let told: Value = redis::cmd("INFO").query_async(&mut connection).await.map_err(classify)?;
+        let asking = redis::cmd("INFO").query_async(&mut connection).await;
+        let told: Value = asking.map_err(|error| classify(error).nothing_written())?;
         let servers = match told {
             // A cluster connection asks every master, and says who answered what.
             Value::Map(answers) => answers.into_iter().map(|(_, answer)| answer).collect(),
             answer => vec![answer],
         };
-        let each = servers.iter().map(Durability::of_server).collect::<Result<Vec<_>, _>>()?;
-        Ok(each.into_iter().reduce(Durability::and).ok_or(Unreadable("INFO"))?)
+        let each = servers.iter().map(Durability::of_server).collect::<Result<Vec<_>, _>>();
+        let together =
+            each.and_then(|each| each.into_iter().reduce(Durability::and).ok_or(Unreadable("INFO")));
+        together.map_err(|unreadable| StoreError::from(unreadable).nothing_written())
     }
 }
 

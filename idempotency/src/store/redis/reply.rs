@@ -48,12 +48,14 @@ impl Reply {
         }
     }
 
-    /// The record as it is, and the server's time; `None` if there is none.
+    /// The record as it is, and the server's time; `None` if there is none. Who answers with a record has written nothing,
+    /// readable or not.
     pub(crate) fn into_entry(self) -> Result<Option<(Entry, u64)>, StoreError> {
+        let read = |record, since| packed::read(record, since).map_err(StoreError::nothing_written);
         match self {
             Self::Number(0) => Ok(None),
-            Self::Found(record, since, now) => Ok(packed::read(record, since)?.map(|entry| (entry, now))),
-            Self::Settled(record) => Ok(packed::read(record, 0)?.map(|entry| (entry, 0))),
+            Self::Found(record, since, now) => Ok(read(record, since)?.map(|entry| (entry, now))),
+            Self::Settled(record) => Ok(read(record, 0)?.map(|entry| (entry, 0))),
             Self::Number(_) | Self::Done(_) => Err(Unreadable("reply").into()),
         }
     }

@@ -2,9 +2,15 @@
 //!
 //! A script begins with what nearly every call needs, and returns there; what follows is for the rest, since a server
 //! runs one script at a time and pays for every line.
+//!
+//! Invariant: a script writes once, and after that does nothing that can fail. Redis does not undo what a failed script
+//! has written, so this is why an error that a script raised is proof that the record is as it was.
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value};
+
+use super::failures::of_script;
+use crate::error::Failure;
 
 /// How many arguments a call has at most, and how many bytes they have together beside a recording: a command that grows
 /// argument by argument is allocated again and again.
@@ -44,7 +50,12 @@ impl Call<'_> {
         self
     }
 
-    pub(crate) async fn send(self, on: &mut (impl ConnectionLike + Send)) -> RedisResult<Value> {
+    pub(crate) async fn send(self, on: &mut (impl ConnectionLike + Send)) -> Result<Value, Failure> {
+        let answer = self.try_both(on).await;
+        answer.map_err(|error| of_script(&self.script.name, error))
+    }
+
+    async fn try_both(&self, on: &mut (impl ConnectionLike + Send)) -> RedisResult<Value> {
         match self.command.query_async(on).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
             answer => return answer,
@@ -68,24 +79,29 @@ pub(crate) struct Scripts {
     pub(crate) finish: Script,
     pub(crate) resolve: Script,
     pub(crate) get: Script,
+    pub(crate) permitted: Script,
 }
 
 impl Scripts {
     pub(crate) fn new() -> Self {
-        let (judge, times) = (include_str!("judge.lua"), include_str!("times.lua"));
+        let (judge, clock, times) =
+            (include_str!("judge.lua"), include_str!("clock.lua"), include_str!("times.lua"));
         let found = include_str!("found.lua");
+        let resolve_lost = include_str!("resolve_lost.lua");
         Self {
-            begin: Script::of(&[include_str!("begin.lua"), times, include_str!("begin_again.lua")]),
-            renew: Script::of(&[include_str!("renew.lua"), judge, times, include_str!("renew_held.lua")]),
-            mark: Script::of(&[include_str!("mark.lua"), judge, times, found]),
-            finish: Script::of(&[include_str!("finish.lua"), judge, times, found]),
-            resolve: Script::of(&[
-                include_str!("resolve.lua"),
+            begin: Script::of(&[clock, include_str!("begin.lua"), times, include_str!("begin_again.lua")]),
+            renew: Script::of(&[
+                include_str!("renew.lua"),
                 judge,
+                clock,
                 times,
-                include_str!("resolve_lost.lua"),
+                include_str!("renew_held.lua"),
             ]),
-            get: Script::of(&[include_str!("get.lua"), judge, times, found]),
+            mark: Script::of(&[include_str!("mark.lua"), judge, clock, times, found]),
+            finish: Script::of(&[include_str!("finish.lua"), judge, clock, times, found]),
+            resolve: Script::of(&[include_str!("resolve.lua"), judge, clock, times, resolve_lost]),
+            get: Script::of(&[include_str!("get.lua"), judge, clock, times, found]),
+            permitted: Script::of(&[include_str!("permitted.lua")]),
         }
     }
 }

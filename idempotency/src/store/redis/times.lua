@@ -1,6 +1,4 @@
--- From `head`: now, when it was claimed, how long ago, how long after that the lease ends (all in ms), and its fence.
-local time = redis.call('TIME')
-local now = math.floor(time[1] * 1000 + time[2] / 1000)
+-- From `head`: when it was claimed, how long ago, how long after that the lease ends (all in ms), and its fence.
 local ends = tonumber(string.sub(head, 81, 94))
 if ends == 0 then
   ends = redis.call('PEXPIRETIME', KEYS[1])

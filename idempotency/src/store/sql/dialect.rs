@@ -20,6 +20,7 @@ pub(crate) mod driver {
     use sqlx::{Database, Executor, Pool};
 
     use super::{Running, Value};
+    use crate::error::Failure;
     use crate::machine::Entry;
     use crate::store::sql::statements::Statements;
     use crate::{IdempotencyManager, StoreError};
@@ -34,8 +35,8 @@ pub(crate) mod driver {
         /// For connections of the store's own.
         fn own_statements() -> &'static Statements;
 
-        /// What a failure of the driver left behind.
-        fn classify(error: sqlx::Error) -> StoreError;
+        /// What a failure of the driver says.
+        fn classify(error: sqlx::Error) -> Failure;
 
         /// Creates or upgrades the schema under a lock.
         fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -105,7 +106,7 @@ macro_rules! impl_dialect {
                 &$own_statements
             }
 
-            fn classify(error: sqlx::Error) -> StoreError {
+            fn classify(error: sqlx::Error) -> $crate::error::Failure {
                 classify(error)
             }
 
@@ -167,8 +168,10 @@ macro_rules! impl_dialect {
                 sql: &'static str,
                 record: &[u8],
             ) -> Result<Option<(Entry, u64)>, StoreError> {
-                let row = bind(sql, &[Value::Bytes(record)]).fetch_optional(on).await.map_err(classify)?;
-                row.map(|row| decode(&row)?.into_entry()).transpose()
+                let reading = bind(sql, &[Value::Bytes(record)]).fetch_optional(on);
+                let row = reading.await.map_err(|error| classify(error).nothing_written())?;
+                let entry = row.map(|row| decode(&row)?.into_entry()).transpose();
+                entry.map_err(StoreError::nothing_written)
             }
         }
 
@@ -206,7 +209,7 @@ macro_rules! impl_dialect {
                     now: row.try_get("now")?,
                 })
             };
-            read().map_err(classify)
+            Ok(read().map_err(classify)?)
         }
     };
 }

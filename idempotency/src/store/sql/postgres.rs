@@ -13,12 +13,19 @@ use super::PostgresStore;
 use super::dialect::{Value, impl_dialect};
 use super::schema;
 use super::statements::{PATIENT_POSTGRES, POSTGRES};
+use crate::error::Failure;
 use crate::machine::Entry;
 use crate::store::stored::StoredRow;
 use crate::{ErrorKind, IdempotencyManager, StoreError};
 
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
 const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
+
+/// Classes of errors with which PostgreSQL refuses a statement or its transaction, of which nothing is left then.
+const REFUSALS: [&str; 19] = [
+    "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "38", "3D", "3F", "40", "42", "44", "53", "54",
+    "55", "P0",
+];
 
 impl_dialect!(sqlx::Postgres, true, POSTGRES, PATIENT_POSTGRES, migrate, shared);
 
@@ -50,29 +57,50 @@ async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     for step in schema::missing(found, STEPS)? {
         sqlx::raw_sql(*step).execute(&mut *tx).await.map_err(classify)?;
     }
-    tx.commit().await.map_err(classify)
+    Ok(tx.commit().await.map_err(classify)?)
 }
 
-/// What a failure of the driver left behind.
-fn classify(error: sqlx::Error) -> StoreError {
+/// What a failure of the driver says.
+fn classify(error: sqlx::Error) -> Failure {
     match &error {
         sqlx::Error::Database(inner) => match inner.code().as_deref().unwrap_or_default() {
             // Conflicts of serializable transactions, deadlocks, lock timeouts: rolled back, try again.
-            "40001" | "40P01" | "55P03" => StoreError::not_applied(ErrorKind::Unavailable, error),
-            "57014" => StoreError::not_applied(ErrorKind::Timeout, error),
-            "53100" | "53200" => StoreError::not_applied(ErrorKind::Full, error),
-            "57P03" | "53300" => StoreError::not_applied(ErrorKind::Unavailable, error),
+            "40001" | "40P01" | "55P03" => Failure::refused(ErrorKind::Unavailable, error),
+            "57014" => Failure::refused(ErrorKind::Timeout, error),
+            "53100" | "53200" => Failure::refused(ErrorKind::Full, error),
+            "57P03" | "53300" => Failure::refused(ErrorKind::Unavailable, error),
             code if code.starts_with("08") || code.starts_with("57P") || code == "40003" => {
-                StoreError::unknown(ErrorKind::Unavailable, error)
+                Failure::in_doubt(ErrorKind::Unavailable, error)
             }
-            _ => StoreError::not_applied(ErrorKind::Rejected, error),
+            code if REFUSALS.iter().any(|class| code.starts_with(class)) => {
+                Failure::refused(ErrorKind::Rejected, error)
+            }
+            // Of a server in trouble (58, XX), or of something between us and it.
+            _ => Failure::in_doubt(ErrorKind::Rejected, error),
         },
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-            StoreError::not_applied(ErrorKind::Unavailable, error)
+            Failure::refused(ErrorKind::Unavailable, error)
         }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-            StoreError::not_applied(ErrorKind::Corrupt, error)
+            Failure::in_doubt(ErrorKind::Corrupt, error)
         }
-        _ => StoreError::unknown(ErrorKind::Unavailable, error),
+        _ => Failure::in_doubt(ErrorKind::Unavailable, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Effect;
+
+    // proves: I-5
+    #[test]
+    fn a_row_that_cannot_be_decoded_may_be_that_of_a_write() {
+        for error in [sqlx::Error::ColumnNotFound("fence".into()), sqlx::Error::Decode("no number".into())] {
+            let error = StoreError::from(classify(error));
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::Unknown));
+            assert_eq!(error.nothing_written().effect(), Effect::NotApplied);
+        }
+        assert_eq!(StoreError::from(classify(sqlx::Error::PoolTimedOut)).effect(), Effect::NotApplied);
     }
 }

@@ -76,7 +76,7 @@ impl Left {
         }
         let place = claims.binary_search_by_key(&record, |claim| claim.record);
         let claim = claims[place.map_err(|_| Unreadable("record"))?];
-        let integer = |name| row.try_get::<i64, _>(name).map_err(classify);
+        let integer = |name| Ok::<_, StoreError>(row.try_get::<i64, _>(name).map_err(classify)?);
         let time = |name| Ok::<_, StoreError>(u64::try_from(integer(name)?).map_err(|_| Unreadable("time"))?);
         let marked = row.try_get::<Option<i64>, _>("effect_at").map_err(classify)?.is_some();
         let entry = Entry {

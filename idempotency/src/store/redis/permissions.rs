@@ -1,0 +1,92 @@
+//! What a Redis user must be permitted to do, and whether it is.
+
+use redis::Value;
+use redis::aio::{ConnectionLike, ConnectionManager};
+use tracing::warn;
+
+use super::RedisStore;
+use crate::error::Unreadable;
+use crate::{ErrorKind, OwnerToken, RecordId, StoreError};
+
+/// How many keys are asked about for each server of a cluster beyond the first: which server has which key is not asked,
+/// so that there are enough for each.
+const KEYS_PER_SERVER: u32 = 8;
+/// How many are asked about if nobody says how many servers there are.
+const KEYS: u32 = 24;
+
+impl RedisStore<ConnectionManager> {
+    /// The commands that the store's user must be permitted, for keys that begin with the store's prefix. `INFO` beside
+    /// them lets [`RedisStore::checked`] see how far the server can be trusted.
+    ///
+    /// What the driver itself sends when it connects is in the chapter on Redis.
+    pub const COMMANDS: [&'static str; 8] =
+        ["eval", "evalsha", "get", "getrange", "pexpiretime", "set", "setrange", "time"];
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
+    /// Asks whether the user of this connection may do what the store needs, without changing anything.
+    ///
+    /// [`RedisStore::checked`] and the `connect` functions have asked; it is worth asking again after
+    /// [`RedisStore::prefix`], since permissions are given for names of keys.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] with the names of the commands that are not permitted. Other kinds if a server cannot say.
+    pub async fn permitted(&self) -> Result<(), StoreError> {
+        self.permitted_on(self.durability().await.ok().map(|found| found.servers)).await
+    }
+
+    /// The same of this many servers, `None` if nobody knows.
+    pub(super) async fn permitted_on(&self, servers: Option<u32>) -> Result<(), StoreError> {
+        let keys = servers.map_or(KEYS, |servers| 1 + KEYS_PER_SERVER * servers.saturating_sub(1));
+        for _ in 0..keys {
+            let key = self.key(nowhere()?);
+            let mut connection = self.connection.clone();
+            let asked = self.scripts.permitted.call(&key).send(&mut connection).await;
+            let told = asked.map_err(|failure| failure.nothing_written())?;
+            let refused = read(told).map_err(|unreadable| StoreError::from(unreadable).nothing_written())?;
+            if !refused.is_empty() {
+                return Err(StoreError::not_applied(ErrorKind::Rejected, advice(&refused)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a user who may not do what the store needs. What cannot be asked now is said, and shows later.
+    pub(super) async fn refuse_the_unpermitted(&self, servers: Option<u32>) -> Result<(), StoreError> {
+        match self.permitted_on(servers).await {
+            Err(error) if error.kind() == ErrorKind::Rejected => Err(error),
+            Err(error) => {
+                warn!(kind = ?error.kind(), "this Redis does not say now whether its user is permitted what the store needs");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// A record that nobody has.
+fn nowhere() -> Result<RecordId, StoreError> {
+    let (first, second) = (OwnerToken::generate()?, OwnerToken::generate()?);
+    let mut record = [0; 32];
+    record[..16].copy_from_slice(first.as_bytes());
+    record[16..].copy_from_slice(second.as_bytes());
+    Ok(RecordId::from_bytes(record))
+}
+
+/// The commands that are not permitted, and what the server said to each.
+fn read(told: Value) -> Result<Vec<(String, String)>, Unreadable> {
+    let told: Vec<String> = redis::from_redis_value(told).map_err(|_| Unreadable("list of commands"))?;
+    Ok(told.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+}
+
+fn advice(refused: &[(String, String)]) -> String {
+    let commands: Vec<&str> = refused.iter().map(|(command, _)| command.as_str()).collect();
+    let said = refused.first().map_or("", |(_, said)| said.as_str());
+    format!(
+        "the Redis user may not run {} on keys of this store; permit each of RedisStore::COMMANDS for its prefix ({said})",
+        commands.join(", ")
+    )
+}
