@@ -16,7 +16,7 @@ pub(crate) use shape::{Shape, StepShape};
 pub(crate) use state::{Finding, Next, State, Undoing};
 pub(crate) use text::joined;
 pub use verbs::Resolution;
-pub(crate) use verbs::{VerbError, abort, compensate, resolve, resume, retry};
+pub(crate) use verbs::{VerbError, abort, compensate, find_out, resolve, resume, retry};
 
 /// Where a saga stands. The names are stored and shown; what each asks of an operator is in the
 /// guide's chapter on operating.

@@ -341,12 +341,14 @@ impl<I: Payload, P, D> SagaBuilder<I, P, D> {
 
 impl Planned {
     fn shape(&self) -> StepShape {
+        let policy = self.step.policy();
         StepShape {
             name: self.step.name(),
             undo: self.undo,
             pivot: self.pivot,
             local: self.step.local().is_some(),
-            retries_max: self.step.policy().retries.times(),
+            holds_undo: policy.holds_undo,
+            retries_max: policy.retries.times(),
         }
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 ///
 /// The default: three retries after 2, 4 and 8 seconds, 30 seconds per attempt, and when the
 /// outcome is unknown: ask, then try again with the same key, then stop and show it to a person.
-/// Undo is tried ten times, waiting 2 seconds doubling up to 5 minutes.
+/// Undo is tried ten times, waiting 2 seconds doubling up to 5 minutes; if it fails all the same, the steps before it
+/// wait until that is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a policy does nothing until `SagaStep::policy` returns it"]
 pub struct StepPolicy {
@@ -15,6 +16,7 @@ pub struct StepPolicy {
     pub(crate) idempotent: bool,
     pub(crate) when_unknown: WhenUnknown,
     pub(crate) undo_retries: Backoff,
+    pub(crate) holds_undo: bool,
 }
 
 /// What happens to a saga whose step is still unknown after every retry and every question.
@@ -35,6 +37,7 @@ impl Default for StepPolicy {
             idempotent: true,
             when_unknown: WhenUnknown::Stick,
             undo_retries: Backoff::doubling(9, Duration::from_secs(2), Duration::from_secs(300)),
+            holds_undo: true,
         }
     }
 }
@@ -62,6 +65,18 @@ impl StepPolicy {
     /// What to do when nobody knows in the end.
     pub fn when_unknown(mut self, choice: WhenUnknown) -> Self {
         self.when_unknown = choice;
+        self
+    }
+
+    /// Lets the undo of earlier steps go on although the undo of this one failed. The saga is `stuck` in the end all the
+    /// same.
+    ///
+    /// By default they wait: an undo that failed leaves an effect in place, and the steps before it are often what that
+    /// effect rests on. The order of a charge that could not be voided must not be cancelled. Choose this for a step
+    /// that nothing before it has to do with. The saga's definition is read when it is built, so a change counts for
+    /// sagas that are open.
+    pub fn earlier_undos_need_not_wait(mut self) -> Self {
+        self.holds_undo = false;
         self
     }
 

@@ -142,6 +142,32 @@ impl Attempts<'_> {
         }
     }
 
+    /// What became of the step, asked as often as it would be tried, for as long as that can be held in memory. It is
+    /// not run again.
+    pub(super) async fn find_out(&self, reason: &str) -> Result<Finding, Lost> {
+        let policy = self.step.policy();
+        let mut asked = 0;
+        loop {
+            self.engine.lease.allows(self.era).await?;
+            match self.ask(&policy).await {
+                Probe::Applied(output) => return Ok(Finding::Succeeded(output)),
+                Probe::NotApplied => return Ok(Finding::NotApplied(reason.into())),
+                Probe::NotSeenYet | Probe::Unknown => asked += 1,
+            }
+            let wait =
+                policy.retries.wait_after(asked).filter(|wait| *wait <= self.engine.settings.park_after);
+            let Some(wait) = wait else { break };
+            match self.wait(wait).await {
+                Waited::Over => {}
+                Waited::Leaving(retry_in) => {
+                    return Ok(Finding::Later { maybe: true, error: Some(reason.into()), retry_in });
+                }
+                Waited::Late => break,
+            }
+        }
+        Ok(Finding::Unknown(reason.into(), WhenUnknown::Stick))
+    }
+
     /// Undoes the step until it is done, refused, or its schedule says to come back later.
     pub(super) async fn undo(&self, mut failures: u32, done: Option<Document>) -> Result<Undoing, Lost> {
         let policy = self.step.policy();

@@ -130,8 +130,7 @@ impl Driver<'_> {
                 }
                 return Err(Gone::Released);
             }
-            if let Some(asked) = self.asked_for() {
-                self.write_or_park(from, asked, None).await?;
+            if self.heeds_requests().await? {
                 continue;
             }
             match next {
@@ -169,14 +168,32 @@ impl Driver<'_> {
         })
     }
 
-    /// What an operator asked for, if the state still allows it.
-    fn asked_for(&mut self) -> Option<Result<Change, Illegal>> {
-        if std::mem::take(&mut self.requests.pause) {
-            return Some(self.state.paused(&self.saga.shape, "paused by an operator".into()));
-        }
-        let reason = self.requests.cancel.take()?;
-        let may_turn = self.state.status == Status::InProgress;
-        may_turn.then(|| self.state.turned(&self.saga.shape, reason))
+    /// Does what an operator asked for, if the state still allows it.
+    async fn heeds_requests(&mut self) -> Result<bool, Gone> {
+        let (from, shape) = (self.state.status, &self.saga.shape);
+        let change = if std::mem::take(&mut self.requests.pause) {
+            self.state.paused(shape, "paused by an operator".into())
+        } else {
+            let turns = self.requests.cancel.take().filter(|_| from == Status::InProgress);
+            let Some(reason) = turns else { return Ok(false) };
+            if let Some(pivot) = self.state.pivot_in_doubt(shape) {
+                return self.turn_unless_past(pivot, reason).await.map(|()| true);
+            }
+            self.state.turned(shape, reason)
+        };
+        self.write_or_park(from, change, None).await.map(|()| true)
+    }
+
+    /// Asked to turn back while the pivot may have happened: that is found out before anything else.
+    async fn turn_unless_past(&mut self, pivot: usize, reason: String) -> Result<(), Gone> {
+        let from = self.state.status;
+        let found = self.attempts(pivot).find_out(&reason).await?;
+        let release = match &found {
+            Finding::Later { retry_in, .. } => Some(*retry_in),
+            _ => None,
+        };
+        let change = self.state.turned_unless_past(&self.saga.shape, pivot, found, reason);
+        self.write_or_park(from, change, release).await
     }
 
     async fn leave(&mut self, at: usize, failures: u32) -> Result<(), Gone> {

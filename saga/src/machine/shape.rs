@@ -6,6 +6,18 @@ pub(crate) struct Shape {
     pub(crate) steps: Vec<StepShape>,
 }
 
+impl Shape {
+    /// Once it has happened there is no way back.
+    pub(crate) fn pivot(&self) -> Option<usize> {
+        self.steps.iter().position(|step| step.pivot)
+    }
+
+    /// Whether a step stands at the pivot or behind it.
+    pub(crate) fn is_final(&self, at: usize) -> bool {
+        self.pivot().is_some_and(|pivot| pivot <= at)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct StepShape {
     pub(crate) name: &'static str,
@@ -14,5 +26,7 @@ pub(crate) struct StepShape {
     pub(crate) pivot: bool,
     /// Its effect and its record commit together, so nothing ever leaves it unknown.
     pub(crate) local: bool,
+    /// If its undo fails, the steps before it are not undone until that is resolved.
+    pub(crate) holds_undo: bool,
     pub(crate) retries_max: u32,
 }

@@ -6,6 +6,8 @@
 //! a step that was left waiting for its next attempt: its row says so, and that row is taken back
 //! before the attempt begins; and a local step, which happened exactly if its row says so.
 
+mod back;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -179,29 +181,6 @@ impl State {
         Next::Settle(Trigger::AllDone)
     }
 
-    fn next_undo(&self, shape: &Shape) -> Next {
-        let undoable = |at: usize, row: &StepRow| match row.status {
-            StepStatus::Succeeded | StepStatus::Compensating => shape.steps[at].undo,
-            StepStatus::Unknown => shape.steps[at].undo || !self.asked.contains(&at),
-            _ => false,
-        };
-        let last = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter_map(|(at, row)| row.as_ref().map(|row| (at, row)))
-            .filter(|(at, row)| undoable(*at, row))
-            .max_by_key(|(_, row)| row.completion);
-        match last {
-            None if self.unresolved(shape) == 0 => Next::Settle(Trigger::AllUndone),
-            None => Next::Settle(Trigger::Halted),
-            Some((at, row)) if row.status == StepStatus::Unknown && !self.asked.contains(&at) => {
-                Next::Ask { at }
-            }
-            Some((at, row)) => Next::Undo { at, failures: row.undo_retries },
-        }
-    }
-
     /// The outcome of running a step, turned into one write.
     pub(crate) fn executed(
         &mut self,
@@ -268,79 +247,10 @@ impl State {
         self.change(shape, &[at])
     }
 
-    /// What asking told about an unknown step of a saga that turned back. `None` if nothing is new.
-    pub(crate) fn asked(
-        &mut self,
-        shape: &Shape,
-        at: usize,
-        applied: Option<Option<Document>>,
-    ) -> Option<Change> {
-        self.asked.insert(at);
-        let answer = applied?;
-        let row = self.rows[at].as_mut()?;
-        row.status = if answer.is_some() { StepStatus::Succeeded } else { StepStatus::Failed };
-        row.output = answer;
-        Some(self.change(shape, &[at]))
-    }
-
-    /// The outcome of an undo, turned into one write.
-    pub(crate) fn undone(&mut self, shape: &Shape, at: usize, undoing: Undoing) -> Result<Change, Illegal> {
-        let name = shape.steps[at].name;
-        let retry_in = match &undoing {
-            Undoing::Later { retry_in, .. } => Some(*retry_in),
-            _ => None,
-        };
-        if let Some(row) = self.rows[at].as_mut() {
-            row.retry_in = retry_in;
-            match &undoing {
-                Undoing::Done(evidence) => {
-                    row.status = StepStatus::Compensated;
-                    row.evidence = Some(evidence.clone());
-                }
-                Undoing::GivenUp(reason) => {
-                    row.status = StepStatus::CompensationFailed;
-                    row.error = Some(reason.clone());
-                }
-                Undoing::Later { failures, error, .. } => {
-                    // The stored output still tells an applied effect from an unknown one.
-                    row.status = StepStatus::Compensating;
-                    row.undo_retries = *failures;
-                    row.error = error.clone();
-                }
-                Undoing::Fatal(reason) => row.error = Some(reason.clone()),
-            }
-        }
-        match undoing {
-            Undoing::GivenUp(reason) => self.add_reason(format!("undo of {name}: {reason}")),
-            Undoing::Fatal(reason) => self.pause(format!("undo of {name}: {reason}"))?,
-            Undoing::Done(_) | Undoing::Later { .. } => {}
-        }
-        if let (Status::Compensating, Next::Settle(trigger)) = (self.status, self.next(shape)) {
-            self.settle(trigger)?;
-        }
-        Ok(self.change(shape, &[at]))
-    }
-
     /// Writes down a decision that needs no step.
     pub(crate) fn settled(&mut self, shape: &Shape, trigger: Trigger) -> Result<Change, Illegal> {
-        self.settle(trigger)?;
+        self.settle(shape, trigger)?;
         Ok(self.change(shape, &[]))
-    }
-
-    /// Turns back on request, or because a failed step is on record.
-    pub(crate) fn turned(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
-        let mut written = Vec::new();
-        let suspect = self.suspect(shape);
-        for (at, row) in self.rows.iter_mut().enumerate() {
-            // It waited for an attempt that will not be.
-            if let Some(row) = row.as_mut().filter(|row| row.status == StepStatus::Executing) {
-                (row.status, row.retry_in) = (StepStatus::Failed, None);
-                written.push(at);
-            }
-        }
-        written.extend(suspect.map(|at| self.suspected(shape, at)));
-        self.turn(shape, reason)?;
-        Ok(self.change(shape, &written))
     }
 
     /// Stops on request. If this driver knows that the next step has not begun, its row says so: whoever
@@ -381,22 +291,6 @@ impl State {
     fn suspected(&mut self, shape: &Shape, at: usize) -> usize {
         self.row(shape, at, StepStatus::Unknown, 0).error = Some("may have been started before".into());
         at
-    }
-
-    /// How many effects are open.
-    pub(crate) fn unresolved(&self, shape: &Shape) -> u32 {
-        let turned = [self.resume.unwrap_or(self.status), self.status].contains(&Status::Compensating);
-        let open = |(at, row): (usize, &Option<StepRow>)| match row.as_ref().map(|row| row.status) {
-            Some(StepStatus::Succeeded) => turned && shape.steps[at].undo,
-            // `Executing` is, in memory, a step that waits for its next attempt.
-            Some(
-                StepStatus::Executing | StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated,
-            )
-            | None => false,
-            Some(_) => true,
-        };
-        let count = self.rows.iter().enumerate().filter(|(at, row)| open((*at, row))).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     #[cfg(test)]
@@ -445,27 +339,6 @@ impl State {
             _ => None,
         };
         Ok(())
-    }
-
-    fn turn(&mut self, shape: &Shape, reason: String) -> Result<(), Illegal> {
-        self.reason = Some(reason);
-        let harmless = |at: usize, row: &StepRow| match row.status {
-            StepStatus::Succeeded => !shape.steps[at].undo,
-            StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => true,
-            _ => false,
-        };
-        let nothing =
-            self.rows.iter().enumerate().all(|(at, row)| row.as_ref().is_none_or(|row| harmless(at, row)));
-        self.apply(if nothing { Trigger::NothingToUndo } else { Trigger::TurnedBack })
-    }
-
-    fn settle(&mut self, trigger: Trigger) -> Result<(), Illegal> {
-        if trigger == Trigger::Halted
-            && self.rows.iter().flatten().any(|row| row.status == StepStatus::Unknown)
-        {
-            self.add_reason("a step without undo may have happened".into());
-        }
-        self.apply(trigger)
     }
 
     fn halt(&mut self, reason: String) -> Result<(), Illegal> {

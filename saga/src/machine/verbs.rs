@@ -22,6 +22,8 @@ pub enum Resolution {
 pub(crate) enum VerbError {
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    #[error("its pivot may have happened: that is asked first")]
+    PivotInDoubt,
     #[error("there is no step {0}")]
     NoStep(u32),
     #[error("the output cannot be stored: {0}")]
@@ -74,8 +76,10 @@ pub(crate) fn resolve(
         | StepStatus::Executing
         | StepStatus::Compensating
         | StepStatus::CompensationFailed => true,
-        // Still to be undone, and its undo may be what stopped the saga.
-        StepStatus::Succeeded => shape.steps[at].undo && resolution == Resolution::Compensated,
+        // Still to be undone, and its undo may be what stopped the saga; or a pivot that nothing but a person undoes.
+        StepStatus::Succeeded => {
+            (shape.steps[at].undo || shape.is_final(at)) && resolution == Resolution::Compensated
+        }
         StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => false,
     };
     // An effect that is known to have happened can only be settled by its undo.
@@ -98,12 +102,25 @@ pub(crate) fn resolve(
     if succeeded && shape.steps[at].pivot && state.status == Status::InProgress {
         state.apply(Trigger::PivotPassed)?;
     }
+    // It turned back before that was known, and goes no further.
+    if succeeded && shape.is_final(at) && state.status == Status::Compensating {
+        state.settled(shape, Trigger::Halted)?;
+    }
     Ok(state.change(shape, &[at]))
 }
 
 /// Turns a saga back that stands still before its pivot.
 pub(crate) fn compensate(state: &mut State, shape: &Shape, reason: String) -> Result<Change, VerbError> {
+    if state.pivot_in_doubt(shape).is_some() {
+        return Err(VerbError::PivotInDoubt);
+    }
     Ok(state.turned(shape, reason)?)
+}
+
+/// Lets a saga go on that stands still with its pivot in doubt, so that its driver asks about the pivot. For a saga that
+/// is also asked to turn back: its driver starts nothing before it knows.
+pub(crate) fn find_out(state: &mut State, shape: &Shape) -> Result<Change, VerbError> {
+    if state.status == Status::Paused { resume(state, shape) } else { retry(state, shape) }
 }
 
 /// Closes a saga that stands still. What it leaves open stays on record.

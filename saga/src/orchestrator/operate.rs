@@ -28,8 +28,8 @@ pub struct Operator {
 pub enum Cancelled {
     /// It is turned back: no step of it goes forward any more.
     ForCertain,
-    /// It runs, and its driver was asked. It turns back with its next result, unless that result
-    /// completes it or passes its pivot: [`Orchestrator::wait`] tells, and
+    /// It runs, or has to find out about its pivot, and its driver was asked. It turns back with its next result, unless
+    /// that result completes it or passes its pivot, or nobody knows whether the pivot has happened: [`Orchestrator::wait`] tells, and
     /// [`Instance::cancelled_too_late`](crate::Instance::cancelled_too_late).
     Requested,
 }
@@ -119,6 +119,9 @@ impl Operator {
 
     /// Turns a saga back: at once if it stands still, with its next result if it runs; the answer says
     /// which. A saga that is already undoing, or undone, stays as it is.
+    ///
+    /// A pivot that may have happened is asked about before anything is undone, also if the saga stands still: the answer
+    /// is then [`Cancelled::Requested`]. If the pivot has happened the saga goes forward; if nobody knows, it is stuck.
     ///
     /// # Cancel safety
     /// As [`retry_now`](Self::retry_now).
@@ -224,10 +227,19 @@ impl Operator {
                 self.write(verb, &view, reason, asked).await.map(|()| Cancelled::Requested)
             }
             Status::Stuck | Status::Paused => {
-                let turn = |state: &mut State, plan: &Saga| machine::compensate(state, &plan.shape, said);
-                let change = self.change(verb, &view, turn)?;
-                let decided = Decision { change: Some(change), ..Decision::default() };
-                self.write(verb, &view, reason, decided).await.map(|()| Cancelled::ForCertain)
+                let mut in_doubt = false;
+                let turn = |state: &mut State, plan: &Saga| {
+                    in_doubt = state.pivot_in_doubt(&plan.shape).is_some();
+                    match in_doubt {
+                        true => machine::find_out(state, &plan.shape),
+                        false => machine::compensate(state, &plan.shape, said.clone()),
+                    }
+                };
+                let change = Some(self.change(verb, &view, turn)?);
+                let cancel = in_doubt.then_some(said);
+                let decided = Decision { change, cancel, ..Decision::default() };
+                let answer = if in_doubt { Cancelled::Requested } else { Cancelled::ForCertain };
+                self.write(verb, &view, reason, decided).await.map(|()| answer)
             }
             status @ (Status::Committing | Status::Completed | Status::Aborted) => Err(refused(
                 verb,

@@ -26,7 +26,7 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
         let row = journal.steps.get(at);
         let broken = match now.status {
             Status::Completed => !present,
-            Status::Compensated => present && step.undo,
+            Status::Compensated => present && (step.undo || world.shape.is_final(at)),
             Status::Aborted => present && row.is_none_or(|row| is_over(row.status)),
             _ => false,
         };

@@ -76,7 +76,7 @@ impl AnyLocal for Watched {
             let last = self.at + 1 == self.world.shape.steps.len();
             match self.world.fate {
                 Fate::Refused(at) if at == self.at => Err(StepError::rejected("refused")),
-                Fate::UndoLost(_) if last => Err(StepError::rejected("refused")),
+                Fate::UndoLost(_) | Fate::UndoRefused(_) if last => Err(StepError::rejected("refused")),
                 Fate::RequestLost(at) if at == self.at && first => Err(StepError::retryable("lost")),
                 fate => {
                     let step = self.inner.local().ok_or_else(|| StepError::fatal("not a local step"))?;
@@ -100,6 +100,10 @@ impl AnyLocal for Watched {
         Box::pin(async move {
             if !self.gate.is_zombie() {
                 self.world.check_compensate(self.at).await;
+            }
+            let refused = self.world.fate == Fate::UndoRefused(self.at);
+            if refused && self.world.is_first_undo(self.at) {
+                return Err(StepError::rejected("refused"));
             }
             let step = self.inner.local().ok_or_else(|| StepError::fatal("not a local step"))?;
             step.compensate(input, self.world.watches(frame), done, connection).await

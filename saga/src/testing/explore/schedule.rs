@@ -17,6 +17,8 @@ pub(super) enum Fate {
     RequestLost(usize),
     /// The last step is refused, and the undo of this one loses its first answer.
     UndoLost(usize),
+    /// The last step is refused, and so is the first undo of this one, until a person helps.
+    UndoRefused(usize),
 }
 
 /// What the first worker does at its cut.
@@ -91,6 +93,7 @@ impl fmt::Display for Schedule {
             Fate::AnswerLost(at) => write!(f, "the answer of step {} is lost", at + 1)?,
             Fate::RequestLost(at) => write!(f, "the request of step {} is lost", at + 1)?,
             Fate::UndoLost(at) => write!(f, "the undo of step {} loses its answer", at + 1)?,
+            Fate::UndoRefused(at) => write!(f, "the undo of step {} is refused", at + 1)?,
         }
         if self.by_transaction {
             f.write_str(", the saga is started in a transaction")?;
@@ -188,6 +191,12 @@ pub(super) async fn each(
     for fate in fates(steps) {
         each_death(Schedule::alone(fate, false), &mut one).await?;
         each_ask(Schedule::alone(fate, false), steps, &mut one).await?;
+    }
+    for at in 0..steps.saturating_sub(1) {
+        let refused = Schedule::alone(Fate::UndoRefused(at), false);
+        for help in [Help::GoOn, Help::Settle] {
+            one(Schedule { help: Some(help), ..refused }).await?;
+        }
     }
     // How a saga is started matters where nothing else goes wrong.
     each_death(Schedule::alone(Fate::AsItIs, true), &mut one).await

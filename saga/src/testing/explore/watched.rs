@@ -8,10 +8,10 @@ use super::gate::Gate;
 use super::people::Promise;
 use super::schedule::Fate;
 use crate::context::Frame;
-use crate::machine::{Shape, Status, StepStatus};
+use crate::machine::{Shape, Status, StepShape, StepStatus};
 use crate::plan::{Answer, AnyInput, AnyLocal, AnyStep, Saga};
 use crate::policy::StepPolicy;
-use crate::record::{Document, Journal, Record};
+use crate::record::{Document, Journal, Record, StepRow};
 use crate::step::{Evidence, Probe, StepError};
 use crate::store::SagaStore;
 
@@ -46,6 +46,8 @@ pub(super) struct Effect {
     undo_called: bool,
     /// A call of it began, and neither its answer nor a probe said that nothing happened.
     doubtful: bool,
+    /// A probe said that no call under this key takes effect any more.
+    ruled_out: bool,
 }
 
 impl World {
@@ -148,6 +150,10 @@ impl World {
         self.change(at, |effect| !std::mem::replace(&mut effect.called, true))
     }
 
+    pub(super) fn is_first_undo(&self, at: usize) -> bool {
+        self.change(at, |effect| !std::mem::replace(&mut effect.undo_called, true))
+    }
+
     fn change<T>(&self, at: usize, change: impl FnOnce(&mut Effect) -> T) -> T {
         change(self.lock().effects.entry(at).or_default())
     }
@@ -186,6 +192,21 @@ impl World {
                 at + 1,
                 journal.instance.status
             ));
+        }
+        let past =
+            (0..self.shape.steps.len()).find(|at| self.shape.is_final(*at) && self.effect(*at).present);
+        if let Some(past) = past {
+            let step = self.shape.steps[past].name;
+            self.breaks(format!(
+                "S-14: step {} is undone although {step}, after which there is no way back, happened",
+                at + 1
+            ));
+        }
+        let failed = |(row, step): (&StepRow, &StepShape)| {
+            row.status == StepStatus::CompensationFailed && step.holds_undo
+        };
+        if journal.steps.iter().zip(&self.shape.steps).skip(at + 1).any(failed) {
+            self.breaks(format!("S-13: step {} is undone although the undo of a later one failed", at + 1));
         }
         let open = |row: &StepStatus| matches!(row, StepStatus::Succeeded | StepStatus::Unknown);
         let later = journal.steps.iter().skip(at + 1).zip(&self.shape.steps[at + 1..]);
@@ -247,8 +268,12 @@ impl AnyStep for Watched {
             let mut stated = false;
             let answered = match self.world.fate {
                 _ if effect.undone => Err(StepError::rejected("this key was undone")),
+                // It was still on its way when the other side said that nothing would come of it.
+                _ if effect.ruled_out && self.gate.is_zombie() => {
+                    Err(StepError::rejected("this key was ruled out"))
+                }
                 Fate::Refused(at) if at == self.at => Err(StepError::rejected("refused")),
-                Fate::UndoLost(_) if last => Err(StepError::rejected("refused")),
+                Fate::UndoLost(_) | Fate::UndoRefused(_) if last => Err(StepError::rejected("refused")),
                 Fate::RequestLost(at) if at == self.at && first => {
                     Err(StepError::unknown("the request was lost"))
                 }
@@ -280,7 +305,7 @@ impl AnyStep for Watched {
             self.gate.look("before a probe").await;
             let answer = self.inner.probe(input, self.world.watches(frame)).await;
             if let Ok(Probe::NotApplied) = answer {
-                self.world.change(self.at, |effect| effect.doubtful = false);
+                self.world.change(self.at, |effect| (effect.doubtful, effect.ruled_out) = (false, true));
             }
             self.gate.look("after a probe").await;
             answer
@@ -293,9 +318,11 @@ impl AnyStep for Watched {
             if !self.gate.is_zombie() {
                 self.world.check_compensate(self.at).await;
             }
-            let first =
-                self.world.change(self.at, |effect| !std::mem::replace(&mut effect.undo_called, true));
-            let mut answered = self.inner.compensate(input, self.world.watches(frame), done).await;
+            let first = self.world.is_first_undo(self.at);
+            let mut answered = match self.world.fate {
+                Fate::UndoRefused(at) if at == self.at && first => Err(StepError::rejected("refused")),
+                _ => self.inner.compensate(input, self.world.watches(frame), done).await,
+            };
             if answered.is_ok() {
                 self.world.change(self.at, |effect| (effect.present, effect.undone) = (false, true));
             }

@@ -1,5 +1,4 @@
 //! Effects that were acknowledged before their step failed: never forgotten by a clean failure (S-12).
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
