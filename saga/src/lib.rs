@@ -38,10 +38,10 @@ pub use record::{
     Journal, ListFilter, NewSaga, Record, Requests, Rested, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
 pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, Retry, SagaStep, StepError};
-#[cfg(feature = "postgres")]
-pub use store::PostgresStore;
-#[cfg(feature = "sqlite")]
-pub use store::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::StartIn;
-pub use store::{LocalStore, LocalTransaction, LocalVerdict, MemoryStore, Runs, SagaStore};
+pub use store::{LocalStore, LocalTransaction, LocalVerdict, MemoryStore, Runs, SagaStore, StartStatement};
+#[cfg(feature = "postgres")]
+pub use store::{PostgresStore, PostgresStoreBuilder};
+#[cfg(feature = "sqlite")]
+pub use store::{SqliteStore, SqliteStoreBuilder};

@@ -197,7 +197,9 @@ impl Orchestrator {
             return Err(SagaError::OtherDatabase { transaction, store });
         }
         let new = self.new_saga(saga, business_id, input)?;
-        let inserted = <E::Database as crate::store::StartIn>::insert_in(executor, new.clone()).await?;
+        let statement = self.handle.engine.store.start_statement();
+        let inserted =
+            <E::Database as crate::store::StartIn>::insert_in(executor, statement, new.clone()).await?;
         start::count_start(&self.handle.engine, &new);
         start::accept(&new, &inserted)
     }

@@ -13,6 +13,8 @@ mod postgres;
 mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod tables;
 
 use async_trait::async_trait;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -21,11 +23,11 @@ use futures_util::future::BoxFuture;
 pub use local::{LocalStore, LocalTransaction, LocalVerdict, Runs};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresStore;
+pub use postgres::{PostgresStore, PostgresStoreBuilder};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use rows::is_gone;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 
 use crate::engine::count_transition;
 use crate::error::StoreError;
@@ -165,6 +167,12 @@ pub trait SagaStore: Send + Sync + 'static {
         Ok(loaded.iter().filter_map(|journal| Rested::of(&journal.instance)).collect())
     }
 
+    /// The statement by which `Orchestrator::start_in` inserts a saga. `None`, which is the default, is that of the usual
+    /// table names, found by the search path of the caller's session. A store that wraps another one passes its answer on.
+    fn start_statement(&self) -> Option<StartStatement> {
+        None
+    }
+
     /// Counts the open sagas for the gauges; a store that cannot do it for little answers nothing. `runnable` are the
     /// definitions of the worker that asks, as (type, fingerprint).
     ///
@@ -179,10 +187,21 @@ pub trait SagaStore: Send + Sync + 'static {
     }
 }
 
+/// How a store inserts one saga on a connection that is not its own.
+#[derive(Debug, Clone)]
+pub struct StartStatement {
+    /// The INSERT, with the names of the store's tables.
+    pub sql: std::sync::Arc<str>,
+    /// Whether the connection may keep it prepared by name, which a pooler in transaction mode does not allow.
+    pub named: bool,
+}
+
 /// A database whose transactions can start a saga: `Orchestrator::start_in`.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub trait StartIn: sqlx::Database {
     /// Inserts one saga with a single statement on the caller's connection.
+    ///
+    /// `statement` is what the store's [`SagaStore::start_statement`] answered.
     ///
     /// Boxed, so that it is `Send` by its type: of an opaque future the compiler would have to prove it for every
     /// lifetime of the executor, which it cannot do inside a transaction's closure (rust-lang/rust#100013).
@@ -192,7 +211,11 @@ pub trait StartIn: sqlx::Database {
     ///
     /// # Errors
     /// If the database fails.
-    fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
+    fn insert_in<'c, E>(
+        executor: E,
+        statement: Option<StartStatement>,
+        saga: NewSaga,
+    ) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
         E: sqlx::Executor<'c, Database = Self> + 'c;
 }

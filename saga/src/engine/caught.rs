@@ -14,7 +14,7 @@ use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
-use crate::store::{LocalStore, SagaStore};
+use crate::store::{LocalStore, SagaStore, StartStatement};
 
 pub(super) struct Caught(pub(super) Arc<dyn SagaStore>);
 
@@ -93,6 +93,10 @@ impl SagaStore for Caught {
 
     async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
         caught("ask which sagas came to rest", || self.0.rested(ids)).await
+    }
+
+    fn start_statement(&self) -> Option<StartStatement> {
+        self.0.start_statement()
     }
 
     async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {

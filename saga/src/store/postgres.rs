@@ -5,9 +5,11 @@
 //! `synchronous_commit`, keep the plans that use the keys (a plan made while the tables were empty
 //! would scan them for ever), and wait for nobody's lock or answer without limit.
 
+mod builder;
 mod columns;
 mod local;
 mod schema;
+mod session;
 mod sql;
 mod starts;
 
@@ -18,26 +20,35 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow, Postgres};
+use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgRow, Postgres};
 use sqlx::query::Query;
-use sqlx::{Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::rows::{self, definitions, store_error};
-use super::{LocalStore, SagaStore, StartIn};
+use super::tables::Tables;
+use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
+pub use builder::PostgresStoreBuilder;
 use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
 use starts::inserted;
 
-/// Keeps sagas in PostgreSQL. Opens up to nine connections of its own beside the given pool: up to four that write
-/// results, one that starts sagas, others for claims and reads, and one for the lease alone, which must wait for none of
-/// these; and up to eight for local steps, with the pool's own connect options and the planner as it is (settings made by
-/// the pool's hooks are not there: put them into the options).
+/// Keeps sagas in PostgreSQL.
+///
+/// It opens connections of its own beside the given pool, which it leaves to the application:
+///
+/// | for | at most | opened by |
+/// |---|---|---|
+/// | results, starts, claims and reads | as many as the pool, from 4 to 8 | the pool's connect options and our settings |
+/// | the worker's lease | 1 | the same |
+/// | local steps | as many as the pool, up to 8 | the pool's connect options and hooks, without our settings |
+///
+/// [`builder`](Self::builder) sets other limits. The hooks of the pool do not run for the first two.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     own: PgPool,
@@ -46,20 +57,10 @@ pub struct PostgresStore {
     local: PgPool,
     /// When a connection last failed: the others may be broken too.
     failed: Arc<Mutex<Option<Instant>>>,
+    tables: Tables,
+    /// Behind a pooler: how the transaction of each statement begins.
+    begin: Option<Arc<str>>,
 }
-
-const SESSION: [(&str, &str); 9] = [
-    ("synchronous_commit", "on"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("plan_cache_mode", "force_generic_plan"),
-    // A plan without an alternative to a scan has so high a price that it would be compiled each time.
-    ("jit", "off"),
-    ("lock_timeout", "500ms"),
-    ("statement_timeout", "15s"),
-    ("application_name", "probity-saga"),
-];
 
 /// Above the server's own limit: it has answered by then, unless it cannot be reached.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -68,38 +69,42 @@ const ANSWER: Duration = Duration::from_secs(20);
 const SUSPICION: Duration = Duration::from_secs(30);
 
 impl PostgresStore {
-    /// Connects to the database of `pool`, checks that it keeps what it acknowledges, and migrates
-    /// the tables.
+    /// Connects to the database of `pool`, checks that it keeps what it acknowledges, and makes the tables if they are
+    /// missing. If they are there, the role needs no right to create anything.
     ///
     /// # Cancel safety
     /// May be repeated.
     ///
     /// # Errors
-    /// If the server runs with `fsync=off`, cannot be reached, or cannot be migrated.
+    /// As [`PostgresStoreBuilder::build`].
     pub async fn new(pool: PgPool) -> Result<Self, StoreError> {
-        let options = pool.connect_options().as_ref().clone();
-        let local = local::pool(options.clone());
-        let options = options.options(SESSION);
-        let connections = |most: u32| {
-            let own = PgPoolOptions::new().max_connections(most).test_before_acquire(false);
-            own.acquire_timeout(Duration::from_secs(10))
-        };
-        let own = connections(8).connect_with(options.clone()).await;
-        let own = own.map_err(|error| store_error("connect to PostgreSQL", error))?;
-        let lease = connections(1).connect_lazy_with(options);
-        let operation = "check the durability settings of PostgreSQL";
-        let fsync: String = sqlx::query_scalar("SHOW fsync")
-            .fetch_one(&own)
-            .await
-            .map_err(|error| store_error(operation, error))?;
-        if fsync == "off" {
-            return Err(StoreError::not_applied(
-                operation,
-                "the server runs with fsync=off, so a power cut could lose an acknowledged step: turn it on",
-            ));
-        }
-        schema::migrate(&own).await?;
-        Ok(Self { own, lease, local, failed: Arc::default() })
+        Self::builder(pool).build().await
+    }
+
+    /// As [`new`](Self::new), but never creates or changes a table.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// As [`PostgresStoreBuilder::verify`].
+    pub async fn verify(pool: PgPool) -> Result<Self, StoreError> {
+        Self::builder(pool).verify().await
+    }
+
+    /// Opens a store with other names, other limits, or a pooler between.
+    pub fn builder(pool: PgPool) -> PostgresStoreBuilder {
+        PostgresStoreBuilder::new(pool)
+    }
+
+    /// Whether a session may keep statements prepared by name.
+    fn named(&self) -> bool {
+        self.begin.is_none()
+    }
+
+    /// One of [`sql`]'s statements, for the tables of this store.
+    fn query(&self, statement: &'static str) -> Query<'static, Postgres, PgArguments> {
+        sqlx::query(self.tables.sql(statement)).persistent(self.named())
     }
 
     async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
@@ -113,7 +118,7 @@ impl PostgresStore {
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut connection = self.connection(pool).await?;
-        let answer = match timeout(ANSWER, query.fetch_all(&mut *connection)).await {
+        let answer = match timeout(ANSWER, self.answer(&mut connection, query)).await {
             Ok(answer) => answer,
             Err(_elapsed) => {
                 drop(connection.detach());
@@ -125,6 +130,18 @@ impl PostgresStore {
             *self.failed() = Some(Instant::now());
         }
         answer
+    }
+
+    async fn answer(
+        &self,
+        connection: &mut PgConnection,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let Some(begin) = &self.begin else { return query.fetch_all(connection).await };
+        let mut tx = connection.begin_with(AssertSqlSafe(Arc::clone(begin))).await?;
+        let rows = query.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(rows)
     }
 
     /// Not tested before each use, which would be one more round trip, but for a while after one failed.
@@ -155,13 +172,14 @@ impl PostgresStore {
     /// # Errors
     /// If the store cannot be used.
     pub async fn purge(&self, after: Duration, limit: u32) -> Result<u64, StoreError> {
-        let purge = sqlx::query(sql::PURGE).bind(millis(after)).bind(i64::from(limit));
+        let purge = self.query(sql::PURGE).bind(millis(after)).bind(i64::from(limit));
         let gone = self.rows(purge).await.map_err(|error| store_error("purge finished sagas", error))?;
         Ok(gone.len() as u64)
     }
 
     async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
-        let claim = sqlx::query(sql::CLAIM)
+        let claim = self
+            .query(sql::CLAIM)
             .bind(request.worker.as_uuid())
             .bind(uuids(request.own.iter().copied()))
             .bind(definitions(&request.runnable))
@@ -186,8 +204,8 @@ impl PostgresStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let instances = self.rows(sqlx::query(sql::INSTANCES).bind(&ids)).await?;
-        let steps = self.rows(sqlx::query(sql::STEPS).bind(&ids)).await?;
+        let instances = self.rows(self.query(sql::INSTANCES).bind(&ids)).await?;
+        let steps = self.rows(self.query(sql::STEPS).bind(&ids)).await?;
         Ok(rows::journals(&instances, &steps))
     }
 
@@ -208,7 +226,7 @@ impl PostgresStore {
         if !refused.is_empty() {
             let ids = uuids(refused.keys().copied());
             let mut again = Vec::new();
-            for row in &self.rows(sqlx::query(sql::POSITIONS).bind(ids)).await? {
+            for row in &self.rows(self.query(sql::POSITIONS).bind(ids)).await? {
                 let saga = id(row)?;
                 let Some(record) = refused.get(&saga) else { continue };
                 let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
@@ -233,7 +251,7 @@ impl PostgresStore {
         if records.is_empty() {
             return Ok(());
         }
-        self.written(bind_appends(sqlx::query(sql::APPEND), &records), verdicts).await
+        self.written(bind_appends(self.query(sql::APPEND), &records), verdicts).await
     }
 
     /// Writes the rows of sagas; those that passed get their verdict.
@@ -245,10 +263,10 @@ impl PostgresStore {
         let (most, several): (Vec<&Record>, Vec<&Record>) =
             records.into_iter().partition(|record| record.change.steps.len() <= 1);
         if !most.is_empty() {
-            self.written(bind_writes(sqlx::query(sql::APPLY), &most), verdicts).await?;
+            self.written(bind_writes(self.query(sql::APPLY), &most), verdicts).await?;
         }
         if !several.is_empty() {
-            self.written(bind_many(sqlx::query(sql::APPLY_SEVERAL), &several), verdicts).await?;
+            self.written(bind_many(self.query(sql::APPLY_SEVERAL), &several), verdicts).await?;
         }
         Ok(())
     }
@@ -266,7 +284,8 @@ impl PostgresStore {
 
     async fn decide(&self, intervention: &Intervention) -> Result<Intervened, sqlx::Error> {
         let change = intervention.change.as_ref();
-        let query = sqlx::query(sql::DECIDE)
+        let query = self
+            .query(sql::DECIDE)
             .bind(intervention.saga.as_uuid())
             .bind(intervention.row_version)
             .bind(change.is_some())
@@ -317,9 +336,14 @@ impl SagaStore for PostgresStore {
         Some(self)
     }
 
+    fn start_statement(&self) -> Option<StartStatement> {
+        Some(StartStatement { sql: self.tables.text(sql::INSERT_ONE), named: self.named() })
+    }
+
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
         let failed = |error| store_error("renew a worker's lease", error);
-        let beat = sqlx::query(sql::BEAT)
+        let beat = self
+            .query(sql::BEAT)
             .bind(worker.id.as_uuid())
             .bind(i64::from(worker.pid))
             .bind(millis(worker.lease));
@@ -331,15 +355,16 @@ impl SagaStore for PostgresStore {
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
         let failed = |error| store_error("retire a worker", error);
         // First: whatever the second cannot release has no living owner any more.
-        let gone = sqlx::query(sql::FORGET_WORKER).bind(worker.as_uuid());
+        let gone = self.query(sql::FORGET_WORKER).bind(worker.as_uuid());
         self.rows_of(&self.lease, gone).await.map_err(failed)?;
-        let released = self.rows(sqlx::query(sql::RELEASE_ALL).bind(worker.as_uuid())).await;
+        let released = self.rows(self.query(sql::RELEASE_ALL).bind(worker.as_uuid())).await;
         Ok(released.map_err(failed)?.len() as u64)
     }
 
     async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
         for definition in definitions {
-            let define = sqlx::query(sql::DEFINE)
+            let define = self
+                .query(sql::DEFINE)
                 .bind(&definition.fingerprint)
                 .bind(&definition.saga_type)
                 .bind(i64::from(definition.version))
@@ -358,7 +383,7 @@ impl SagaStore for PostgresStore {
     }
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        let ids = self.ids(sqlx::query(sql::OWNED).bind(worker.as_uuid())).await;
+        let ids = self.ids(self.query(sql::OWNED).bind(worker.as_uuid())).await;
         let ids = ids.map_err(|error| store_error("list a worker's sagas", error))?;
         Ok(ids.into_iter().map(SagaId::from).collect())
     }
@@ -391,13 +416,14 @@ impl SagaStore for PostgresStore {
 
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
         let failed = |error| store_error("find a saga", error);
-        let ids = self.ids(sqlx::query(sql::FIND).bind(business_id).bind(saga_type)).await.map_err(failed)?;
+        let ids = self.ids(self.query(sql::FIND).bind(business_id).bind(saga_type)).await.map_err(failed)?;
         Ok(self.journals(ids).await.map_err(failed)?.pop())
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
         let failed = |error| store_error("list sagas", error);
-        let query = sqlx::query(sql::LIST)
+        let query = self
+            .query(sql::LIST)
             .bind(filter.before.map(|id| id.as_uuid()))
             .bind(filter.status.map(|status| status.as_str()))
             .bind(&filter.saga_type)
@@ -409,24 +435,31 @@ impl SagaStore for PostgresStore {
     }
 
     async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
-        let rows = self.rows(sqlx::query(sql::RESTED).bind(uuids(ids.iter().copied()))).await;
+        let rows = self.rows(self.query(sql::RESTED).bind(uuids(ids.iter().copied()))).await;
         Ok(rows::rested(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
     }
 
     async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
-        let rows = self.rows(sqlx::query(sql::CENSUS).bind(definitions(runnable))).await;
+        let rows = self.rows(self.query(sql::CENSUS).bind(definitions(runnable))).await;
         let counted = rows.and_then(|rows| rows.iter().map(rows::census).collect());
         counted.map_err(|error| store_error("count the open sagas", error))
     }
 }
 
 impl StartIn for Postgres {
-    fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
+    fn insert_in<'c, E>(
+        executor: E,
+        statement: Option<StartStatement>,
+        saga: NewSaga,
+    ) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
         E: sqlx::Executor<'c, Database = Self> + 'c,
     {
+        let usual = || StartStatement { sql: sql::INSERT_ONE.into(), named: true };
+        let StartStatement { sql, named } = statement.unwrap_or_else(usual);
         Box::pin(async move {
-            let row = sqlx::query(sql::INSERT_ONE)
+            let row = sqlx::query(AssertSqlSafe(sql))
+                .persistent(named)
                 .bind(saga.id.as_uuid())
                 .bind(&saga.business_id)
                 .bind(&saga.saga_type)

@@ -6,6 +6,7 @@
 //! everything: tasks queue for it in the order they came, instead of polling for the lock of the file.
 
 mod batch;
+mod builder;
 mod local;
 mod schema;
 mod sql;
@@ -15,17 +16,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{Connection as _, Row as _, Transaction};
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _, Transaction};
 
 use super::rows::{self, definitions, json_list, store_error};
-use super::{LocalStore, SagaStore, StartIn};
+use super::tables::Tables;
+use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use batch::{Heads, Steps, modifier};
+pub use builder::SqliteStoreBuilder;
 
 /// Keeps sagas in SQLite. The pool's connections must use WAL and `synchronous=FULL`, by its connect options: reads go
 /// through the given pool, and one more connection, opened by the same options, writes.
@@ -33,35 +37,40 @@ use batch::{Heads, Steps, modifier};
 pub struct SqliteStore {
     pool: SqlitePool,
     writer: SqlitePool,
+    tables: Tables,
 }
 
-/// How long a write waits for the writes before it; each of them waits at most for the pool's busy timeout.
-const QUEUE: Duration = Duration::from_secs(60);
-
 impl SqliteStore {
-    /// Checks the durability settings of the pool and migrates the tables.
+    /// Checks the durability settings of the pool, and makes the tables if they are missing.
     ///
     /// # Cancel safety
     /// May be repeated.
     ///
     /// # Errors
-    /// If the database is not in WAL mode with `synchronous` FULL or EXTRA, by the options of the pool as well as on its
-    /// connections, or cannot be migrated.
+    /// As [`SqliteStoreBuilder::build`].
     pub async fn new(pool: SqlitePool) -> Result<Self, StoreError> {
-        check_durability(&pool).await?;
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false)
-            .acquire_timeout(QUEUE)
-            // After some errors SQLite ends a transaction by itself, and sqlx believes for ever that it is still in it.
-            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
-            .connect_with(pool.connect_options().as_ref().clone())
-            .await
-            .map_err(|error| store_error("open a connection that writes", error))?;
-        // It is opened by the options of the pool, and knows nothing of what the pool does to its own after that.
-        check_durability(&writer).await?;
-        schema::migrate(&writer).await?;
-        Ok(Self { pool, writer })
+        Self::builder(pool).build().await
+    }
+
+    /// As [`new`](Self::new), but never creates or changes a table.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// As [`SqliteStoreBuilder::verify`].
+    pub async fn verify(pool: SqlitePool) -> Result<Self, StoreError> {
+        Self::builder(pool).verify().await
+    }
+
+    /// Opens a store with other names.
+    pub fn builder(pool: SqlitePool) -> SqliteStoreBuilder {
+        SqliteStoreBuilder::new(pool)
+    }
+
+    /// One of [`sql`]'s statements, for the tables of this store.
+    fn query(&self, statement: &'static str) -> Query<'static, Sqlite, SqliteArguments> {
+        sqlx::query(self.tables.sql(statement))
     }
 
     /// Forgets sagas that ended as `completed` or `compensated` longer than `after` ago: at most `limit`, oldest
@@ -81,15 +90,16 @@ impl SqliteStore {
 
     async fn forget(&self, after: Duration, limit: u32) -> Result<u64, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let old = sqlx::query(sql::OLD)
+        let old = self
+            .query(sql::OLD)
             .bind(i64::try_from(after.as_millis()).unwrap_or(i64::MAX))
             .bind(modifier(after).replacen('+', "-", 1))
             .bind(limit)
             .fetch_all(&mut *tx)
             .await?;
         let ids = json_list(old.iter().map(|row| row.try_get("id")).collect::<Result<Vec<String>, _>>()?);
-        sqlx::query(sql::FORGET_STEPS).bind(&ids).execute(&mut *tx).await?;
-        sqlx::query(sql::FORGET).bind(&ids).execute(&mut *tx).await?;
+        self.query(sql::FORGET_STEPS).bind(&ids).execute(&mut *tx).await?;
+        self.query(sql::FORGET).bind(&ids).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(old.len() as u64)
     }
@@ -100,13 +110,14 @@ impl SqliteStore {
 
     async fn claim_in(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
-        if claimable(&mut connection, request).await?.is_empty() {
+        if self.claimable(&mut connection, request).await?.is_empty() {
             return Ok(Vec::new());
         }
         drop(connection);
         let mut tx = self.begin().await?;
-        let found = claimable(&mut tx, request).await?;
-        let taken = sqlx::query(sql::CLAIM)
+        let found = self.claimable(&mut tx, request).await?;
+        let taken = self
+            .query(sql::CLAIM)
             .bind(json_list(found))
             .bind(request.worker.to_string())
             .bind(request.stalled_max)
@@ -121,7 +132,7 @@ impl SqliteStore {
                 ids.push(id);
             }
         }
-        let journals = load_all(&mut tx, &json_list(ids)).await?;
+        let journals = self.load_all(&mut tx, &json_list(ids)).await?;
         tx.commit().await?;
         for (id, saga_type) in parked {
             super::tell_of_poison(id, &saga_type);
@@ -131,13 +142,13 @@ impl SqliteStore {
 
     async fn apply_batch(&self, records: &[Record]) -> Result<Vec<Verdict>, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let mut verdicts = write(&mut tx, records, false).await?;
+        let mut verdicts = write(&self.tables, &mut tx, records, false).await?;
         let refused: Vec<&Record> =
             records.iter().filter(|record| !verdicts.contains_key(&record.saga)).collect();
         if !refused.is_empty() {
             let ids = json_list(refused.iter().map(|record| record.saga));
             let mut again = Vec::new();
-            for row in &sqlx::query(sql::POSITIONS).bind(ids).fetch_all(&mut *tx).await? {
+            for row in &self.query(sql::POSITIONS).bind(ids).fetch_all(&mut *tx).await? {
                 let saga = id(row)?;
                 let Some(record) = refused.iter().find(|record| record.saga == saga) else { continue };
                 let (epoch, write_no): (i64, i64) = (row.try_get("lease_epoch")?, row.try_get("write_no")?);
@@ -150,7 +161,7 @@ impl SqliteStore {
                 }
             }
             if !again.is_empty() {
-                verdicts.extend(write(&mut tx, &again, true).await?);
+                verdicts.extend(write(&self.tables, &mut tx, &again, true).await?);
             }
         }
         tx.commit().await?;
@@ -162,7 +173,7 @@ impl SqliteStore {
 
     async fn insert_in_batch(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let rows = sqlx::query(sql::INSERT_MANY).bind(batch::starts(sagas)?).fetch_all(&mut *tx).await?;
+        let rows = self.query(sql::INSERT_MANY).bind(batch::starts(sagas)?).fetch_all(&mut *tx).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
             let key: (&str, &str) = (row.try_get("business_type")?, row.try_get("business_id")?);
@@ -182,7 +193,7 @@ impl SqliteStore {
         let id = intervention.saga.to_string();
         let done = match &intervention.change {
             Some(change) => {
-                sqlx::query(sql::DECIDE)
+                self.query(sql::DECIDE)
                     .bind(&id)
                     .bind(intervention.row_version)
                     .bind(change.status.as_str())
@@ -195,7 +206,7 @@ impl SqliteStore {
                     .await?
             }
             None => {
-                sqlx::query(sql::REQUEST)
+                self.query(sql::REQUEST)
                     .bind(&id)
                     .bind(intervention.row_version)
                     .bind(&intervention.request_cancel)
@@ -207,10 +218,10 @@ impl SqliteStore {
         let Some(row) = done else { return Ok(Intervened::Stale) };
         if let Some(change) = &intervention.change {
             let steps = Steps::of_decision(intervention.saga, row.try_get("lease_epoch")?, change);
-            sqlx::query(sql::STEPS_IN).bind(steps.json()?).fetch_all(&mut *tx).await?;
+            self.query(sql::STEPS_IN).bind(steps.json()?).fetch_all(&mut *tx).await?;
         }
         let after = intervention.change.as_ref().map_or(intervention.before, |change| change.status);
-        sqlx::query(sql::AUDIT)
+        self.query(sql::AUDIT)
             .bind(&id)
             .bind(&intervention.actor)
             .bind(&intervention.action)
@@ -226,30 +237,27 @@ impl SqliteStore {
     async fn beat_in(&self, worker: &Worker) -> Result<Beat, sqlx::Error> {
         let mut tx = self.begin().await?;
         let id = worker.id.to_string();
-        let held: i64 = sqlx::query(sql::HELD).bind(&id).fetch_one(&mut *tx).await?.try_get("held")?;
-        sqlx::query(sql::BEAT)
+        let held: i64 = self.query(sql::HELD).bind(&id).fetch_one(&mut *tx).await?.try_get("held")?;
+        self.query(sql::BEAT)
             .bind(&id)
             .bind(worker.pid)
             .bind(modifier(worker.lease))
             .execute(&mut *tx)
             .await?;
-        sqlx::query(sql::FORGET_DEAD_WORKERS).execute(&mut *tx).await?;
+        self.query(sql::FORGET_DEAD_WORKERS).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(if held > 0 { Beat::Held } else { Beat::Lapsed })
     }
 
     async fn retire_in(&self, worker: WorkerId) -> Result<u64, sqlx::Error> {
         let mut tx = self.begin().await?;
-        let released = sqlx::query(sql::RELEASE_ALL).bind(worker.to_string()).execute(&mut *tx).await?;
-        sqlx::query(sql::RETIRE).bind(worker.to_string()).execute(&mut *tx).await?;
+        let released = self.query(sql::RELEASE_ALL).bind(worker.to_string()).execute(&mut *tx).await?;
+        self.query(sql::RETIRE).bind(worker.to_string()).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(released.rows_affected())
     }
 
-    async fn ids(
-        &self,
-        query: sqlx::query::Query<'_, Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<Vec<String>, sqlx::Error> {
+    async fn ids(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<String>, sqlx::Error> {
         query.fetch_all(&self.pool).await?.iter().map(|row| row.try_get("id")).collect()
     }
 
@@ -257,63 +265,44 @@ impl SqliteStore {
         // No transaction: a caller may drop this future, and a BEGIN must not be dropped half way. The
         // steps may be newer than their saga; whoever decides on that is stale by the row version.
         let mut connection = self.pool.acquire().await?;
-        load_all(&mut connection, &ids).await
+        self.load_all(&mut connection, &ids).await
     }
-}
 
-async fn check_durability(pool: &SqlitePool) -> Result<(), StoreError> {
-    let operation = "check the durability settings of SQLite";
-    let pragma = async |name: &'static str| -> Result<sqlx::sqlite::SqliteRow, StoreError> {
-        sqlx::query(name).fetch_one(pool).await.map_err(|error| store_error(operation, error))
-    };
-    let mode: String =
-        pragma("PRAGMA journal_mode").await?.try_get(0).map_err(|error| store_error(operation, error))?;
-    if mode != "wal" {
-        return Err(StoreError::not_applied(
-            operation,
-            format!(
-                "journal_mode is {mode}, and must be wal: open the pool with SqliteConnectOptions::journal_mode(SqliteJournalMode::Wal) on a file"
-            ),
-        ));
+    async fn claimable(
+        &self,
+        connection: &mut SqliteConnection,
+        request: &ClaimRequest,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        let rows = self
+            .query(sql::CLAIMABLE)
+            .bind(request.worker.to_string())
+            .bind(json_list(&request.own))
+            .bind(json_list(definitions(&request.runnable)))
+            .bind(request.limit)
+            .bind(request.suspect_at)
+            .bind(request.suspects)
+            .fetch_all(connection)
+            .await?;
+        rows.iter().map(|row| row.try_get("id")).collect()
     }
-    let synchronous: i64 =
-        pragma("PRAGMA synchronous").await?.try_get(0).map_err(|error| store_error(operation, error))?;
-    if synchronous < 2 {
-        return Err(StoreError::not_applied(
-            operation,
-            "synchronous is below FULL, so a power cut could lose an acknowledged step: open the pool with SqliteConnectOptions::synchronous(SqliteSynchronous::Full)",
-        ));
-    }
-    Ok(())
-}
 
-async fn claimable(
-    connection: &mut SqliteConnection,
-    request: &ClaimRequest,
-) -> Result<Vec<String>, sqlx::Error> {
-    let rows = sqlx::query(sql::CLAIMABLE)
-        .bind(request.worker.to_string())
-        .bind(json_list(&request.own))
-        .bind(json_list(definitions(&request.runnable)))
-        .bind(request.limit)
-        .bind(request.suspect_at)
-        .bind(request.suspects)
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| row.try_get("id")).collect()
-}
-
-async fn load_all(connection: &mut SqliteConnection, ids: &str) -> Result<Vec<Journal>, sqlx::Error> {
-    let instances = sqlx::query(sql::INSTANCES).bind(ids).fetch_all(&mut *connection).await?;
-    if instances.is_empty() {
-        return Ok(Vec::new());
+    async fn load_all(
+        &self,
+        connection: &mut SqliteConnection,
+        ids: &str,
+    ) -> Result<Vec<Journal>, sqlx::Error> {
+        let instances = self.query(sql::INSTANCES).bind(ids).fetch_all(&mut *connection).await?;
+        if instances.is_empty() {
+            return Ok(Vec::new());
+        }
+        let steps = self.query(sql::STEPS).bind(ids).fetch_all(connection).await?;
+        Ok(rows::journals(&instances, &steps))
     }
-    let steps = sqlx::query(sql::STEPS).bind(ids).fetch_all(connection).await?;
-    Ok(rows::journals(&instances, &steps))
 }
 
 /// The verdicts of those that were written. With `rewrite`, also a mere step forward writes its saga's row.
 async fn write(
+    tables: &Tables,
     connection: &mut SqliteConnection,
     records: &[Record],
     rewrite: bool,
@@ -321,10 +310,11 @@ async fn write(
     let (heads, steps) = (Heads::of(records, rewrite), Steps::of(records, rewrite));
     let mut passed = Vec::new();
     if !heads.is_empty() {
-        passed = sqlx::query(sql::APPLY).bind(heads.json()?).fetch_all(&mut *connection).await?;
+        passed = sqlx::query(tables.sql(sql::APPLY)).bind(heads.json()?).fetch_all(&mut *connection).await?;
     }
     if !steps.is_empty() {
-        passed.extend(sqlx::query(sql::STEPS_IN).bind(steps.json()?).fetch_all(connection).await?);
+        passed
+            .extend(sqlx::query(tables.sql(sql::STEPS_IN)).bind(steps.json()?).fetch_all(connection).await?);
     }
     passed.iter().map(|row| Ok((id(row)?, Verdict::Applied(rows::requests(row)?)))).collect()
 }
@@ -358,6 +348,10 @@ impl SagaStore for SqliteStore {
         Some(self)
     }
 
+    fn start_statement(&self) -> Option<StartStatement> {
+        Some(StartStatement { sql: self.tables.text(sql::INSERT), named: true })
+    }
+
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
         self.beat_in(worker).await.map_err(|error| store_error("renew a worker's lease", error))
     }
@@ -368,7 +362,7 @@ impl SagaStore for SqliteStore {
 
     async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
         for definition in definitions {
-            sqlx::query(sql::DEFINE)
+            self.query(sql::DEFINE)
                 .bind(&definition.fingerprint)
                 .bind(&definition.saga_type)
                 .bind(definition.version)
@@ -389,7 +383,7 @@ impl SagaStore for SqliteStore {
     }
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        let ids = self.ids(sqlx::query(sql::OWNED).bind(worker.to_string())).await;
+        let ids = self.ids(self.query(sql::OWNED).bind(worker.to_string())).await;
         let ids = ids.map_err(|error| store_error("list a worker's sagas", error))?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
@@ -422,13 +416,14 @@ impl SagaStore for SqliteStore {
 
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
         let failed = |error| store_error("find a saga", error);
-        let ids = self.ids(sqlx::query(sql::FIND).bind(business_id).bind(saga_type)).await.map_err(failed)?;
+        let ids = self.ids(self.query(sql::FIND).bind(business_id).bind(saga_type)).await.map_err(failed)?;
         Ok(self.journals(json_list(ids)).await.map_err(failed)?.pop())
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
         let failed = |error| store_error("list sagas", error);
-        let query = sqlx::query(sql::LIST)
+        let query = self
+            .query(sql::LIST)
             .bind(filter.before.map(|id| id.to_string()))
             .bind(filter.status.map(|status| status.as_str()))
             .bind(&filter.saga_type)
@@ -440,26 +435,32 @@ impl SagaStore for SqliteStore {
     }
 
     async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
-        let rows = sqlx::query(sql::RESTED).bind(json_list(ids)).fetch_all(&self.pool).await;
+        let rows = self.query(sql::RESTED).bind(json_list(ids)).fetch_all(&self.pool).await;
         Ok(rows::rested(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
     }
 
     async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
-        let rows =
-            sqlx::query(sql::CENSUS).bind(json_list(definitions(runnable))).fetch_all(&self.pool).await;
+        let rows = self.query(sql::CENSUS).bind(json_list(definitions(runnable))).fetch_all(&self.pool).await;
         let counted = rows.and_then(|rows| rows.iter().map(rows::census).collect());
         counted.map_err(|error| store_error("count the open sagas", error))
     }
 }
 
 impl StartIn for Sqlite {
-    fn insert_in<'c, E>(executor: E, saga: NewSaga) -> BoxFuture<'c, Result<Inserted, StoreError>>
+    fn insert_in<'c, E>(
+        executor: E,
+        statement: Option<StartStatement>,
+        saga: NewSaga,
+    ) -> BoxFuture<'c, Result<Inserted, StoreError>>
     where
         E: sqlx::Executor<'c, Database = Self> + 'c,
     {
+        let usual = || StartStatement { sql: sql::INSERT.into(), named: true };
+        let StartStatement { sql, named } = statement.unwrap_or_else(usual);
         Box::pin(async move {
             let failed = |error| store_error("insert a saga", error);
-            let row = sqlx::query(sql::INSERT)
+            let row = sqlx::query(AssertSqlSafe(sql))
+                .persistent(named)
                 .bind(saga.id.to_string())
                 .bind(&saga.business_id)
                 .bind(&saga.saga_type)

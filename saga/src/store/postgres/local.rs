@@ -7,7 +7,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgPool, Postgres};
 use sqlx::{AssertSqlSafe, Row as _, Transaction};
 use tokio::time::timeout;
 
@@ -15,24 +15,27 @@ use super::{ANSWER, PostgresStore, columns, is_about_the_record, sql};
 use crate::error::{Effect, StoreError};
 use crate::record::Record;
 use crate::store::rows::{self, store_error};
+use crate::store::tables::Tables;
 use crate::store::{LocalStore, LocalTransaction, LocalVerdict};
-
-/// How many local steps have a transaction at the same time; others wait for one.
-const CONNECTIONS: u32 = 8;
 
 /// What a transaction may wait for beyond the time of its step: our own two statements.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Opened when the first local step runs.
-pub(super) fn pool(options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
+/// Opened when the first local step runs. What the application's hooks do to its sessions, they do to these.
+pub(super) fn pool(given: &PgPool, options: PgConnectOptions, most: u32) -> PgPool {
+    given
+        .options()
+        .clone()
+        .min_connections(0)
+        .max_connections(most)
         .acquire_timeout(Duration::from_secs(10))
         .connect_lazy_with(options.application_name("probity-saga-local"))
 }
 
 struct Open {
     tx: Transaction<'static, Postgres>,
+    tables: Tables,
+    named: bool,
 }
 
 #[async_trait]
@@ -42,7 +45,7 @@ impl LocalStore for PostgresStore {
         let answered = timeout(ANSWER, self.local.begin_with(AssertSqlSafe(begin(limit)))).await;
         let silent = |_elapsed| StoreError::not_applied(operation, "the server does not answer");
         let tx = answered.map_err(silent)?.map_err(|error| StoreError::not_applied(operation, error))?;
-        Ok(Box::new(Open { tx }))
+        Ok(Box::new(Open { tx, tables: self.tables.clone(), named: self.named() }))
     }
 }
 
@@ -72,10 +75,10 @@ impl LocalTransaction for Open {
     }
 
     async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError> {
-        let Self { mut tx } = *self;
+        let Self { mut tx, tables, named } = *self;
         let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
         // Without a COMMIT nothing of it can stay, whatever became of this statement.
-        let written = timeout(ANSWER, write(&mut tx, record)).await;
+        let written = timeout(ANSWER, write(&mut tx, &tables, named, record)).await;
         match written.unwrap_or_else(|_elapsed| Err(silent().into())) {
             Ok(LocalVerdict::Applied(requests)) => {
                 let committed = timeout(ANSWER, tx.commit()).await;
@@ -109,16 +112,19 @@ fn rolled_back(operation: &'static str, error: sqlx::Error) -> Result<LocalVerdi
 
 async fn write(
     tx: &mut Transaction<'static, Postgres>,
+    tables: &Tables,
+    named: bool,
     record: &Record,
 ) -> Result<LocalVerdict, sqlx::Error> {
-    let write = columns::bind_many(sqlx::query(sql::LOCAL), std::slice::from_ref(&record));
+    let statement = sqlx::query(tables.sql(sql::LOCAL)).persistent(named);
+    let write = columns::bind_many(statement, std::slice::from_ref(&record));
     if let Some(row) = write.fetch_optional(&mut **tx).await? {
         return Ok(LocalVerdict::Applied(rows::requests(&row)?));
     }
     let marker = sqlx::query(
         "SELECT current_setting('probity_saga.local_step', true) IS NOT DISTINCT FROM 'open' AS open",
     );
-    if marker.fetch_one(&mut **tx).await?.try_get("open")? {
+    if marker.persistent(named).fetch_one(&mut **tx).await?.try_get("open")? {
         return Ok(LocalVerdict::Fenced);
     }
     Ok(LocalVerdict::Refused(crate::store::local::ENDED_BY_THE_STEP.into()))

@@ -3,7 +3,8 @@
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
-use super::{PostgresStore, SESSION, sql};
+use super::session::SETTINGS;
+use super::{PostgresStore, sql};
 
 /// With twice as many step rows. A plan made on empty tables is wrong long before this size.
 const SAGAS: &str = "1000000";
@@ -66,7 +67,7 @@ async fn the_writer_finds_rows_by_key_whether_it_was_connected_before_or_after_t
     let database = testkit::Postgres::shared().database();
     let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.expect("connect");
     PostgresStore::new(pool.clone()).await.expect("migrate");
-    let options = pool.connect_options().as_ref().clone().options(SESSION);
+    let options = pool.connect_options().as_ref().clone().options(SETTINGS);
     let mut early = PgConnection::connect_with(&options).await.expect("connect");
     for (name, statement, _) in STATEMENTS {
         let prepare = sqlx::AssertSqlSafe(format!("PREPARE {name} AS {statement}"));

@@ -40,7 +40,8 @@ impl PostgresStore {
 
     async fn insert_new(&self, sagas: &[&NewSaga]) -> Result<HashSet<SagaId>, sqlx::Error> {
         let column = |of: fn(&NewSaga) -> &str| sagas.iter().map(|saga| of(saga)).collect::<Vec<&str>>();
-        let insert = sqlx::query(sql::INSERT_MANY)
+        let insert = self
+            .query(sql::INSERT_MANY)
             .bind(uuids(sagas.iter().map(|saga| saga.id)))
             .bind(column(|saga| &saga.business_id))
             .bind(column(|saga| &saga.saga_type))
@@ -53,7 +54,7 @@ impl PostgresStore {
 
     async fn inserted_before(&self, sagas: &[&NewSaga]) -> Result<Vec<PgRow>, sqlx::Error> {
         let (ids, types): (Vec<&str>, Vec<&str>) = sagas.iter().map(|saga| business_key(saga)).unzip();
-        self.rows(sqlx::query(sql::INSERTED_BEFORE).bind(ids).bind(types)).await
+        self.rows(self.query(sql::INSERTED_BEFORE).bind(ids).bind(types)).await
     }
 }
 

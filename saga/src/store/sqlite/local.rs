@@ -14,10 +14,12 @@ use crate::error::{Effect, StoreError};
 use crate::record::{Record, Verdict};
 use crate::store::local::ENDED_BY_THE_STEP;
 use crate::store::rows::{is_gone, store_error};
+use crate::store::tables::Tables;
 use crate::store::{LocalStore, LocalTransaction, LocalVerdict};
 
 struct Open {
     tx: Transaction<'static, Sqlite>,
+    tables: Tables,
 }
 
 #[async_trait]
@@ -25,7 +27,7 @@ impl LocalStore for SqliteStore {
     async fn begin(&self, _limit: Duration) -> Result<Box<dyn LocalTransaction>, StoreError> {
         let begun = self.writer.begin_with("BEGIN IMMEDIATE; SAVEPOINT probity_saga_local_step").await;
         let tx = begun.map_err(|error| StoreError::not_applied("begin a local step", error))?;
-        Ok(Box::new(Open { tx }))
+        Ok(Box::new(Open { tx, tables: self.tables.clone() }))
     }
 }
 
@@ -36,7 +38,7 @@ impl LocalTransaction for Open {
     }
 
     async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError> {
-        let Self { mut tx } = *self;
+        let Self { mut tx, tables } = *self;
         let begun = sqlx::query("RELEASE probity_saga_local_step").execute(&mut *tx).await;
         if let Err(error) = begun {
             return if is_gone(&error) {
@@ -46,7 +48,7 @@ impl LocalTransaction for Open {
             };
         }
         // The saga's row is written too, so that a repeated number is refused.
-        let verdicts = match write(&mut tx, std::slice::from_ref(record), true).await {
+        let verdicts = match write(&tables, &mut tx, std::slice::from_ref(record), true).await {
             Ok(verdicts) => verdicts,
             Err(error) if is_about_the_record(&error) => {
                 return Ok(LocalVerdict::Refused(error.to_string()));

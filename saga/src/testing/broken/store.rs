@@ -13,7 +13,7 @@ use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
 };
-use crate::store::{MemoryStore, SagaStore};
+use crate::store::{MemoryStore, SagaStore, StartStatement};
 
 /// A memory store with one fault.
 #[derive(Debug)]
@@ -261,6 +261,10 @@ impl SagaStore for BrokenStore {
             }));
         }
         Ok(rested)
+    }
+
+    fn start_statement(&self) -> Option<StartStatement> {
+        self.inner.start_statement()
     }
 
     async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {

@@ -11,7 +11,7 @@ use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
 };
-use crate::store::{LocalStore, SagaStore};
+use crate::store::{LocalStore, SagaStore, StartStatement};
 
 pub(super) struct GatedStore {
     pub(super) inner: Arc<dyn SagaStore>,
@@ -100,6 +100,10 @@ impl SagaStore for GatedStore {
 
     async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
         between!(self, look, "rested", self.inner.rested(ids))
+    }
+
+    fn start_statement(&self) -> Option<StartStatement> {
+        self.inner.start_statement()
     }
 
     async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {

@@ -1,5 +1,9 @@
--- Times are UTC text by SQLite's own clock; they compare as text.
+-- The tables of probity-saga, version 3. Times are UTC text by SQLite's own clock; they compare as text.
 --
+-- The store runs this file itself, unless it was told only to verify the tables.
+
+CREATE TABLE IF NOT EXISTS saga_schema (version INTEGER PRIMARY KEY NOT NULL);
+
 -- One row per saga, written when it starts, is claimed, turns, stops and ends. A step forward only inserts its own row:
 -- `saga_instances` shows both together.
 CREATE TABLE saga_heads (
@@ -102,3 +106,5 @@ CREATE TABLE saga_audit (
     after    TEXT NOT NULL
 );
 CREATE INDEX saga_audit_by_saga ON saga_audit (saga_id);
+
+INSERT INTO saga_schema (version) VALUES (3);

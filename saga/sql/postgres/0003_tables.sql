@@ -1,5 +1,10 @@
--- Every time is the server's.
+-- The tables of probity-saga, version 3. Every time in them is the server's.
 --
+-- The store runs this file itself if it may create tables. Otherwise the owner of the database runs it once, in one
+-- transaction (psql --single-transaction --file), and grants what grants.sql names.
+
+CREATE TABLE IF NOT EXISTS saga_schema (version bigint PRIMARY KEY);
+
 -- One row per saga, written when it starts, is claimed, turns, stops and ends. A step forward only inserts its own row:
 -- `saga_instances` shows both together. What an end changes stands last, because the log of an update leaves out what
 -- stays the same at its begin.
@@ -116,3 +121,5 @@ CREATE TABLE saga_audit (
     after    text NOT NULL
 );
 CREATE INDEX saga_audit_by_saga ON saga_audit (saga_id);
+
+INSERT INTO saga_schema (version) VALUES (3);
