@@ -6,6 +6,7 @@
 //! `park.rs` stops those that cannot be driven, `writer.rs` batches writes, `worker.rs` keeps the
 //! lease, `recover.rs` finds lost sagas.
 
+mod alert;
 mod attempt;
 mod carried;
 mod caught;
@@ -30,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+pub(crate) use alert::tell_of_stop;
 pub(crate) use carried::Carried;
 pub(crate) use waiters::{News, Waiters};
 pub(crate) use worker::work;

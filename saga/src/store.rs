@@ -29,7 +29,7 @@ pub(crate) use rows::is_gone;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 
-use crate::engine::count_transition;
+use crate::engine::{count_transition, tell_of_stop};
 use crate::error::StoreError;
 use crate::machine::Status;
 use crate::record::{
@@ -221,8 +221,8 @@ pub trait StartIn: sqlx::Database {
 }
 
 /// Tells of a saga that the claim parked.
-fn tell_of_poison(id: impl std::fmt::Display, saga_type: &str) {
-    tracing::error!(saga.id = %id, "a saga made no progress in many claims and is paused");
+fn tell_of_poison(id: impl std::fmt::Display, saga_type: &str, business_id: &str) {
+    tell_of_stop(id, saga_type, business_id, Status::Paused, Some("it made no progress in many claims"));
     metrics::counter!("probity_saga_poison_total").increment(1);
     count_transition(saga_type, Status::Paused);
 }

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use probity_saga::{
-    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, StepContext, StepError,
+    Backoff, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, StepContext, StepError,
+    StepPolicy,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -91,10 +93,7 @@ impl Recorder for Seen {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
-    testkit::time_limit();
-    let (captured, seen) = (Captured::default(), Seen::default());
+fn capture(captured: &Captured) -> tracing::subscriber::DefaultGuard {
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -102,7 +101,58 @@ async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let _logs = tracing::subscriber::set_default(subscriber);
+    tracing::subscriber::set_default(subscriber)
+}
+
+/// Waits a minute for its next try, whoever drives it.
+struct Later;
+impl SagaStep for Later {
+    type Input = String;
+    type Output = String;
+    const NAME: &'static str = "Later";
+    async fn execute(&self, _: &StepContext<String>) -> Result<String, StepError> {
+        Err(StepError::retryable("later"))
+    }
+    async fn compensate(&self, _: &StepContext<String>, _: Executed<String>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("nothing was done"))
+    }
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().retries(Backoff::constant(3, Duration::from_secs(60)))
+    }
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn a_worker_warns_once_of_sagas_that_nobody_can_run_with_their_number() {
+    testkit::time_limit();
+    let captured = Captured::default();
+    let _logs = capture(&captured);
+    let store = Arc::new(MemoryStore::new());
+    let worker = async |name| {
+        let saga = Saga::named(name).step(Later).build().unwrap();
+        Orchestrator::shared(Arc::clone(&store) as _).register(saga).start().await.unwrap()
+    };
+    let old = worker("retired").await;
+    for business_id in ["OLD-1", "OLD-2"] {
+        let _started = old.start("retired", business_id, &CARD.to_owned()).await.unwrap();
+    }
+    old.drain().await.unwrap();
+    let new = worker("payment").await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    new.drain().await.unwrap();
+    let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("has the definition of")).collect();
+    assert!(
+        matches!(&warnings[..], [line] if line.contains("WARN") && line.contains("retired") && line.contains("sagas=2")),
+        "{warnings:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
+    testkit::time_limit();
+    let (captured, seen) = (Captured::default(), Seen::default());
+    let _logs = capture(&captured);
     let _metrics = metrics::set_default_local_recorder(&seen);
 
     let saga = Saga::named("payment").step(Store).step(Charge).build().unwrap();
@@ -120,6 +170,12 @@ async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
 
     let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     assert!(!log.contains(CARD), "a payload is in the log");
+    let stopped: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(
+        matches!(&stopped[..], [line] if line.contains("waits for a person") && line.contains("business_id=\"fatal\"")
+            && line.contains("payment") && line.contains("paused") && line.contains("bug")),
+        "one line for the saga that stopped: {stopped:?}"
+    );
     let step = log.lines().find(|line| line.contains("saga_step{") && line.contains("Charge"));
     let step = step.expect("a span per step");
     let (saga_at, step_at) = (step.find("saga{").expect("a span per saga"), step.find("saga_step{").unwrap());

@@ -22,32 +22,50 @@ type Shown = BTreeMap<(String, Status), Census>;
 pub(super) async fn count(engine: Arc<Engine>) {
     let mut shown = Shown::new();
     let pause = engine.settings.poll.max(PAUSE);
-    while pause_unless_stopped(&engine, pause).await {
+    loop {
         match AssertUnwindSafe(show(&engine, &mut shown)).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the open sagas could not be counted"),
             Err(_panic) => tracing::error!("counting the open sagas panicked; they are counted again"),
+        }
+        if !pause_unless_stopped(&engine, pause).await {
+            return;
         }
     }
 }
 
 async fn show(engine: &Engine, shown: &mut Shown) -> Result<(), StoreError> {
     let counted = engine.store.census(&engine.runnable()).await?;
+    let before = unrunnable(shown);
     for census in shown.values_mut() {
         (census.sagas, census.unrunnable, census.oldest) = (0, 0, Duration::ZERO);
     }
     shown.extend(counted.into_iter().map(|census| ((census.saga_type.clone(), census.status), census)));
-    let mut unrunnable: BTreeMap<&str, u64> = BTreeMap::new();
-    for Census { saga_type, status, sagas, oldest, unrunnable: here } in shown.values() {
+    for Census { saga_type, status, sagas, oldest, .. } in shown.values() {
         let labels = [("type", saga_type.clone()), ("status", status.as_str().to_owned())];
         metrics::gauge!("probity_saga_open", &labels).set(small(*sagas));
         metrics::gauge!("probity_saga_oldest_seconds", &labels).set(oldest.as_secs_f64());
-        *unrunnable.entry(saga_type.as_str()).or_default() += here;
     }
-    for (saga_type, sagas) in unrunnable {
-        metrics::gauge!("probity_saga_unrunnable", "type" => saga_type.to_owned()).set(small(sagas));
+    for (saga_type, sagas) in unrunnable(shown) {
+        if sagas > 0 && before.get(&saga_type).is_none_or(|before| *before == 0) {
+            tracing::warn!(
+                saga.r#type = saga_type,
+                sagas,
+                "sagas wait that no running worker has the definition of: deploy one that registers it"
+            );
+        }
+        metrics::gauge!("probity_saga_unrunnable", "type" => saga_type).set(small(sagas));
     }
     Ok(())
+}
+
+/// How many sagas of each type wait although nobody can run them.
+fn unrunnable(shown: &Shown) -> BTreeMap<String, u64> {
+    let mut unrunnable = BTreeMap::new();
+    for census in shown.values() {
+        *unrunnable.entry(census.saga_type.clone()).or_default() += census.unrunnable;
+    }
+    unrunnable
 }
 
 /// Gauges are floating.

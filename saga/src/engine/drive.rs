@@ -15,7 +15,7 @@ use super::attempt::{Attempts, LATE};
 use super::lease::{Era, Lost};
 use super::park::{park, printable};
 use super::writer::Unanswered;
-use super::{Engine, News, Stop};
+use super::{Engine, News, Stop, tell_of_stop};
 use crate::codec::Place;
 use crate::context::{Effects, Frame, Operation, Uses};
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing, joined};
@@ -354,7 +354,6 @@ impl Driver<'_> {
 
     /// A write that cannot be: park this saga with the evidence, go on with the others.
     async fn refuse(&mut self, from: Status, reason: String) -> Result<(), Gone> {
-        tracing::error!(saga.id = %self.journal.instance.id, reason, "a saga's result cannot be stored; it is paused");
         let instance = &self.journal.instance;
         let before = self.state.reason.as_deref().map(printable);
         let change = Change {
@@ -419,6 +418,10 @@ impl Driver<'_> {
         let name = || Arc::clone(&self.saga.name);
         metrics::counter!("probity_saga_transitions_total", "type" => name(), "to" => to.as_str())
             .increment(1);
+        if matches!(to, Status::Stuck | Status::Paused) {
+            let (id, reason) = (self.journal.instance.id, self.state.reason.as_deref());
+            tell_of_stop(id, &self.saga.name, &self.business_id, to, reason);
+        }
         if to.is_terminal() {
             let age = self.journal.instance.age + self.read.elapsed();
             metrics::histogram!("probity_saga_seconds", "type" => name(), "to" => to.as_str()).record(age);

@@ -5,14 +5,13 @@
 use std::any::Any;
 
 use super::caught::text;
-use super::{Engine, News, count_transition};
+use super::{Engine, News, count_transition, tell_of_stop};
 use crate::machine::{Status, joined};
 use crate::record::{Change, Journal, Record, SagaId, Verdict};
 
 /// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
 pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<News> {
     let instance = &journal.instance;
-    tracing::error!(saga.id = %instance.id, reason, "a saga cannot be driven and is paused");
     let reason = joined(instance.reason.as_deref(), reason);
     let change = Change {
         status: Status::Paused,
@@ -34,6 +33,8 @@ pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> 
     match engine.writer.apply(record).await {
         Ok(Verdict::Applied(_)) => {
             count_transition(&instance.saga_type, Status::Paused);
+            let (saga_type, business_id) = (&instance.saga_type, &instance.business_id);
+            tell_of_stop(instance.id, saga_type, business_id, Status::Paused, Some(&reason));
             Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
         }
         Ok(Verdict::Fenced | Verdict::Refused(_)) | Err(_) => None,

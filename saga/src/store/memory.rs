@@ -275,7 +275,7 @@ impl SagaStore for MemoryStore {
                 instance.owner = None;
                 instance.reason =
                     Some(super::poison_reason(instance.reason.as_deref(), instance.stalled_claims));
-                super::tell_of_poison(id, &instance.saga_type);
+                super::tell_of_poison(id, &instance.saga_type, &instance.business_id);
                 continue;
             }
             instance.stalled_claims += u32::from(suspect);

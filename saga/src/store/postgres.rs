@@ -192,7 +192,7 @@ impl PostgresStore {
         for row in taken {
             let (id, status): (Uuid, String) = (row.try_get("id")?, row.try_get("status")?);
             if status == "paused" {
-                super::tell_of_poison(id, row.try_get("business_type")?);
+                super::tell_of_poison(id, row.try_get("business_type")?, row.try_get("business_id")?);
             } else {
                 ids.push(id);
             }

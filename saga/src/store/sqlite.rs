@@ -123,19 +123,20 @@ impl SqliteStore {
             .bind(request.stalled_max)
             .fetch_all(&mut *tx)
             .await?;
-        let (mut ids, mut parked): (Vec<String>, Vec<(String, String)>) = Default::default();
+        let (mut ids, mut parked) = (Vec::new(), Vec::new());
         for row in taken {
             let (id, status): (String, String) = (row.try_get("id")?, row.try_get("status")?);
             if status == "paused" {
-                parked.push((id, row.try_get("business_type")?));
+                let names: (String, String) = (row.try_get("business_type")?, row.try_get("business_id")?);
+                parked.push((id, names));
             } else {
                 ids.push(id);
             }
         }
         let journals = self.load_all(&mut tx, &json_list(ids)).await?;
         tx.commit().await?;
-        for (id, saga_type) in parked {
-            super::tell_of_poison(id, &saga_type);
+        for (id, (saga_type, business_id)) in parked {
+            super::tell_of_poison(id, &saga_type, &business_id);
         }
         Ok(journals)
     }

@@ -82,7 +82,7 @@ UPDATE saga_heads SET
     owner_id = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN NULL ELSE ?2 END,
     stalled_claims = CASE WHEN stalled_claims >= ?3 AND owner_id IS NOT ?2 THEN stalled_claims ELSE stalled_claims + (owner_id IS NOT ?2) END
 WHERE id IN (SELECT value FROM json_each(?1))
-RETURNING id, status, business_type";
+RETURNING id, status, business_type, business_id";
 
 /// The open sagas, by the two indexes that know them. What is due and has no living owner is on its way to a worker,
 /// unless none has its definition.

@@ -72,7 +72,7 @@ UPDATE saga_heads h SET
     owner_id = CASE WHEN l.poison THEN NULL ELSE $1 END,
     stalled_claims = h.stalled_claims + (NOT l.poison AND h.owner_id IS DISTINCT FROM $1)::int
 FROM locked l WHERE h.id = l.id
-RETURNING h.id, h.status, h.business_type";
+RETURNING h.id, h.status, h.business_type, h.business_id";
 
 pub(in super::super) const OWNED: &str = "\
 SELECT id FROM saga_heads
