@@ -87,9 +87,14 @@ impl StoreError {
         Self { effect: Effect::NotApplied, ..self }
     }
 
-    /// The same failure, after an earlier try of the call that may have written.
+    /// The same failure of a call that says nothing about an earlier one, which may have written.
     pub(crate) fn doubted(self) -> Self {
-        Self { effect: Effect::Unknown, ..self }
+        self.after_doubt(true)
+    }
+
+    /// The same failure; `doubted` if an earlier try of the call may have written, of which a later refusal says nothing.
+    pub(crate) fn after_doubt(self, doubted: bool) -> Self {
+        Self { effect: if doubted { Effect::Unknown } else { self.effect }, ..self }
     }
 
     /// An error that can be given to many callers.

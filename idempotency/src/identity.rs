@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use bytes::BufMut;
 
-use crate::{IdempotencyKey, Scope};
+use crate::{Fence, IdempotencyKey, Scope};
 
 /// Parts that fit into this many bytes are hashed at once.
 const SMALL: usize = 1024;
@@ -111,6 +111,11 @@ impl RecordId {
     pub fn downstream_key(&self, step: &str) -> String {
         let hash = HashKey::default().hash("downstream", &[&self.0, step.as_bytes()]);
         blake3::Hash::from_bytes(hash).to_hex().as_str().chars().take(40).collect()
+    }
+
+    /// The record that is held by whoever asks what became of the attempt with this fence.
+    pub(crate) fn inquiry(&self, lost: Fence) -> Self {
+        Self(HashKey::default().hash("inquiry", &[&self.0, &lost.0.to_le_bytes()]))
     }
 }
 

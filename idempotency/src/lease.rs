@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::deadline::deadline;
 use crate::{
-    Effects, Fence, Grant, Holder, IdempotencyManager, RecordId, StoreError, Terms, Written, observe,
+    Effect, Effects, Fence, Grant, Holder, IdempotencyManager, RecordId, StoreError, Terms, Written, observe,
 };
 
 pub(crate) mod guard;
@@ -210,7 +210,7 @@ impl Lease {
             return Err(StoreError::lease_lost());
         }
         self.0.marked.store(true, Ordering::SeqCst);
-        let mut tries = 1;
+        let (mut tries, mut doubted) = (1, false);
         loop {
             match observe::stored("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
                 // The answer may have come late: what was true when it was asked need not be now.
@@ -221,8 +221,11 @@ impl Lease {
                 Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
                     return Err(StoreError::lease_lost());
                 }
-                Err(error) if tries == MARK_TRIES => return Err(error),
-                Err(_) => tries += 1,
+                Err(error) if tries == MARK_TRIES => return Err(error.after_doubt(doubted)),
+                Err(error) => {
+                    doubted |= error.effect() == Effect::Unknown;
+                    tries += 1;
+                }
             }
         }
     }

@@ -37,6 +37,8 @@ pub use policy::Policy;
 pub use recording::{Recording, Tombstone, TombstoneReason};
 pub use recover::{Recover, RecoverContext, Recovered};
 pub use store::memory::MemoryStore;
+#[cfg(feature = "redis-cluster")]
+pub use store::redis::ClusterConnection;
 #[cfg(feature = "redis-sentinel")]
 pub use store::redis::SentinelConnection;
 #[cfg(feature = "redis")]

@@ -24,6 +24,7 @@ pub struct Policy {
     pub(crate) effects: Effects,
     pub(crate) terms: Terms,
     pub(crate) recover: Option<Arc<dyn Recover>>,
+    pub(crate) recover_timeout: Option<Duration>,
     pub(crate) hash: Option<HashKey>,
     pub(crate) store_timeout: Option<Duration>,
 }
@@ -87,6 +88,21 @@ impl Policy {
         self
     }
 
+    /// How long the [`Recover`] hook may take before the outcome counts as unknown for now; 15 s. Callers that come meanwhile
+    /// are answered "in flight".
+    ///
+    /// # Panics
+    /// If it is zero: nobody would ever be asked.
+    #[track_caller]
+    pub const fn recover_timeout(mut self, timeout: Duration) -> Self {
+        assert!(
+            !timeout.is_zero(),
+            "a limit of zero asks nobody: give `recover_timeout` as long as the other side takes to answer"
+        );
+        self.recover_timeout = Some(timeout);
+        self
+    }
+
     /// Keys record ids with a secret, the same in every process; also fingerprints, where the layer makes them. Without
     /// it they are keyed with a published constant.
     pub const fn hash_key(mut self, hash: HashKey) -> Self {
@@ -107,6 +123,7 @@ impl std::fmt::Debug for Policy {
             .field("effects", &self.effects)
             .field("terms", &self.terms)
             .field("recover", &self.recover.is_some())
+            .field("recover_timeout", &self.recover_timeout)
             .field("store_timeout", &self.store_timeout)
             .finish_non_exhaustive()
     }

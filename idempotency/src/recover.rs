@@ -2,6 +2,9 @@
 //!
 //! Invariant: only [`Recovered::Absent`] permits another execution, and only if the record is still the one that was
 //! asked about: the resolution carries the lost attempt's fence.
+//!
+//! One caller asks at a time, of all processes: it holds an inquiry, a record of its own in the same store, whose lease
+//! ends by itself if the asking process dies. Whoever meets it is told that the key is in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +12,38 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use tokio::time::timeout;
+use tracing::warn;
+
 use crate::lease::guard::{self, LeaseGuard};
 use crate::{
-    Answer, Claim, Fence, IdempotencyManager, Indeterminate, Policy, RecordId, Recording, Resolution,
-    StoreError,
+    Answer, Claim, Effects, Fence, IdempotencyManager, Indeterminate, OwnerToken, Policy, RecordId,
+    Recording, Resolution, StoreError, Terms,
 };
 
 /// How often one caller follows a record that keeps becoming indeterminate under it.
 const ROUNDS: u32 = 2;
+/// How long a hook may take, unless said otherwise.
+pub(crate) const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an inquiry is held beyond what the hook may take: for the calls to the store around it.
+const AROUND: Duration = Duration::from_secs(5);
+/// How long an inquiry is held at most, whatever the hook may take. After that another caller may ask beside it.
+const INQUIRY_MAX: Duration = Duration::from_secs(3600);
+/// How long "nobody can say" is repeated without asking again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out what happened to an attempt that may have had its effect: usually by asking the downstream system about
 /// [`RecoverContext::downstream_key`].
+///
+/// One caller asks at a time about a key, in all processes that share the store; the others are answered
+/// [`Answer::InFlight`]. After [`Recovered::Unknown`] it is asked again a second later at the earliest.
 #[async_trait]
 pub trait Recover: Send + Sync + 'static {
     /// Says what happened. Say [`Recovered::Unknown`] unless there is proof.
     ///
     /// # Cancel safety
-    /// It should only read: it can be dropped, and asked again by another caller at the same time.
+    /// It should only read: it is dropped when it takes longer than [`Policy::recover_timeout`] or its caller is, which
+    /// counts as [`Recovered::Unknown`]. A process that was stopped for that long may ask beside another one.
     async fn recover(&self, cx: &RecoverContext) -> Recovered;
 }
 
@@ -99,20 +117,101 @@ pub(crate) async fn claim(
     for _ in 0..ROUNDS {
         let (Ok(Answer::Indeterminate(lost)), Some(hook)) = (&answer, &policy.recover) else { break };
         let cx = RecoverContext { record: claim.record, lost: *lost, payload: payload.clone() };
-        let resolution = match hook.recover(&cx).await {
-            Recovered::Done(recording) => Resolution::Done(recording),
-            Recovered::Absent => Resolution::Absent,
-            Recovered::Unknown => break,
-        };
-        answer = match manager.resolve(claim.record, lost.fence, &resolution, claim.terms.retention).await {
-            // Whatever it is, the truth is in the record: ask again.
-            Ok(_) => guard::claim_unrenewed(manager, claim).await,
-            Err(error) => Err(error),
-        };
+        let asking = Asking { manager, claim, cx, limit: policy.recover_timeout.unwrap_or(RECOVER_TIMEOUT) };
+        match asking.inquire(hook.as_ref()).await {
+            Ok(Inquired::Settled) => answer = guard::claim_unrenewed(manager, claim).await,
+            Ok(Inquired::Answered(end)) => {
+                answer = Ok(end);
+                break;
+            }
+            Err(error) => answer = Err(error),
+        }
     }
     match &answer {
         Ok(answer) => crate::observe::answered(answer, asked_at.elapsed()),
         Err(_) => crate::observe::store_failed(),
     }
     answer
+}
+
+/// A caller that met a lost attempt.
+struct Asking<'a> {
+    manager: &'a Arc<dyn IdempotencyManager>,
+    claim: &'a Claim,
+    cx: RecoverContext,
+    limit: Duration,
+}
+
+/// What came of it.
+enum Inquired {
+    /// The truth is in the record: claim again.
+    Settled,
+    /// This is the answer for now.
+    Answered(Answer<LeaseGuard>),
+}
+
+impl Asking<'_> {
+    async fn inquire(&self, hook: &dyn Recover) -> Result<Inquired, StoreError> {
+        let undecided = || Ok(Inquired::Answered(Answer::Indeterminate(self.cx.lost)));
+        let mut inquiry = match guard::claim_unrenewed(self.manager, &self.inquiry()?).await? {
+            Answer::Acquired(inquiry) => inquiry,
+            Answer::InFlight { retry_after } => {
+                return Ok(Inquired::Answered(Answer::InFlight { retry_after }));
+            }
+            // Somebody has just been told that nobody can say.
+            _ => return undecided(),
+        };
+        // Somebody may have asked, and settled it, since this caller was told of the loss.
+        match guard::claim_unrenewed(self.manager, self.claim).await? {
+            Answer::Indeterminate(still) if still.fence == self.cx.lost.fence => {}
+            other => {
+                close(&mut inquiry, None).await;
+                return Ok(Inquired::Answered(other));
+            }
+        }
+        let resolution = match self.ask(hook).await {
+            Recovered::Done(recording) => Resolution::Done(recording),
+            Recovered::Absent => Resolution::Absent,
+            Recovered::Unknown => {
+                close(&mut inquiry, Some(&Recording::default())).await;
+                return undecided();
+            }
+        };
+        let Claim { record, terms, .. } = self.claim;
+        let resolved = self.manager.resolve(*record, self.cx.lost.fence, &resolution, terms.retention).await;
+        close(&mut inquiry, None).await;
+        // Whatever it is, the truth is in the record: ask again.
+        resolved.map(|_| Inquired::Settled)
+    }
+
+    /// The claim on asking about this lost attempt, and no other.
+    fn inquiry(&self) -> Result<Claim, StoreError> {
+        let lease = self.limit.saturating_add(AROUND).min(INQUIRY_MAX);
+        Ok(Claim {
+            record: self.claim.record.inquiry(self.cx.lost.fence),
+            token: OwnerToken::generate()?,
+            fingerprint: self.claim.fingerprint,
+            effects: Effects::Local,
+            terms: Terms { lease, lease_cap: lease, retention: PAUSE },
+        })
+    }
+
+    async fn ask(&self, hook: &dyn Recover) -> Recovered {
+        let answer = timeout(self.limit, hook.recover(&self.cx)).await;
+        answer.unwrap_or_else(|_| {
+            warn!(record = ?self.claim.record, limit = ?self.limit, "the Recover hook took too long; the outcome stays unknown");
+            Recovered::Unknown
+        })
+    }
+}
+
+/// Ends an inquiry: with what others are told for a while, or at once. If the store does not hear of it, it lapses.
+async fn close(inquiry: &mut LeaseGuard, told: Option<&Recording>) {
+    let closed = match told {
+        Some(nobody_can_say) => inquiry.complete(nobody_can_say).await,
+        None => inquiry.abandon().await,
+    };
+    if let Err(error) = closed {
+        warn!(kind = ?error.kind(), "an inquiry was not ended; it lapses by itself");
+    }
 }

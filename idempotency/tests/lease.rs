@@ -222,6 +222,25 @@ async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
     assert!(matches!(after, Answer::Indeterminate(_)), "the mark was set after all: {after:?}");
 }
 
+// proves: I-5
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_nothing_about_an_earlier_try_whose_reply_was_lost() {
+    let (faulty, manager) = stores();
+    let mut guard = granted(claim(&manager, &a_claim(Effects::Marked)).await.unwrap());
+    for side in [Side::After, Side::Refused, Side::Refused] {
+        faulty.fail(Call::MarkEffect, side);
+    }
+    let unmarked = guard.lease().effect_starting().await.unwrap_err();
+    assert_eq!((unmarked.kind(), unmarked.effect()), (ErrorKind::Rejected, Effect::Unknown));
+    faulty.fail(Call::Complete, Side::After);
+    for _ in 0..99 {
+        faulty.fail(Call::Complete, Side::Refused);
+    }
+    let settlement = Settlement::Record(Recording::new(201));
+    let unrecorded = guard.settle_persistently(&settlement).await.unwrap_err();
+    assert_eq!((unrecorded.kind(), unrecorded.effect()), (ErrorKind::Rejected, Effect::Unknown));
+}
+
 struct Says(Recovered, AtomicU32);
 
 #[async_trait]

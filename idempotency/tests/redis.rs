@@ -14,6 +14,9 @@ use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use testkit::Redis;
 
+/// Longer than a server is away, on the slowest machine.
+const KEPT: Duration = Duration::from_secs(3600);
+
 async fn started(options: &'static [&'static str]) -> Redis {
     tokio::task::spawn_blocking(|| Redis::start_with(options)).await.unwrap()
 }
@@ -31,7 +34,7 @@ fn a_claim(effects: Effects) -> Claim {
         token: OwnerToken::generate().unwrap(),
         fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
         effects,
-        terms: Terms::default(),
+        terms: Terms { lease: KEPT, lease_cap: KEPT, ..Terms::default() },
     }
 }
 
@@ -69,12 +72,11 @@ async fn a_first_run_is_two_round_trips_and_a_replay_one() {
     let server = started(&[]).await;
     let store = RedisStore::connect(server.url()).await.unwrap();
     let mut overheard = Overheard::at(&server).await;
-    let retention = Duration::from_secs(60);
     for round in 0..3 {
         let claim = a_claim(Effects::Opaque);
         overheard.sent().await;
         assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
-        let completed = store.complete(&claim.holder(), &Recording::new(200).body("paid"), retention).await;
+        let completed = store.complete(&claim.holder(), &Recording::new(200).body("paid"), KEPT).await;
         assert_eq!(completed.unwrap(), Written::Applied);
         let first_run = overheard.sent().await;
         assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Replay(_)));
@@ -97,8 +99,7 @@ async fn a_flushed_script_cache_costs_a_round_trip_and_nothing_else() {
         store.begin(&Claim { token: OwnerToken::generate().unwrap(), ..claim }).await.unwrap(),
         Answer::InFlight { .. }
     ));
-    let completed =
-        store.complete(&claim.holder(), &Recording::new(200), Duration::from_secs(60)).await.unwrap();
+    let completed = store.complete(&claim.holder(), &Recording::new(200), KEPT).await.unwrap();
     assert_eq!(completed, Written::Applied);
 }
 
@@ -129,7 +130,7 @@ async fn a_full_or_read_only_server_grants_nothing_and_still_replays() {
     let mut other = connection(&server).await;
     let done = a_claim(Effects::Opaque);
     assert!(matches!(store.begin(&done).await.unwrap(), Answer::Acquired(_)));
-    let _ = store.complete(&done.holder(), &Recording::new(200), Duration::from_secs(60)).await.unwrap();
+    let _ = store.complete(&done.holder(), &Recording::new(200), KEPT).await.unwrap();
     let _: () =
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").query_async(&mut other).await.unwrap();
     let refused = store.begin(&a_claim(Effects::Opaque)).await.unwrap_err();
@@ -229,8 +230,7 @@ async fn what_must_be_settled_by_hand_does_not_expire_and_what_is_finished_does(
             assert!(found.lease_left <= claim.terms.lease && !found.lease_left.is_zero(), "{found:?}");
         }
         if finish {
-            let _ =
-                store.complete(&claim.holder(), &Recording::new(200), Duration::from_secs(60)).await.unwrap();
+            let _ = store.complete(&claim.holder(), &Recording::new(200), KEPT).await.unwrap();
         }
         let key = format!("t:{}", claim.record.to_hex());
         let left: i64 = redis::cmd("TTL").arg(key).query_async(&mut other).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_killed_server_grants_nothing_until_it_is_back() {
     let store = RedisStore::connect(server.url()).await.unwrap();
     let done = a_claim(Effects::Opaque);
     assert!(matches!(store.begin(&done).await.unwrap(), Answer::Acquired(_)));
-    let _ = store.complete(&done.holder(), &Recording::new(200), Duration::from_secs(60)).await.unwrap();
+    let _ = store.complete(&done.holder(), &Recording::new(200), KEPT).await.unwrap();
     server = tokio::task::spawn_blocking(move || {
         server.kill9();
         server

@@ -11,7 +11,8 @@ use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use testkit::Redis;
 
-const KEPT: Duration = Duration::from_secs(60);
+/// Longer than a server is away, on the slowest machine.
+const KEPT: Duration = Duration::from_secs(3600);
 /// A server is back sooner, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -56,7 +57,7 @@ fn a_claim(effects: Effects) -> Claim {
         token: OwnerToken::generate().unwrap(),
         fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
         effects,
-        terms: Terms::default(),
+        terms: Terms { lease: KEPT, lease_cap: KEPT, ..Terms::default() },
     }
 }
 

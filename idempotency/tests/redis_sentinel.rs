@@ -35,13 +35,16 @@ async fn subject() -> Subject {
 // proves: I-1
 probity_idempotency::store_contract!(subject);
 
+/// Longer than a failover takes, on the slowest machine.
+const KEPT: Duration = Duration::from_secs(3600);
+
 fn a_claim(number: u8) -> Claim {
     Claim {
         record: RecordId::from_bytes([number; 32]),
         token: OwnerToken::generate().unwrap(),
         fingerprint: Fingerprint::of(&HashKey::default(), &[b"pay"]),
         effects: Effects::Opaque,
-        terms: Terms::default(),
+        terms: Terms { lease: KEPT, lease_cap: KEPT, ..Terms::default() },
     }
 }
 
@@ -68,8 +71,7 @@ async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {
     for claim in [&done, &running] {
         assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(_)));
     }
-    let kept = Duration::from_secs(3600);
-    assert_eq!(store.complete(&done.holder(), &recording, kept).await.unwrap(), Written::Applied);
+    assert_eq!(store.complete(&done.holder(), &recording, KEPT).await.unwrap(), Written::Applied);
     let client = redis::Client::open(sentinels.master_url()).unwrap();
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
     let mut other = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
@@ -94,7 +96,7 @@ async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {
     let duplicate = Claim { token: OwnerToken::generate().unwrap(), ..running };
     assert!(matches!(persist(&store, &duplicate).await, Answer::InFlight { .. }));
     assert_eq!(
-        store.complete(&running.holder(), &Recording::new(200), kept).await.unwrap(),
+        store.complete(&running.holder(), &Recording::new(200), KEPT).await.unwrap(),
         Written::Applied
     );
     assert!(matches!(persist(&store, &a_claim(3)).await, Answer::Acquired(_)));

@@ -121,6 +121,16 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
+    /// How long that hook may take before the outcome counts as unknown for now; 15 s.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[track_caller]
+    pub fn recover_timeout(mut self, timeout: Duration) -> Self {
+        self.change().policy = self.config.policy.clone().recover_timeout(timeout);
+        self
+    }
+
     /// Effects, durations and hook in one value; and hash key and store timeout, if it has them.
     pub fn policy(mut self, policy: Policy) -> Self {
         let config = self.change();

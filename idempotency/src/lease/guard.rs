@@ -15,8 +15,8 @@ use tracing::warn;
 use super::{Held, Lease};
 use crate::deadline::deadline;
 use crate::{
-    Answer, Claim, Holder, IdempotencyManager, Recording, Renewed, State, StoreError, Tombstone, Written,
-    observe,
+    Answer, Claim, Effect, Holder, IdempotencyManager, Recording, Renewed, State, StoreError, Tombstone,
+    Written, observe,
 };
 
 /// No claim is on its way for longer. A lease may be endless; asking a store for what never arrived must not be.
@@ -57,7 +57,7 @@ pub(crate) async fn claim_unrenewed(
 ) -> Result<Answer<LeaseGuard>, StoreError> {
     let mut asked_at = Instant::now();
     let mut answer = observe::stored("begin", manager.begin(claim)).await;
-    let unconfirmed = answer.as_ref().is_err_and(|error| error.effect() == crate::Effect::Unknown);
+    let unconfirmed = answer.as_ref().is_err_and(|error| error.effect() == Effect::Unknown);
     if unconfirmed {
         asked_at = Instant::now();
         answer = observe::stored("begin", manager.begin(claim)).await;
@@ -65,12 +65,10 @@ pub(crate) async fn claim_unrenewed(
     match answer {
         Ok(answer) => Ok(guarded(manager, claim, answer, asked_at)),
         Err(error) => {
-            // A second call that provably did nothing says nothing about the first.
             if unconfirmed {
                 tokio::spawn(give_back(Arc::clone(manager), claim.holder(), claim.terms.lease));
-                return Err(error.doubted());
             }
-            Err(error)
+            Err(error.after_doubt(unconfirmed))
         }
     }
 }
@@ -230,14 +228,15 @@ impl LeaseGuard {
     /// The last failure, if none of the tries reached the store.
     pub async fn settle_persistently(&mut self, settlement: &Settlement) -> Result<Written, StoreError> {
         let give_up_at = deadline(Instant::now(), self.lease.0.terms.lease);
-        let mut pause = Duration::from_millis(20);
+        let (mut pause, mut doubted) = (Duration::from_millis(20), false);
         loop {
             match self.settle(settlement).await {
-                Err(_) if Instant::now() + pause < give_up_at => {
+                Err(error) if Instant::now() + pause < give_up_at => {
+                    doubted |= error.effect() == Effect::Unknown;
                     sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
-                verdict => return verdict,
+                verdict => return verdict.map_err(|error| error.after_doubt(doubted)),
             }
         }
     }

@@ -3,6 +3,8 @@
 //! What it can promise is what Redis can: the claim is atomic on one server. A failover that loses an acknowledged
 //! write loses the claim with it, and the key may run again. For money, prefer an SQL store; the guide says more.
 
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod connect;
 mod durability;
 mod failures;
@@ -20,6 +22,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::aio::{ConnectionLike, ConnectionManager};
 
+#[cfg(feature = "redis-cluster")]
+pub use self::cluster::ClusterConnection;
 pub use self::durability::Durability;
 use self::failures::sends_once;
 use self::reply::Reply;
@@ -38,7 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Records in Redis 7 or later, over any connection of the `redis` crate: a [`ConnectionManager`] to one server, a
-/// `SentinelConnection` to whichever server is master, or a cluster connection. One record is one key, so it needs no
+/// `SentinelConnection` to whichever server is master, or a `ClusterConnection`. One record is one key, so it needs no
 /// hash tags.
 #[derive(Clone)]
 pub struct RedisStore<C = ConnectionManager> {
