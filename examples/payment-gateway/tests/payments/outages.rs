@@ -49,6 +49,8 @@ impl Books {
             "failed" => assert_eq!((self.order.as_str(), self.charged), ("cancelled", 0), "{self:?}"),
             open => assert_eq!(open, "processing", "{self:?}"),
         }
+        let charge_in_doubt = self.charged == 1 && self.order == "cancelled";
+        assert!(!charge_in_doubt, "the order is cancelled before the charge is settled: {self:?}");
     }
 }
 
@@ -97,9 +99,8 @@ async fn assert_told_as_open(merchant: &Merchant, body: &Value, first: &Answer) 
     assert_eq!((first.status, again.status), (202, 202));
 }
 
-// proves: S-12
-#[tokio::test]
-async fn a_charge_whose_order_service_refuses_connections_is_never_told_as_failed() {
+/// The order service refuses connections from the charge on, until the saga is so.
+async fn order_service_is_away_until(saga: impl Fn(&str) -> bool) {
     let (platform, merchant) = setup(&SHORT).await;
     platform.gate.close();
     let body = payment("A-1", "card_ok");
@@ -110,9 +111,8 @@ async fn a_charge_whose_order_service_refuses_connections_is_never_told_as_faile
         platform.gate.reopen();
     };
     let (first, ()) = tokio::join!(first, outage);
-    // Away for longer than every try and every undo.
     let away = Instant::now() + Duration::from_secs(5);
-    until(&platform, |books| books.saga == "stuck" || Instant::now() > away).await;
+    until(&platform, |books| saga(&books.saga) || Instant::now() > away).await;
     assert_told_as_open(&merchant, &body, &first).await;
     platform.to_orders.restore();
     let books = closed(&platform, &merchant, &number(&first)).await;
@@ -121,7 +121,19 @@ async fn a_charge_whose_order_service_refuses_connections_is_never_told_as_faile
     assert!(books == paid || books == undone, "{books:?}");
 }
 
-// proves: S-5, S-8
+// proves: S-12
+#[tokio::test]
+async fn a_charge_whose_order_service_is_away_for_longer_than_the_tries_is_never_told_as_failed() {
+    order_service_is_away_until(|saga| matches!(saga, "compensating" | "stuck")).await;
+}
+
+// proves: S-12
+#[tokio::test]
+async fn a_charge_whose_order_service_is_away_for_longer_than_the_undos_is_never_told_as_failed() {
+    order_service_is_away_until(|saga| saga == "stuck").await;
+}
+
+// proves: S-5, S-8, S-13
 #[tokio::test]
 async fn a_channel_that_charges_and_dies_leaves_the_payment_open_until_it_is_back() {
     let (platform, merchant) = setup(&SHORT).await;
@@ -136,7 +148,7 @@ async fn a_channel_that_charges_and_dies_leaves_the_payment_open_until_it_is_bac
     // Until the undo is exhausted, if it begins.
     let away = Instant::now() + Duration::from_secs(8);
     let books = until(&platform, |books| books.saga == "stuck" || Instant::now() > away).await;
-    assert_eq!((books.payment.as_str(), books.charged), ("processing", 1), "{books:?}");
+    assert_eq!((books.payment.as_str(), books.order.as_str(), books.charged), ("processing", "pending", 1));
     assert_told_as_open(&merchant, &body, &first).await;
     platform.to_channel.restore();
     let books = closed(&platform, &merchant, &number(&first)).await;

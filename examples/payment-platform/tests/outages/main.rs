@@ -29,7 +29,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-// proves: S-5, S-7, S-8, S-12
+// proves: S-5, S-7, S-8, S-12, S-13
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_away_money_is_where_the_books_say_or_visibly_open() {
     testkit::time_limit();
