@@ -5,14 +5,16 @@
 //!   [`local_store_contract!`](crate::local_store_contract) for stores with transactions for local steps.
 //! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves
 //!   nothing.
-//! * [`explore()`]: your saga, cut at every point, in a plain unit test; [`explore_on()`] does it on a
-//!   database.
+//! * [`explore()`]: your saga, cut at every point, in a plain unit test, with its limits; [`explore_with()`] looks at your
+//!   fakes as well, and [`explore_on()`] does it on a database.
 
 pub mod broken;
 pub mod contract;
 mod explore;
 
-pub use explore::{Broken, Explored, Report, explore, explore_on, explore_rows_on};
+pub use explore::{
+    Broken, Calls, Explored, Refused, Report, Waiting, explore, explore_on, explore_rows_on, explore_with,
+};
 
 use crate::error::SagaError;
 use crate::orchestrator::{Orchestrator, Started};

@@ -11,7 +11,7 @@ use super::gated::GatedStore;
 use super::people::{Desk, Help};
 use super::schedule::{Cut, Passed, Schedule, Seen};
 use super::watched::{self, World};
-use super::{Explored, judge};
+use super::{Calls, Explored, judge};
 use crate::error::BuildError;
 use crate::machine::Status;
 use crate::orchestrator::Orchestrator;
@@ -155,6 +155,7 @@ pub(super) async fn run<I: Payload + Clone>(
     input: &I,
     saga: &impl Fn() -> Result<Saga, BuildError>,
     schedule: Schedule,
+    calls: &Calls,
 ) -> Result<Ran, Explored> {
     // A type of its own, so that the workers of another schedule leave it alone.
     let name = format!("explored-{}", SagaId::generate());
@@ -191,6 +192,9 @@ pub(super) async fn run<I: Payload + Clone>(
         // Asked of a saga that had come to rest, it is for a worker's next look.
         until_rested(&world, time).await;
     }
+    // What the saga did without its peers is done; whoever helps it finds them back.
+    let called = calls.count();
+    calls.mended();
     if let Some(help) = schedule.help {
         let desk = Desk::new(&world, &Arc::new(Gate::open_to_all()), saga()?);
         // What cannot be done to this saga is not its end.
@@ -214,7 +218,7 @@ pub(super) async fn run<I: Payload + Clone>(
     let status = rested.map(|instance| instance.status);
     let [first, second] = [0, 1].map(|at| lives.get(at).map(|life| passed(&life.gate)).unwrap_or_default());
     let waits = matches!(status, Some(Status::Stuck | Status::Paused));
-    let seen = Seen { first, second, desk: desk.points(), waits };
+    let seen = Seen { first, second, desk: desk.points(), waits, calls: called };
     let met = lives.iter().map(|life| &life.gate).chain([&desk]).flat_map(|gate| gate.met()).collect();
     Ok(Ran { status, broken, seen, met, journal: now })
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Explored;
+use super::calls::Refusal;
 use super::gate::{At, Side};
 use super::people::{Ask, Help};
 
@@ -51,6 +52,8 @@ pub(super) struct Schedule {
     pub(super) desk: Option<usize>,
     /// What a person does about a saga that waits for one.
     pub(super) help: Option<Help>,
+    /// Which call of the fakes does not arrive.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// What a run shows about the runs that follow it.
@@ -60,6 +63,8 @@ pub(super) struct Seen {
     /// How many points the process of the person passed who asked.
     pub(super) desk: usize,
     pub(super) waits: bool,
+    /// How many calls its fakes heard of before anybody helped.
+    pub(super) calls: usize,
 }
 
 /// The points of one worker.
@@ -73,7 +78,8 @@ pub(super) struct Passed {
 impl Schedule {
     fn alone(fate: Fate, by_transaction: bool) -> Self {
         let (first, second, of_second) = (None, None, false);
-        Self { fate, by_transaction, first, second, ask: None, of_second, desk: None, help: None }
+        let (ask, desk, help, refusal) = (None, None, None, None);
+        Self { fate, by_transaction, first, second, ask, of_second, desk, help, refusal }
     }
 
     fn cut(self, point: usize, cut: Cut) -> Self {
@@ -94,6 +100,9 @@ impl fmt::Display for Schedule {
             Fate::RequestLost(at) => write!(f, "the request of step {} is lost", at + 1)?,
             Fate::UndoLost(at) => write!(f, "the undo of step {} loses its answer", at + 1)?,
             Fate::UndoRefused(at) => write!(f, "the undo of step {} is refused", at + 1)?,
+        }
+        if let Some(refusal) = self.refusal {
+            write!(f, ", {refusal}")?;
         }
         if self.by_transaction {
             f.write_str(", the saga is started in a transaction")?;
@@ -198,6 +207,9 @@ pub(super) async fn each(
             one(Schedule { help: Some(help), ..refused }).await?;
         }
     }
+    for fate in [Fate::AsItIs, Fate::Refused(steps.saturating_sub(1))] {
+        each_refusal(Schedule::alone(fate, false), &mut one).await?;
+    }
     // How a saga is started matters where nothing else goes wrong.
     each_death(Schedule::alone(Fate::AsItIs, true), &mut one).await
 }
@@ -243,6 +255,21 @@ async fn each_death(
                 one(Schedule { second, ..dies }).await?;
                 one(Schedule { second, ..alone.cut(point, Cut::Freezes) }).await?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Calls of the fakes that do not arrive, on the way forward and on the way back.
+async fn each_refusal(
+    alone: Schedule,
+    one: &mut impl AsyncFnMut(Schedule) -> Result<Seen, Explored>,
+) -> Result<(), Explored> {
+    for call in 0..one(alone).await?.calls {
+        for refusal in [Refusal::Once(call), Refusal::Lasting(call)] {
+            let refused = Schedule { refusal: Some(refusal), ..alone };
+            let seen = one(refused).await?;
+            each_help(refused, &seen, one).await?;
         }
     }
     Ok(())

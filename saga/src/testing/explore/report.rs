@@ -1,0 +1,84 @@
+//! What an exploration found.
+
+use std::fmt;
+
+use super::run::Ran;
+use super::schedule::{Schedule, Seen};
+use super::{Broken, Explored};
+use crate::machine::Status;
+
+/// What was explored. Its text says all of it, with the first schedule that left the saga to a person.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Report {
+    /// How many schedules ran.
+    pub schedules: usize,
+    /// Those that ended with every step done.
+    pub completed: usize,
+    /// Those that ended with every effect undone.
+    pub compensated: usize,
+    /// Those that ended before a person, stuck or paused: see [`first_waiting`](Self::first_waiting). For some sagas that
+    /// is right. A pivot without a probe, a step that must not run twice and has none, and an undo that can be refused
+    /// all end there when they have to.
+    pub waiting: usize,
+    /// Those that a person closed.
+    pub aborted: usize,
+    /// The first schedule that ended before a person.
+    pub first_waiting: Option<Waiting>,
+}
+
+/// A schedule that ended before a person, and what that person reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What went wrong, and when.
+    pub schedule: String,
+    /// Stuck or paused.
+    pub status: Status,
+    /// What the saga says of itself.
+    pub reason: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { schedules, completed, compensated, waiting, aborted, first_waiting } = self;
+        write!(
+            f,
+            "{schedules} schedules: {completed} completed, {compensated} compensated, {aborted} closed by a person, \
+             {waiting} waiting for one"
+        )?;
+        match first_waiting {
+            Some(first) => write!(f, "; the first: {first}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}), when {}", self.status, self.reason, self.schedule)
+    }
+}
+
+impl Report {
+    pub(super) fn add(&mut self, schedule: &Schedule, ran: Ran) -> Result<Seen, Explored> {
+        let met =
+            if ran.met.is_empty() { String::new() } else { format!(" (met {})", ran.met.join(", then ")) };
+        let said = || format!("{schedule}{met}");
+        if let Some(promise) = ran.broken {
+            return Err(Broken { promise, schedule: said() }.into());
+        }
+        self.schedules += 1;
+        match ran.status {
+            Some(Status::Completed) => self.completed += 1,
+            Some(Status::Compensated) => self.compensated += 1,
+            Some(Status::Aborted) => self.aborted += 1,
+            Some(status) => {
+                self.waiting += 1;
+                let reason = ran.journal.and_then(|journal| journal.instance.reason).unwrap_or_default();
+                self.first_waiting.get_or_insert_with(|| Waiting { schedule: said(), status, reason });
+            }
+            None => self.waiting += 1,
+        }
+        Ok(ran.seen)
+    }
+}
