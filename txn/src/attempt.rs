@@ -24,7 +24,7 @@ use crate::shield::Shield;
 use crate::token::Token;
 use crate::tx::Tx;
 
-use opening::opened;
+use opening::{Opened, ResultPlace, opened};
 
 mod opening;
 
@@ -71,7 +71,7 @@ where
 {
     let settings = &job.settings;
     let mut clock = pin!(sleep_until(limit));
-    let (session, mark) = match opened(job, clock.as_mut(), known).await {
+    let Opened { session, mark, result_place } = match opened(job, clock.as_mut(), known).await {
         Ok(opened) => opened,
         Err(ended) => return ended,
     };
@@ -88,7 +88,7 @@ where
         open.watch.spoil(Reason::Misuse(misuse));
     }
     report_gaps(&mut open.watch, settings);
-    end(job, open, clock, mark, result).await
+    end(job, open, clock, (mark, result_place), result).await
 }
 
 /// Rolls back or commits, by what the closure returned and what the handle saw.
@@ -96,7 +96,7 @@ async fn end<DB, T, E>(
     job: &Job<'_, DB, T>,
     open: Open<DB>,
     clock: Pin<&mut Sleep>,
-    mark: Option<Mark>,
+    (mark, result_place): (Option<Mark>, Option<ResultPlace>),
     result: Result<T, E>,
 ) -> Attempt<T, E>
 where
@@ -126,9 +126,9 @@ where
         }
         (None, Ok(value)) => value,
     };
-    if let Some(token) = &job.token {
+    if let (Some(token), Some(place)) = (&job.token, result_place) {
         let result = (token.encode)(&value);
-        let stored = before(clock, pin!(store(&mut session, job, &token.text, result))).await;
+        let stored = before(clock, pin!(store(&mut session, job, &token.text, place, result))).await;
         match stored {
             Ok(Ok(())) => {}
             Ok(Err(failed)) => {
@@ -166,18 +166,33 @@ async fn store<DB: Backend, T, E>(
     session: &mut Session<DB>,
     job: &Job<'_, DB, T>,
     token: &str,
+    place: ResultPlace,
     result: Result<String, serde_json::Error>,
 ) -> Result<(), Attempt<T, E>> {
     let result = result
         .map_err(|error| Attempt::Failed(Error::RolledBack(Reason::ResultNotStored(error.to_string()))))?;
-    DB::store_result(session.connection(), token, &result).await.map_err(|error| {
-        let failure = Failure::read(&error, DB::classify);
-        if job.settings.policy.retries(failure.class()) {
-            Attempt::Again(failure)
-        } else {
-            Attempt::Failed(Error::RolledBack(Reason::StatementFailed(failure)))
+    let stored = async {
+        // The closure may have become somebody who may not write here.
+        if let Some(role) = place.role.filter(|_| session.role_changed) {
+            DB::become_role(session.connection(), &role).await?;
         }
-    })
+        DB::store_result(session.connection(), &place.table, token, &result).await
+    };
+    match stored.await {
+        Ok(1) => Ok(()),
+        Ok(rows) => {
+            let reason = format!("{rows} rows of {} have the token of this run instead of one", place.table);
+            Err(Attempt::Failed(Error::RolledBack(Reason::ResultNotStored(reason))))
+        }
+        Err(error) => {
+            let failure = Failure::read(&error, DB::classify);
+            Err(if job.settings.policy.retries(failure.class()) {
+                Attempt::Again(failure)
+            } else {
+                Attempt::Failed(Error::RolledBack(Reason::StatementFailed(failure)))
+            })
+        }
+    }
 }
 
 /// Rolls back by what the handle saw.

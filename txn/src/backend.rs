@@ -17,8 +17,9 @@ mod forward;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod tokens;
+
+pub(crate) use tokens::rehearsal;
 
 /// A database this crate can run transactions on: `sqlx::Sqlite` or `sqlx::Postgres`.
 ///
@@ -54,17 +55,28 @@ pub enum Fate {
     Unknown,
 }
 
+/// Where a claim met the table of tokens, and as whom.
+#[derive(Debug)]
+pub struct Home {
+    /// The number of the table, where the session decides what its name means.
+    pub(crate) table: Option<i64>,
+    /// The role of the session, where it has one.
+    pub(crate) role: Option<String>,
+}
+
 /// What the table of tokens says.
 #[derive(Debug)]
 pub enum Claim {
     /// Nobody used the token, and nobody else can until this transaction ends.
-    Fresh,
+    Fresh(Home),
     /// A run with this token was committed.
     Stored {
         /// Its label.
         label: String,
         /// Its result.
         result: String,
+        /// Where.
+        home: Home,
     },
     /// Somebody else's token came or went while we looked; look again in a fresh transaction.
     Moving,
@@ -72,11 +84,10 @@ pub enum Claim {
 
 /// The driver behind a [`Backend`].
 pub trait Driver: sqlx::Database {
-    /// The table of tokens, for [`Once`](crate::Once).
+    /// Creates the table of tokens, for [`Once`](crate::Once).
     const TOKENS: &'static str;
-    /// Deletes the tokens behind `$1` up to `$2` whose run began more than `$3` milliseconds ago, by
-    /// the database's clock.
-    const PURGE: &'static str;
+    /// The schema of tables that are named without one; none where the session decides.
+    const SCHEMA: Option<&'static str>;
     /// How many parameters a statement can have.
     const PARAMETERS_MAX: usize;
 
@@ -138,6 +149,15 @@ pub trait Driver: sqlx::Database {
     /// Whether the error says that a key cannot be compared with the column.
     fn compares_nothing(error: &dyn DatabaseError) -> bool;
 
+    /// Whether the error says that a table or its schema is not there.
+    fn lacks_table(error: &dyn DatabaseError) -> bool;
+
+    /// Whether the error says that no unique key fits an ON CONFLICT.
+    fn lacks_key(error: &dyn DatabaseError) -> bool;
+
+    /// Whether the error says that the role lacks a right.
+    fn forbids(error: &dyn DatabaseError) -> bool;
+
     /// Whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
     /// committed.
     fn created_meanwhile(error: &dyn DatabaseError) -> bool;
@@ -162,21 +182,40 @@ pub trait Driver: sqlx::Database {
     /// Inserts the token, or reads the label and the result that an earlier run stored with it.
     fn claim_token<'e>(
         connection: &'e mut Self::Connection,
+        table: &'e str,
         token: &'e str,
         label: &'e str,
     ) -> BoxFuture<'e, Result<Claim, sqlx::Error>>;
 
-    /// Writes the result beside the token that this transaction inserted.
+    /// The name of the table with this number, with its schema; none for a temporary one.
+    fn qualified(
+        connection: &mut Self::Connection,
+        table: i64,
+    ) -> BoxFuture<'_, Result<Option<String>, sqlx::Error>>;
+
+    /// Makes the transaction run as the role that it began with.
+    fn become_role<'e>(
+        connection: &'e mut Self::Connection,
+        role: &'e str,
+    ) -> BoxFuture<'e, Result<(), sqlx::Error>>;
+
+    /// Writes the result beside the token that this transaction inserted; answers how many rows that were.
     fn store_result<'e>(
         connection: &'e mut Self::Connection,
+        table: &'e str,
         token: &'e str,
         result: &'e str,
-    ) -> BoxFuture<'e, Result<(), sqlx::Error>>;
+    ) -> BoxFuture<'e, Result<u64, sqlx::Error>>;
+
+    /// The statement that deletes the tokens behind `$1` up to `$2` whose run began more than `$3` milliseconds ago,
+    /// by the database's clock.
+    fn purge_text(table: &str) -> String;
 
     /// Walks over the next tokens behind `after`, deletes those whose run began longer ago, and says
     /// where it stopped and how many it deleted; `None` at the end.
     fn purge_step<'e>(
         connection: &'e mut Self::Connection,
+        table: &'e str,
         after: &'e str,
         age_ms: i64,
     ) -> BoxFuture<'e, Result<Option<(String, u64)>, sqlx::Error>>;

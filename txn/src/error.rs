@@ -178,6 +178,19 @@ pub enum Misuse {
         /// The label of the run that was refused.
         label: &'static str,
     },
+    /// The schema or the prefix of the table of tokens cannot be part of a name.
+    #[error("the schema and the prefix of the table of tokens may have up to 40 letters, digits and _")]
+    TokenTableName,
+    /// The sessions of the pool do not agree on which table of tokens they mean. Whether the token was used is not
+    /// known: it was looked for in the wrong table.
+    #[error(
+        "the run {label:?} met another table of tokens, or none, where the pool had one before: something changed the \
+         search path or the role of its sessions; find it, or name the schema with TokenTable::schema and in_table"
+    )]
+    TokenTableMoved {
+        /// The label of the run that was refused.
+        label: &'static str,
+    },
     /// The limit of runs in flight is zero.
     #[error("max_in_flight(0) would wait for ever; allow at least one")]
     NothingInFlight,
@@ -251,7 +264,7 @@ impl<E> Error<E> {
             | Self::Unsettled { .. }
             | Self::ResultUnreadable(_)
             // Committed under another label: another operation, or this one before it was renamed.
-            | Self::Misuse(Misuse::TokenReused { .. }) => Effect::Unknown,
+            | Self::Misuse(Misuse::TokenReused { .. } | Misuse::TokenTableMoved { .. }) => Effect::Unknown,
             Self::App(_)
             | Self::RolledBack(_)
             | Self::Conflict { .. }

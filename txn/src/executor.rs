@@ -15,6 +15,7 @@ use crate::backend::{Backend, Step};
 use crate::classify::Failure;
 use crate::error::Reason;
 use crate::open::Open;
+use crate::session::Session;
 use crate::statement::{Inspected, Takes};
 use crate::tx::Tx;
 use crate::watch::{Running, Watch};
@@ -127,7 +128,7 @@ impl<DB: Backend> Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         let Open { session, watch, .. } = &mut *self.open;
-        let statement = admit::<DB, _>(watch, query, takes)?;
+        let statement = admit(session, watch, query, takes)?;
         Ok((DB::fetch_many(session.connection(), statement), watch))
     }
 
@@ -136,7 +137,7 @@ impl<DB: Backend> Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         let Open { session, watch, .. } = &mut *self.open;
-        let statement = admit::<DB, _>(watch, query, Takes::SomeRows)?;
+        let statement = admit(session, watch, query, Takes::SomeRows)?;
         let mut running = watch.start();
         let answer = DB::fetch_optional(session.connection(), statement).await;
         settle::<DB, _>(&mut running, answer)
@@ -144,16 +145,27 @@ impl<DB: Backend> Tx<'_, DB> {
 }
 
 /// Lets a statement into the transaction, unless the transaction or the statement forbids it.
-fn admit<'q, DB, E>(watch: &mut Watch, query: E, takes: Takes) -> Result<Inspected<DB>, sqlx::Error>
+fn admit<'q, DB, E>(
+    session: &mut Session<DB>,
+    watch: &mut Watch,
+    query: E,
+    takes: Takes,
+) -> Result<Inspected<DB>, sqlx::Error>
 where
     DB: Backend,
     E: Execute<'q, DB>,
 {
     refuse_spoiled(watch)?;
-    Inspected::new(query, takes).map_err(|misuse| {
+    let statement = Inspected::new(query, takes).map_err(|misuse| {
         watch.spoil(Reason::Misuse(misuse));
         sqlx::Error::InvalidArgument(misuse.to_string())
-    })
+    })?;
+    session.role_changed |= statement.changes_role || statement.opaque;
+    if statement.opaque {
+        // Nobody knows what it leaves there, so nobody gets the connection afterwards.
+        session.close_afterwards();
+    }
+    Ok(statement)
 }
 
 fn refuse_spoiled(watch: &Watch) -> Result<(), sqlx::Error> {

@@ -10,9 +10,9 @@ use crate::backend::Backend;
 use crate::callback::TxFnOnce;
 use crate::error::Error;
 use crate::run;
-use crate::session::execute;
 use crate::settings::Settings;
 use crate::token::Token;
+use crate::token_table::TokenTable;
 use crate::tx::Tx;
 
 /// A transaction with a token. Made by [`Txn::once`](crate::Txn::once).
@@ -21,9 +21,16 @@ pub struct Once<'p, DB: Backend> {
     pub(crate) pool: &'p Pool<DB>,
     pub(crate) settings: Settings,
     pub(crate) token: String,
+    pub(crate) table: TokenTable,
 }
 
 impl<'p, DB: Backend> Once<'p, DB> {
+    /// Keeps the token in another table than `probity_txn_tokens`.
+    pub fn in_table(mut self, table: &TokenTable) -> Self {
+        self.table = table.clone();
+        self
+    }
+
     /// As [`Txn::run`](crate::Txn::run), once per token: the first run stores its result in the same
     /// transaction, and each later one gets that result without running the closure.
     ///
@@ -60,7 +67,7 @@ impl<'p, DB: Backend> Once<'p, DB> {
         T: Serialize + DeserializeOwned + Send + 'a,
         E: Send + 'a,
     {
-        run::run(self.pool, self.settings, Some(Token::new(self.token)), body)
+        run::run(self.pool, self.settings, Some(Token::new(self.token, self.table)), body)
     }
 }
 
@@ -68,32 +75,5 @@ impl<'p, DB: Backend> Once<'p, DB> {
 impl<DB: Backend> fmt::Debug for Once<'_, DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Once").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-/// The statement that creates the table of tokens, for your own migrations.
-#[must_use]
-pub fn token_table<DB: Backend>() -> &'static str {
-    DB::TOKENS
-}
-
-/// Creates the table of tokens if it is missing; [`Txn::once`](crate::Txn::once) needs it. All
-/// processes may call it when they start, also at the same time.
-///
-/// # Cancel safety
-///
-/// Safe: creating it is one statement, which may be repeated.
-///
-/// # Errors
-///
-/// Whatever the database answers.
-pub async fn create_token_table<DB: Backend>(pool: &Pool<DB>) -> Result<(), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    match execute::<DB>(&mut connection, DB::TOKENS).await {
-        // The error comes once the other one is committed, so that the second look finds its table.
-        Err(sqlx::Error::Database(error)) if DB::created_meanwhile(&*error) => {
-            execute::<DB>(&mut connection, DB::TOKENS).await
-        }
-        answer => answer,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::Pool;
 
 use crate::backend::Backend;
+use crate::token_table::{TokenTable, TokenTableError};
 
 /// Deletes the tokens of runs that began more than `age` ago, by the database's clock, and says how
 /// many that were. A younger token is never deleted.
@@ -21,25 +22,33 @@ use crate::backend::Backend;
 ///
 /// # Errors
 ///
-/// Whatever the database answers.
+/// [`TokenTableError::Database`] with whatever the database answers.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
-/// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), sqlx::Error> {
+/// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::TokenTableError> {
 /// const A_MONTH: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 /// let purged = probity_txn::purge_tokens(pool, A_MONTH).await?;
 /// # let _ = purged;
 /// # Ok(()) }
 /// ```
-pub async fn purge_tokens<DB: Backend>(pool: &Pool<DB>, age: Duration) -> Result<u64, sqlx::Error> {
+pub async fn purge_tokens<DB: Backend>(pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
+    TokenTable::new().purge(pool, age).await
+}
+
+pub(crate) async fn purge<DB: Backend>(
+    pool: &Pool<DB>,
+    table: &str,
+    age: Duration,
+) -> Result<u64, sqlx::Error> {
     let age = milliseconds(age);
     let mut after = String::new();
     let mut purged = 0;
     loop {
         let mut connection = pool.acquire().await?;
-        match DB::purge_step(&mut connection, &after, age).await? {
+        match DB::purge_step(&mut connection, table, &after, age).await? {
             Some((last, deleted)) => {
                 after = last;
                 purged += deleted;

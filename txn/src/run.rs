@@ -65,7 +65,7 @@ where
 fn check<DB: Backend, T>(settings: &Settings, token: Option<&Token<T>>) -> Result<(), Misuse> {
     settings.check::<DB>()?;
     if let Some(token) = token {
-        token.check()?;
+        token.check::<DB>()?;
     }
     nesting::check(settings.label)
 }

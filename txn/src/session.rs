@@ -26,6 +26,8 @@ pub(crate) struct Session<DB: Backend> {
     runtime: Handle,
     /// Whether the session was made read-only for this run, and has to be made writable at its end.
     narrowed: bool,
+    /// Whether a statement may have changed the role, up to the end of the transaction.
+    pub(crate) role_changed: bool,
     /// Held until the rollback of a dropped run is done: up to then the run has its locks.
     place: Place,
 }
@@ -44,7 +46,13 @@ pub(crate) enum Commit {
 impl<DB: Backend> Session<DB> {
     /// Takes charge of the connection. From here on a drop cleans up.
     pub(crate) fn new(connection: PoolConnection<DB>, place: Place) -> Self {
-        Self { connection: Some(connection), runtime: Handle::current(), narrowed: false, place }
+        Self {
+            connection: Some(connection),
+            runtime: Handle::current(),
+            narrowed: false,
+            role_changed: false,
+            place,
+        }
     }
 
     /// Opens the transaction.
@@ -139,7 +147,7 @@ impl<DB: Backend> Drop for Session<DB> {
             return;
         };
         let (runtime, narrowed, place) = (self.runtime.clone(), self.narrowed, mem::take(&mut self.place));
-        let cleanup = Self { connection: Some(connection), runtime, narrowed, place };
+        let cleanup = Self { connection: Some(connection), runtime, narrowed, role_changed: false, place };
         // The guard that stops the recursion when the runtime drops the task without running it.
         let mut cleanup = Cleanup(Some(cleanup));
         self.runtime.spawn(async move {

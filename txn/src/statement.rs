@@ -8,9 +8,11 @@ use crate::error::Misuse;
 
 use control::{Control, read};
 use scan::Dialect;
+use session::Leftover;
 
 mod control;
 mod scan;
+mod session;
 
 /// How much of its answer the caller of a statement takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +30,23 @@ pub(crate) struct Inspected<DB: Database> {
     statement: Option<DB::Statement>,
     arguments: Option<Result<Option<DB::Arguments>, BoxDynError>>,
     persistent: bool,
+    /// Whether the role may be another one afterwards, up to the end of the transaction.
+    pub(crate) changes_role: bool,
+    /// Whether it may do things to the session that its text does not show.
+    pub(crate) opaque: bool,
 }
 
 impl<DB: Database> Inspected<DB> {
     /// A statement of this crate.
     pub(crate) fn built(sql: SqlStr, arguments: DB::Arguments) -> Self {
-        Self { sql, statement: None, arguments: Some(Ok(Some(arguments))), persistent: true }
+        Self {
+            sql,
+            statement: None,
+            arguments: Some(Ok(Some(arguments))),
+            persistent: true,
+            changes_role: false,
+            opaque: false,
+        }
     }
 
     /// Takes the statement apart; refuses text that would end or nest the transaction behind the
@@ -61,10 +74,14 @@ impl<DB: Database> Inspected<DB> {
         if let Some(control) = reading.control {
             return Err(refusal(control));
         }
+        if let Some(left) = reading.leaves {
+            return Err(Misuse::Statement { remedy: remedy(left) });
+        }
         if reading.several && takes == Takes::SomeRows {
             return Err(Misuse::Statement { remedy: SOME_ROWS });
         }
-        Ok(Self { sql, statement, arguments: Some(arguments), persistent })
+        let (changes_role, opaque) = (reading.role, reading.opaque);
+        Ok(Self { sql, statement, arguments: Some(arguments), persistent, changes_role, opaque })
     }
 }
 
@@ -79,6 +96,28 @@ fn refusal(control: Control) -> Misuse {
         Control::Savepoint => "use Tx::scope instead of writing savepoints by hand",
     };
     Misuse::Statement { remedy }
+}
+
+/// What to do instead of leaving this to whoever borrows the connection next.
+fn remedy(left: Leftover) -> &'static str {
+    match left {
+        Leftover::Setting => {
+            "the setting would outlive the transaction, and the next borrower of the connection would have it; use \
+             SET LOCAL, set_config(.., true) or Txn::set_local, or set it in the options of the connection"
+        }
+        Leftover::Channel => {
+            "listening outlives the transaction; use a connection of its own (sqlx's PgListener)"
+        }
+        Leftover::AdvisoryLock => {
+            "the lock would outlive the transaction; use Tx::advisory or pg_advisory_xact_lock"
+        }
+        Leftover::Temporary => {
+            "a temporary object stays with the connection; use CREATE TEMP TABLE .. ON COMMIT DROP, or WITH"
+        }
+        Leftover::Prepared => "prepared statements stay with the connection, and sqlx keeps its own there",
+        Leftover::Cursor => "a cursor WITH HOLD outlives the transaction; leave WITH HOLD out",
+        Leftover::Connection => "this stays with the connection; do it where the connection is made",
+    }
 }
 
 impl<'q, DB: Database> Execute<'q, DB> for Inspected<DB> {

@@ -4,8 +4,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::ser::Error as _;
 
+use crate::backend::Backend;
 use crate::error::Misuse;
 use crate::lossless;
+use crate::token_table::TokenTable;
 
 /// Longer tokens are refused: an index entry has to hold them.
 const LENGTH_MAX: usize = 200;
@@ -13,22 +15,26 @@ const LENGTH_MAX: usize = 200;
 /// A token, with the two functions that the runner needs of the result's type.
 pub(crate) struct Token<T> {
     pub(crate) text: String,
+    pub(crate) table: TokenTable,
     pub(crate) encode: fn(&T) -> Result<String, serde_json::Error>,
     pub(crate) decode: fn(&str) -> Result<T, serde_json::Error>,
 }
 
 impl<T: Serialize + DeserializeOwned> Token<T> {
-    pub(crate) fn new(text: String) -> Self {
+    pub(crate) fn new(text: String, table: TokenTable) -> Self {
         let encode = |value: &T| {
             lossless::check(value).map_err(serde_json::Error::custom)?;
             serde_json::to_string(value)
         };
-        Self { text, encode, decode: |text| serde_json::from_str(text) }
+        Self { text, table, encode, decode: |text| serde_json::from_str(text) }
     }
 }
 
 impl<T> Token<T> {
-    pub(crate) fn check(&self) -> Result<(), Misuse> {
-        if (1..=LENGTH_MAX).contains(&self.text.len()) { Ok(()) } else { Err(Misuse::Token) }
+    pub(crate) fn check<DB: Backend>(&self) -> Result<(), Misuse> {
+        if !(1..=LENGTH_MAX).contains(&self.text.len()) {
+            return Err(Misuse::Token);
+        }
+        self.table.name::<DB>().map(drop)
     }
 }

@@ -13,6 +13,7 @@ use crate::once::Once;
 use crate::policy::Policy;
 use crate::run;
 use crate::settings::{Isolation, Settings};
+use crate::token_table::TokenTable;
 use crate::tx::Tx;
 
 /// Starts to describe a transaction on `pool`.
@@ -78,7 +79,7 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     /// may repeat the run: take it from the request, never make it here. It needs the table that
     /// [`create_token_table`](crate::create_token_table) creates.
     pub fn once(self, token: impl Into<String>) -> Once<'p, DB> {
-        Once { pool: self.pool, settings: self.settings, token: token.into() }
+        Once { pool: self.pool, settings: self.settings, token: token.into(), table: TokenTable::new() }
     }
 
     /// Runs `body` in a transaction and commits it; `Ok` means that it is durable.

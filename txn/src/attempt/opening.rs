@@ -4,7 +4,9 @@
 //! replaced within the attempt: nothing was tried on it that would count.
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
+use sqlx::Pool;
 use tokio::time::Sleep;
 
 use super::{Attempt, Job, abandon};
@@ -17,10 +19,34 @@ use crate::policy::Policy;
 use crate::session::Session;
 use crate::shield::Shield;
 use crate::token::Token;
+use crate::token_home::{self, Met};
 use crate::untested::Untested;
 
-/// A session in a transaction, and what it can be looked up by.
-type Opened<DB> = (Session<DB>, Option<Mark>);
+/// An open transaction.
+pub(super) struct Opened<DB: Backend> {
+    pub(super) session: Session<DB>,
+    /// What it can be looked up by.
+    pub(super) mark: Option<Mark>,
+    /// Where its result goes, if it holds a token.
+    pub(super) result_place: Option<ResultPlace>,
+}
+
+/// The table that a token was written to, by its whole name, and the role it was written as. The closure may change
+/// both for its own statements.
+pub(super) struct ResultPlace {
+    pub(super) table: Arc<str>,
+    pub(super) role: Option<String>,
+}
+
+/// What the table of tokens says about the token of a run.
+enum Claimed<T, E> {
+    /// The run holds it.
+    Granted(ResultPlace),
+    /// A committed run with the same token left its value, or why it is not ours.
+    Stored(Result<T, Error<E>>),
+    /// The session means another table than those before it.
+    Moved,
+}
 
 /// An open transaction that holds the token, if the run has one; or how the attempt ended before that.
 pub(super) async fn opened<DB: Backend, T, E>(
@@ -31,20 +57,32 @@ pub(super) async fn opened<DB: Backend, T, E>(
     let label = job.settings.label;
     known.granted = job.token.is_none();
     // A migration makes the plan stale on each connection that has it, and none that is made afresh has it.
-    let mut stale = job.pool.size();
+    // And a session that looks for the table elsewhere can be any of those that lie in the pool.
+    let (mut stale, mut astray) = (job.pool.size(), job.pool.size());
     loop {
         let (mut session, mark) =
             before(clock.as_mut(), pin!(open(job))).await.map_err(|Late| Attempt::Late)??;
-        let Some(token) = &job.token else { return Ok((session, mark)) };
-        let claimed = before(clock.as_mut(), pin!(claim(&mut session, label, token))).await;
+        let Some(token) = &job.token else { return Ok(Opened { session, mark, result_place: None }) };
+        let claimed = before(clock.as_mut(), pin!(claim(&mut session, job.pool, label, token))).await;
         match claimed {
-            Ok(Ok(None)) => {
+            Ok(Ok(Claimed::Granted(place))) => {
                 // The token was free, so no earlier attempt was or will be committed.
                 known.question = None;
                 known.granted = true;
-                return Ok((session, mark));
+                return Ok(Opened { session, mark, result_place: Some(place) });
             }
-            Ok(Ok(Some(stored))) => {
+            Ok(Ok(Claimed::Moved)) => {
+                tracing::warn!(
+                    label,
+                    "a session of the pool means another table of tokens than before; closing it"
+                );
+                session.close().await;
+                if astray == 0 {
+                    return Err(Attempt::Failed(Error::Misuse(Misuse::TokenTableMoved { label })));
+                }
+                astray -= 1;
+            }
+            Ok(Ok(Claimed::Stored(stored))) => {
                 session.rollback().await;
                 job.place.leave();
                 // Under another label it is the commit of somebody else for certain.
@@ -74,7 +112,7 @@ pub(super) async fn opened<DB: Backend, T, E>(
 }
 
 /// A connection with an open transaction.
-async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<Opened<DB>, Attempt<T, E>> {
+async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
     let policy = &job.settings.policy;
     // BEGIN is the test, and nothing was tried on a dead connection that would count.
     let mut untested = Untested::lying_in(job.pool);
@@ -106,26 +144,47 @@ async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<Opened<DB>, Att
     }
 }
 
-/// What a committed run with the same token left: its value, or why it is not ours.
-type Stored<T, E> = Option<Result<T, Error<E>>>;
-
 /// Takes the token, or reads what an earlier run stored with it.
 async fn claim<DB: Backend, T, E>(
     session: &mut Session<DB>,
+    pool: &Pool<DB>,
     label: &'static str,
     token: &Token<T>,
-) -> Result<Stored<T, E>, Attempt<T, E>> {
-    match DB::claim_token(session.connection(), &token.text, label).await {
-        Ok(Claim::Fresh) => Ok(None),
-        Ok(Claim::Moving) => Err(Attempt::Again(Failure::local(
+) -> Result<Claimed<T, E>, Attempt<T, E>> {
+    let name = token.table.name::<DB>().map_err(|misuse| Attempt::Failed(Error::Misuse(misuse)))?;
+    let floats = token.table.floats::<DB>();
+    let claimed = async {
+        let claim = DB::claim_token(session.connection(), &name, &token.text, label).await?;
+        let home = match &claim {
+            Claim::Fresh(home) | Claim::Stored { home, .. } => home,
+            Claim::Moving => return Ok((claim, None)),
+        };
+        let table = match home.table.filter(|_| floats) {
+            Some(number) => whole_name(session, pool, &name, number).await?,
+            None => Some(Arc::from(name.as_str())),
+        };
+        Ok((claim, table))
+    };
+    match claimed.await {
+        Ok((Claim::Moving, _)) => Err(Attempt::Again(Failure::local(
             Class::Serialization,
             "the token was purged while it was looked up",
         ))),
-        Ok(Claim::Stored { label: stored, .. }) if stored != label => {
-            Ok(Some(Err(Error::Misuse(Misuse::TokenReused { label }))))
+        Ok((_, None)) => Ok(Claimed::Moved),
+        Ok((Claim::Fresh(home), Some(table))) => Ok(Claimed::Granted(ResultPlace { table, role: home.role })),
+        Ok((Claim::Stored { label: stored, .. }, _)) if stored != label => {
+            Ok(Claimed::Stored(Err(Error::Misuse(Misuse::TokenReused { label }))))
         }
-        Ok(Claim::Stored { result, .. }) => {
-            Ok(Some((token.decode)(&result).map_err(Error::ResultUnreadable)))
+        Ok((Claim::Stored { result, .. }, _)) => {
+            Ok(Claimed::Stored((token.decode)(&result).map_err(Error::ResultUnreadable)))
+        }
+        // It was there for this pool, and this session may use it no more, or does not see it.
+        Err(sqlx::Error::Database(error))
+            if (DB::lacks_table(&*error) || DB::forbids(&*error))
+                && floats
+                && token_home::knows(pool, &name) =>
+        {
+            Ok(Claimed::Moved)
         }
         Err(error) => {
             let failure = Failure::read(&error, DB::classify);
@@ -139,4 +198,18 @@ async fn claim<DB: Backend, T, E>(
             Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) })
         }
     }
+}
+
+/// The whole name of the table that the session met as `name`; none if it is not that of the sessions before it.
+async fn whole_name<DB: Backend>(
+    session: &mut Session<DB>,
+    pool: &Pool<DB>,
+    name: &str,
+    number: i64,
+) -> Result<Option<Arc<str>>, sqlx::Error> {
+    if let Met::Known(table) = token_home::met(pool, name, number) {
+        return Ok(Some(table));
+    }
+    let table = DB::qualified(session.connection(), number).await?;
+    Ok(table.and_then(|table| token_home::remember(pool, name, number, table)))
 }

@@ -48,43 +48,32 @@ macro_rules! forward_to_sqlx {
             ::sqlx::Row::try_get(row, 0)
         }
 
-        fn claim_token<'e>(
-            connection: &'e mut $connection,
-            token: &'e str,
-            label: &'e str,
-        ) -> BoxFuture<'e, Result<$crate::backend::Claim, ::sqlx::Error>> {
-            use $crate::backend::{Claim, tokens};
-            Box::pin(async move {
-                let claim = ::sqlx::query(tokens::INSERT).bind(token).bind(label);
-                if claim.execute(&mut *connection).await?.rows_affected() == 1 {
-                    return Ok(Claim::Fresh);
-                }
-                let winner = ::sqlx::query_as(tokens::SELECT).bind(token).fetch_optional(connection).await?;
-                Ok(winner.map_or(Claim::Moving, |(label, result)| Claim::Stored { label, result }))
-            })
-        }
-
         fn store_result<'e>(
             connection: &'e mut $connection,
+            table: &'e str,
             token: &'e str,
             result: &'e str,
-        ) -> BoxFuture<'e, Result<(), ::sqlx::Error>> {
+        ) -> BoxFuture<'e, Result<u64, ::sqlx::Error>> {
             Box::pin(async move {
-                let store = ::sqlx::query($crate::backend::tokens::STORE).bind(token).bind(result);
-                store.execute(connection).await.map(drop)
+                let text = ::sqlx::AssertSqlSafe($crate::backend::tokens::store(table));
+                let stored = ::sqlx::query(text).bind(token).bind(result).execute(connection).await?;
+                Ok(stored.rows_affected())
             })
         }
 
         fn purge_step<'e>(
             connection: &'e mut $connection,
+            table: &'e str,
             after: &'e str,
             age_ms: i64,
         ) -> BoxFuture<'e, Result<Option<(String, u64)>, ::sqlx::Error>> {
             Box::pin(async move {
-                let walk = ::sqlx::query_scalar($crate::backend::tokens::WALK).bind(after);
-                let last: Option<String> = walk.fetch_one(&mut *connection).await?;
+                let walk = ::sqlx::AssertSqlSafe($crate::backend::tokens::walk(table));
+                let last: Option<String> =
+                    ::sqlx::query_scalar(walk).bind(after).fetch_one(&mut *connection).await?;
                 let Some(last) = last else { return Ok(None) };
-                let purge = ::sqlx::query(Self::PURGE).bind(after).bind(&last).bind(age_ms);
+                let purge = ::sqlx::AssertSqlSafe(Self::purge_text(table));
+                let purge = ::sqlx::query(purge).bind(after).bind(&last).bind(age_ms);
                 let purged = purge.execute(connection).await?.rows_affected();
                 Ok(Some((last, purged)))
             })

@@ -7,24 +7,19 @@ use sqlx::error::DatabaseError;
 use sqlx::{PgConnection, Postgres};
 
 use super::forward::forward_to_sqlx;
-use super::{Backend, Driver, Fate, Mark};
+use super::{Backend, Claim, Driver, Fate, Mark};
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
 
 mod fate;
+mod tokens;
 
 impl Backend for Postgres {}
 
 impl Driver for Postgres {
-    const TOKENS: &'static str = "CREATE TABLE IF NOT EXISTS probity_txn_tokens (
-    token TEXT NOT NULL PRIMARY KEY,
-    label TEXT NOT NULL,
-    result TEXT NOT NULL DEFAULT '',
-    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
-)";
+    const TOKENS: &'static str = include_str!("../../sql/postgres/v1.sql");
+    const SCHEMA: Option<&'static str> = None;
     const PARAMETERS_MAX: usize = 65_535;
-    const PURGE: &'static str = "DELETE FROM probity_txn_tokens WHERE token > $1 AND token <= $2
-    AND created_at < now() - $3::bigint * interval '1 millisecond'";
 
     forward_to_sqlx!(PgConnection);
 
@@ -68,6 +63,51 @@ impl Driver for Postgres {
     // undefined_function: there is no `=` for the two
     fn compares_nothing(error: &dyn DatabaseError) -> bool {
         error.code().as_deref() == Some("42883")
+    }
+
+    // undefined_table, invalid_schema_name
+    fn lacks_table(error: &dyn DatabaseError) -> bool {
+        matches!(error.code().as_deref(), Some("42P01" | "3F000"))
+    }
+
+    // invalid_column_reference: "no unique or exclusion constraint matching the ON CONFLICT specification"
+    fn lacks_key(error: &dyn DatabaseError) -> bool {
+        error.code().as_deref() == Some("42P10")
+    }
+
+    // insufficient_privilege
+    fn forbids(error: &dyn DatabaseError) -> bool {
+        error.code().as_deref() == Some("42501")
+    }
+
+    fn claim_token<'e>(
+        connection: &'e mut PgConnection,
+        table: &'e str,
+        token: &'e str,
+        label: &'e str,
+    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
+        tokens::claim(connection, table, token, label).boxed()
+    }
+
+    fn qualified(
+        connection: &mut PgConnection,
+        table: i64,
+    ) -> BoxFuture<'_, Result<Option<String>, sqlx::Error>> {
+        tokens::qualified(connection, table).boxed()
+    }
+
+    fn become_role<'e>(
+        connection: &'e mut PgConnection,
+        role: &'e str,
+    ) -> BoxFuture<'e, Result<(), sqlx::Error>> {
+        tokens::become_role(connection, role).boxed()
+    }
+
+    fn purge_text(table: &str) -> String {
+        format!(
+            "DELETE FROM {table} WHERE token > $1 AND token <= $2
+                AND created_at < now() - $3::bigint * interval '1 millisecond'"
+        )
     }
 
     // unique_violation in the catalogues, duplicate_table, duplicate_object (its row type)

@@ -2,25 +2,20 @@
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;
-use sqlx::{Executor as _, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, Executor as _, Sqlite, SqliteConnection};
 
 use super::forward::forward_to_sqlx;
-use super::{Backend, Driver, Fate, Mark};
+use super::{Backend, Claim, Driver, Fate, Home, Mark, tokens};
 use crate::classify::Class;
 use crate::settings::{Isolation, Settings};
 
 impl Backend for Sqlite {}
 
 impl Driver for Sqlite {
-    const TOKENS: &'static str = "CREATE TABLE IF NOT EXISTS probity_txn_tokens (
-    token TEXT NOT NULL PRIMARY KEY,
-    label TEXT NOT NULL,
-    result TEXT NOT NULL DEFAULT '',
-    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-) WITHOUT ROWID";
+    const TOKENS: &'static str = include_str!("../../sql/sqlite/v1.sql");
+    // Without it a temporary table of the same name would be taken for ours.
+    const SCHEMA: Option<&'static str> = Some("main");
     const PARAMETERS_MAX: usize = 32_766;
-    const PURGE: &'static str = "DELETE FROM probity_txn_tokens WHERE token > $1 AND token <= $2
-    AND created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || ($3 / 1000.0) || ' seconds')";
 
     forward_to_sqlx!(SqliteConnection);
 
@@ -78,6 +73,63 @@ impl Driver for Sqlite {
     // Everything can be compared with everything here.
     fn compares_nothing(_error: &dyn DatabaseError) -> bool {
         false
+    }
+
+    fn lacks_table(error: &dyn DatabaseError) -> bool {
+        let texts = ["no such table: ", "unknown database "];
+        texts.iter().any(|text| error.message().starts_with(text))
+    }
+
+    fn lacks_key(error: &dyn DatabaseError) -> bool {
+        error.message().starts_with("ON CONFLICT clause does not match")
+    }
+
+    // There are no roles; READONLY is about the file.
+    fn forbids(_error: &dyn DatabaseError) -> bool {
+        false
+    }
+
+    fn claim_token<'e>(
+        connection: &'e mut SqliteConnection,
+        table: &'e str,
+        token: &'e str,
+        label: &'e str,
+    ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
+        async move {
+            let claim = sqlx::query(AssertSqlSafe(tokens::insert(table))).bind(token).bind(label);
+            if claim.execute(&mut *connection).await?.rows_affected() == 1 {
+                return Ok(Claim::Fresh(Home { table: None, role: None }));
+            }
+            let select = AssertSqlSafe(format!("SELECT label, result FROM {table} WHERE token = $1"));
+            let stored = sqlx::query_as(select).bind(token).fetch_optional(connection).await?;
+            Ok(stored.map_or(Claim::Moving, |(label, result)| Claim::Stored {
+                label,
+                result,
+                home: Home { table: None, role: None },
+            }))
+        }
+        .boxed()
+    }
+
+    fn qualified(
+        _connection: &mut SqliteConnection,
+        _table: i64,
+    ) -> BoxFuture<'_, Result<Option<String>, sqlx::Error>> {
+        future::ready(Ok(None)).boxed()
+    }
+
+    fn become_role<'e>(
+        _connection: &'e mut SqliteConnection,
+        _role: &'e str,
+    ) -> BoxFuture<'e, Result<(), sqlx::Error>> {
+        future::ready(Ok(())).boxed()
+    }
+
+    fn purge_text(table: &str) -> String {
+        format!(
+            "DELETE FROM {table} WHERE token > $1 AND token <= $2
+                AND created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-' || ($3 / 1000.0) || ' seconds')"
+        )
     }
 
     // The write lock is taken before the schema is looked at.

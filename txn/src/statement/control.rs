@@ -1,9 +1,10 @@
-//! Reads what SQL text does to the transaction: whether it begins, ends or nests it, and whether it is more
-//! than one statement.
+//! Reads what SQL text does to the transaction: whether it begins, ends or nests it, whether it is more than one
+//! statement, and what it would leave behind.
 //!
 //! A guard against accidents, not against malice: it looks at the first words of each statement.
 
 use super::scan::{Dialect, Piece, Pieces};
+use super::session::{Leftover, Trail};
 
 /// What a text would do to the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +22,54 @@ pub(super) struct Reading {
     pub(super) control: Option<Control>,
     /// Whether something stands behind the first semicolon. The body of a trigger counts.
     pub(super) several: bool,
+    /// The first thing that would stay with the session.
+    pub(super) leaves: Option<Leftover>,
+    /// Whether the role may be another one up to the end of the transaction.
+    pub(super) role: bool,
+    /// Whether it may do things that the text does not show.
+    pub(super) opaque: bool,
 }
 
 /// Reads the whole text.
 pub(super) fn read(sql: &str, dialect: Dialect) -> Reading {
     let mut reading = Reading::default();
     let mut statement = Statement::default();
+    let mut trail = Trail::new(dialect);
     let mut ended = false;
     for piece in Pieces::of(sql, dialect) {
-        let Piece::Word(word) = piece else {
-            ended |= statement.words > 0;
-            statement = Statement { in_body: statement.in_body, ..Statement::default() };
-            continue;
-        };
-        reading.several |= ended;
-        let control = statement.add(word, dialect);
-        reading.control = reading.control.or(control);
+        match piece {
+            Piece::Word(word) => {
+                reading.several |= ended;
+                let control = statement.add(word, dialect);
+                reading.control = reading.control.or(control);
+            }
+            Piece::Semicolon => {
+                ended |= statement.words > 0;
+                statement = Statement { in_body: statement.in_body, ..Statement::default() };
+                if !statement.in_body {
+                    reading.take_in(&mut trail);
+                    trail = Trail::new(dialect);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        if !statement.in_body {
+            trail.add(piece);
+        }
     }
+    reading.take_in(&mut trail);
     reading
+}
+
+impl Reading {
+    /// A statement of the text is over.
+    fn take_in(&mut self, trail: &mut Trail<'_>) {
+        trail.end();
+        self.leaves = self.leaves.or(trail.leaves);
+        self.role |= trail.role;
+        self.opaque |= trail.opaque;
+    }
 }
 
 /// The statement that is being read.
@@ -177,7 +208,7 @@ mod tests {
         check(&postgres, &[Dialect::Postgres], None);
         let sqlite = [
             "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = 1; END;",
-            "CREATE TEMP TRIGGER t AFTER UPDATE OF begin ON a BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; SELECT 1; END",
+            "CREATE TRIGGER t AFTER UPDATE OF begin ON a BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; SELECT 1; END",
         ];
         check(&sqlite, &[Dialect::Sqlite], None);
     }

@@ -1,4 +1,4 @@
-//! Finds the words and the semicolons of SQL text: what stands outside of strings, quoted names and comments.
+//! Finds the words, the semicolons and a few other signs of SQL text: what stands outside of strings, quoted names and comments.
 //!
 //! The two databases disagree about where those end, so the dialect decides. Text that ends inside of a
 //! quote or a comment ends there.
@@ -23,6 +23,12 @@ pub(super) enum Piece<'s> {
     /// A keyword or an unquoted name.
     Word(&'s str),
     Semicolon,
+    Comma,
+    /// An opening parenthesis.
+    Open,
+    /// A closing one.
+    Close,
+    Equals,
 }
 
 /// The pieces of a text, from left to right.
@@ -59,9 +65,17 @@ impl<'s> Iterator for Pieces<'s> {
     fn next(&mut self) -> Option<Piece<'s>> {
         loop {
             let first = self.rest.chars().next()?;
-            if first == ';' {
+            let sign = match first {
+                ';' => Some(Piece::Semicolon),
+                ',' => Some(Piece::Comma),
+                '(' => Some(Piece::Open),
+                ')' => Some(Piece::Close),
+                '=' => Some(Piece::Equals),
+                _ => None,
+            };
+            if sign.is_some() {
                 self.rest = &self.rest[1..];
-                return Some(Piece::Semicolon);
+                return sign;
             }
             // SQLite skips the mark that some editors put before a text.
             if !belongs_to_a_word(first) || first == '$' || first == '\u{feff}' {
@@ -165,7 +179,13 @@ mod tests {
 
     fn words(sql: &str, dialect: Dialect) -> Vec<&str> {
         let pieces = Pieces::of(sql, dialect);
-        pieces.map(|piece| if let Piece::Word(word) = piece { word } else { ";" }).collect()
+        pieces
+            .filter_map(|piece| match piece {
+                Piece::Word(word) => Some(word),
+                Piece::Semicolon => Some(";"),
+                _ => None,
+            })
+            .collect()
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) fn patient() -> Policy {
 }
 
 /// Moves 60 from `a` to `b`.
-async fn move_60(tx: &mut probity_txn::Tx<'_, Database>) -> Result<(), sqlx::Error> {
+pub(crate) async fn move_60(tx: &mut probity_txn::Tx<'_, Database>) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE accounts SET balance = balance - 60 WHERE id = 'a'").execute(&mut *tx).await?;
     sqlx::query("UPDATE accounts SET balance = balance + 60 WHERE id = 'b'").execute(&mut *tx).await?;
     Ok(())

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgPool, Row as _};
 /// A database with the accounts `a` (100) and `b` (0), dropped with the value.
 pub(super) struct Bank {
     pub(super) pool: PgPool,
-    _database: testkit::TestDatabase,
+    database: testkit::TestDatabase,
 }
 
 impl Bank {
@@ -21,7 +21,12 @@ impl Bank {
         .execute(&pool)
         .await
         .unwrap();
-        Self { pool, _database: database }
+        Self { pool, database }
+    }
+
+    /// A role that may connect and see the schema, and do nothing else. Drop it before the bank.
+    pub(super) fn role(&self) -> testkit::TestRole {
+        self.database.role()
     }
 
     pub(super) async fn balance(&self, id: &str) -> i64 {

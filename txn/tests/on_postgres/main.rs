@@ -7,6 +7,7 @@ mod bank;
 mod both;
 mod conflict;
 mod killed;
+mod leftovers;
 mod lock;
 mod lost;
 mod pitfalls;
@@ -14,6 +15,7 @@ mod proxy;
 mod restarted;
 mod round_trips;
 mod statement;
+mod tokens;
 mod worn;
 
 use bank::Bank;

@@ -114,7 +114,7 @@ async fn plans_that_a_migration_of_the_token_table_made_stale_are_replaced_and_n
     let mut connections = Vec::new();
     for _ in 0..3 {
         let mut connection = pool.acquire().await.unwrap();
-        let read = "SELECT label, result FROM probity_txn_tokens WHERE token = $1";
+        let read = "SELECT label, result, tableoid::bigint FROM \"probity_txn_tokens\" WHERE token = $1";
         sqlx::query(read).bind("T").execute(&mut *connection).await.unwrap();
         connections.push(connection);
     }

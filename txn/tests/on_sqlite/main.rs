@@ -7,6 +7,7 @@ mod bank;
 mod both;
 mod conflict;
 mod killed;
+mod leftovers;
 mod lost;
 mod statement;
 

@@ -1,0 +1,7 @@
+-- The table of tokens of probity-txn, version 1.
+CREATE TABLE IF NOT EXISTS probity_txn_tokens (
+    token TEXT NOT NULL PRIMARY KEY,
+    label TEXT NOT NULL,
+    result TEXT NOT NULL DEFAULT '',
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) WITHOUT ROWID;

@@ -1,0 +1,55 @@
+//! The table of tokens on PostgreSQL.
+//!
+//! A name without a schema means what the search path of the session makes of it. So each claim says which table it
+//! met, by its number, and the caller compares that with the one of before.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::backend::{Claim, Home, tokens};
+
+/// Inserts the token, or reads what an earlier run stored with it. `RETURNING` costs no round trip.
+pub(super) async fn claim(
+    connection: &mut PgConnection,
+    table: &str,
+    token: &str,
+    label: &str,
+) -> Result<Claim, sqlx::Error> {
+    let insert = tokens::insert(table) + " RETURNING tableoid::bigint, pg_catalog.current_setting('role')";
+    let fresh: Option<(i64, String)> = sqlx::query_as(AssertSqlSafe(insert))
+        .bind(token)
+        .bind(label)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some((table, role)) = fresh {
+        return Ok(Claim::Fresh(Home { table: Some(table), role: Some(role) }));
+    }
+    // A statement of its own, so that it sees the winner for whom the insert waited.
+    let select = format!("SELECT label, result, tableoid::bigint FROM {table} WHERE token = $1");
+    let stored: Option<(String, String, i64)> =
+        sqlx::query_as(AssertSqlSafe(select)).bind(token).fetch_optional(connection).await?;
+    Ok(stored.map_or(Claim::Moving, |(label, result, table)| Claim::Stored {
+        label,
+        result,
+        home: Home { table: Some(table), role: None },
+    }))
+}
+
+/// The name of a table with its schema, both quoted; none for a temporary one.
+pub(super) async fn qualified(
+    connection: &mut PgConnection,
+    table: i64,
+) -> Result<Option<String>, sqlx::Error> {
+    let name = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = $1::bigint::pg_catalog.oid AND c.relpersistence <> 't'";
+    sqlx::query_scalar(name).bind(table).fetch_optional(connection).await
+}
+
+/// Makes the transaction run as `role` again.
+pub(super) async fn become_role(connection: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_catalog.set_config('role', $1, true)")
+        .bind(role)
+        .execute(connection)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,44 @@
+//! What one run would leave in its connection for the next borrower; and a name that means something else there.
+
+use probity_txn::{Error, Misuse, create_token_table, on};
+
+use super::Bank;
+use super::both::move_60;
+
+#[tokio::test]
+async fn what_would_stay_with_the_connection_is_refused_with_its_remedy() {
+    let bank = Bank::open(1).await;
+    for leftover in [
+        "CREATE TEMP TABLE scratch (a)",
+        "ATTACH ':memory:' AS other",
+        "PRAGMA recursive_triggers = ON",
+        "PRAGMA ignore_check_constraints(1)",
+    ] {
+        let outcome = on(&bank.pool, "tenant").run(async |tx| {
+            let _ = sqlx::raw_sql(leftover).execute(&mut *tx).await;
+            Ok::<_, sqlx::Error>(())
+        });
+        let error = outcome.await.expect_err(leftover);
+        assert!(matches!(error, Error::Misuse(Misuse::Statement { .. })), "{leftover}: {error:?}");
+    }
+    let version = on(&bank.pool, "question")
+        .run(async |tx| sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(&mut *tx).await);
+    assert_eq!(version.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_temporary_table_is_not_taken_for_the_table_of_tokens() {
+    // proves: T-6
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let pay = || on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await);
+    pay().await.unwrap();
+    sqlx::raw_sql(
+        "CREATE TEMP TABLE probity_txn_tokens (token TEXT PRIMARY KEY, label TEXT, result TEXT DEFAULT '')",
+    )
+    .execute(&bank.pool)
+    .await
+    .unwrap();
+    pay().await.unwrap();
+    assert_eq!(bank.balance("b").await, 60);
+}
