@@ -17,9 +17,8 @@ mod forward;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod tokens;
-
-pub(crate) use tokens::rehearsal;
 
 /// A database this crate can run transactions on: `sqlx::Sqlite` or `sqlx::Postgres`.
 ///

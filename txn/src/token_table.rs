@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Pool};
 
-use crate::backend::{Backend, rehearsal};
+use crate::backend::Backend;
 use crate::error::Misuse;
 use crate::purge;
 use crate::session::execute;
@@ -245,4 +245,15 @@ pub fn token_table<DB: Backend>() -> &'static str {
 /// As [`TokenTable::create`].
 pub async fn create_token_table<DB: Backend>(pool: &Pool<DB>) -> Result<(), TokenTableError> {
     TokenTable::new().create(pool).await
+}
+
+/// Everything a run and a purge do with the table, without doing it: planned, so that names, columns, the unique key
+/// and the rights of the role are looked at, and not executed.
+fn rehearsal(table: &str) -> String {
+    format!(
+        "EXPLAIN SELECT token, label, result, created_at FROM {table} WHERE token = '';
+         EXPLAIN INSERT INTO {table} (token, label) VALUES ('', '') ON CONFLICT (token) DO NOTHING;
+         EXPLAIN UPDATE {table} SET result = '' WHERE token = '';
+         EXPLAIN DELETE FROM {table} WHERE token = ''"
+    )
 }

@@ -16,14 +16,3 @@ pub(super) fn walk(table: &str) -> String {
         "SELECT max(token) FROM (SELECT token FROM {table} WHERE token > $1 ORDER BY token LIMIT 1000) AS walked"
     )
 }
-
-/// Everything a run and a purge do with the table, without doing it: planned, so that names, columns, the unique key
-/// and the rights of the role are looked at, and not executed.
-pub(crate) fn rehearsal(table: &str) -> String {
-    format!(
-        "EXPLAIN SELECT token, label, result, created_at FROM {table} WHERE token = '';
-         EXPLAIN INSERT INTO {table} (token, label) VALUES ('', '') ON CONFLICT (token) DO NOTHING;
-         EXPLAIN UPDATE {table} SET result = '' WHERE token = '';
-         EXPLAIN DELETE FROM {table} WHERE token = ''"
-    )
-}
