@@ -148,7 +148,7 @@ async fn settle_accounts(world: &mut World) -> Result<(), Failure> {
         console.checked(
             format!("operators' statement {} answers", number + 1),
             answer.len().saturating_sub(1),
-            [traces.len(), 2, 0][number],
+            [traces.len(), 3, 0][number],
         )?;
     }
 
