@@ -256,7 +256,13 @@ impl Lease {
         E::Database: crate::store::sql::Dialect,
     {
         let held = Arc::clone(&self.0);
-        let running = crate::store::sql::complete_in(on, &held.holder, recording, held.terms.retention);
+        let running = crate::store::sql::complete_in(
+            on,
+            held.manager.sql_tables(),
+            &held.holder,
+            recording,
+            held.terms.retention,
+        );
         let (status, size) = (recording.status().min(NOT_RECORDED - 1), recording.size());
         async move {
             let written = observe::stored("complete", running).await;

@@ -48,6 +48,6 @@ pub use store::sql::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sql::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::sql::{Dialect, SqlStore};
-pub use store::{IdempotencyManager, Snapshot};
+pub use store::sql::{Dialect, SqlStore, SqlStoreBuilder};
+pub use store::{IdempotencyManager, Snapshot, SqlTables};
 pub use token::{Fence, Holder, OwnerToken};

@@ -126,7 +126,23 @@ pub trait IdempotencyManager: Debug + Send + Sync + 'static {
     /// # Errors
     /// If the store cannot answer.
     async fn purge(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// Names the tables that [`Lease::complete_in`](crate::Lease) writes to. A store that wraps another one passes on
+    /// what that one says; where nobody says anything, `complete_in` writes to the tables of the usual names.
+    fn sql_tables(&self) -> Option<SqlTables> {
+        None
+    }
 }
+
+/// The tables of an SQL store: which ones they are is its own business.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug, Clone, Copy)]
+pub struct SqlTables(pub(crate) &'static sql::names::Set);
+
+/// The tables of an SQL store, of which there is none without the feature of a database.
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+#[derive(Debug, Clone, Copy)]
+pub enum SqlTables {}
 
 /// A record as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,11 +31,11 @@ macro_rules! impl_manager {
         #[async_trait]
         impl IdempotencyManager for InTransactions<$database> {
             async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-                let (pool, start, claim) = (self.pool.clone(), self.begin, *claim);
+                let (pool, store, start, claim) = (self.pool.clone(), self.store.clone(), self.begin, *claim);
                 // In a task of its own: a transaction of `sqlx` that is dropped halfway may stay open.
                 let claiming = tokio::spawn(async move {
                     let mut tx = pool.begin_with(start).await.map_err(unavailable)?;
-                    let answer = SqlStore::<$database>::begin_in(&mut *tx, &claim).await?;
+                    let answer = store.begin_in(&mut *tx, &claim).await?;
                     tx.commit().await.map_err(unavailable)?;
                     Ok(answer)
                 });

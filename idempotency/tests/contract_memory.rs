@@ -16,6 +16,11 @@ async fn subject() -> Subject {
 // proves: I-7
 probity_idempotency::store_contract!(subject);
 
+#[tokio::test(start_paused = true)]
+async fn fences_rise_on_a_clock_that_stands_still() {
+    rule("no_fence_is_given_twice_whatever_the_clock_says").check(&subject().await).await.unwrap();
+}
+
 #[tokio::test]
 async fn every_flaw_is_caught_by_the_rule_that_names_it() {
     for (flaw, name) in Flaw::all() {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use probity_idempotency::PostgresStore;
-use probity_idempotency::testing::Subject;
+use probity_idempotency::testing::{Subject, rule};
 use sqlx::postgres::PgPoolOptions;
 use testkit::TestDatabase;
 
@@ -42,4 +42,24 @@ mod direct {
 
     // proves: I-1
     probity_idempotency::store_contract!(subject);
+}
+
+#[tokio::test]
+async fn fences_rise_on_a_clock_that_stands_still_and_steps_back() {
+    let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(8).connect(database.url()).await.unwrap();
+    let clock = "CREATE TABLE test_clock (now BIGINT NOT NULL); INSERT INTO test_clock VALUES (0)";
+    sqlx::raw_sql(clock).execute(&pool).await.unwrap();
+    let builder = PostgresStore::builder(pool.clone()).clock("(SELECT now FROM test_clock)");
+    let store = builder.build().await.unwrap();
+    for store in [store.clone(), store.direct()] {
+        let pool = pool.clone();
+        let subject = Subject::new(Arc::new(store)).clock(move |time| {
+            let (pool, now) = (pool.clone(), i64::try_from(time.as_micros()).unwrap());
+            async move {
+                sqlx::query("UPDATE test_clock SET now = $1").bind(now).execute(&pool).await.unwrap();
+            }
+        });
+        rule("no_fence_is_given_twice_whatever_the_clock_says").check(&subject).await.unwrap();
+    }
 }

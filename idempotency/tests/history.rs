@@ -156,7 +156,8 @@ async fn what_transactions_did_is_part_of_the_history() {
             .connect("sqlite::memory:")
             .await
             .unwrap();
-        let history = HistoryStore::new(Arc::new(SqliteStore::new(pool.clone()).await.unwrap()));
+        let store = SqliteStore::new(pool.clone()).await.unwrap();
+        let history = HistoryStore::new(Arc::new(store.clone()));
         let claim = Claim {
             record: RecordId::from_bytes([number; 32]),
             token: OwnerToken::generate().unwrap(),
@@ -166,7 +167,7 @@ async fn what_transactions_did_is_part_of_the_history() {
         };
         let claiming = async {
             let mut tx = pool.begin().await.map_err(lost)?;
-            let answer = SqliteStore::begin_in(&mut *tx, &claim).await?;
+            let answer = store.begin_in(&mut *tx, &claim).await?;
             tx.commit().await.map_err(lost)?;
             Ok(answer)
         };
@@ -174,7 +175,7 @@ async fn what_transactions_did_is_part_of_the_history() {
         let (holder, recording) = (claim.holder(), Recording::new(201).body("paid"));
         let completing = async {
             let mut tx = pool.begin().await.map_err(lost)?;
-            SqliteStore::complete_in(&mut *tx, &holder, &recording, kept).await?;
+            store.complete_in(&mut *tx, &holder, &recording, kept).await?;
             if commits { tx.commit().await.map_err(lost) } else { tx.rollback().await.map_err(lost) }
         };
         history.completed_in(&holder, &recording, kept, completing).await.unwrap();

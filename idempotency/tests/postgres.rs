@@ -16,6 +16,7 @@ use testkit::TestDatabase;
 struct Database {
     pool: PgPool,
     manager: Arc<dyn IdempotencyManager>,
+    store: PostgresStore,
     _database: TestDatabase,
 }
 
@@ -23,8 +24,8 @@ async fn database() -> Database {
     let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect(database.url()).await.unwrap();
     sqlx::query("CREATE TABLE payments (amount BIGINT NOT NULL)").execute(&pool).await.unwrap();
-    let manager = Arc::new(PostgresStore::new(pool.clone()).await.unwrap());
-    Database { pool, manager, _database: database }
+    let store = PostgresStore::new(pool.clone()).await.unwrap();
+    Database { pool, manager: Arc::new(store.clone()), store, _database: database }
 }
 
 async fn payments(pool: &PgPool) -> i64 {
@@ -105,19 +106,19 @@ async fn a_claim_in_the_callers_transaction_is_real_only_when_it_commits() {
     let database = database().await;
     let claim = a_claim(Duration::from_secs(30));
     let mut tx = database.pool.begin().await.unwrap();
-    assert!(matches!(PostgresStore::begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(database.store.begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
     tx.rollback().await.unwrap();
     assert_eq!(database.manager.get(claim.record).await.unwrap(), None);
     let mut tx = database.pool.begin().await.unwrap();
-    assert!(matches!(PostgresStore::begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(database.store.begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
     let kept = Duration::from_secs(60);
-    PostgresStore::complete_in(&mut *tx, &claim.holder(), &Recording::new(200), kept).await.unwrap();
+    database.store.complete_in(&mut *tx, &claim.holder(), &Recording::new(200), kept).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(database.manager.begin(&claim).await.unwrap(), Answer::Replay(Recording::new(200)));
     let other = Claim { record: RecordId::from_bytes([8; 32]), ..claim };
     let mut tx = database.pool.begin().await.unwrap();
-    assert!(matches!(PostgresStore::begin_in(&mut *tx, &other).await.unwrap(), Answer::Acquired(_)));
-    PostgresStore::abandon_in(&mut *tx, &other.holder()).await.unwrap();
+    assert!(matches!(database.store.begin_in(&mut *tx, &other).await.unwrap(), Answer::Acquired(_)));
+    database.store.abandon_in(&mut *tx, &other.holder()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(database.manager.get(other.record).await.unwrap().unwrap().state, State::Released);
 }

@@ -4,10 +4,12 @@
 //! touched nothing, the record is read and the pure state machine says why; if it says "you may", somebody was faster
 //! and the statement is tried again.
 
+mod builder;
 mod connection;
 mod dialect;
 #[cfg(feature = "postgres")]
 mod group;
+pub(crate) mod names;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod schema;
@@ -20,17 +22,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Pool;
+use sqlx::{Database, Pool};
 
+pub use builder::SqlStoreBuilder;
 use connection::Own;
 pub use dialect::Dialect;
 use dialect::{Running, Value, driver::Driver};
-use statements::Statements;
+use names::{Names, Set, Sql, set_of};
 
 use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
 use crate::{
     Answer, Claim, ErrorKind, Fence, Grant, Holder, IdempotencyManager, RecordId, Recording, Renewed,
-    Resolution, Snapshot, State, StoreError, Tombstone, Written,
+    Resolution, Snapshot, SqlTables, State, StoreError, Tombstone, Written,
 };
 
 /// How often a statement that lost a race is tried again. Each round means somebody else made progress on this very
@@ -46,6 +49,7 @@ const OUTRUN: Duration = Duration::from_millis(1);
 /// the same transaction as the business write.
 pub struct SqlStore<DB: Dialect> {
     pool: Pool<DB>,
+    set: &'static Set,
     /// Takes the calls instead, where concurrent calls share statements.
     sharing: Option<Arc<dyn IdempotencyManager>>,
 }
@@ -78,16 +82,34 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
 impl<DB: Dialect> SqlStore<DB> {
-    /// A store in `pool`'s database. Creates or upgrades its table; concurrent starts wait for each other.
+    /// A store in `pool`'s database. Creates its tables if they are missing, or upgrades them; if they are there, no right
+    /// to create anything is needed. Concurrent starts wait for each other.
     ///
     /// # Cancel safety
-    /// The table is upgraded or not, never half.
+    /// The tables are upgraded or not, never half.
     ///
     /// # Errors
-    /// If the database cannot be reached, or holds a schema newer than this crate knows.
+    /// If the database cannot be reached, holds tables of a release newer than the next one, or would forget what it
+    /// acknowledged; if the role lacks a right.
     pub async fn new(pool: Pool<DB>) -> Result<Self, StoreError> {
-        DB::migrate(&pool).await?;
-        Ok(Self { sharing: DB::sharing(&pool), pool })
+        Self::builder(pool).build().await
+    }
+
+    /// A store like that of [`new`](Self::new), in a database whose tables somebody else makes: it never creates or
+    /// changes one. The SQL of each version and the grants a service needs are published with the crate, in `sql`.
+    ///
+    /// # Cancel safety
+    /// Only reads.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and if tables of this version are missing.
+    pub async fn verify(pool: Pool<DB>) -> Result<Self, StoreError> {
+        Self::builder(pool).verify().await
+    }
+
+    /// A store with other names, or behind a pooler.
+    pub fn builder(pool: Pool<DB>) -> SqlStoreBuilder<DB> {
+        SqlStoreBuilder::new(pool)
     }
 
     /// Claims inside the caller's transaction: the claim is only real when it commits.
@@ -103,13 +125,14 @@ impl<DB: Dialect> SqlStore<DB> {
     /// # Errors
     /// If the database failed.
     pub fn begin_in<'e, 'c: 'e, E>(
+        &self,
         on: E,
         claim: &Claim,
     ) -> impl Future<Output = Result<Answer, StoreError>> + Send + use<'e, 'c, E, DB>
     where
         E: sqlx::Executor<'c, Database = DB> + 'e,
     {
-        let (running, claim) = (DB::returning(on, DB::statements().begin_once, &begin_values(claim)), *claim);
+        let (running, claim) = (DB::returning(on, self.set.callers.begin_once, &begin_values(claim)), *claim);
         async move {
             let (entry, now) = running.await?.ok_or_else(contended)?;
             let is_ours = entry.state() == State::InFlight
@@ -135,6 +158,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here: roll back. Other kinds if the database
     /// failed.
     pub fn complete_in<'e, 'c: 'e, E>(
+        &self,
         on: E,
         holder: &Holder,
         recording: &Recording,
@@ -143,7 +167,7 @@ impl<DB: Dialect> SqlStore<DB> {
     where
         E: sqlx::Executor<'c, Database = DB> + 'e,
     {
-        complete_in(on, holder, recording, retention)
+        complete_in(on, Some(SqlTables(self.set)), holder, recording, retention)
     }
 
     /// Gives the key back in the caller's transaction.
@@ -155,6 +179,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here, or has marked it. Other kinds if the
     /// database failed.
     pub fn abandon_in<'e, 'c: 'e, E>(
+        &self,
         on: E,
         holder: &Holder,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<'e, 'c, E, DB>
@@ -166,7 +191,7 @@ impl<DB: Dialect> SqlStore<DB> {
             Value::Bytes(holder.token.as_bytes()),
             Value::Int(machine::micros(RELEASED_FOR)),
         ];
-        let running = DB::execute(on, DB::statements().abandon, &values);
+        let running = DB::execute(on, self.set.callers.abandon, &values);
         async move { held(running.await?) }
     }
 
@@ -174,7 +199,7 @@ impl<DB: Dialect> SqlStore<DB> {
     async fn write(
         &self,
         holder: &Holder,
-        sql: &'static str,
+        sql: Sql,
         rest: &[Value<'_>],
         write: &Write<'_>,
     ) -> Result<Written, StoreError> {
@@ -187,25 +212,27 @@ impl<DB: Dialect> SqlStore<DB> {
     async fn guarded(
         &self,
         record: RecordId,
-        sql: &'static str,
+        sql: Sql,
         values: &[Value<'_>],
         verdict: impl Fn(&Entry, u64) -> Option<Written> + Send,
     ) -> Result<Written, StoreError> {
         let mut connection = self.connection().await?;
-        let written = guarded_on::<DB>(connection.ask(), record, sql, values, verdict).await;
-        connection.answered();
-        written
+        let read = self.set.own.read;
+        let written = guarded_on::<DB>(connection.begin().await?, record, sql, read, values, verdict).await;
+        connection.end(written).await
     }
 
     async fn connection(&self) -> Result<Own<DB>, StoreError> {
         let acquired = self.pool.acquire().await;
         let connection = acquired.map_err(|error| DB::classify(error).nothing_written())?;
-        Ok(Own { connection, asked: false })
+        Ok(Own { connection, asked: false, behind_pooler: self.set.behind_pooler })
     }
 }
 
+/// Records in `tables`, or in those of the usual names if they are nowhere said, or another database's.
 pub(crate) fn complete_in<'e, 'c: 'e, E>(
     on: E,
+    tables: Option<SqlTables>,
     holder: &Holder,
     recording: &Recording,
     retention: Duration,
@@ -223,7 +250,9 @@ where
         Value::Bytes(&headers),
         Value::Bytes(recording.bytes()),
     ];
-    let running = E::Database::execute(on, E::Database::statements().complete, &values);
+    let set = tables.map(|tables| tables.0).filter(|set| set.database == E::Database::NAME);
+    let set = set.unwrap_or_else(|| set_of::<E::Database>(&Names::default()));
+    let running = E::Database::execute(on, set.callers.complete, &values);
     Box::pin(async move { held(running.await?) })
 }
 
@@ -234,9 +263,8 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             return sharing.begin(claim).await;
         }
         let mut connection = self.connection().await?;
-        let answer = begin_on::<DB>(connection.ask(), DB::own_statements(), claim).await;
-        connection.answered();
-        answer
+        let answer = begin_on::<DB>(connection.begin().await?, self.set, claim).await;
+        connection.end(answer).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
@@ -244,16 +272,15 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             return sharing.renew(holder, lease).await;
         }
         let mut connection = self.connection().await?;
-        let renewed = renew_on::<DB>(connection.ask(), holder, lease).await;
-        connection.answered();
-        renewed
+        let renewed = renew_on::<DB>(connection.begin().await?, self.set, holder, lease).await;
+        connection.end(renewed).await
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
         if let Some(sharing) = &self.sharing {
             return sharing.mark_effect(holder).await;
         }
-        self.write(holder, DB::own_statements().mark, &[], &Write::Mark).await
+        self.write(holder, self.set.own.mark, &[], &Write::Mark).await
     }
 
     async fn complete(
@@ -273,7 +300,7 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             Value::Bytes(recording.bytes()),
         ];
         let write = Write::Complete(recording, retention);
-        self.write(holder, DB::own_statements().complete, &values, &write).await
+        self.write(holder, self.set.own.complete, &values, &write).await
     }
 
     async fn tombstone(
@@ -292,7 +319,7 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             Value::Text(tombstone.reason.as_str()),
         ];
         let write = Write::Tombstone(tombstone, retention);
-        self.write(holder, DB::own_statements().tombstone, &values, &write).await
+        self.write(holder, self.set.own.tombstone, &values, &write).await
     }
 
     async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
@@ -300,7 +327,7 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
             return sharing.abandon(holder).await;
         }
         let values = [Value::Int(machine::micros(RELEASED_FOR))];
-        self.write(holder, DB::own_statements().abandon, &values, &Write::Abandon).await
+        self.write(holder, self.set.own.abandon, &values, &Write::Abandon).await
     }
 
     async fn resolve(
@@ -311,8 +338,8 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         retention: Duration,
     ) -> Result<Written, StoreError> {
         let (sql, keep, recording) = match resolution {
-            Resolution::Done(recording) => (DB::own_statements().resolve_done, retention, recording.clone()),
-            Resolution::Absent => (DB::own_statements().resolve_absent, RELEASED_FOR, Recording::default()),
+            Resolution::Done(recording) => (self.set.own.resolve_done, retention, recording.clone()),
+            Resolution::Absent => (self.set.own.resolve_absent, RELEASED_FOR, Recording::default()),
         };
         let headers = recording.encode_headers();
         let mut values =
@@ -332,17 +359,20 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
 
     async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = DB::read(connection.ask(), DB::own_statements().read, record.as_bytes()).await;
-        connection.answered();
-        Ok(found?.filter(|(entry, now)| !entry.is_gone(*now)).map(|(entry, now)| Snapshot::of(&entry, now)))
+        let found = DB::read(connection.begin().await?, self.set.own.read, record.as_bytes()).await;
+        let found = connection.end(found).await.map_err(StoreError::nothing_written)?;
+        Ok(found.filter(|(entry, now)| !entry.is_gone(*now)).map(|(entry, now)| Snapshot::of(&entry, now)))
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         let mut connection = self.connection().await?;
         let limit = [Value::Int(u64::from(limit))];
-        let purged = DB::touch(connection.ask(), DB::own_statements().purge, &limit).await;
-        connection.answered();
-        purged
+        let purged = DB::touch(connection.begin().await?, self.set.own.purge, &limit).await;
+        connection.end(purged).await
+    }
+
+    fn sql_tables(&self) -> Option<SqlTables> {
+        Some(SqlTables(self.set))
     }
 }
 
@@ -362,7 +392,7 @@ impl PostgresStore {
 
 impl<DB: Dialect> Clone for SqlStore<DB> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), sharing: self.sharing.clone() }
+        Self { pool: self.pool.clone(), set: self.set, sharing: self.sharing.clone() }
     }
 }
 
@@ -386,9 +416,10 @@ fn begin_values(claim: &Claim) -> [Value<'_>; 7] {
 
 async fn begin_on<DB: Dialect>(
     on: &mut DB::Connection,
-    sql: &Statements,
+    set: &'static Set,
     claim: &Claim,
 ) -> Result<Answer, StoreError> {
+    let sql = &set.own;
     for _ in 0..ROUNDS {
         if let Some([fence, attempt, left]) = DB::integers(&mut *on, sql.begin, &begin_values(claim)).await? {
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
@@ -410,10 +441,11 @@ async fn begin_on<DB: Dialect>(
 
 async fn renew_on<DB: Dialect>(
     on: &mut DB::Connection,
+    set: &'static Set,
     holder: &Holder,
     lease: Duration,
 ) -> Result<Renewed, StoreError> {
-    let sql = DB::own_statements();
+    let sql = &set.own;
     let (record, token) = (holder.record.as_bytes(), holder.token.as_bytes());
     let values = [Value::Bytes(record), Value::Bytes(token), Value::Int(machine::micros(lease))];
     for _ in 0..ROUNDS {
@@ -434,7 +466,8 @@ async fn renew_on<DB: Dialect>(
 async fn guarded_on<DB: Dialect>(
     on: &mut DB::Connection,
     record: RecordId,
-    sql: &'static str,
+    sql: Sql,
+    read: Sql,
     values: &[Value<'_>],
     verdict: impl Fn(&Entry, u64) -> Option<Written> + Send,
 ) -> Result<Written, StoreError> {
@@ -442,7 +475,7 @@ async fn guarded_on<DB: Dialect>(
         if DB::touch(&mut *on, sql, values).await? > 0 {
             return Ok(Written::Applied);
         }
-        let found = DB::read(&mut *on, DB::own_statements().read, record.as_bytes()).await?;
+        let found = DB::read(&mut *on, read, record.as_bytes()).await?;
         let Some((entry, now)) = found else { return Ok(Written::Missing) };
         if entry.is_gone(now) {
             return Ok(Written::Missing);

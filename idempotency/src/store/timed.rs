@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{
     Answer, Claim, ErrorKind, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
-    Snapshot, StoreError, Tombstone, Written,
+    Snapshot, SqlTables, StoreError, Tombstone, Written,
 };
 
 /// A call that takes longer fails, with an unknown effect: the store may still apply it.
@@ -90,5 +90,9 @@ impl IdempotencyManager for Timed {
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         self.inner.purge(limit).await
+    }
+
+    fn sql_tables(&self) -> Option<SqlTables> {
+        self.inner.sql_tables()
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::{
     Answer, Claim, ErrorKind, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
-    Snapshot, StoreError, Tombstone, Written,
+    Snapshot, SqlTables, StoreError, Tombstone, Written,
 };
 
 /// A call of the store.
@@ -152,5 +152,9 @@ impl IdempotencyManager for FaultyStore {
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         self.passed(Call::Purge, self.inner.purge(limit)).await
+    }
+
+    fn sql_tables(&self) -> Option<SqlTables> {
+        self.inner.sql_tables()
     }
 }

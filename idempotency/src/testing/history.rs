@@ -15,7 +15,7 @@ use self::model::{Call, Moment, Op, Told};
 use super::Violation;
 use crate::{
     Answer, Claim, Effect, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
-    Snapshot, StoreError, Tombstone, Written,
+    Snapshot, SqlTables, StoreError, Tombstone, Written,
 };
 
 mod model;
@@ -273,5 +273,9 @@ impl IdempotencyManager for HistoryStore {
     /// Not part of any record's history: what may be purged may vanish at any time anyway.
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         self.inner.purge(limit).await
+    }
+
+    fn sql_tables(&self) -> Option<SqlTables> {
+        self.inner.sql_tables()
     }
 }

@@ -21,7 +21,7 @@ async fn who_waits_for_an_open_transaction_holds_up_nobody_else() {
     let Database { pool, store, database } = database().await;
     let busy = a_claim(0);
     let mut tx = pool.begin().await.unwrap();
-    assert!(matches!(PostgresStore::begin_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.begin_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
     let mut duplicates = Vec::new();
     for round in 0..ROUNDS {
         let (waiting, duplicate) = (store.clone(), retried(&busy));
@@ -57,7 +57,7 @@ async fn duplicates_of_a_locked_row_leave_connections_to_the_others_and_are_refu
     let (elsewhere, _) = connect(&database).await;
     let busy = a_claim(0);
     let mut tx = elsewhere.begin().await.unwrap();
-    assert!(matches!(PostgresStore::begin_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.begin_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
     let duplicates: Vec<_> = (0..12)
         .map(|_| {
             let (store, duplicate) = (store.clone(), retried(&busy));
@@ -112,7 +112,7 @@ async fn calls_that_wait_for_locked_rows_take_a_quarter_of_the_pool_at_most() {
     let rows: Vec<Claim> = (0..6).map(a_claim).collect();
     let mut tx = elsewhere.begin().await.unwrap();
     for row in &rows {
-        assert!(matches!(PostgresStore::begin_in(&mut *tx, row).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.begin_in(&mut *tx, row).await.unwrap(), Answer::Acquired(_)));
     }
     let duplicate = |row| {
         let (store, duplicate) = (store.clone(), retried(row));

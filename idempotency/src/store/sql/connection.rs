@@ -6,10 +6,13 @@
 use sqlx::pool::PoolConnection;
 
 use super::Dialect;
+use crate::StoreError;
 
 pub(super) struct Own<DB: Dialect> {
     pub(super) connection: PoolConnection<DB>,
     pub(super) asked: bool,
+    /// Whether another session may get the next message, unless a transaction is open.
+    pub(super) behind_pooler: bool,
 }
 
 impl<DB: Dialect> Own<DB> {
@@ -17,6 +20,32 @@ impl<DB: Dialect> Own<DB> {
     pub(super) fn ask(&mut self) -> &mut DB::Connection {
         self.asked = true;
         &mut self.connection
+    }
+
+    /// Begins asking: behind a pooler it opens the transaction that keeps one session for all messages of a statement.
+    pub(super) async fn begin(&mut self) -> Result<&mut DB::Connection, StoreError> {
+        if self.behind_pooler {
+            let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+            DB::command(self.ask(), begin).await.map_err(StoreError::nothing_written)?;
+        }
+        Ok(self.ask())
+    }
+
+    /// Ends what [`begin`](Self::begin) began. Behind a pooler an answer only counts if it was committed.
+    pub(super) async fn end<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        let answer = match answer {
+            answer if !self.behind_pooler => answer,
+            Ok(answer) => DB::command(self.ask(), "COMMIT").await.map(|()| answer),
+            Err(error) => {
+                // If this fails too the connection is closed, and the server rolls back.
+                if DB::command(self.ask(), "ROLLBACK").await.is_err() {
+                    return Err(error);
+                }
+                Err(error)
+            }
+        };
+        self.answered();
+        answer
     }
 
     pub(super) const fn answered(&mut self) {

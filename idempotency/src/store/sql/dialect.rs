@@ -22,61 +22,72 @@ pub(crate) mod driver {
     use super::{Running, Value};
     use crate::error::Failure;
     use crate::machine::Entry;
-    use crate::store::sql::statements::Statements;
+    use crate::store::sql::names::{Names, Set, Sql};
     use crate::{IdempotencyManager, StoreError};
 
     pub trait Driver: Database {
         /// Whether a connection can lose an answer, so that one which still owes an answer is not worth keeping.
         const REMOTE: bool;
 
-        /// For the caller's transactions.
-        fn statements() -> &'static Statements;
+        /// The statements with these names.
+        fn set(names: &Names) -> Set;
 
-        /// For connections of the store's own.
-        fn own_statements() -> &'static Statements;
+        /// The SQL that makes the tables of this version.
+        fn ddl(names: &Names) -> String;
 
         /// What a failure of the driver says.
         fn classify(error: sqlx::Error) -> Failure;
 
-        /// Creates or upgrades the schema under a lock.
-        fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<(), StoreError>> + Send;
+        /// Looks whether the database can keep records, and where; creates or upgrades the tables under a lock if it
+        /// must and may. Says the names by which the tables are found from now on.
+        fn prepare(
+            pool: &Pool<Self>,
+            names: Names,
+            may_create: bool,
+        ) -> impl Future<Output = Result<Names, StoreError>> + Send;
 
         /// What takes the calls of a store instead, where concurrent calls gain from sharing statements.
-        fn sharing(pool: &Pool<Self>) -> Option<Arc<dyn IdempotencyManager>>;
+        fn sharing(pool: &Pool<Self>, set: &'static Set) -> Option<Arc<dyn IdempotencyManager>>;
+
+        /// Runs a command without parameters or answer.
+        fn command(
+            on: &mut Self::Connection,
+            command: &'static str,
+        ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
         /// Runs a guarded write and says how many rows it touched. Boxed, because a handler that awaits an opaque
         /// future over a borrowed executor cannot be proven `Send` (rust-lang/rust#100013).
         fn execute<'e, 'c: 'e, E: Executor<'c, Database = Self> + 'e>(
             on: E,
-            sql: &'static str,
+            sql: Sql,
             values: &[Value<'_>],
         ) -> Running<'e, u64>;
 
         /// Runs a statement that returns a record, and the database's time.
         fn returning<'e, 'c: 'e, E: Executor<'c, Database = Self> + 'e>(
             on: E,
-            sql: &'static str,
+            sql: Sql,
             values: &[Value<'_>],
         ) -> Running<'e, Option<(Entry, u64)>>;
 
         /// A guarded write on a connection of the store's own.
         fn touch(
             on: &mut Self::Connection,
-            sql: &'static str,
+            sql: Sql,
             values: &[Value<'_>],
         ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
         /// Runs a guarded write that returns integers from the row it touched.
         fn integers<const N: usize>(
             on: &mut Self::Connection,
-            sql: &'static str,
+            sql: Sql,
             values: &[Value<'_>],
         ) -> impl Future<Output = Result<Option<[u64; N]>, StoreError>> + Send;
 
         /// Reads a record, and the database's time.
         fn read(
             on: &mut Self::Connection,
-            sql: &'static str,
+            sql: Sql,
             record: &[u8],
         ) -> impl Future<Output = Result<Option<(Entry, u64)>, StoreError>> + Send;
     }
@@ -94,33 +105,45 @@ pub enum Value<'a> {
 /// Implements [`Dialect`]'s statements for one database: generic code over two drivers would need a page of bounds,
 /// and none of it could be read.
 macro_rules! impl_dialect {
-    ($database:ty, $remote:literal, $statements:expr, $own_statements:expr, $migrate:path, $sharing:expr) => {
+    ($database:ty, $remote:literal, $set:path, $ddl:path, $prepare:path, $sharing:expr) => {
         impl $crate::store::sql::dialect::driver::Driver for $database {
             const REMOTE: bool = $remote;
 
-            fn statements() -> &'static $crate::store::sql::statements::Statements {
-                &$statements
+            fn set(names: &$crate::store::sql::names::Names) -> $crate::store::sql::names::Set {
+                $set(names)
             }
 
-            fn own_statements() -> &'static $crate::store::sql::statements::Statements {
-                &$own_statements
+            fn ddl(names: &$crate::store::sql::names::Names) -> String {
+                $ddl(names)
             }
 
             fn classify(error: sqlx::Error) -> $crate::error::Failure {
                 classify(error)
             }
 
-            async fn migrate(pool: &sqlx::Pool<Self>) -> Result<(), StoreError> {
-                $migrate(pool).await
+            async fn prepare(
+                pool: &sqlx::Pool<Self>,
+                names: $crate::store::sql::names::Names,
+                may_create: bool,
+            ) -> Result<$crate::store::sql::names::Names, StoreError> {
+                $prepare(pool, names, may_create).await
             }
 
-            fn sharing(pool: &sqlx::Pool<Self>) -> Option<std::sync::Arc<dyn $crate::IdempotencyManager>> {
-                $sharing(pool)
+            fn sharing(
+                pool: &sqlx::Pool<Self>,
+                set: &'static $crate::store::sql::names::Set,
+            ) -> Option<std::sync::Arc<dyn $crate::IdempotencyManager>> {
+                $sharing(pool, set)
+            }
+
+            async fn command(on: &mut Self::Connection, command: &'static str) -> Result<(), StoreError> {
+                sqlx::raw_sql(command).execute(on).await.map_err(classify)?;
+                Ok(())
             }
 
             fn execute<'e, 'c: 'e, E: sqlx::Executor<'c, Database = Self> + 'e>(
                 on: E,
-                sql: &'static str,
+                sql: $crate::store::sql::names::Sql,
                 values: &[Value<'_>],
             ) -> $crate::store::sql::dialect::Running<'e, u64> {
                 let running = on.execute(bind(sql, values));
@@ -129,7 +152,7 @@ macro_rules! impl_dialect {
 
             fn returning<'e, 'c: 'e, E: sqlx::Executor<'c, Database = Self> + 'e>(
                 on: E,
-                sql: &'static str,
+                sql: $crate::store::sql::names::Sql,
                 values: &[Value<'_>],
             ) -> $crate::store::sql::dialect::Running<'e, Option<(Entry, u64)>> {
                 let running = on.fetch_optional(bind(sql, values));
@@ -141,7 +164,7 @@ macro_rules! impl_dialect {
 
             async fn touch(
                 on: &mut Self::Connection,
-                sql: &'static str,
+                sql: $crate::store::sql::names::Sql,
                 values: &[Value<'_>],
             ) -> Result<u64, StoreError> {
                 Self::execute(on, sql, values).await
@@ -149,7 +172,7 @@ macro_rules! impl_dialect {
 
             async fn integers<const N: usize>(
                 on: &mut Self::Connection,
-                sql: &'static str,
+                sql: $crate::store::sql::names::Sql,
                 values: &[Value<'_>],
             ) -> Result<Option<[u64; N]>, StoreError> {
                 let Some(row) = bind(sql, values).fetch_optional(on).await.map_err(classify)? else {
@@ -165,7 +188,7 @@ macro_rules! impl_dialect {
 
             async fn read(
                 on: &mut Self::Connection,
-                sql: &'static str,
+                sql: $crate::store::sql::names::Sql,
                 record: &[u8],
             ) -> Result<Option<(Entry, u64)>, StoreError> {
                 let reading = bind(sql, &[Value::Bytes(record)]).fetch_optional(on);
@@ -176,10 +199,11 @@ macro_rules! impl_dialect {
         }
 
         fn bind<'q>(
-            sql: &'static str,
+            sql: $crate::store::sql::names::Sql,
             values: &[Value<'_>],
         ) -> sqlx::query::Query<'q, $database, <$database as sqlx::Database>::Arguments> {
-            values.iter().fold(sqlx::query(sql), |query, value| match *value {
+            let query = sqlx::query(sql.text).persistent(sql.persistent);
+            values.iter().fold(query, |query, value| match *value {
                 Value::Int(integer) => query.bind(i64::try_from(integer).unwrap_or(i64::MAX)),
                 Value::Bytes(bytes) => query.bind(bytes),
                 Value::Text(text) => query.bind(text),

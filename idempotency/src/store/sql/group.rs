@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::PostgresStore;
 use super::connection::Own;
+use super::names::Set;
 use crate::{Effect, ErrorKind, RecordId, StoreError};
 
 /// The most calls of one statement. A statement of more is no cheaper per call, and loses more when it fails.
@@ -48,6 +49,7 @@ pub(crate) trait Job: Send + Sync + 'static {
     /// Runs the statement for `jobs`, which are on different records, in the order of their records.
     fn run(
         on: &mut PgConnection,
+        set: &'static Set,
         jobs: &[&Self],
     ) -> impl Future<Output = Result<HashMap<RecordId, Self::Outcome>, StoreError>> + Send;
 
@@ -149,11 +151,12 @@ impl<J: Job> Shared<J> {
         let outcomes = if jobs.is_empty() {
             Ok(HashMap::new())
         } else {
-            let answer = timeout_at(deadline, J::run(connection.ask(), &jobs)).await;
-            // Otherwise it is closed, not returned.
-            if answer.is_ok() {
-                connection.answered();
-            }
+            let asking = async {
+                let answer = J::run(connection.begin().await?, self.store.set, &jobs).await;
+                connection.end(answer).await
+            };
+            // A connection that does not answer in time is closed, not returned.
+            let answer = timeout_at(deadline, asking).await;
             answer.unwrap_or_else(|elapsed| Err(StoreError::unknown(ErrorKind::Timeout, elapsed)))
         };
         // For the next statement, which is spared the pool's question whether it is alive; unless others need it.

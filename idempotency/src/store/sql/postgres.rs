@@ -1,7 +1,8 @@
-//! PostgreSQL: an advisory lock guards the migration; after a broken connection nothing is known.
+//! PostgreSQL: what a failure of the driver left behind, and the statements.
 
 mod changes;
 mod claims;
+mod prepare;
 mod sharing;
 
 use std::sync::Arc;
@@ -11,15 +12,12 @@ use sqlx::PgPool;
 use self::sharing::Sharing;
 use super::PostgresStore;
 use super::dialect::{Value, impl_dialect};
-use super::schema;
-use super::statements::{PATIENT_POSTGRES, POSTGRES};
+use super::names::{Names, Set};
+use super::statements::{PATIENT_POSTGRES, POSTGRES, postgres_now};
 use crate::error::Failure;
 use crate::machine::Entry;
 use crate::store::stored::StoredRow;
 use crate::{ErrorKind, IdempotencyManager, StoreError};
-
-/// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
-const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
 
 /// Classes of errors with which PostgreSQL refuses a statement or its transaction, of which nothing is left then.
 const REFUSALS: [&str; 19] = [
@@ -27,37 +25,22 @@ const REFUSALS: [&str; 19] = [
     "55", "P0",
 ];
 
-impl_dialect!(sqlx::Postgres, true, POSTGRES, PATIENT_POSTGRES, migrate, shared);
+impl_dialect!(sqlx::Postgres, true, set, prepare::ddl, prepare::prepare, shared);
 
-/// The store that [`PostgresStore`]'s calls go to.
-fn shared(pool: &PgPool) -> Option<Arc<dyn IdempotencyManager>> {
-    Some(Arc::new(Sharing::new(PostgresStore { pool: pool.clone(), sharing: None })))
+fn set(names: &Names) -> Set {
+    let named = |template| names.statement(template, postgres_now!());
+    Set {
+        callers: POSTGRES.map(named),
+        own: PATIENT_POSTGRES.map(named),
+        shared: [named(claims::CLAIM), named(changes::CHANGE)],
+        behind_pooler: names.behind_pooler,
+        database: <sqlx::Postgres as sqlx::Database>::NAME,
+    }
 }
 
-/// One step per version. Never change one that was released.
-const STEPS: &[&str] = &[
-    include_str!("../../../sql/postgres/0001_records.sql"),
-    include_str!("../../../sql/postgres/0002_fences.sql"),
-];
-
-async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await.map_err(classify)?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(MIGRATION_LOCK)
-        .execute(&mut *tx)
-        .await
-        .map_err(classify)?;
-    let exists = "SELECT to_regclass('idempotency_schema') IS NOT NULL";
-    let exists: bool = sqlx::query_scalar(exists).fetch_one(&mut *tx).await.map_err(classify)?;
-    let found: i64 = if exists {
-        sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?
-    } else {
-        0
-    };
-    for step in schema::missing(found, STEPS)? {
-        sqlx::raw_sql(*step).execute(&mut *tx).await.map_err(classify)?;
-    }
-    Ok(tx.commit().await.map_err(classify)?)
+/// The store that [`PostgresStore`]'s calls go to.
+fn shared(pool: &PgPool, set: &'static Set) -> Option<Arc<dyn IdempotencyManager>> {
+    Some(Arc::new(Sharing::new(PostgresStore { pool: pool.clone(), set, sharing: None })))
 }
 
 /// What a failure of the driver says.

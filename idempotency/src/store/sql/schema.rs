@@ -3,10 +3,34 @@
 //! Invariant: a program uses the tables of its own version or of the next one, so that old and new programs run beside
 //! each other while a release is rolled out.
 
+use super::names::Names;
 use crate::{ErrorKind, StoreError};
 
 /// Reads the version of the tables.
-pub(super) const READ_VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM idempotency_schema";
+pub(super) fn read_version(names: &Names) -> String {
+    format!("SELECT COALESCE(MAX(version), 0) FROM {}", names.table("schema"))
+}
+
+/// The refusal of tables that somebody else has yet to make.
+pub(super) fn absent(found: i64, steps: &'static [&'static str], files: &str) -> StoreError {
+    let message = format!(
+        "its tables have version {found} (0: there are none) and this release needs {}: run the files of `{files}` that \
+         are newer, in order, as the owner of the database, or what `builder(..).ddl()` returns if there are none",
+        steps.len()
+    );
+    StoreError::not_applied(ErrorKind::Rejected, message)
+}
+
+/// The refusal of a database that has lost its records.
+pub(super) fn gone(names: &Names) -> StoreError {
+    let message = format!(
+        "the table {} is gone although {} knows it: restore it, because an empty one would run everything again; or drop \
+         both to begin anew",
+        names.table("records"),
+        names.table("schema")
+    );
+    StoreError::not_applied(ErrorKind::Rejected, message)
+}
 
 /// The steps that are missing from tables of version `found`, which is 0 if there are none. `steps` are all of them.
 pub(super) fn missing(

@@ -1,10 +1,12 @@
-//! SQLite: BEGIN IMMEDIATE locks the migration; a statement that was refused has provably changed nothing.
+//! SQLite: BEGIN IMMEDIATE locks the migration, which only starts if tables are missing; a statement that was refused has provably changed
+//! nothing.
 
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::dialect::{Value, impl_dialect};
+use super::names::{Names, Set, safe};
 use super::schema;
-use super::statements::SQLITE;
+use super::statements::{SQLITE, sqlite_now};
 use crate::error::Failure;
 use crate::machine::Entry;
 use crate::store::stored::StoredRow;
@@ -17,7 +19,7 @@ const FULL: u32 = 13;
 /// CONSTRAINT, MISMATCH, MISUSE, AUTH, RANGE.
 const ROLLED_BACK: [u32; 12] = [1, 3, 4, 8, 9, 17, 18, 19, 20, 21, 23, 25];
 
-impl_dialect!(sqlx::Sqlite, false, SQLITE, SQLITE, migrate, |_| None);
+impl_dialect!(sqlx::Sqlite, false, set, ddl, prepare, |_, _| None);
 
 /// One step per version. Never change one that was released.
 const STEPS: &[&str] = &[
@@ -25,19 +27,57 @@ const STEPS: &[&str] = &[
     include_str!("../../../sql/sqlite/0002_fences.sql"),
 ];
 
-async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
-    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'idempotency_schema')";
-    let exists: bool = sqlx::query_scalar(exists).fetch_one(&mut *tx).await.map_err(classify)?;
-    let found: i64 = if exists {
-        sqlx::query_scalar(schema::READ_VERSION).fetch_one(&mut *tx).await.map_err(classify)?
-    } else {
-        0
-    };
-    for step in schema::missing(found, STEPS)? {
-        sqlx::raw_sql(*step).execute(&mut *tx).await.map_err(classify)?;
+fn set(names: &Names) -> Set {
+    let named = |template| names.statement(template, sqlite_now!());
+    Set {
+        callers: SQLITE.map(named),
+        own: SQLITE.map(named),
+        #[cfg(feature = "postgres")]
+        shared: [named(""); 2],
+        behind_pooler: false,
+        database: <sqlx::Sqlite as sqlx::Database>::NAME,
     }
-    Ok(tx.commit().await.map_err(classify)?)
+}
+
+fn ddl(names: &Names) -> String {
+    STEPS.iter().map(|step| names.step(step)).collect()
+}
+
+async fn prepare(pool: &SqlitePool, names: Names, may_create: bool) -> Result<Names, StoreError> {
+    let mut connection = pool.acquire().await.map_err(classify)?;
+    let found = version(&mut connection, &names).await?;
+    if schema::missing(found, STEPS)?.is_empty() {
+        return Ok(names);
+    }
+    if !may_create {
+        return Err(schema::absent(found, STEPS, "sql/sqlite"));
+    }
+    drop(connection);
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
+    let found = version(&mut tx, &names).await?;
+    for step in schema::missing(found, STEPS)? {
+        sqlx::raw_sql(safe(names.step(step))).execute(&mut *tx).await.map_err(classify)?;
+    }
+    tx.commit().await.map_err(classify)?;
+    Ok(names)
+}
+
+/// The version of the tables, 0 if there are none.
+async fn version(on: &mut SqliteConnection, names: &Names) -> Result<i64, StoreError> {
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1)";
+    let has = async |on: &mut SqliteConnection, table: &str| {
+        let name = format!("{}{table}", names.prefix);
+        sqlx::query_scalar::<_, bool>(exists).bind(name).fetch_one(on).await.map_err(classify)
+    };
+    if !has(&mut *on, "schema").await? {
+        return Ok(0);
+    }
+    let found = sqlx::query_scalar(safe(schema::read_version(names))).fetch_one(&mut *on).await;
+    let found = found.map_err(classify)?;
+    if found > 0 && !has(&mut *on, "records").await? {
+        return Err(schema::gone(names));
+    }
+    Ok(found)
 }
 
 /// What a failure of the driver says.

@@ -1,19 +1,24 @@
 //! The guarded statements. Times are microseconds of the database's own clock; `$1` is the record, `$2` the token.
 
-/// Every statement of a store, for one database.
-#[derive(Debug)]
-pub struct Statements {
-    pub(crate) begin: &'static str,
-    pub(crate) begin_once: &'static str,
-    pub(crate) read: &'static str,
-    pub(crate) renew: &'static str,
-    pub(crate) mark: &'static str,
-    pub(crate) complete: &'static str,
-    pub(crate) tombstone: &'static str,
-    pub(crate) abandon: &'static str,
-    pub(crate) resolve_done: &'static str,
-    pub(crate) resolve_absent: &'static str,
-    pub(crate) purge: &'static str,
+/// Declares every statement of a store.
+macro_rules! templates {
+    ($($statement:ident)+) => {
+        /// Every statement of a store, for one database: as written here, or with the names of a store.
+        #[derive(Debug)]
+        pub(crate) struct Templates<S = &'static str> {
+            $(pub(crate) $statement: S,)+
+        }
+
+        impl Templates {
+            pub(crate) fn map<S>(&self, make: impl Fn(&'static str) -> S) -> Templates<S> {
+                Templates { $($statement: make(self.$statement),)+ }
+            }
+        }
+    };
+}
+
+templates! {
+    begin begin_once read renew mark complete tombstone abandon resolve_done resolve_absent purge
 }
 
 /// What a claim makes of the row it meets.
@@ -121,7 +126,7 @@ macro_rules! taken_or_kept {
 /// itself.
 macro_rules! statements {
     ($now:expr, $fence_column:literal, $fence:expr, $skip:literal, $patience:literal) => {
-        Statements {
+        Templates {
             begin: concat!(
                 "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, ", $fence_column, "attempt, ",
                 "created_at, lease_until, cap_until, expires_at) ",
@@ -197,10 +202,13 @@ macro_rules! sqlite_now {
     };
 }
 
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite_now;
+
 /// A new row's fence is above those of all rows that were deleted, of which the table `idempotency_fences` knows the
 /// highest. Statements that write follow one another, so no other row comes in between.
 #[cfg(feature = "sqlite")]
-pub(crate) static SQLITE: Statements = statements!(
+pub(crate) static SQLITE: Templates = statements!(
     sqlite_now!(),
     "fence, ",
     concat!("max(", sqlite_now!(), ", (SELECT highest + 1 FROM idempotency_fences)), "),
@@ -220,12 +228,12 @@ pub(crate) use postgres_now;
 
 /// For the caller's transactions: how long they wait is theirs to say. The column draws a new row's fence by itself.
 #[cfg(feature = "postgres")]
-pub(crate) static POSTGRES: Statements = statements!(postgres_now!(), "", "", " FOR UPDATE SKIP LOCKED", "");
+pub(crate) static POSTGRES: Templates = statements!(postgres_now!(), "", "", " FOR UPDATE SKIP LOCKED", "");
 
 /// For connections of the store's own: somebody's open transaction must not keep them. The setting is local to the
 /// statement, and made before the statement locks a row.
 #[cfg(feature = "postgres")]
-pub(crate) static PATIENT_POSTGRES: Statements = statements!(
+pub(crate) static PATIENT_POSTGRES: Templates = statements!(
     postgres_now!(),
     "",
     "",

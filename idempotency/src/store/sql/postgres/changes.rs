@@ -9,13 +9,14 @@ use super::classify;
 use crate::machine::{RELEASED_FOR, micros};
 use crate::store::sql::PostgresStore;
 use crate::store::sql::group::Job;
+use crate::store::sql::names::Set;
 use crate::store::sql::statements::postgres_now;
 use crate::{
     Holder, IdempotencyManager, RecordId, Recording, Renewed, State, StoreError, Tombstone, Written,
 };
 
 /// Every kind of write, by what it leaves behind. See `CLAIM` about the lengths.
-const CHANGE: &str = concat!(
+pub(super) const CHANGE: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true), ",
     postgres_now!(),
     " AS now), ",
@@ -116,6 +117,7 @@ impl Job for Change {
 
     async fn run(
         on: &mut PgConnection,
+        set: &'static Set,
         changes: &[&Self],
     ) -> Result<HashMap<RecordId, Duration>, StoreError> {
         fn column<'a, T>(changes: &[&'a Change], of: impl Fn(&'a Change) -> T) -> Vec<T> {
@@ -124,7 +126,9 @@ impl Job for Change {
         let bounded =
             |time: Option<Duration>| time.map(|time| i64::try_from(micros(time)).unwrap_or(i64::MAX));
         let headers = column(changes, |change| change.recording().map(Recording::encode_headers));
-        let rows = sqlx::query(CHANGE)
+        let [_, change] = set.shared;
+        let rows = sqlx::query(change.text)
+            .persistent(change.persistent)
             .bind(column(changes, |change| change.holder.record.as_bytes().as_slice()))
             .bind(column(changes, |change| change.holder.token.as_bytes().as_slice()))
             .bind(column(changes, |change| change.state().as_str()))

@@ -11,6 +11,7 @@ use crate::error::Unreadable;
 use crate::machine::{self, Begin, Entry, Phase};
 use crate::store::sql::PostgresStore;
 use crate::store::sql::group::Job;
+use crate::store::sql::names::Set;
 use crate::store::sql::statements::{may_be_taken, postgres_now, taken_over};
 use crate::{Answer, Claim, Fence, Grant, IdempotencyManager, RecordId, StoreError};
 
@@ -24,7 +25,7 @@ use crate::{Answer, Claim, Fence, Grant, IdempotencyManager, RecordId, StoreErro
 /// the row that was to be inserted says of its creation. Of a granted claim only what is new is sent back; of answers to
 /// replay no more than a mebibyte and the one that exceeds it, so that many large ones are not in memory at once. Those
 /// left out are asked for by statements of their own.
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true), ",
     postgres_now!(),
     " AS now), ",
@@ -108,13 +109,19 @@ impl Job for Claim {
         0
     }
 
-    async fn run(on: &mut PgConnection, claims: &[&Self]) -> Result<HashMap<RecordId, Left>, StoreError> {
+    async fn run(
+        on: &mut PgConnection,
+        set: &'static Set,
+        claims: &[&Self],
+    ) -> Result<HashMap<RecordId, Left>, StoreError> {
         let bytes = |of: fn(&Claim) -> &[u8]| claims.iter().map(|claim| of(claim)).collect::<Vec<_>>();
         let micros = |of: fn(&Claim) -> Duration| {
             let bounded = |claim: &&Claim| i64::try_from(machine::micros(of(claim))).unwrap_or(i64::MAX);
             claims.iter().map(bounded).collect::<Vec<_>>()
         };
-        let rows = sqlx::query(CLAIM)
+        let [claim, _] = set.shared;
+        let rows = sqlx::query(claim.text)
+            .persistent(claim.persistent)
             .bind(bytes(|claim| claim.record.as_bytes()))
             .bind(bytes(|claim| claim.token.as_bytes()))
             .bind(bytes(|claim| claim.fingerprint.as_bytes()))

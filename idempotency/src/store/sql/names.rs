@@ -1,0 +1,144 @@
+//! How the tables of a store are called, and its statements with those names.
+//!
+//! Invariant: a store names its tables once. What a session's search path says later, in the caller's transaction for
+//! one, changes nothing.
+
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use super::Dialect;
+use super::statements::Templates;
+use crate::{ErrorKind, StoreError};
+
+/// What table names begin with unless a store chooses otherwise.
+pub(crate) const USUAL_PREFIX: &str = "idempotency_";
+/// PostgreSQL cuts names after 63 bytes, and the longest of ours adds 30 to the prefix.
+const PREFIX_LENGTH_MAX: usize = 32;
+
+/// What a store's statements depend on, beside its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Where the tables are; wherever the search path says if none is named.
+    pub(crate) schema: Option<String>,
+    pub(crate) prefix: String,
+    /// Whether another session may get the next statement.
+    pub(crate) behind_pooler: bool,
+    /// An expression for the database's clock, instead of its own.
+    pub(crate) clock: Option<String>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { schema: None, prefix: USUAL_PREFIX.into(), behind_pooler: false, clock: None }
+    }
+}
+
+impl Names {
+    /// Refuses names that no table can have.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let refused = |why: String| Err(StoreError::not_applied(ErrorKind::Rejected, why));
+        let mut letters = self.prefix.bytes();
+        let starts_well = letters.next().is_some_and(|first| first == b'_' || first.is_ascii_lowercase());
+        let goes_on_well = letters.all(|byte| matches!(byte, b'_' | b'a'..=b'z' | b'0'..=b'9'));
+        if !starts_well || !goes_on_well || self.prefix.len() > PREFIX_LENGTH_MAX {
+            return refused(format!(
+                "the table prefix {:?} must have 1 to {PREFIX_LENGTH_MAX} characters out of a-z, 0-9 and _, and begin with no digit",
+                self.prefix
+            ));
+        }
+        match &self.schema {
+            Some(schema) if schema.is_empty() || schema.len() > 63 || schema.contains('\0') => {
+                refused(format!("no schema can have the name {schema:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The quoted name of one of the tables.
+    pub(crate) fn table(&self, table: &str) -> String {
+        let table = quoted(&format!("{}{table}", self.prefix));
+        match &self.schema {
+            Some(schema) => format!("{}.{table}", quoted(schema)),
+            None => table,
+        }
+    }
+
+    /// One step of the published SQL, with this prefix.
+    pub(crate) fn step(&self, sql: &'static str) -> String {
+        sql.replace(USUAL_PREFIX, &self.prefix)
+    }
+
+    /// A statement of ours for these names. `now` is the database's clock in it.
+    pub(crate) fn statement(&self, template: &str, now: &str) -> Sql {
+        let mut text = template
+            .replace("idempotency_records", &self.table("records"))
+            .replace("idempotency_fences", &self.table("fences"));
+        if let Some(clock) = &self.clock {
+            text = text.replace(now, clock);
+        }
+        Sql { text: Box::leak(text.into_boxed_str()), persistent: !self.behind_pooler }
+    }
+}
+
+/// A name as SQL takes it whatever is in it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The text of a statement, and whether a session may keep it prepared by name.
+#[derive(Debug, Clone, Copy)]
+pub struct Sql {
+    pub(crate) text: &'static str,
+    pub(crate) persistent: bool,
+}
+
+/// Lets a statement through that was made of our own text and checked names.
+pub(crate) fn safe(text: String) -> SqlStr {
+    AssertSqlSafe(text).into_sql_str()
+}
+
+/// The statements of one store.
+#[derive(Debug)]
+pub struct Set {
+    /// For the caller's transactions.
+    pub(crate) callers: Templates<Sql>,
+    /// For connections of the store's own.
+    pub(crate) own: Templates<Sql>,
+    /// Many claims, and many writes by holders, where calls share statements.
+    #[cfg(feature = "postgres")]
+    pub(crate) shared: [Sql; 2],
+    pub(crate) behind_pooler: bool,
+    pub(crate) database: &'static str,
+}
+
+/// The statements for `names`. They are made once in a process and kept for its life: a service has one set or two.
+pub(crate) fn set_of<DB: Dialect>(names: &Names) -> &'static Set {
+    static MADE: Mutex<Vec<(Names, &'static Set)>> = Mutex::new(Vec::new());
+    // A vector is whole between any two statements here, so a panic elsewhere cannot have torn it.
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, set)) = made.iter().find(|(known, set)| known == names && set.database == DB::NAME) {
+        return set;
+    }
+    let set: &'static Set = Box::leak(Box::new(DB::set(names)));
+    made.push((names.clone(), set));
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_odd_ones_refused() {
+        let names = Names { schema: Some("or\"der".into()), ..Names::default() };
+        assert!(names.check().is_ok());
+        assert_eq!(names.table("records"), "\"or\"\"der\".\"idempotency_records\"");
+        for prefix in ["", "1a", "A_", "a-b", "a\"", &"a".repeat(33)] {
+            let names = Names { prefix: prefix.into(), ..Names::default() };
+            let refused = names.check().expect_err("refused");
+            assert!(format!("{refused:?}").contains("must have 1 to 32"), "{refused:?}");
+        }
+        assert!(Names { schema: Some(String::new()), ..Names::default() }.check().is_err());
+    }
+}
