@@ -25,10 +25,12 @@ use crate::{
 const ROUNDS: u32 = 2;
 /// How long a hook may take, unless said otherwise.
 pub(crate) const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long an inquiry is held beyond what the hook may take: for the calls to the store around it.
-const AROUND: Duration = Duration::from_secs(5);
+/// How long an inquiry is held before it is renewed: for so long nobody can ask after its process has died.
+const HELD: Duration = Duration::from_secs(10);
+/// How long an inquiry is held in all beyond what the hook may take: for the calls to the store around it.
+const AROUND: Duration = Duration::from_secs(10);
 /// How long an inquiry is held at most, whatever the hook may take. After that another caller may ask beside it.
-const INQUIRY_MAX: Duration = Duration::from_secs(3600);
+const HELD_MAX: Duration = Duration::from_secs(3600);
 /// How long "nobody can say" is repeated without asking again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -169,7 +171,7 @@ impl Asking<'_> {
                 return Ok(Inquired::Answered(other));
             }
         }
-        let resolution = match self.ask(hook).await {
+        let resolution = match guard::renewing(inquiry.lease(), self.ask(hook)).await {
             Recovered::Done(recording) => Resolution::Done(recording),
             Recovered::Absent => Resolution::Absent,
             Recovered::Unknown => {
@@ -186,13 +188,13 @@ impl Asking<'_> {
 
     /// The claim on asking about this lost attempt, and no other.
     fn inquiry(&self) -> Result<Claim, StoreError> {
-        let lease = self.limit.saturating_add(AROUND).min(INQUIRY_MAX);
+        let lease_cap = self.limit.saturating_add(AROUND).min(HELD_MAX);
         Ok(Claim {
             record: self.claim.record.inquiry(self.cx.lost.fence),
             token: OwnerToken::generate()?,
             fingerprint: self.claim.fingerprint,
             effects: Effects::Local,
-            terms: Terms { lease, lease_cap: lease, retention: PAUSE },
+            terms: Terms { lease: HELD, lease_cap, retention: PAUSE },
         })
     }
 

@@ -5,8 +5,9 @@
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
+use std::cell::RefCell;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -18,6 +19,7 @@ use testkit::Redis;
 const KEPT: Duration = Duration::from_secs(3600);
 
 async fn started(options: &'static [&'static str]) -> Redis {
+    subscribe();
     tokio::task::spawn_blocking(|| Redis::start_with(options)).await.unwrap()
 }
 
@@ -153,13 +155,16 @@ async fn the_server_says_how_far_it_can_be_trusted() {
     assert_eq!((found.replicas, found.servers), (0, 1));
 }
 
-/// The lines of a log, and where they go.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What was logged on this thread, which runs one test.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -168,26 +173,30 @@ impl std::io::Write for Log {
     }
 }
 
-/// What a store says of its server when it connects.
-async fn said_at_start(options: &'static [&'static str]) -> String {
-    let server = started(options).await;
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let logging = tracing::subscriber::set_default(subscriber);
-    RedisStore::connect(server.url()).await.unwrap();
-    drop(logging);
-    let said = log.0.lock().unwrap().clone();
-    String::from_utf8(said).unwrap()
+/// Subscribes for the whole process, before anything is logged. A subscriber per thread misses what another thread
+/// without one logs first.
+fn subscribe() {
+    static ONCE: Once = Once::new();
+    let subscriber = || tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).finish();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(subscriber()).unwrap());
+}
+
+/// A store, and what it says of its server when it connects.
+async fn said_at_start(server: &Redis) -> (RedisStore, String) {
+    LOGGED.take();
+    let store = RedisStore::connect(server.url()).await.unwrap();
+    (store, String::from_utf8(LOGGED.take()).unwrap())
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_server_is_said_at_start() {
-    let said = said_at_start(&["--maxmemory-policy", "volatile-ttl", "--appendonly", "no"]).await;
+    let server = started(&["--maxmemory-policy", "volatile-ttl", "--appendonly", "no"]).await;
+    let (_, said) = said_at_start(&server).await;
     assert!(said.contains("never_evicts=false append_only=false"), "{said}");
     assert!(said.contains("WARN") && said.contains("may evict records"), "{said}");
     assert!(said.contains("forgets records when it restarts"), "{said}");
-    let said = said_at_start(&["--maxmemory-policy", "noeviction", "--appendonly", "yes"]).await;
+    let server = started(&["--maxmemory-policy", "noeviction", "--appendonly", "yes"]).await;
+    let (_, said) = said_at_start(&server).await;
     assert!(said.contains("never_evicts=true append_only=true") && !said.contains("WARN"), "{said}");
 }
 
@@ -196,13 +205,7 @@ async fn a_server_that_does_not_say_how_it_is_set_up_is_taken_with_a_warning() {
     let server = started(&[]).await;
     let mut other = connection(&server).await;
     let () = redis::cmd("ACL").arg(&["SETUSER", "default", "-info"]).query_async(&mut other).await.unwrap();
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let logging = tracing::subscriber::set_default(subscriber);
-    let store = RedisStore::connect(server.url()).await.unwrap();
-    drop(logging);
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let (store, said) = said_at_start(&server).await;
     assert!(said.contains("WARN") && said.contains("permit INFO"), "{said}");
     assert_eq!(store.durability().await.unwrap_err().kind(), ErrorKind::Rejected);
     assert!(matches!(store.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
