@@ -39,12 +39,12 @@ async fn pays_each_key_once(store: &dyn IdempotencyManager) {
 async fn a_cluster_over_tls_pays_each_key_once() {
     let Trusted { authority, files, .. } = trusted().await;
     let cluster = tokio::task::spawn_blocking(|| Redis::cluster_tls(files)).await.unwrap();
-    let client = ClusterClientBuilder::new(cluster.urls().to_vec())
-        .certs(authority.trusted())
-        .response_timeout(Duration::from_secs(10))
-        .build()
-        .unwrap();
-    pays_each_key_once(&RedisStore::new(client.get_async_connection().await.unwrap())).await;
+    let nodes = ClusterClientBuilder::new(cluster.urls().to_vec()).certs(authority.trusted());
+    pays_each_key_once(&RedisStore::connect_cluster_builder(nodes).await.unwrap()).await;
+    // Nobody told this one whom to trust.
+    let urls: Vec<&str> = cluster.urls().iter().map(String::as_str).collect();
+    let refused = RedisStore::connect_cluster(&urls).await.unwrap_err();
+    assert_eq!(refused.effect(), Effect::NotApplied, "{}", reasons(&refused));
 }
 
 fn through(urls: &[String], service: &str, authority: &Authority) -> SentinelClient {
