@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use probity_saga::testing::{Calls, Explored, Refused, Report, explore, explore_with};
 use probity_saga::{
-    Evidence, Executed, ForwardStep, Saga, SagaStep, SagaView, Status, StepContext, StepError, StepPolicy,
-    WhenUnknown,
+    Evidence, Executed, ForwardStep, Probe, Saga, SagaStep, SagaView, Status, StepContext, StepError,
+    StepPolicy, WhenUnknown,
 };
 
 undoable!(Ship);
@@ -158,6 +158,30 @@ fn a_charge_that_was_stated_is_undone_whichever_call_is_refused() {
 #[test]
 fn a_right_step_passes() {
     let report = explored(Kind::Right).unwrap();
+    assert!(report.completed > 0 && report.compensated > 0, "{report}");
+}
+
+/// A pivot that can be asked what became of it.
+struct PayOut(Arc<Books>);
+impl ForwardStep for PayOut {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "PayOut";
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        self.0.charge(cx.idempotency_key()).map_err(away)?;
+        Ok(*cx.input())
+    }
+    async fn probe(&self, cx: &StepContext<u32>) -> Result<Probe<u32>, StepError> {
+        let there = self.0.charges.lock().unwrap().contains_key(cx.idempotency_key());
+        Ok(if there { Probe::Applied(*cx.input()) } else { Probe::NotSeenYet })
+    }
+}
+
+// proves: S-5, S-14
+#[test]
+fn a_saga_whose_pivot_happened_is_never_compensated_whoever_asks_it_to_turn_back() {
+    let saga = |books: &Arc<Books>| Saga::named("explored").step(Ship).pivot(PayOut(books.clone())).build();
+    let report = explore_with(1_u32, Books::new, saga, |books, saga| books.check(saga)).unwrap();
     assert!(report.completed > 0 && report.compensated > 0, "{report}");
 }
 
