@@ -55,11 +55,16 @@ impl ErrorKind {
 }
 
 /// A call to a store failed. Everything a healthy store can answer is a value, not an error.
+///
+/// It displays its kind; of a store that cannot be reached, and of one that cannot be opened, also why. What a database says
+/// about a statement it refused can quote the row, so that is only in [`report`](Self::report) and in the sources.
 #[derive(Debug, Error)]
-#[error("{}", self.kind.phrase())]
+#[error("{}", self.shown())]
 pub struct StoreError {
     kind: ErrorKind,
     effect: Effect,
+    /// Whether the words are this crate's own, and quote nothing.
+    own_words: bool,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -67,18 +72,18 @@ pub struct StoreError {
 impl StoreError {
     /// The call failed, and provably wrote nothing.
     pub fn not_applied(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind, effect: Effect::NotApplied, source: Some(source.into()) }
+        Self { kind, effect: Effect::NotApplied, own_words: false, source: Some(source.into()) }
     }
 
     /// The call failed, and may have written.
     pub fn unknown(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind, effect: Effect::Unknown, source: Some(source.into()) }
+        Self { kind, effect: Effect::Unknown, own_words: false, source: Some(source.into()) }
     }
 
     /// The caller does not hold the record.
     #[must_use]
     pub fn lease_lost() -> Self {
-        Self { kind: ErrorKind::LeaseLost, effect: Effect::NotApplied, source: None }
+        Self { kind: ErrorKind::LeaseLost, effect: Effect::NotApplied, own_words: false, source: None }
     }
 
     /// The same failure of a call that only read, or whose write has answered that it touched nothing.
@@ -101,6 +106,55 @@ impl StoreError {
     #[cfg(feature = "postgres")]
     pub(crate) fn shared(self) -> SharedError {
         SharedError { kind: self.kind, effect: self.effect, source: Arc::new(self) }
+    }
+
+    /// A store that cannot be opened as it is asked for; `why` says what to do about it.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn cannot_open(why: String) -> Self {
+        Self { own_words: true, ..Self::not_applied(ErrorKind::Rejected, why) }
+    }
+
+    /// Says all of it in one line: what went wrong, every cause down to the first, and what it left behind. For an operator:
+    /// a database may quote the row there.
+    ///
+    /// ```
+    /// use probity_idempotency::{ErrorKind, StoreError};
+    /// let refused = std::io::Error::other("connection refused");
+    /// let error = StoreError::unknown(ErrorKind::Rejected, refused);
+    /// assert_eq!(error.to_string(), "the idempotency store refused the call");
+    /// assert_eq!(
+    ///     error.report(),
+    ///     "the idempotency store refused the call: connection refused (it may have been written)"
+    /// );
+    /// ```
+    #[must_use]
+    pub fn report(&self) -> String {
+        let left = match self.effect {
+            Effect::NotApplied => "nothing was written",
+            Effect::Unknown => "it may have been written",
+        };
+        format!("{}{} ({left})", self.kind.phrase(), self.causes())
+    }
+
+    fn shown(&self) -> String {
+        let quotes_nothing =
+            self.own_words || matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
+        format!("{}{}", self.kind.phrase(), if quotes_nothing { self.causes() } else { String::new() })
+    }
+
+    /// Every cause, each once: many errors say theirs themselves.
+    fn causes(&self) -> String {
+        let mut said = String::new();
+        let mut next = StdError::source(self);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !said.contains(&text) && !text.starts_with(self.kind.phrase()) {
+                said.push_str(": ");
+                said.push_str(&text);
+            }
+            next = cause.source();
+        }
+        said
     }
 
     /// What went wrong.
@@ -129,7 +183,7 @@ impl SharedError {
     /// The error of one of them.
     pub(crate) fn again(&self) -> StoreError {
         let source: Box<dyn StdError + Send + Sync> = Box::new(Arc::clone(&self.source));
-        StoreError { kind: self.kind, effect: self.effect, source: Some(source) }
+        StoreError { kind: self.kind, effect: self.effect, own_words: false, source: Some(source) }
     }
 }
 
@@ -172,7 +226,7 @@ impl Failure {
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         let effect = if failure.refused { Effect::NotApplied } else { Effect::Unknown };
-        Self { kind: failure.kind, effect, source: Some(failure.source) }
+        Self { kind: failure.kind, effect, own_words: false, source: Some(failure.source) }
     }
 }
 
@@ -192,5 +246,44 @@ impl StdError for Unreadable {}
 impl From<Unreadable> for StoreError {
     fn from(source: Unreadable) -> Self {
         Self::unknown(ErrorKind::Corrupt, source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error that says its cause itself, as a driver's does.
+    #[derive(Debug, Error)]
+    #[error("error communicating with the database: {0}")]
+    struct Driver(#[source] std::io::Error);
+
+    fn driver() -> Driver {
+        Driver(std::io::Error::other("connection refused"))
+    }
+
+    #[test]
+    fn a_store_that_is_away_says_why_and_a_refusal_only_in_its_report() {
+        let away = StoreError::unknown(ErrorKind::Unavailable, driver());
+        let why = "the idempotency store is not reachable: error communicating with the database: connection refused";
+        assert_eq!(away.to_string(), why);
+        let refused = StoreError::not_applied(ErrorKind::Rejected, "duplicate key (row-secret)");
+        assert_eq!(refused.to_string(), "the idempotency store refused the call");
+        assert!(refused.report().ends_with("the call: duplicate key (row-secret) (nothing was written)"));
+        let root = StdError::source(&away).and_then(StdError::source).map(ToString::to_string);
+        assert_eq!(root.as_deref(), Some("connection refused"));
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn every_caller_of_a_shared_statement_is_told_why() {
+        let shared = StoreError::unknown(ErrorKind::Unavailable, driver()).shared();
+        for _ in 0..2 {
+            let again = shared.again().to_string();
+            assert!(
+                again.ends_with("not reachable: error communicating with the database: connection refused"),
+                "{again}"
+            );
+        }
     }
 }

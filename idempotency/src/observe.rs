@@ -1,10 +1,13 @@
 //! What an operator sees: counters through the `metrics` facade. Never a key, a scope or a body.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{debug, error};
 
-use crate::{Answer, StoreError, Written};
+use crate::{Answer, Fence, RecordId, StoreError, Written};
 
 /// A metric with one of a few labels. Each of them is written out, so that none is put together for every call.
 macro_rules! labelled {
@@ -30,8 +33,35 @@ pub(crate) async fn stored<T>(
     answer
 }
 
+/// How many lost attempts a process remembers, so that the log names each once.
+const LOST: usize = 1024;
+
+/// Logs, at level ERROR, that nobody knows what became of an attempt; once in a process, however often it is asked for.
+fn log_indeterminate(record: RecordId, fence: Fence, attempt: u32) {
+    static LOGGED: Mutex<VecDeque<(RecordId, Fence)>> = Mutex::new(VecDeque::new());
+    // A queue is whole between any two statements here, so a panic elsewhere cannot have torn it.
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.contains(&(record, fence)) {
+        drop(logged);
+        debug!(?record, fence = fence.0, attempt, "the outcome is still unknown");
+        return;
+    }
+    logged.truncate(LOST - 1);
+    logged.push_front((record, fence));
+    drop(logged);
+    error!(
+        ?record,
+        fence = fence.0,
+        attempt,
+        "outcome unknown; it will not run again without proof: find out what happened, and resolve it with this fence"
+    );
+}
+
 /// Counts an answer under its name.
-pub(crate) fn answered<G>(answer: &Answer<G>, took: Duration) {
+pub(crate) fn answered<G>(record: RecordId, answer: &Answer<G>, took: Duration) {
+    if let Answer::Indeterminate(lost) = answer {
+        log_indeterminate(record, lost.fence, lost.attempt);
+    }
     let outcome = match answer {
         Answer::Acquired(_) => "acquired",
         Answer::Replay(_) => "replay",
@@ -76,8 +106,9 @@ pub(crate) fn lease_lost() {
 }
 
 /// A record became indeterminate.
-pub(crate) fn indeterminate() {
+pub(crate) fn indeterminate(record: RecordId, fence: Fence, attempt: u32) {
     metrics::counter!("idempotency_indeterminate_total").increment(1);
+    log_indeterminate(record, fence, attempt);
 }
 
 #[cfg(feature = "tower")]

@@ -130,7 +130,7 @@ pub(crate) async fn claim(
         }
     }
     match &answer {
-        Ok(answer) => crate::observe::answered(answer, asked_at.elapsed()),
+        Ok(answer) => crate::observe::answered(claim.record, answer, asked_at.elapsed()),
         Err(_) => crate::observe::store_failed(),
     }
     answer

@@ -150,6 +150,43 @@ async fn everything_that_can_go_wrong() {
     assert!(matches!(failed, Err(ExecuteError::Work(_))));
 }
 
+/// Two attempts that nobody knows the outcome of: one that panicked, and one whose process died.
+async fn lost_attempts() {
+    let refused = async |_| {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
+        response
+    };
+    let panicked = Arc::new(MemoryStore::new());
+    for _ in 0..7 {
+        call(panicked.clone(), |layer| layer, refused).await; // each raises the fence
+    }
+    for _ in 0..3 {
+        call(panicked.clone(), |layer| layer, async |_| panic!("boom")).await;
+    }
+    let died: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
+    let (scope, key) = (Scope::new("scope-secret").unwrap(), IdempotencyKey::new("key-secret").unwrap());
+    let claim = |lease| Claim {
+        record: RecordId::derive(&HashKey::default(), &scope, &key),
+        token: OwnerToken::generate().unwrap(),
+        fingerprint: Fingerprint::of(&HashKey::default(), &[b"body-secret"]),
+        effects: Effects::Opaque,
+        terms: Terms { lease, ..Terms::default() },
+    };
+    for _ in 0..19 {
+        let claim = claim(Duration::from_secs(1));
+        assert!(matches!(died.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert_eq!(died.abandon(&claim.holder()).await.unwrap(), Written::Applied);
+    }
+    assert!(matches!(died.begin(&claim(Duration::ZERO)).await.unwrap(), Answer::Acquired(_)));
+    for _ in 0..3 {
+        let never = async |_: Lease| -> Result<u8, StoreError> { panic!("ran twice") };
+        let policy = Policy::default();
+        let asked = execute(&died, &scope, &key, claim(Duration::ZERO).fingerprint, &policy, never).await;
+        assert!(matches!(asked, Ok(Execution::Indeterminate(_))), "{asked:?}");
+    }
+}
+
 /// A database that refuses a statement, and quotes the row.
 async fn a_database_that_refuses() {
     for statement in ["INSERT", "UPDATE"] {
@@ -180,6 +217,7 @@ fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
     tracing::subscriber::with_default(subscriber, || {
         metrics::with_local_recorder(&seen, || {
             runtime(true).block_on(everything_that_can_go_wrong());
+            runtime(true).block_on(lost_attempts());
             runtime(false).block_on(a_database_that_refuses());
         });
     });
@@ -224,4 +262,9 @@ fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
     }
     assert!(missing.is_empty(), "{missing:#?} are not in\n{seen}");
     assert!(!seen.contains("secret"), "{seen}");
+    for lost in ["fence=8 attempt=8", "fence=20 attempt=20"] {
+        let is_error =
+            |line: &&str| line.contains("ERROR") && line.contains("outcome unknown") && line.contains(lost);
+        assert_eq!(seen.lines().filter(is_error).count(), 1, "each lost attempt is one line, {lost}: {seen}");
+    }
 }

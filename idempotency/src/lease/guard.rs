@@ -297,8 +297,7 @@ pub(crate) async fn give_up(held: &Held) -> Result<(), StoreError> {
 
 async fn surrender(held: &Held) -> Result<(), StoreError> {
     if held.may_have_had_effect() {
-        observe::indeterminate();
-        warn!(record = ?held.holder.record, fence = held.grant.fence.0, "outcome unknown; it will not run again without proof");
+        observe::indeterminate(held.holder.record, held.grant.fence, held.grant.attempt);
     }
     observe::stored("renew", held.manager.renew(&held.holder, Duration::ZERO)).await.map(|_| ())
 }

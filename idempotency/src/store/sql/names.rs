@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use super::Dialect;
 use super::statements::Templates;
-use crate::{ErrorKind, StoreError};
+use crate::StoreError;
 
 /// What table names begin with unless a store chooses otherwise.
 pub(crate) const USUAL_PREFIX: &str = "idempotency_";
@@ -37,7 +37,7 @@ impl Default for Names {
 impl Names {
     /// Refuses names that no table can have.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let refused = |why: String| Err(StoreError::not_applied(ErrorKind::Rejected, why));
+        let refused = |why: String| Err(StoreError::cannot_open(why));
         let mut letters = self.prefix.bytes();
         let starts_well = letters.next().is_some_and(|first| first == b'_' || first.is_ascii_lowercase());
         let goes_on_well = letters.all(|byte| matches!(byte, b'_' | b'a'..=b'z' | b'0'..=b'9'));

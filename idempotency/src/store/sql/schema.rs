@@ -4,7 +4,7 @@
 //! each other while a release is rolled out.
 
 use super::names::Names;
-use crate::{ErrorKind, StoreError};
+use crate::StoreError;
 
 /// Reads the version of the tables.
 pub(super) fn read_version(names: &Names) -> String {
@@ -18,7 +18,7 @@ pub(super) fn absent(found: i64, steps: &'static [&'static str], files: &str) ->
          are newer, in order, as the owner of the database, or what `builder(..).ddl()` returns if there are none",
         steps.len()
     );
-    StoreError::not_applied(ErrorKind::Rejected, message)
+    StoreError::cannot_open(message)
 }
 
 /// The refusal of a database that has lost its records.
@@ -29,7 +29,7 @@ pub(super) fn gone(names: &Names) -> StoreError {
         names.table("records"),
         names.table("schema")
     );
-    StoreError::not_applied(ErrorKind::Rejected, message)
+    StoreError::cannot_open(message)
 }
 
 /// The steps that are missing from tables of version `found`, which is 0 if there are none. `steps` are all of them.
@@ -43,7 +43,7 @@ pub(super) fn missing(
             "its schema has version {found}, this release knows {}; upgrade probity-idempotency",
             steps.len()
         );
-        return Err(StoreError::not_applied(ErrorKind::Rejected, message));
+        return Err(StoreError::cannot_open(message));
     }
     Ok(steps.get(done..).unwrap_or_default())
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::super::names::{Names, quoted, safe};
 use super::super::schema;
 use super::classify;
-use crate::{ErrorKind, StoreError};
+use crate::StoreError;
 
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
 const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
@@ -81,7 +81,7 @@ async fn look(on: &mut PgConnection, names: &Names) -> Result<Found, StoreError>
                 "{setting} is off for this session, so {loses} can lose an acknowledged record: turn it on for the role \
                  (ALTER ROLE … SET {setting}), the database or the server, and look at what a pooler sets"
             );
-            return Err(StoreError::not_applied(ErrorKind::Rejected, message));
+            return Err(StoreError::cannot_open(message));
         }
     }
     if text("versions_in")?.is_none() {
@@ -95,7 +95,7 @@ async fn look(on: &mut PgConnection, names: &Names) -> Result<Found, StoreError>
             names.table("records"),
             names.table("schema")
         );
-        return Err(StoreError::not_applied(ErrorKind::Rejected, message));
+        return Err(StoreError::cannot_open(message));
     }
     let version = sqlx::query_scalar(safe(schema::read_version(names))).persistent(false).fetch_one(on).await;
     let version = version.map_err(classify)?;
@@ -118,7 +118,7 @@ async fn migrate(on: &mut PgConnection, names: &Names) -> Result<(), StoreError>
         let exists = sqlx::query_scalar(exists).persistent(false).bind(schema).fetch_one(&mut *on).await;
         if !exists.map_err(classify)? {
             let message = format!("there is no schema {schema:?}: CREATE SCHEMA {}", quoted(schema));
-            return Err(StoreError::not_applied(ErrorKind::Rejected, message));
+            return Err(StoreError::cannot_open(message));
         }
         let path = safe(format!("SET LOCAL search_path TO {}", quoted(schema)));
         sqlx::raw_sql(path).execute(&mut *on).await.map_err(classify)?;
@@ -143,9 +143,11 @@ async fn refuse_shared_sessions(pool: &PgPool) -> Result<(), StoreError> {
     let first = session(&mut one).await?;
     for _ in 0..3 {
         if session(&mut two).await? == first || session(&mut one).await? != first {
-            let message = "a pooler in transaction mode gives several connections one session: open the store with \
-                           `PostgresStore::builder(pool).behind_pooler()`, or connect directly";
-            return Err(StoreError::not_applied(ErrorKind::Rejected, message));
+            let message =
+                "a pooler in transaction mode gives several connections one session: open the store with \
+                           `PostgresStore::builder(pool).behind_pooler()`, or connect directly"
+                    .to_owned();
+            return Err(StoreError::cannot_open(message));
         }
     }
     Ok(())
