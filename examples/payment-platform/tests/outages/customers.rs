@@ -17,6 +17,10 @@ use crate::neighbours::{Neighbours, OPERATOR_TOKEN, SERVICE_TOKEN};
 const CARDS: [&str; 7] =
     ["card_ok", "card_ok", "card_ok", "card_slow", "card_hangs", "card_declined", "card_never_arrives"];
 const ACCOUNTS: [&str; 5] = ["acct_ok", "acct_ok", "acct_slow", "acct_hangs", "acct_declined"];
+/// As many may be waiting for an answer when new ones come.
+const WAITING_MOST: usize = 40;
+/// The pauses of a customer who repeats a request double from the first to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 /// Far more than all withdrawals together.
 pub(crate) const CREDIT: i64 = 1_000_000_000;
 
@@ -93,8 +97,12 @@ impl Customers {
         Customers { shop: Arc::new(shop), here: Vec::new() }
     }
 
-    /// The customers of a round: four payments, some of which are given back, and a withdrawal.
-    pub(crate) fn come(&mut self, rng: &mut Rng, round: u64) {
+    /// The customers of a round: four payments, some of which are given back, and a withdrawal. They come when not too
+    /// many are waiting already: the outages are what is tested, not how much a machine can bear.
+    pub(crate) async fn come(&mut self, rng: &mut Rng, round: u64) {
+        while self.here.iter().filter(|customer| !customer.is_finished()).count() > WAITING_MOST {
+            sleep(Duration::from_millis(100)).await;
+        }
         for number in 0..4 {
             let (shop, card) = (Arc::clone(&self.shop), *rng.pick::<&str>(&CARDS));
             let (wait, refunds) = (Duration::from_millis(rng.between(0, 400)), rng.between(0, 2) == 0);
@@ -208,6 +216,7 @@ impl Shop {
         wanted: &[u16],
         call: impl Fn() -> reqwest::RequestBuilder,
     ) -> (u16, Value) {
+        let [mut pause, longest] = PAUSES;
         loop {
             if let Ok(answer) = call().send().await {
                 let status = answer.status().as_u16();
@@ -220,7 +229,8 @@ impl Shop {
                 assert!(matches!(status, 200..300 | 409 | 500 | 503), "{status}: {body:?}");
             }
             assert!(!self.closing.load(Ordering::Relaxed), "not answered in time: {:?}", call().build());
-            sleep(Duration::from_millis(50)).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
         }
     }
 }

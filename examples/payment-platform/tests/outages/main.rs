@@ -39,7 +39,7 @@ async fn whatever_is_away_money_is_where_the_books_say_or_visibly_open() {
     let mut neighbours = Neighbours::start(second);
     let mut customers = Customers::open(&neighbours).await;
     for round in 0..rounds {
-        customers.come(&mut rng, round);
+        customers.come(&mut rng, round).await;
         neighbours.outage(&mut rng, second).await;
         if round % READ_EVERY == READ_EVERY - 1 {
             println!("round {round}: {}", neighbours.summary());
