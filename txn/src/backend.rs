@@ -9,7 +9,7 @@ use sqlx::error::DatabaseError;
 use sqlx::{Decode, Either, Execute, SqlStr, Type};
 
 use crate::classify::Class;
-use crate::settings::{Isolation, Settings};
+use crate::settings::{Isolation, Locals, Settings};
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod forward;
@@ -141,6 +141,12 @@ pub trait Driver: sqlx::Database {
         settings: &'e Settings,
         marked: bool,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>>;
+
+    /// The statements that make the settings of a transaction.
+    fn locals_text(locals: &Locals) -> String;
+
+    /// Whether BEGIN failed because the connection is inside a transaction already.
+    fn is_inside(error: &dyn DatabaseError) -> bool;
 
     /// Whether the error says that a table or a column is not there, or that its name needs quotes.
     fn names_nothing(error: &dyn DatabaseError) -> bool;

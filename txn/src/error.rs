@@ -191,6 +191,19 @@ pub enum Misuse {
         /// The label of the run that was refused.
         label: &'static str,
     },
+    /// The name of a setting for the transaction, or its value, is not possible.
+    #[error("a setting must have a name of 1 to 63 letters, digits, _ and ., and a value without zero bytes")]
+    Setting,
+    /// The connection was inside a transaction that somebody else left open. It was rolled back: committing it would
+    /// have committed their writes too.
+    #[error(
+        "the run {label:?} met a connection inside a transaction that somebody left open in the pool; it was rolled \
+         back: look for a BEGIN that is sent as text and not by `begin()` or a run"
+    )]
+    OpenTransaction {
+        /// The label of the run that was refused.
+        label: &'static str,
+    },
     /// The limit of runs in flight is zero.
     #[error("max_in_flight(0) would wait for ever; allow at least one")]
     NothingInFlight,

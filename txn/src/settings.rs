@@ -24,6 +24,39 @@ pub struct Settings {
     pub(crate) read_only: bool,
     pub(crate) in_flight_max: Option<usize>,
     pub(crate) policy: Policy,
+    /// Settings for the transaction, by name.
+    pub(crate) locals: Locals,
+}
+
+/// Settings that end with the transaction. Without the values in its `Debug`: they may name a customer.
+#[derive(Clone, Default)]
+pub struct Locals {
+    pub(crate) values: Vec<(String, String)>,
+    /// They wait until the token is taken: it is taken as the role, and along the path, of the session.
+    pub(crate) after_the_token: bool,
+}
+
+impl std::fmt::Debug for Locals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.values.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Locals {
+    /// Whether the transaction may run as another role because of them.
+    pub(crate) fn change_role(&self) -> bool {
+        self.values.iter().any(|(name, _)| {
+            name.eq_ignore_ascii_case("role") || name.eq_ignore_ascii_case("session_authorization")
+        })
+    }
+
+    /// Names are put between quotes, and values have no character that a statement cannot have.
+    fn possible(&self) -> bool {
+        self.values.iter().all(|(name, value)| {
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+            (1..=63).contains(&name.len()) && name.bytes().all(legal) && !value.contains('\0')
+        })
+    }
 }
 
 /// The longest label that metrics systems take without trouble.
@@ -31,7 +64,14 @@ const LABEL_MAX: usize = 64;
 
 impl Settings {
     pub(crate) fn new(label: &'static str) -> Self {
-        Self { label, isolation: None, read_only: false, in_flight_max: None, policy: Policy::payments() }
+        Self {
+            label,
+            isolation: None,
+            read_only: false,
+            in_flight_max: None,
+            policy: Policy::payments(),
+            locals: Locals::default(),
+        }
     }
 
     /// Refuses what cannot work on `DB`, before anything runs.
@@ -45,6 +85,9 @@ impl Settings {
         }
         if self.in_flight_max == Some(0) {
             return Err(Misuse::NothingInFlight);
+        }
+        if !self.locals.possible() {
+            return Err(Misuse::Setting);
         }
         match self.isolation {
             Some(level) if !DB::supports(level) => Err(Misuse::Isolation { level, database: DB::NAME }),

@@ -79,7 +79,9 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     /// may repeat the run: take it from the request, never make it here. It needs the table that
     /// [`create_token_table`](crate::create_token_table) creates.
     pub fn once(self, token: impl Into<String>) -> Once<'p, DB> {
-        Once { pool: self.pool, settings: self.settings, token: token.into(), table: TokenTable::new() }
+        let mut settings = self.settings;
+        settings.locals.after_the_token = true;
+        Once { pool: self.pool, settings, token: token.into(), table: TokenTable::new() }
     }
 
     /// Runs `body` in a transaction and commits it; `Ok` means that it is durable.
@@ -117,6 +119,29 @@ impl<'p, DB: Backend> Txn<'p, DB> {
         E: Send + 'a,
     {
         run::run(self.pool, self.settings, None, body)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Txn<'_, sqlx::Postgres> {
+    /// Sets a setting of the session for this transaction: the tenant that policies of row-level security read, a role, a
+    /// schema. It ends with the transaction, so the next borrower of the connection has nothing of it. It travels with
+    /// BEGIN and costs no round trip; with a [token](Txn::once) it follows the token, with a round trip of its own.
+    ///
+    /// `value` is one value: a list (`search_path` with two schemas) is taken for one name.
+    ///
+    /// ```
+    /// # async fn example(pool: &sqlx::PgPool, tenant: &str) -> Result<i64, probity_txn::Error<sqlx::Error>> {
+    /// // CREATE POLICY own ON payments USING (tenant = current_setting('app.tenant'))
+    /// probity_txn::on(pool, "count")
+    ///     .set_local("app.tenant", tenant)
+    ///     .run(async |tx| sqlx::query_scalar("SELECT count(*) FROM payments").fetch_one(&mut *tx).await)
+    ///     .await
+    /// # }
+    /// ```
+    pub fn set_local(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.locals.values.push((name.into(), value.into()));
+        self
     }
 }
 

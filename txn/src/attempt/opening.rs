@@ -6,7 +6,7 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use sqlx::Pool;
+use sqlx::{AssertSqlSafe, Pool};
 use tokio::time::Sleep;
 
 use super::{Attempt, Job, abandon};
@@ -63,7 +63,7 @@ pub(super) async fn opened<DB: Backend, T, E>(
         let (mut session, mark) =
             before(clock.as_mut(), pin!(open(job))).await.map_err(|Late| Attempt::Late)??;
         let Some(token) = &job.token else { return Ok(Opened { session, mark, result_place: None }) };
-        let claimed = before(clock.as_mut(), pin!(claim(&mut session, job.pool, label, token))).await;
+        let claimed = before(clock.as_mut(), pin!(claim(&mut session, job, token))).await;
         match claimed {
             Ok(Ok(Claimed::Granted(place))) => {
                 // The token was free, so no earlier attempt was or will be committed.
@@ -134,6 +134,11 @@ async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, O
             Ok(mark) => return Ok((session, mark)),
             Err(error) => error,
         };
+        if error.as_database_error().is_some_and(DB::is_inside) {
+            session.rollback().await;
+            let misuse = Misuse::OpenTransaction { label: job.settings.label };
+            return Err(Attempt::Failed(Error::Misuse(misuse)));
+        }
         let failure = Failure::read(&error, DB::classify);
         abandon(session, &failure).await;
         if untested.passes_over(&failure) {
@@ -147,10 +152,10 @@ async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, O
 /// Takes the token, or reads what an earlier run stored with it.
 async fn claim<DB: Backend, T, E>(
     session: &mut Session<DB>,
-    pool: &Pool<DB>,
-    label: &'static str,
+    job: &Job<'_, DB, T>,
     token: &Token<T>,
 ) -> Result<Claimed<T, E>, Attempt<T, E>> {
+    let (pool, label, locals) = (job.pool, job.settings.label, &job.settings.locals);
     let name = token.table.name::<DB>().map_err(|misuse| Attempt::Failed(Error::Misuse(misuse)))?;
     let floats = token.table.floats::<DB>();
     let claimed = async {
@@ -171,7 +176,14 @@ async fn claim<DB: Backend, T, E>(
             "the token was purged while it was looked up",
         ))),
         Ok((_, None)) => Ok(Claimed::Moved),
-        Ok((Claim::Fresh(home), Some(table))) => Ok(Claimed::Granted(ResultPlace { table, role: home.role })),
+        Ok((Claim::Fresh(home), Some(table))) => {
+            if !locals.values.is_empty() {
+                let made = session.command(AssertSqlSafe(DB::locals_text(locals))).await;
+                made.map_err(|error| refused::<DB, T, E>(error, &job.settings.policy))?;
+                session.role_changed = locals.change_role();
+            }
+            Ok(Claimed::Granted(ResultPlace { table, role: home.role }))
+        }
         Ok((Claim::Stored { label: stored, .. }, _)) if stored != label => {
             Ok(Claimed::Stored(Err(Error::Misuse(Misuse::TokenReused { label }))))
         }
@@ -197,6 +209,16 @@ async fn claim<DB: Backend, T, E>(
             };
             Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) })
         }
+    }
+}
+
+/// A statement of ours was refused, before the closure ran.
+fn refused<DB: Backend, T, E>(error: sqlx::Error, policy: &Policy) -> Attempt<T, E> {
+    let failure = Failure::read(&error, DB::classify);
+    if policy.retries(failure.class()) {
+        Attempt::Again(failure)
+    } else {
+        Attempt::Failed(Error::Pool(error))
     }
 }
 

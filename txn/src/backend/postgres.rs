@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Postgres};
 use super::forward::forward_to_sqlx;
 use super::{Backend, Claim, Driver, Fate, Mark};
 use crate::classify::Class;
-use crate::settings::{Isolation, Settings};
+use crate::settings::{Isolation, Locals, Settings};
 
 mod fate;
 mod tokens;
@@ -53,6 +53,17 @@ impl Driver for Postgres {
         marked: bool,
     ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
         fate::begin(connection, preamble(settings), marked).boxed()
+    }
+
+    fn locals_text(locals: &Locals) -> String {
+        let mut sql = String::new();
+        set_locals(&mut sql, locals);
+        sql
+    }
+
+    // active_sql_transaction, in_failed_sql_transaction
+    fn is_inside(error: &dyn DatabaseError) -> bool {
+        matches!(error.code().as_deref(), Some("25001" | "25P02"))
     }
 
     // undefined_table, undefined_column, syntax_error (of a reserved word), invalid_schema_name
@@ -131,20 +142,26 @@ impl Driver for Postgres {
     }
 }
 
-/// BEGIN and the SET LOCALs as one simple query: values are numbers we format ourselves.
+/// BEGIN and the SET LOCALs as one simple query: values are numbers we format ourselves, or quoted.
 fn preamble(settings: &Settings) -> String {
+    const READ_COMMITTED: &str = "READ COMMITTED";
     // With the question for the transaction's id behind it.
-    let mut sql = String::with_capacity(320);
-    sql.push_str(match settings.isolation {
-        // Always said: the default of the database, the role or the session may be one at which a lock
-        // that was waited for proves nothing.
-        None | Some(Isolation::ReadCommitted) => "BEGIN ISOLATION LEVEL READ COMMITTED",
-        Some(Isolation::RepeatableRead) => "BEGIN ISOLATION LEVEL REPEATABLE READ",
-        Some(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE",
-    });
+    let mut sql = String::with_capacity(400);
+    // The level is always said: the default of the database, the role or the session may be one at which a lock that
+    // was waited for proves nothing. And it is said in two steps: inside a transaction that somebody left open BEGIN only
+    // warns, but a transaction that has begun to read cannot change its level, and it can have one of the two at most.
+    let (first, level) = match settings.isolation {
+        None | Some(Isolation::ReadCommitted) => ("REPEATABLE READ", READ_COMMITTED),
+        Some(Isolation::RepeatableRead) => (READ_COMMITTED, "REPEATABLE READ"),
+        Some(Isolation::Serializable) => (READ_COMMITTED, "SERIALIZABLE"),
+    };
+    sql.push_str("BEGIN ISOLATION LEVEL ");
+    sql.push_str(first);
     if settings.read_only {
         sql.push_str(" READ ONLY");
     }
+    sql.push_str("; SET TRANSACTION ISOLATION LEVEL ");
+    sql.push_str(level);
     let policy = &settings.policy;
     for (name, value) in [
         ("lock_timeout", policy.lock_timeout),
@@ -157,7 +174,35 @@ fn preamble(settings: &Settings) -> String {
             let _ = write!(sql, "; SET LOCAL {name} = {milliseconds}");
         }
     }
+    if !settings.locals.after_the_token {
+        set_locals(&mut sql, &settings.locals);
+    }
     sql
+}
+
+fn set_locals(sql: &mut String, locals: &Locals) {
+    for (name, value) in &locals.values {
+        // Writing to a String cannot fail.
+        let _ = write!(sql, "; SET LOCAL \"{name}\" = ");
+        quote(sql, value);
+    }
+}
+
+/// Writes a string constant that means `value` whatever `standard_conforming_strings` and `client_encoding` are: with
+/// escapes, and in ASCII alone, so that no byte of it can be half of another character.
+fn quote(sql: &mut String, value: &str) {
+    sql.push_str("E'");
+    for character in value.chars() {
+        match character {
+            '\'' => sql.push_str("''"),
+            '\\' => sql.push_str("\\\\"),
+            ' '..='~' => sql.push(character),
+            other => {
+                let _ = write!(sql, "\\U{:08X}", u32::from(other));
+            }
+        }
+    }
+    sql.push('\'');
 }
 
 #[cfg(test)]
@@ -181,10 +226,18 @@ mod tests {
         };
         assert_eq!(
             preamble(&settings),
-            "BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL lock_timeout = 2000; \
-             SET LOCAL idle_in_transaction_session_timeout = 1"
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; \
+             SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 1"
         );
-        let unsaid = preamble(&Settings::new("capture"));
-        assert!(unsaid.starts_with("BEGIN ISOLATION LEVEL READ COMMITTED; "), "{unsaid}");
+        let unsaid = preamble(&Settings { read_only: true, ..Settings::new("capture") });
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ";
+        assert!(unsaid.starts_with(begin), "{unsaid}");
+    }
+
+    #[test]
+    fn a_value_cannot_leave_its_quotes() {
+        let mut sql = String::new();
+        quote(&mut sql, "it's \\ é\n");
+        assert_eq!(sql, "E'it''s \\\\ \\U000000E9\\U0000000A'");
     }
 }

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Sqlite, SqliteConnection};
 use super::forward::forward_to_sqlx;
 use super::{Backend, Claim, Driver, Fate, Home, Mark, tokens};
 use crate::classify::Class;
-use crate::settings::{Isolation, Settings};
+use crate::settings::{Isolation, Locals, Settings};
 
 impl Backend for Sqlite {}
 
@@ -62,6 +62,14 @@ impl Driver for Sqlite {
             Ok(None)
         }
         .boxed()
+    }
+
+    fn locals_text(_locals: &Locals) -> String {
+        String::new()
+    }
+
+    fn is_inside(error: &dyn DatabaseError) -> bool {
+        error.message().starts_with("cannot start a transaction within a transaction")
     }
 
     // The code is the general one; only the text tells.

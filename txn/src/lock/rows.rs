@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use tokio::time::Instant;
 
-use super::sql::{Names, Wait, equal, select};
+use super::sql::{Keys, Names, Wait, equal, select};
 use super::{LockError, LockKey, Lockable, Locked, TryLock};
 use crate::backend::Backend;
 use crate::statement::Inspected;
@@ -172,7 +172,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
             return Ok(Vec::new());
         }
         super::provable(&mut *self.open)?;
-        let text = select::<R>(keys.len(), lock.filter(|_| DB::locks_rows()));
+        let text = select::<R>(given::<DB, R>(keys), lock.filter(|_| DB::locks_rows()));
         let asked = Instant::now();
         let answer = self.ask::<R>(text, keys).await;
         if lock.is_some() {
@@ -188,7 +188,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         &mut self,
         keys: &BTreeSet<R::Key>,
     ) -> Result<Vec<Locked<'b, R>>, LockError> {
-        let text = equal::<R>(keys.len(), DB::locks_rows());
+        let text = equal::<R>(given::<DB, R>(keys), DB::locks_rows());
         // One row for each key that has one.
         let rows = self.ask::<R>(text, keys).await?;
         let missing = keys.len().saturating_sub(rows.len());
@@ -207,11 +207,23 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         keys: &BTreeSet<R::Key>,
     ) -> Result<Vec<DB::Row>, LockError> {
         let mut arguments = DB::Arguments::default();
-        for key in keys {
-            arguments.add(key.clone()).map_err(sqlx::Error::Encode)?;
+        match given::<DB, R>(keys) {
+            Keys::Array => R::Key::add_all(keys.iter().cloned().collect(), &mut arguments),
+            Keys::Each(_) => keys.iter().try_for_each(|key| arguments.add(key.clone())),
         }
+        .map_err(sqlx::Error::Encode)?;
         let statement = Inspected::built(AssertSqlSafe(text).into_sql_str(), arguments);
         self.fetch_all(statement).await.map_err(refused::<DB, R>)
+    }
+}
+
+/// One key is a parameter like any other. Several are an array where there are arrays: with a text for each count of
+/// them, they would push the application's own statements out of the connection's cache.
+fn given<DB: Backend, R: Lockable<Key: LockKey<DB>>>(keys: &BTreeSet<R::Key>) -> Keys {
+    if keys.len() > 1 && <R::Key as LockKey<DB>>::ONE_PARAMETER {
+        Keys::Array
+    } else {
+        Keys::Each(keys.len())
     }
 }
 

@@ -70,12 +70,22 @@ const fn part(bytes: &[u8], at: usize) -> usize {
     if end > at && !bytes[at].is_ascii_digit() { end } else { 0 }
 }
 
-/// Selects the keys of the rows, `count` of them asked for, in one order for everybody.
+/// How the keys are given to a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// All as one array: one text, whatever their count.
+    Array,
+    /// So many parameters.
+    Each(usize),
+}
+
+/// Selects the keys of the rows that are asked for, in one order for everybody: the rows are sorted before they are
+/// locked, in whatever order an index or a scan found them.
 ///
 /// NO KEY UPDATE is as strong as an UPDATE of ordinary columns and lets others insert children that
 /// refer to the row; FOR UPDATE would deadlock with them. The alias makes the key a column whatever it is
 /// called: SQLite reads a quoted name that it does not know as a string.
-pub(super) fn select<R: Lockable>(count: usize, lock: Option<Wait>) -> String {
+pub(super) fn select<R: Lockable>(keys: Keys, lock: Option<Wait>) -> String {
     let (table, key) = (R::TABLE, R::KEY);
     let suffix = match lock {
         None => "",
@@ -83,19 +93,23 @@ pub(super) fn select<R: Lockable>(count: usize, lock: Option<Wait>) -> String {
         Some(Wait::Never) => " FOR NO KEY UPDATE NOWAIT",
         Some(Wait::Skip) => " FOR NO KEY UPDATE SKIP LOCKED",
     };
-    let places = places(count, "$", "");
-    format!(
-        "SELECT this.{key} FROM {table} AS this WHERE this.{key} IN ({places}) ORDER BY this.{key}{suffix}"
-    )
+    let wanted = match keys {
+        Keys::Array => "= ANY($1)".to_owned(),
+        Keys::Each(count) => format!("IN ({})", places(count, "$", "")),
+    };
+    format!("SELECT this.{key} FROM {table} AS this WHERE this.{key} {wanted} ORDER BY this.{key}{suffix}")
 }
 
-/// Selects the keys of the rows once more, one row for each of `count` keys that the database finds equal to one.
-pub(super) fn equal<R: Lockable>(count: usize, lock: bool) -> String {
+/// Selects the keys of the rows once more, one row for each of the keys that the database finds equal to one.
+pub(super) fn equal<R: Lockable>(keys: Keys, lock: bool) -> String {
     let (table, key) = (R::TABLE, R::KEY);
-    let wanted = places(count, "($", ")");
+    let wanted = match keys {
+        Keys::Array => "unnest($1) AS wanted (column1)".to_owned(),
+        Keys::Each(count) => format!("(VALUES {}) AS wanted", places(count, "($", ")")),
+    };
     let suffix = if lock { " FOR NO KEY UPDATE OF this SKIP LOCKED" } else { "" };
     format!(
-        "SELECT this.{key} FROM (VALUES {wanted}) AS wanted JOIN {table} AS this ON this.{key} = wanted.column1 \
+        "SELECT this.{key} FROM {wanted} JOIN {table} AS this ON this.{key} = wanted.column1 \
          ORDER BY this.{key}{suffix}"
     )
 }
@@ -124,11 +138,17 @@ mod tests {
     #[test]
     fn many_rows_are_locked_by_one_ordered_statement() {
         assert_eq!(
-            select::<Payment>(3, Some(Wait::UntilFree)),
+            select::<Payment>(Keys::Each(3), Some(Wait::UntilFree)),
             "SELECT this.id FROM bank.payments AS this WHERE this.id IN ($1, $2, $3) ORDER BY this.id FOR NO KEY UPDATE"
         );
-        assert!(select::<Payment>(1, None).ends_with("ORDER BY this.id"));
-        assert!(equal::<Payment>(2, true).contains("(VALUES ($1), ($2)) AS wanted"));
+        assert!(select::<Payment>(Keys::Each(1), None).ends_with("ORDER BY this.id"));
+        assert!(equal::<Payment>(Keys::Each(2), true).contains("(VALUES ($1), ($2)) AS wanted"));
+        assert_eq!(
+            select::<Payment>(Keys::Array, Some(Wait::Skip)),
+            "SELECT this.id FROM bank.payments AS this WHERE this.id = ANY($1) ORDER BY this.id \
+             FOR NO KEY UPDATE SKIP LOCKED"
+        );
+        assert!(equal::<Payment>(Keys::Array, false).contains("FROM unnest($1) AS wanted (column1) JOIN"));
     }
 
     #[test]

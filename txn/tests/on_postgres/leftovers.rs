@@ -1,8 +1,9 @@
 //! What one run would leave in its session for the next borrower of the connection.
 
-use probity_txn::{Error, Misuse, on};
+use probity_txn::{Error, Isolation, Misuse, Tx, create_token_table, on};
 
 use super::Bank;
+use super::both::move_60;
 
 const LEFTOVERS: [&str; 12] = [
     "SET search_path = other",
@@ -88,4 +89,77 @@ async fn what_is_local_to_the_transaction_passes_and_the_session_stays() {
         .await
         .unwrap();
     assert_eq!(state(&bank).await, before);
+}
+
+#[tokio::test]
+async fn a_run_on_a_connection_that_somebody_left_in_a_transaction_commits_nothing_of_theirs() {
+    // proves: T-1
+    for (level, isolation) in [
+        ("READ COMMITTED", Isolation::ReadCommitted),
+        ("REPEATABLE READ", Isolation::ReadCommitted),
+        ("SERIALIZABLE", Isolation::Serializable),
+    ] {
+        let bank = Bank::open(1).await;
+        // As text, so that sqlx does not know of it.
+        let theirs = format!("BEGIN ISOLATION LEVEL {level}; UPDATE accounts SET balance = 1 WHERE id = 'a'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(theirs)).execute(&bank.pool).await.unwrap();
+        let run = || on(&bank.pool, "transfer").isolation(isolation).run(async |tx| move_60(tx).await);
+        let error = run().await.unwrap_err();
+        assert!(matches!(error, Error::Misuse(Misuse::OpenTransaction { label: "transfer" })), "{error:?}");
+        assert_eq!((bank.balance("a").await, bank.balance("b").await), (100, 0), "{level}");
+        run().await.expect("the next run works");
+        assert_eq!((bank.balance("a").await, bank.balance("b").await), (40, 60), "{level}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_somebody_left_failed_is_noticed_too() {
+    let bank = Bank::open(1).await;
+    let _ = sqlx::raw_sql("BEGIN; SELECT 1 / 0").execute(&bank.pool).await;
+    let outcome = on(&bank.pool, "transfer").run(async |tx| move_60(tx).await).await;
+    assert!(matches!(outcome, Err(Error::Misuse(Misuse::OpenTransaction { .. }))), "{outcome:?}");
+    bank.assert_clean().await;
+}
+
+const TENANTS: &str =
+    "CREATE TABLE secrets (tenant TEXT NOT NULL DEFAULT current_setting('app.tenant'), text TEXT);
+    ALTER TABLE secrets ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON secrets USING (tenant = current_setting('app.tenant'))";
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_rows_and_leaves_nothing_to_the_next_one() {
+    let bank = Bank::open(1).await;
+    sqlx::raw_sql(TENANTS).execute(&bank.pool).await.unwrap();
+    create_token_table(&bank.pool).await.unwrap();
+    let role = bank.role();
+    let grants = format!("GRANT SELECT, INSERT ON secrets TO {}", role.name());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&bank.pool).await.unwrap();
+    let hostile = "x'; SELECT set_config('app.tenant', 'b', false); -- \\' é\u{1F4B0}\n";
+    for tenant in ["a", hostile] {
+        let secret =
+            || on(&bank.pool, "secret").set_local("role", role.name()).set_local("app.tenant", tenant);
+        let write = async |tx: &mut Tx<'_, sqlx::Postgres>| {
+            sqlx::query("INSERT INTO secrets (text) VALUES ('x')").execute(&mut *tx).await.map(drop)
+        };
+        secret().run(write).await.unwrap();
+        for _ in 0..2 {
+            secret().once(format!("T {tenant}")).run(write).await.unwrap();
+        }
+        let seen = secret().run(async |tx| {
+            sqlx::query_scalar::<_, String>("SELECT tenant FROM secrets").fetch_all(&mut *tx).await
+        });
+        assert_eq!(seen.await.unwrap(), [tenant, tenant], "its own alone, and the token counted once");
+    }
+    let (_, role_after, _, tenant_after) = state(&bank).await;
+    assert_eq!((role_after.as_str(), tenant_after), ("none", None));
+    drop(role);
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_one_is_refused_before_anything_runs() {
+    let bank = Bank::open(1).await;
+    for (name, value) in [("", "a"), ("app\"x", "a"), ("app.tenant", "a\0b")] {
+        let outcome = on(&bank.pool, "a").set_local(name, value).run(async |tx| move_60(tx).await).await;
+        assert!(matches!(outcome, Err(Error::Misuse(Misuse::Setting))), "{name}: {outcome:?}");
+    }
 }

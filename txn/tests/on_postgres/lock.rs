@@ -253,3 +253,63 @@ async fn a_table_may_be_named_with_its_schema() {
         .await;
     assert_eq!(rows.unwrap(), 2);
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type)]
+#[sqlx(transparent)]
+struct AccountNo(String);
+
+struct Numbered;
+
+impl Lockable for Numbered {
+    type Key = AccountNo;
+    const TABLE: &'static str = "accounts";
+}
+
+#[tokio::test]
+async fn every_count_of_keys_is_one_statement() {
+    // proves: T-7
+    let bank = Bank::open(1).await;
+    sqlx::query("INSERT INTO accounts SELECT 'n' || i, 100 FROM generate_series(1, 100) AS i")
+        .execute(&bank.pool)
+        .await
+        .unwrap();
+    let texts: Vec<String> = on(&bank.pool, "lock")
+        .run(async |tx| {
+            for count in 1..=100 {
+                let keys = (1..=count).map(|number| AccountNo(format!("n{number}")));
+                let locked = tx.lock_many::<Numbered>(keys).await?;
+                assert!(locked.is_sorted_by(|a, b| a.key() < b.key()));
+                assert_eq!(locked.len(), count);
+            }
+            let texts = "SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%FROM accounts%FOR NO KEY UPDATE'";
+            Ok::<_, LockError>(sqlx::query_scalar(texts).fetch_all(&mut *tx).await?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(texts.len(), 2, "one for one key, one for every other count: {texts:?}");
+}
+
+#[tokio::test]
+async fn rows_are_locked_in_the_order_of_their_keys_and_not_of_the_array_or_the_table() {
+    // proves: T-7
+    let bank = Bank::open(4).await;
+    // In the table they stand the other way round, and without an index there is nothing else to go by.
+    sqlx::raw_sql("ALTER TABLE entries DROP CONSTRAINT entries_account_fkey; ALTER TABLE accounts DROP CONSTRAINT accounts_pkey;
+        DELETE FROM accounts; INSERT INTO accounts VALUES ('c', 1), ('b', 1), ('a', 1)")
+        .execute(&bank.pool)
+        .await
+        .unwrap();
+    let (release, holder) = hold_a(&bank).await;
+    let waiting = on(&bank.pool, "lock")
+        .run(async |tx| tx.lock_many::<Account>(["c", "b", "a"]).await.map(|rows| rows.len()));
+    let look = async {
+        until_somebody_waits(&bank.pool).await;
+        let free = "SELECT id FROM accounts WHERE id > 'a' FOR UPDATE SKIP LOCKED";
+        let free: Vec<String> = sqlx::query_scalar(free).fetch_all(&bank.pool).await.unwrap();
+        drop(release);
+        free.len()
+    };
+    let (locked, free) = tokio::join!(waiting, look);
+    holder.await.unwrap();
+    assert_eq!((locked.unwrap(), free), (3, 2), "it holds nothing behind the key that it waits for");
+}

@@ -78,6 +78,16 @@ async fn a_run_takes_as_many_round_trips_as_begin_update_and_commit() {
         })
         .await;
     assert_eq!(ours, raw);
+    let tenant = counter
+        .count(async |number| {
+            on(&counter.pool, "update")
+                .set_local("app.tenant", number.to_string())
+                .run(async |tx| sqlx::query(UPDATE).execute(&mut *tx).await)
+                .await
+                .unwrap();
+        })
+        .await;
+    assert_eq!(tenant, raw, "settings travel with BEGIN");
 }
 
 #[tokio::test]

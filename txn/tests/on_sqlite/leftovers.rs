@@ -42,3 +42,15 @@ async fn a_temporary_table_is_not_taken_for_the_table_of_tokens() {
     pay().await.unwrap();
     assert_eq!(bank.balance("b").await, 60);
 }
+
+#[tokio::test]
+async fn a_run_on_a_connection_that_somebody_left_in_a_transaction_commits_nothing_of_theirs() {
+    // proves: T-1
+    let bank = Bank::open(1).await;
+    sqlx::raw_sql("BEGIN; UPDATE accounts SET balance = 1 WHERE id = 'a'").execute(&bank.pool).await.unwrap();
+    let run = || on(&bank.pool, "transfer").run(async |tx| move_60(tx).await);
+    let error = run().await.unwrap_err();
+    assert!(matches!(error, Error::Misuse(Misuse::OpenTransaction { label: "transfer" })), "{error:?}");
+    assert_eq!(bank.balance("a").await, 100);
+    run().await.expect("the next run works");
+}
