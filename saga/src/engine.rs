@@ -4,7 +4,7 @@
 //! Invariant: no effect starts before the write that precedes it was acknowledged, nor while the
 //! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step,
 //! `park.rs` stops those that cannot be driven, `writer.rs` batches writes, `worker.rs` keeps the
-//! lease, `recover.rs` finds lost sagas.
+//! lease, `recover.rs` finds lost sagas, `requests.rs` hears what operators ask of sagas that wait.
 
 mod alert;
 mod attempt;
@@ -15,8 +15,11 @@ mod drive;
 mod elsewhere;
 mod lane;
 mod lease;
+mod nested;
 mod park;
+mod providers;
 mod recover;
+mod requests;
 mod waiters;
 mod worker;
 mod writer;
@@ -28,7 +31,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
 pub(crate) use alert::tell_of_stop;
@@ -38,7 +41,7 @@ pub(crate) use worker::work;
 pub(crate) use writer::Unanswered;
 
 use crate::codec::Sealer;
-use crate::error::StoreError;
+use crate::error::{SagaError, StoreError};
 use crate::machine::Status;
 use crate::plan::Saga;
 use crate::record::{Intervened, Intervention, Journal, SagaId, WorkerId};
@@ -46,6 +49,8 @@ use crate::store::SagaStore;
 use caught::Caught;
 use drive::Taken;
 use lease::{Era, Lease};
+use providers::Providers;
+use requests::Asked;
 use writer::Writer;
 
 /// What can be set on an orchestrator.
@@ -54,6 +59,9 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     pub(crate) poll: Duration,
     pub(crate) in_flight: usize,
+    pub(crate) start_patience: Duration,
+    /// How many calls a provider may have at once, by its name.
+    pub(crate) provider_limits: BTreeMap<String, usize>,
     pub(crate) grace: Duration,
     pub(crate) park_after: Duration,
     pub(crate) stalled_max: u32,
@@ -66,6 +74,8 @@ impl Default for Settings {
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
             in_flight: 1024,
+            start_patience: Duration::from_secs(30),
+            provider_limits: BTreeMap::new(),
             grace: Duration::from_secs(10),
             park_after: Duration::from_secs(10),
             stalled_max: 5,
@@ -86,11 +96,15 @@ pub(crate) struct Engine {
     pub(crate) newest: BTreeMap<String, String>,
     pub(crate) waiters: Waiters,
     pub(crate) permits: Arc<Semaphore>,
-    /// The right to drive the one saga here that may have killed its workers.
+    /// The right to drive sagas here that may have killed their workers; see `recover.rs`.
     suspects: Arc<Semaphore>,
     pub(crate) lease: Lease,
     pub(crate) writer: Writer,
     active: Mutex<BTreeSet<SagaId>>,
+    /// Whose drive ended without rest: their next step may have been started.
+    left: Mutex<BTreeSet<SagaId>>,
+    asked: Asked,
+    providers: Providers,
     stop: watch::Sender<Stop>,
 }
 
@@ -156,12 +170,13 @@ impl Engine {
             plans.entry(name).or_default().insert(print, Arc::new(saga));
         }
         let lease = Lease::new(settings.lease);
+        let providers = Providers::new(settings.provider_limits.clone(), settings.in_flight);
         let store: Arc<dyn SagaStore> = Arc::new(Caught(store));
         Arc::new(Self {
             writer: Writer::start(Arc::clone(&store), lease.clone()),
             lease,
             permits: Arc::new(Semaphore::new(settings.in_flight)),
-            suspects: Arc::new(Semaphore::new(1)),
+            suspects: Arc::new(Semaphore::new(recover::SUSPECTS)),
             store,
             worker,
             settings,
@@ -170,6 +185,9 @@ impl Engine {
             newest,
             waiters: Waiters::default(),
             active: Mutex::default(),
+            left: Mutex::default(),
+            asked: Asked::default(),
+            providers,
             stop: watch::Sender::new(Stop::Running),
         })
     }
@@ -226,17 +244,21 @@ impl Engine {
         self.stop.subscribe()
     }
 
-    /// The right to drive one saga, for a start; none when the worker leaves.
-    pub(crate) async fn room_to_start(&self) -> Option<OwnedSemaphorePermit> {
+    /// The right to drive one saga, for a start.
+    pub(crate) async fn room_to_start(&self) -> Result<OwnedSemaphorePermit, SagaError> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Some(permit);
+            return Ok(permit);
         }
         let began = Instant::now();
         let mut stop = self.stop_signal();
         let permit = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => None,
-            permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
+            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => Err(SagaError::NotStarted),
+            permit = Arc::clone(&self.permits).acquire_owned() => permit.map_err(|_| SagaError::NotStarted),
+            () = sleep(self.settings.start_patience) => {
+                metrics::counter!("probity_saga_busy_starts_total").increment(1);
+                Err(SagaError::Busy { in_flight: self.settings.in_flight, waited: self.settings.start_patience })
+            }
         };
         metrics::histogram!("probity_saga_start_wait_seconds").record(began.elapsed());
         permit
@@ -271,6 +293,9 @@ impl Engine {
                 Ok(news) => news,
                 Err(panic) => park::park_after_panic(&engine, id, epoch, panic).await,
             };
+            if !matches!(news, Some(News::Rested { .. })) {
+                engine.left().insert(id);
+            }
             drop(reservation);
             if let Some(news) = news {
                 engine.waiters.tell(id, news);
@@ -292,6 +317,10 @@ impl Engine {
         let (store, worker) = (Arc::clone(&self.store), self.worker);
         let retired = tokio::spawn(async move { store.retire(worker).await }).await;
         retired.unwrap_or_else(|error| Err(StoreError::ambiguous("retire a worker", error)))
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeSet<SagaId>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn active(&self) -> MutexGuard<'_, BTreeSet<SagaId>> {

@@ -188,6 +188,16 @@ pub enum SagaError {
         "this worker is draining and starts nothing: nothing was written, start the saga on another worker"
     )]
     NotStarted,
+    /// This worker drives as many sagas as it may, and none ended while the start waited.
+    #[error(
+        "this worker drives {in_flight} sagas, which is all it may, and none ended within {waited:?}: nothing was written; start again later, start on another worker, or raise `in_flight`"
+    )]
+    Busy {
+        /// How many it may drive.
+        in_flight: usize,
+        /// How long the start waited.
+        waited: std::time::Duration,
+    },
     /// The store could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -208,7 +218,7 @@ impl SagaError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(_) | Self::Draining | Self::NotStarted => ErrorKind::Unavailable,
+            Self::Store(_) | Self::Draining | Self::NotStarted | Self::Busy { .. } => ErrorKind::Unavailable,
             Self::InputConflict { .. } | Self::Stale => ErrorKind::Conflict,
             Self::NotFound(_) | Self::NoSuchSaga { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Refused,

@@ -12,6 +12,9 @@ pub mod payloads {}
 #[doc = include_str!("../docs/07-local-steps.md")]
 pub mod local_steps {}
 
+#[doc = include_str!("../docs/08-outages.md")]
+pub mod outages {}
+
 #[doc = include_str!("../docs/03-testing.md")]
 pub mod testing {}
 

@@ -138,7 +138,8 @@ impl Orchestrator {
     /// Starts a saga. When it answers, the saga is durable and runs, whatever becomes of the
     /// caller. The same business id and input again is the same saga.
     ///
-    /// Waits while the limit of sagas in flight is reached.
+    /// Waits while the limit of sagas in flight is reached, for
+    /// [`start_patience`](OrchestratorBuilder::start_patience) at most.
     ///
     /// # Cancel safety
     /// Dropped while it waits for the limit, nothing happened. Dropped later, the saga is started all
@@ -146,13 +147,15 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`SagaError::InputConflict`] if the business id was used with another input;
-    /// [`SagaError::NotStarted`] if this worker drains, also while the call waits; errors of the
+    /// [`SagaError::NotStarted`] if this worker drains, also while the call waits; [`SagaError::Busy`] if the limit of
+    /// sagas in flight was reached for too long; errors of the
     /// store say by [`effect`](SagaError::effect) whether the saga may have been started.
     pub async fn start<I>(&self, saga: &str, business_id: &str, input: &I) -> Result<Started, SagaError>
     where
         I: Serialize + Send + Sync + 'static,
     {
         let new = self.new_saga(saga, business_id, input)?;
+        let _lent = self.handle.engine.lend();
         Ok(self.begin(new, false).await?.0)
     }
 
@@ -163,7 +166,7 @@ impl Orchestrator {
         waits: bool,
     ) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
         let engine = &self.handle.engine;
-        let permit = engine.room_to_start().await.ok_or(SagaError::NotStarted)?;
+        let permit = engine.room_to_start().await?;
         // From here on the row may be there: without this task nobody would know that no step has begun.
         Carried::new(insert_and_drive(Arc::clone(engine), new, permit, waits)).await
     }
@@ -216,6 +219,7 @@ impl Orchestrator {
     pub async fn wait(&self, started: &Started) -> Result<Outcome, SagaError> {
         let engine = &self.handle.engine;
         let id = started.id;
+        let _lent = engine.lend();
         let news = engine.waiters.subscribe(id);
         let turn = Turn::taken(&started.undriven);
         let reservation = if turn.is_ours { engine.reserve(id) } else { None };
@@ -252,10 +256,14 @@ impl Orchestrator {
         I: Serialize + Send + Sync + 'static,
     {
         let new = self.new_saga(saga, business_id, input)?;
+        let lent = self.handle.engine.lend();
         match self.begin(new, true).await? {
             (_, Some(_)) if self.handle.engine.stopping() == Stop::Stopped => Err(SagaError::Draining),
             (_, Some(news)) => heard(news).await,
-            (started, None) => self.wait(&started).await,
+            (started, None) => {
+                drop(lent);
+                self.wait(&started).await
+            }
         }
     }
 

@@ -1,6 +1,11 @@
 //! How often, how long, and what to do when nobody knows. Plain data; the engine obeys it.
 
+mod tries;
+
+use std::borrow::Cow;
 use std::time::Duration;
+
+pub(crate) use tries::{Failure, Tries};
 
 /// The rules of one step.
 ///
@@ -8,6 +13,9 @@ use std::time::Duration;
 /// outcome is unknown: ask, then try again with the same key, then stop and show it to a person.
 /// Undo is tried ten times, waiting 2 seconds doubling up to 5 minutes; if it fails all the same, the steps before it
 /// wait until that is resolved.
+///
+/// While a [`provider`](Self::provider) cannot be reached ([`StepError::unreachable`](crate::StepError::unreachable)), or
+/// a probe has no answer yet, the step waits up to an hour instead: see [`patience`](Self::patience).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a policy does nothing until `SagaStep::policy` returns it"]
 pub struct StepPolicy {
@@ -17,6 +25,8 @@ pub struct StepPolicy {
     pub(crate) when_unknown: WhenUnknown,
     pub(crate) undo_retries: Backoff,
     pub(crate) holds_undo: bool,
+    pub(crate) patience: Backoff,
+    pub(crate) provider: Option<Cow<'static, str>>,
 }
 
 /// What happens to a saga whose step is still unknown after every retry and every question.
@@ -38,6 +48,8 @@ impl Default for StepPolicy {
             when_unknown: WhenUnknown::Stick,
             undo_retries: Backoff::doubling(9, Duration::from_secs(2), Duration::from_secs(300)),
             holds_undo: true,
+            patience: Backoff::doubling(18, Duration::from_secs(2), Duration::from_secs(300)).jittered(),
+            provider: None,
         }
     }
 }
@@ -85,35 +97,88 @@ impl StepPolicy {
         self.undo_retries = retries;
         self
     }
+
+    /// How often, and after which waits, a provider that cannot be reached is called again, and a question is asked
+    /// again to which a probe has no answer yet: the question itself failed, or it was answered by
+    /// [`NotSeenYet`](crate::Probe::NotSeenYet). Unless set, 18 waits that double from 2 seconds up to 5 minutes, which
+    /// is an hour. It counts for `execute`, for `probe`, and for an undo whose provider cannot be reached.
+    ///
+    /// A saga that waits for longer than a few seconds is not held in memory, and the row of its step says for whom it
+    /// waits. In the end it turns back if nothing can have happened, and is stuck if something can.
+    pub fn patience(mut self, patience: Backoff) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The name of whoever this step calls. Steps of one provider share a limit of calls at the same time
+    /// ([`provider_limit`](crate::OrchestratorBuilder::provider_limit)), so that one that hangs does not take the places
+    /// of all sagas; and while it cannot be reached only one saga of a worker tries, and the others wait without memory.
+    ///
+    /// A step that runs another saga should name none: the other one may need the place.
+    pub fn provider(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.provider = Some(name.into());
+        self
+    }
+
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.retries.longest().max(self.undo_retries.longest()).max(self.patience.longest())
+    }
 }
+
+/// A saga that waits is looked at after this time at the latest. A store takes an end of a wait that is further away for
+/// the work of a clock that was wrong, and hands the saga out.
+pub(crate) const FARTHEST: Duration = Duration::from_secs(60 * 60);
 
 /// No wait is longer: every store can add it to its clock.
 pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A bounded schedule of waits: first, doubled, up to a cap. Exact, without jitter, because a
-/// person reads it in `next_retry_at`. A wait above 100 years is one of 100 years.
+/// A bounded schedule of waits: first, doubled, up to a cap. Exact, unless it is [`jittered`](Self::jittered). A wait
+/// above 100 years is one of 100 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a schedule does nothing by itself"]
 pub struct Backoff {
     times: u32,
     first: Duration,
     cap: Duration,
+    jitter: bool,
 }
 
 impl Backoff {
     /// `times` retries; the first after `first`, each wait twice the one before, none above `cap`.
     pub fn doubling(times: u32, first: Duration, cap: Duration) -> Self {
-        Self { times, first, cap }
+        Self { times, first, cap, jitter: false }
     }
 
     /// `times` retries with the same wait before each.
     pub fn constant(times: u32, wait: Duration) -> Self {
-        Self { times, first: wait, cap: wait }
+        Self { times, first: wait, cap: wait, jitter: false }
     }
 
     /// No retry at all.
     pub fn never() -> Self {
-        Self { times: 0, first: Duration::ZERO, cap: Duration::ZERO }
+        Self { times: 0, first: Duration::ZERO, cap: Duration::ZERO, jitter: false }
+    }
+
+    /// Spreads each wait over four fifths to six fifths of its length, by the id of the saga: what failed together does
+    /// not come back together.
+    pub fn jittered(mut self) -> Self {
+        self.jitter = true;
+        self
+    }
+
+    /// The wait after `failures` failed attempts of the saga with this seed. The same saga waits as long on each worker.
+    pub(crate) fn spread(&self, failures: u32, seed: u64) -> Option<Duration> {
+        let wait = self.wait_after(failures)?;
+        if !self.jitter {
+            return Some(wait);
+        }
+        let thousandths = 800 + u32::try_from(mixed(seed ^ u64::from(failures)) % 401).unwrap_or(200);
+        Some((wait.saturating_mul(thousandths) / 1000).min(LONGEST))
+    }
+
+    fn longest(&self) -> Duration {
+        let longest = if self.jitter { self.cap.saturating_mul(6) / 5 } else { self.cap };
+        if self.times == 0 { Duration::ZERO } else { longest.min(LONGEST) }
     }
 
     /// How many retries there are in all.
@@ -122,7 +187,7 @@ impl Backoff {
         self.times
     }
 
-    /// The wait after `failures` failed attempts, or `None` when the schedule is exhausted.
+    /// The wait after `failures` failed attempts, or `None` when the schedule is exhausted. Jitter is left out.
     #[must_use]
     pub fn wait_after(&self, failures: u32) -> Option<Duration> {
         if failures == 0 || failures > self.times {
@@ -131,6 +196,14 @@ impl Backoff {
         let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
         Some(self.first.saturating_mul(factor).min(self.cap).min(LONGEST))
     }
+}
+
+/// Spreads seeds that are close together (splitmix64).
+fn mixed(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -154,6 +227,19 @@ mod tests {
     #[test]
     fn no_wait_is_longer_than_a_store_can_add_to_its_clock() {
         assert_eq!(Backoff::constant(3, Duration::MAX).wait_after(1), Some(LONGEST));
+    }
+
+    #[test]
+    fn jitter_spreads_sagas_over_two_fifths_of_a_wait_and_is_the_same_each_time() {
+        let schedule = Backoff::constant(1, Duration::from_secs(1000)).jittered();
+        let waits: Vec<u64> =
+            (0..1000).filter_map(|n| schedule.spread(1, n)).map(|wait| wait.as_secs()).collect();
+        assert!(waits.iter().all(|wait| (800..=1200).contains(wait)), "{waits:?}");
+        for part in [800..900, 900..1000, 1000..1100, 1100..1201] {
+            assert!(waits.iter().filter(|wait| part.contains(*wait)).count() > 150, "{part:?}");
+        }
+        assert_eq!(schedule.spread(1, 7), schedule.spread(1, 7));
+        assert!(Backoff::constant(1, Duration::MAX).jittered().spread(1, 7) <= Some(LONGEST));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::error::StoreError;
 use crate::machine::Status;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
+    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 
 /// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.
@@ -87,6 +87,11 @@ pub trait SagaStore: Send + Sync + 'static {
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError>;
 
     /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them.
+    /// A worker gets nothing unless it has beaten within the last half of its lease, by the store's clock: a call that was
+    /// held up by an outage would otherwise take sagas from workers that live and could not beat either. Its own sagas are
+    /// not those of a dead owner; it gets those that it names. No wait is longer than an hour: a saga released for longer is
+    /// due, because a clock was wrong when that was written.
+    ///
     /// A saga at the poison limit is paused instead of handed out, and of those on the way to it no more are than
     /// the request says (S-7, S-11).
     ///
@@ -105,6 +110,23 @@ pub trait SagaStore: Send + Sync + 'static {
     /// # Errors
     /// If the store cannot be used.
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError>;
+
+    /// The requests of operators that stand for the active sagas of a worker, for drivers that have nothing to write.
+    /// Unless a store can say it for less, it is read from what [`load`](Self::load) answers.
+    ///
+    /// # Cancel safety
+    /// Read only.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        let loaded = self.load(&self.owned(worker).await?).await?;
+        let asked = loaded.into_iter().map(|journal| {
+            let Instance { id, cancel_requested: cancel, pause_requested: pause, .. } = journal.instance;
+            (id, Requests { cancel, pause })
+        });
+        Ok(asked.filter(|(_, asked)| asked.pause || asked.cancel.is_some()).collect())
+    }
 
     /// Writes results. Each record is applied if the saga still has the record's epoch and status,
     /// refused otherwise, whatever happens to the others (S-1, S-6). One verdict per record, in

@@ -204,7 +204,7 @@ async fn a_claim_that_is_answered_after_a_lapse_executes_nothing() {
     drop(dead);
     let distant = Distant::new(&memory);
     let (first, late) = worker(distant.clone(), false).await;
-    sleep(LEASE / 2).await;
+    sleep(LEASE * 3 / 4).await;
     distant.go_away();
     // The first worker must be the one that claims, and its last beat is old by then.
     distant.held_back.subscribe().wait_for(|count| *count > 0).await.unwrap();

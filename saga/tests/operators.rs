@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use probity_saga::testing::start_unattended;
 use probity_saga::{
-    Backoff, Codec, CodecError, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Place, Resolution,
-    Saga, SagaError, SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
+    Backoff, Cancelled, Codec, CodecError, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Place,
+    Resolution, Saga, SagaError, SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 type Execute = Arc<dyn Fn() -> Result<u32, StepError> + Send + Sync>;
 type Undo = Arc<dyn Fn() -> Result<Evidence, StepError> + Send + Sync>;
@@ -193,6 +193,55 @@ async fn a_closed_saga_shows_the_step_that_may_have_happened() {
     let view = p.get("p", "1").await.unwrap().unwrap();
     assert_eq!(view.instance.unresolved, 1);
     assert_eq!(steps(&p).await, (Status::Aborted, vec![StepStatus::Unknown]));
+}
+
+/// A saga whose first step, or its undo, fails again and again: 720 tries of two seconds.
+async fn trying(undoes: bool) -> Orchestrator {
+    let often = Backoff::constant(720, Duration::from_secs(2));
+    let policy = StepPolicy::default().retries(often).undo_retries(often);
+    let first = match undoes {
+        true => First { undo: Arc::new(|| Err(StepError::retryable("busy"))), policy, ..First::default() },
+        false => {
+            First { execute: Arc::new(|| Err(StepError::retryable("busy"))), policy, ..First::default() }
+        }
+    };
+    let p = with(Saga::named("p").step(first).step(refusing()).build().unwrap()).await;
+    let _started = p.start("p", "1", &1_u32).await.unwrap();
+    sleep(Duration::from_millis(20_500)).await;
+    p
+}
+
+/// One poll, and the moment in which its answer is written.
+async fn within_a_poll(p: &Orchestrator) -> Outcome {
+    let started = p.start("p", "1", &1_u32).await.unwrap();
+    timeout(Duration::from_millis(1_001), p.wait(&started)).await.unwrap().unwrap()
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn a_request_to_pause_is_seen_between_two_tries_within_a_poll() {
+    for undoes in [false, true] {
+        let p = trying(undoes).await;
+        p.operator("ann").pause("p", "1", "look").await.unwrap();
+        let outcome = within_a_poll(&p).await;
+        assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
+        let retries = p.get("p", "1").await.unwrap().unwrap().steps[0].clone();
+        assert_eq!(if undoes { retries.undo_retries } else { retries.retries }, 11, "what was tried is kept");
+        p.operator("ann").resume("p", "1", "seen").await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+        assert!(steps(&p).await.0.is_active(), "it is tried again");
+    }
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn a_request_to_turn_back_is_seen_between_two_tries_within_a_poll() {
+    let p = trying(false).await;
+    let cancelled = p.operator("ann").cancel("p", "1", "the customer left").await.unwrap();
+    assert_eq!(cancelled, Cancelled::Requested);
+    let outcome = within_a_poll(&p).await;
+    let left = matches!(&outcome, Outcome::Compensated { reason } if reason.contains("the customer left"));
+    assert!(left, "{outcome:?}");
 }
 
 struct Lost(Arc<AtomicBool>);

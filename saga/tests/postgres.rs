@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use probity_saga::{
     ClaimRequest, Document, Evidence, Executed, NewSaga, Orchestrator, OrchestratorBuilder, Outcome,
-    PostgresStore, Saga, SagaError, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, WorkerId,
+    PostgresStore, Saga, SagaError, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, Worker,
+    WorkerId,
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
@@ -173,7 +174,35 @@ const SLOW_JUDGEMENT: &str = "
     ALTER TABLE saga_workers RENAME TO real_workers;
     CREATE FUNCTION judged(expiry timestamptz) RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS
         $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN expiry; END $$;
-    CREATE VIEW saga_workers AS SELECT worker_id, judged(expires_at) AS expires_at FROM real_workers;";
+    CREATE VIEW saga_workers AS
+        SELECT worker_id, heartbeat_at, judged(expires_at) AS expires_at FROM real_workers;";
+
+// proves: S-7
+#[tokio::test]
+async fn what_was_written_while_the_clock_was_a_day_ahead_does_not_wait_for_that_day() {
+    let database = testkit::Postgres::shared().database();
+    let pool = PgPool::connect(database.url()).await.unwrap();
+    let channel = Arc::new(Channel::default());
+    let dead = worker(database.url(), &channel).await;
+    let mut tx = pool.begin().await.unwrap();
+    dead.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    tx.commit().await.unwrap();
+    drop(dead);
+    // As a worker leaves it that died while the clock was ahead.
+    sqlx::raw_sql(
+        "UPDATE saga_heads SET run_at = clock_timestamp() + interval '1 day';
+         UPDATE saga_workers SET heartbeat_at = clock_timestamp() + interval '1 day',
+             expires_at = clock_timestamp() + interval '1 day 2 seconds'",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let live = worker(database.url(), &channel).await;
+    while live.get("payment", "PAY-1").await.unwrap().unwrap().instance.status != Status::Completed {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(channel.charges.load(Ordering::SeqCst), 1);
+}
 
 // proves: S-7
 #[tokio::test]
@@ -195,6 +224,8 @@ async fn a_claim_that_judged_too_long_does_not_take_the_saga_of_a_worker_it_cann
     let expired = "INSERT INTO saga_workers (worker_id, pid, heartbeat_at, expires_at)
         VALUES ($1::uuid, 1, now() - interval '1 minute', now() - interval '30 seconds')";
     sqlx::query(expired).bind(dead.to_string()).execute(&pool).await.unwrap();
+    let lives = Worker { id: slow, lease: Duration::from_secs(3600), pid: 1 };
+    let _first = store.beat(&lives).await.unwrap();
     sqlx::raw_sql(SLOW_JUDGEMENT).execute(&pool).await.unwrap();
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(7)").execute(&mut *holder).await.unwrap();

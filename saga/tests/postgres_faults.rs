@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probity_saga::{
-    Effect, Evidence, Executed, Orchestrator, Outcome, PostgresStore, Saga, SagaError, SagaStep, StepContext,
-    StepError,
+    Effect, Evidence, Executed, ForwardStep, Orchestrator, Outcome, PostgresStore, Saga, SagaError, SagaStep,
+    StepContext, StepError, StepPolicy,
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};
@@ -147,6 +147,67 @@ async fn connections_that_are_killed_under_load_lose_no_result_and_repeat_no_ste
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Completed));
     let charges = channel.charges.lock().unwrap();
     assert_eq!((charges.len(), charges.values().max()), (100, Some(&1)));
+}
+
+/// Must not run twice; the second waits for leave.
+struct Transfer<const N: u32>(Arc<Channel>);
+
+impl<const N: u32> ForwardStep for Transfer<N> {
+    type Input = String;
+    type Output = ();
+    const NAME: &'static str = if N == 1 { "Withdraw" } else { "Deposit" };
+
+    async fn execute(&self, cx: &StepContext<String>) -> Result<(), StepError> {
+        *self.0.charges.lock().unwrap().entry(cx.idempotency_key().into()).or_default() += 1;
+        if N == 1 {
+            self.0.reached.notify_one();
+            self.0.answers.acquire().await?.forget();
+        }
+        Ok(())
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().not_idempotent().timeout(PATIENCE)
+    }
+}
+
+// proves: S-2, S-7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_for_longer_than_the_lease_costs_no_result() {
+    let mut server = testkit::Postgres::start();
+    let (pool, channel) = (PgPool::connect(server.url()).await.unwrap(), channel());
+    testkit::time_limit();
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        let store = PostgresStore::new(pool.clone()).await.unwrap();
+        let saga = Saga::named("transfer").step(Transfer::<1>(channel.clone())).no_compensation("by hand");
+        let saga = saga.pivot(Transfer::<2>(channel.clone())).build().unwrap();
+        let builder = Orchestrator::new(store).lease(Duration::from_secs(5)).register(saga);
+        workers.push(builder.poll(Duration::from_millis(100)).start().await.unwrap());
+    }
+    let mut started = Vec::new();
+    for n in 0..60 {
+        let worker = &workers[n % 2];
+        let saga = worker.start("transfer", &n.to_string(), &"tea".to_owned()).await.unwrap();
+        started.push((worker.clone(), saga));
+    }
+    let all_are_in_their_first_step = async {
+        while channel.charges.lock().unwrap().len() < 60 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, all_are_in_their_first_step).await.unwrap();
+    server.stop();
+    // Results that nobody can write.
+    channel.answers.add_permits(60);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    server.restart();
+    for (worker, saga) in &started {
+        let outcome = timeout(PATIENCE, worker.wait(saga)).await.unwrap().unwrap();
+        assert_eq!(outcome, Outcome::Completed);
+    }
+    let charges = channel.charges.lock().unwrap();
+    assert_eq!((charges.len(), charges.values().max()), (120, Some(&1)));
 }
 
 #[tokio::test]

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use probity_saga::testing::start_unattended;
 use probity_saga::{
-    Evidence, Executed, ListFilter, MemoryStore, Orchestrator, OrchestratorBuilder, Saga, SagaStep, Status,
-    StepContext, StepError,
+    ClaimRequest, Evidence, Executed, ListFilter, MemoryStore, Orchestrator, OrchestratorBuilder, Saga,
+    SagaStep, SagaStore, Status, StepContext, StepError, Worker, WorkerId,
 };
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 #[derive(Default)]
@@ -117,24 +118,88 @@ async fn a_poison_saga_parks_itself_and_not_its_neighbours() {
     assert!(parked <= 1 && parked + done == 50, "{parked} of 50 are parked, {done} are done");
 }
 
+/// All sagas that are there are claimed by so many workers that die at once.
+async fn die_with_all(store: &Arc<MemoryStore>, deaths: u32) {
+    let saga = Saga::named("payment").step(Charge(Duration::ZERO, Arc::default())).build().unwrap();
+    sleep(Duration::from_secs(31)).await;
+    for _ in 0..deaths {
+        let dies = Worker { id: WorkerId::generate(), lease: Duration::from_secs(1), pid: 1 };
+        let _first = store.beat(&dies).await.unwrap();
+        let all = ClaimRequest {
+            worker: dies.id,
+            runnable: vec![(saga.name().into(), saga.fingerprint().into())],
+            own: Vec::new(),
+            limit: u32::MAX,
+            stalled_max: u32::MAX,
+            suspect_at: u32::MAX,
+            suspects: 0,
+        };
+        assert!(!store.claim(&all).await.unwrap().is_empty());
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+// proves: S-7
 #[tokio::test(start_paused = true)]
-async fn suspects_get_done_one_after_the_other_without_waiting_for_the_next_look() {
+async fn what_was_there_when_workers_died_gets_done_in_groups_after_the_first() {
+    for (deaths, together, seconds) in [(2, 64, 5), (3, 16, 8), (4, 1, 65)] {
+        let store = Arc::new(MemoryStore::new());
+        lost(&store, 200).await;
+        die_with_all(&store, deaths).await;
+        let busy = Arc::new(Busy::default());
+        // A poll is no pause between two groups.
+        let builder = builder(&store, Duration::from_millis(300), &busy).poll(Duration::from_secs(100));
+        let survives = builder.start().await.unwrap();
+        sleep(Duration::from_millis(299)).await;
+        assert_eq!(busy.most.load(Ordering::SeqCst), 1, "the first after {deaths} deaths is not alone");
+        sleep(Duration::from_secs(seconds)).await;
+        assert_eq!(listed(&survives, Status::Completed).await, 200, "after {deaths} deaths");
+        assert_eq!(busy.most.load(Ordering::SeqCst), together, "after {deaths} deaths");
+    }
+}
+
+/// Kills its worker, if it is the one that does.
+struct Poison(Arc<Notify>);
+impl SagaStep for Poison {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Poison";
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        if cx.business_id() == "LOST-40" {
+            self.0.notify_one();
+            std::future::pending::<()>().await;
+        }
+        sleep(Duration::from_millis(300)).await;
+        Ok(*cx.input())
+    }
+    async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("undone"))
+    }
+}
+
+// proves: S-7, S-11
+#[tokio::test(start_paused = true)]
+async fn a_poison_saga_among_many_is_parked_alone() {
     let store = Arc::new(MemoryStore::new());
-    lost(&store, 10).await;
-    for _ in 0..2 {
+    let kills = Arc::new(Notify::new());
+    let on = async || {
+        let saga = Saga::named("payment").step(Poison(kills.clone())).build().unwrap();
+        Orchestrator::shared(store.clone() as _).register(saga).start().await.unwrap()
+    };
+    let dead = on().await;
+    for n in 0..100 {
+        start_unattended(&dead, "payment", &format!("LOST-{n}"), &1_u32).await.unwrap();
+    }
+    drop(dead);
+    for _ in 0..5 {
         sleep(Duration::from_secs(31)).await;
-        let dies = worker(&store, Duration::from_secs(1)).await;
-        sleep(Duration::from_millis(100)).await;
+        let dies = on().await;
+        kills.notified().await;
         drop(dies);
     }
     sleep(Duration::from_secs(31)).await;
-    let busy = Arc::new(Busy::default());
-    let survives = builder(&store, Duration::from_millis(10), &busy)
-        .poll(Duration::from_secs(60))
-        .start()
-        .await
-        .unwrap();
-    sleep(Duration::from_secs(59)).await;
-    assert_eq!(listed(&survives, Status::Completed).await, 10);
-    assert_eq!(busy.most.load(Ordering::SeqCst), 1, "two suspects at once");
+    let survives = on().await;
+    sleep(Duration::from_secs(60)).await;
+    let parked = survives.get("payment", "LOST-40").await.unwrap().unwrap().instance.status;
+    assert_eq!((parked, listed(&survives, Status::Completed).await), (Status::Paused, 99));
 }

@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use probity_saga::testing::{Explored, explore_on, start_unattended};
 use probity_saga::{
-    Backoff, Beat, ClaimRequest, Definition, Evidence, Executed, Inserted, Instance, Intervened,
+    Backoff, Beat, ClaimRequest, Definition, Evidence, Executed, ForwardStep, Inserted, Instance, Intervened,
     Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId,
     SagaStep, SagaStore, StepContext, StepError, StepPolicy, StoreError, Verdict, Worker, WorkerId,
 };
@@ -156,6 +157,99 @@ step!(
     |self| Err(StepError::retryable("later")),
     StepPolicy::default().retries(Backoff::constant(3, Duration::MAX))
 );
+
+/// Takes its time and must not run twice.
+struct Transfer<const N: u32>(Arc<AtomicU32>);
+
+impl<const N: u32> ForwardStep for Transfer<N> {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = if N == 1 { "Withdraw" } else { "Deposit" };
+
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        sleep(Duration::from_secs(5)).await;
+        Ok(N)
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().not_idempotent()
+    }
+}
+
+// proves: S-2, S-7
+#[tokio::test(start_paused = true)]
+async fn an_outage_longer_than_the_lease_costs_nothing_of_what_living_workers_hold() {
+    testkit::time_limit();
+    let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
+    let saga = || {
+        let saga = Saga::named("transfer").step(Transfer::<1>(calls.clone())).no_compensation("by hand");
+        saga.pivot(Transfer::<2>(calls.clone())).build().unwrap()
+    };
+    let mut started = Vec::new();
+    let mut workers = Vec::new();
+    for n in 0..60 {
+        if n % 30 == 0 {
+            let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga());
+            workers.push(builder.start().await.unwrap());
+            // Their leases run out at different times.
+            sleep(Duration::from_secs(4)).await;
+        }
+        let worker = workers.last().unwrap();
+        started.push((worker.clone(), worker.start("transfer", &n.to_string(), &1_u32).await.unwrap()));
+    }
+    // The sagas of the first worker are between two steps, those of the second in their first.
+    for call in ["beat", "claim", "owned", "apply"] {
+        store.make_ill(call, Illness::Away);
+    }
+    sleep(Duration::from_secs(120)).await;
+    store.ill.lock().unwrap().clear();
+    for (worker, saga) in &started {
+        let outcome = timeout(Duration::from_secs(600), worker.wait(saga)).await.unwrap().unwrap();
+        assert_eq!(outcome, Outcome::Completed);
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 120, "a step that must not run twice ran twice, or never");
+}
+
+/// Fails once.
+struct Tomorrow(Arc<AtomicU32>);
+
+impl ForwardStep for Tomorrow {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Tomorrow";
+
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(StepError::retryable("the bank is closed")),
+            _ => Ok(1),
+        }
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().retries(Backoff::constant(1, Duration::from_secs(5 * 3600)))
+    }
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_wait_longer_than_a_store_believes_is_made_in_parts_and_stays_as_long() {
+    testkit::time_limit();
+    let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
+    let saga = Saga::named("closed").pivot(Tomorrow(calls.clone())).build().unwrap();
+    let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga);
+    // Hours of looks take their time.
+    let builder = builder.lease(Duration::from_secs(600)).poll(Duration::from_secs(5));
+    let orchestrator = builder.start().await.unwrap();
+    let started = orchestrator.start("closed", "C-1", &1_u32).await.unwrap();
+    sleep(Duration::from_secs(5 * 3600 - 10)).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "it did not wait");
+    let parts: Vec<_> = store.records.lock().unwrap().iter().filter_map(|record| record.release).collect();
+    assert!(parts.iter().all(|part| *part <= Duration::from_secs(3600)) && parts.len() >= 5, "{parts:?}");
+    sleep(Duration::from_secs(20)).await;
+    let outcome = timeout(Duration::from_secs(20), orchestrator.wait(&started)).await;
+    assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
+}
 
 async fn worker(store: &Arc<Sick>, takes: Duration) -> Orchestrator {
     testkit::time_limit();

@@ -243,6 +243,33 @@ async fn a_database_that_could_lose_a_commit_is_refused_with_the_remedy() {
     assert!(error.to_string().contains("must be wal"), "{error}");
 }
 
+// proves: S-7
+#[tokio::test]
+async fn what_was_written_while_the_clock_was_a_day_ahead_does_not_wait_for_that_day() {
+    let folder = testkit::temp_dir();
+    let pool = pool(folder.path()).await;
+    let channel = Arc::new(Channel::default());
+    let dead = builder(&pool, &channel).await.start().await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    dead.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
+    tx.commit().await.unwrap();
+    drop(dead);
+    // As a worker leaves it that died while the clock was ahead.
+    sqlx::raw_sql(
+        "UPDATE saga_heads SET run_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 day');
+         UPDATE saga_workers SET heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+86400 seconds'),
+             expires_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+86402 seconds')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let live = builder(&pool, &channel).await.lease(Duration::from_secs(2)).start().await.unwrap();
+    while live.get("payment", "PAY-1").await.unwrap().unwrap().instance.status != Status::Completed {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(channel.charges.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test]
 async fn many_sagas_at_once_each_get_their_own_verdict() {
     let folder = testkit::temp_dir();

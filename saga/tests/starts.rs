@@ -3,14 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use probity_saga::testing::start_unattended;
 use probity_saga::*;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A store whose next insert or load takes a moment.
 #[derive(Default)]
@@ -128,6 +128,115 @@ async fn a_wait_whose_caller_goes_away_leaves_its_turn_to_the_next() {
     store.load.store(true, Ordering::SeqCst);
     assert!(timeout(MOMENT / 10, p.wait(&started)).await.is_err());
     assert_eq!(p.wait(&started).await.unwrap(), Outcome::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_nobody_waits_for_after_its_commit_starts_from_its_beginning() {
+    let p = on(&Arc::default()).await;
+    start_unattended(&p, "p", "1", &lines()).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let status = p.get("p", "1").await.unwrap().unwrap().instance.status;
+    assert_eq!(status, Status::Completed, "nobody crashed, and nothing was started");
+}
+
+/// Runs another saga of the same orchestrator, and waits for it.
+struct Parent(Arc<OnceLock<Orchestrator>>);
+
+impl SagaStep for Parent {
+    type Input = HashMap<String, u32>;
+    type Output = ();
+    const NAME: &'static str = "Parent";
+
+    async fn execute(&self, cx: &StepContext<Self::Input>) -> Result<(), StepError> {
+        let p = self.0.get().ok_or_else(|| StepError::fatal("no orchestrator"))?;
+        let outcome = p.run("p", &format!("child of {}", cx.business_id()), cx.input()).await?;
+        if outcome == Outcome::Completed { Ok(()) } else { Err(StepError::rejected("the child failed")) }
+    }
+
+    async fn compensate(&self, _: &StepContext<Self::Input>, _: Executed<()>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("undone"))
+    }
+}
+
+/// At its limit with two sagas. Whoever knows itself is never dropped.
+async fn family(store: &Arc<Slow>, knows_itself: bool) -> Orchestrator {
+    testkit::time_limit();
+    let itself = Arc::new(OnceLock::new());
+    let parent = Saga::named("parent").step(Parent(itself.clone())).build().unwrap();
+    let child = Saga::named("p").step(Once).build().unwrap();
+    let builder = Orchestrator::shared(store.clone()).in_flight(2).register(parent).register(child);
+    let p = builder.start_patience(Duration::from_secs(5)).start().await.unwrap();
+    if knows_itself {
+        let _ = itself.set(p.clone());
+    }
+    p
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_saga_run_inside_a_step_at_the_limit_gets_the_place_of_its_parent() {
+    let (p, input) = (family(&Arc::default(), true).await, lines());
+    let runs = (0..6).map(|n| {
+        let (p, input) = (p.clone(), input.clone());
+        async move { p.run("parent", &n.to_string(), &input).await }
+    });
+    let all = timeout(Duration::from_secs(20), futures_util::future::join_all(runs)).await;
+    for outcome in all.expect("parents and children wait for each other") {
+        assert_eq!(outcome.unwrap(), Outcome::Completed);
+    }
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn parents_that_were_taken_over_leave_room_for_their_children() {
+    let store = Arc::new(Slow::default());
+    let dead = family(&store, false).await;
+    for n in 0..4 {
+        start_unattended(&dead, "parent", &n.to_string(), &lines()).await.unwrap();
+        start_unattended(&dead, "p", &format!("child of {n}"), &lines()).await.unwrap();
+    }
+    drop(dead);
+    sleep(Duration::from_secs(31)).await;
+    let p = family(&store, true).await;
+    for n in 0..4 {
+        let done = timeout(Duration::from_secs(600), p.run("parent", &n.to_string(), &lines())).await;
+        let outcome = done.expect("parents keep the room of their children");
+        // The children may have been started by whoever died, and must not run twice.
+        assert!(matches!(outcome, Ok(Outcome::Compensated { .. })), "{outcome:?}");
+    }
+}
+
+/// Never ends.
+struct Hang;
+
+impl ForwardStep for Hang {
+    type Input = HashMap<String, u32>;
+    type Output = ();
+    const NAME: &'static str = "Hang";
+
+    async fn execute(&self, _: &StepContext<Self::Input>) -> Result<(), StepError> {
+        std::future::pending().await
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().timeout(Duration::from_secs(3600))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_beyond_the_limit_is_answered_busy_and_wrote_nothing() {
+    testkit::time_limit();
+    let store = Arc::new(Slow::default());
+    let saga = Saga::named("hang").pivot(Hang).build().unwrap();
+    let builder = Orchestrator::shared(store.clone()).in_flight(1).register(saga);
+    let p = builder.start_patience(Duration::from_secs(5)).start().await.unwrap();
+    let _hangs = p.start("hang", "1", &lines()).await.unwrap();
+    let began = Instant::now();
+    let refused = p.start("hang", "2", &lines()).await.unwrap_err();
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+    assert!(matches!(refused, SagaError::Busy { in_flight: 1, .. }), "{refused}");
+    assert_eq!((refused.effect(), refused.kind()), (Effect::NotApplied, ErrorKind::Unavailable));
+    assert!(store.find("hang", "2").await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]

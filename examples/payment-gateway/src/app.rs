@@ -96,7 +96,11 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     let (orders, channel) = (Peer::new(order_service), Peer::new(channel_adapter));
     let retries = Backoff::doubling(3, tempo.step_retry, tempo.step_retry.saturating_mul(4));
     let undo = Backoff::doubling(9, tempo.step_retry, Duration::from_secs(300));
-    let policy = |timeout| StepPolicy::default().retries(retries).undo_retries(undo).timeout(timeout);
+    // An hour, with pauses of up to five minutes.
+    let patience = Backoff::doubling(18, tempo.step_retry, tempo.step_retry.saturating_mul(150)).jittered();
+    let policy = |timeout| {
+        StepPolicy::default().retries(retries).undo_retries(undo).patience(patience).timeout(timeout)
+    };
     let saga = Saga::named(PAYMENT)
         .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: policy(tempo.order_timeout) })
         .step(CallPaymentChannel { pool: pool.clone(), channel, policy: policy(tempo.channel_timeout) })

@@ -37,7 +37,9 @@ impl Payouts {
         let bank = Bank::new(Peer::new(&client, "bank", &settings.peers.channel, &settings.service_token));
         let retries = Backoff::doubling(3, retry, retry.saturating_mul(4));
         let undo = Backoff::doubling(9, retry, Duration::from_secs(300));
-        let policy = StepPolicy::default().retries(retries).undo_retries(undo);
+        // An hour, with pauses of up to five minutes.
+        let patience = Backoff::doubling(18, retry, retry.saturating_mul(150)).jittered();
+        let policy = StepPolicy::default().retries(retries).undo_retries(undo).patience(patience);
         // Its locks are held for as long, and on SQLite it is the only writer.
         let local = policy.clone().timeout(Duration::from_secs(5));
         let failed = |error: BuildError| StartError::other("the withdrawal saga", error);

@@ -3,6 +3,8 @@
 //! Invariant: an outcome that is not known is asked about before the step runs again, and a step
 //! that must not run twice does not. An attempt that stated an effect never ends as if it had none.
 
+mod known;
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -14,13 +16,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::lease::{Era, Lost};
-use super::{Engine, Stop};
+use super::providers::{Closed, Turn};
+use super::{Engine, Stop, nested};
 use crate::context::{Effects, Frame, Operation};
 use crate::machine::{Finding, Undoing};
 use crate::plan::{AnyInput, AnyStep, Saga};
-use crate::policy::{StepPolicy, WhenUnknown};
+use crate::policy::{Backoff, Failure, StepPolicy, Tries, WhenUnknown};
 use crate::record::Document;
 use crate::step::{Evidence, Probe, StepError, whole};
+use known::Known;
 
 /// Beyond this no limit of time matters, and none overflows.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -38,6 +42,10 @@ pub(super) struct Attempts<'a> {
     pub(super) era: Era,
     /// No attempt of this step begins after it.
     pub(super) deadline: Option<Instant>,
+    /// A request to turn back ends its waits.
+    pub(super) turns: bool,
+    /// What was stored of the last failure.
+    pub(super) noted: Option<String>,
 }
 
 /// How a wait ended.
@@ -48,63 +56,123 @@ pub(super) enum Waited {
     Leaving(Duration),
     /// No attempt may follow.
     Late,
+    /// An operator asked for something, this long before the end of the wait.
+    Asked(Duration),
+}
+
+/// How one try ended.
+enum Once {
+    Known(Finding),
+    Failed(Failure),
+    /// What is known must be written before the next call.
+    Lapsed,
 }
 
 impl Attempts<'_> {
     /// Runs the step until something is known, or its policy is exhausted.
-    pub(super) async fn execute(&self, mut maybe: bool, mut failures: u32) -> Result<(Finding, u32), Lost> {
+    pub(super) async fn execute(&self, maybe: bool, failures: u32) -> Result<(Finding, u32), Lost> {
         let policy = self.step.policy();
-        let mut error: Option<String> = None;
+        let (tries, mut trying) = (self.tries(policy.retries, &policy, failures), None);
+        let mut known = Known::new(&policy, maybe, tries, self.noted.clone());
         loop {
-            self.engine.lease.allows(self.era).await?;
-            let mut may_run = true;
-            if maybe {
-                match self.ask(&policy).await {
-                    Probe::Applied(output) => return Ok((Finding::Succeeded(output), failures)),
-                    Probe::NotApplied => maybe = false,
-                    Probe::NotSeenYet => may_run = policy.idempotent,
-                    Probe::Unknown if policy.idempotent => {}
-                    Probe::Unknown => {
-                        let reason = error.unwrap_or_else(|| "may have been started before".into());
-                        return Ok((Finding::Unknown(reason, policy.when_unknown), failures));
-                    }
-                }
-                self.engine.lease.allows(self.era).await?;
+            if self.lapsed().await? {
+                return Ok(known.later(Duration::ZERO));
             }
-            if may_run {
-                let (ran, effects) = self.run_once(&policy, failures).await;
-                match ran {
-                    Ok(output) => return Ok((Finding::Succeeded(output), failures)),
-                    Err(StepError::Rejected(reason)) => {
-                        let finding = match effects {
-                            Some(effects) => self.rejected_after(&policy, reason, &effects).await,
-                            None => self.rejected(&policy, maybe, reason).await,
-                        };
-                        return Ok((finding, failures));
-                    }
-                    Err(StepError::Fatal(reason)) => {
-                        return Ok((Finding::Fatal { reason, ran: true }, failures));
-                    }
-                    Err(StepError::Retryable(retry)) => error = Some(retry.to_string()),
-                    Err(StepError::Unknown(source)) => (maybe, error) = (true, Some(whole(&*source))),
+            let failure = match self.turn(&policy).await {
+                Ok(turn) => match self.once(&mut known, turn).await? {
+                    Once::Known(finding) => return Ok((finding, known.failures())),
+                    Once::Lapsed => return Ok(known.later(Duration::ZERO)),
+                    Once::Failed(failure) => failure,
+                },
+                // It has not failed.
+                Err(closed @ Closed::Full(..)) if known.fresh => {
+                    known.turned_away(&closed);
+                    return Ok(known.later(closed.left()));
                 }
-            }
-            failures += 1;
-            let Some(wait) = policy.retries.wait_after(failures) else {
-                let reason = error.unwrap_or_else(|| "not seen on the other side".into());
-                return Ok((self.exhausted(&policy, maybe, reason).await, failures));
+                Err(closed) => known.turned_away(&closed),
             };
-            match self.wait(wait).await {
+            trying.get_or_insert_with(|| self.engine.asked.trying());
+            let pause = match known.pause(failure) {
+                Some(pause) => pause,
+                None => match self.last_word(&mut known, failure).await {
+                    Ok(pause) => pause,
+                    Err(finding) => return Ok((finding, known.failures())),
+                },
+            };
+            match self.wait(pause, &policy).await {
                 Waited::Over => {}
-                Waited::Leaving(retry_in) => {
-                    return Ok((Finding::Later { maybe, error, retry_in }, failures));
-                }
+                Waited::Leaving(retry_in) | Waited::Asked(retry_in) => return Ok(known.later(retry_in)),
                 Waited::Late => {
-                    let reason = error.map_or_else(|| LATE.into(), |error| format!("{error}; {LATE}"));
-                    return Ok((self.exhausted(&policy, maybe, reason).await, failures));
+                    let reason = known.error.take();
+                    let reason = reason.map_or_else(|| LATE.into(), |error| format!("{error}; {LATE}"));
+                    return Ok((self.exhausted(&policy, known.maybe, reason).await, known.failures()));
                 }
             }
         }
+    }
+
+    /// Asks what became of earlier attempts, if there may have been some, and makes the next.
+    async fn once(&self, known: &mut Known<'_>, mut turn: Turn) -> Result<Once, Lost> {
+        let policy = known.policy;
+        let mut may_run = true;
+        if known.maybe {
+            let asked = self.question(policy).await;
+            turn.heard(asked.as_ref().err());
+            match asked {
+                Ok(Probe::Applied(output)) => return Ok(Once::Known(Finding::Succeeded(output))),
+                Ok(Probe::NotApplied) => known.maybe = false,
+                Ok(Probe::NotSeenYet) => (known.patient, may_run) = (true, policy.idempotent),
+                Ok(Probe::Unknown) if policy.idempotent => known.patient = false,
+                Ok(Probe::Unknown) => {
+                    let reason = known.error.take().unwrap_or_else(|| "may have been started before".into());
+                    return Ok(Once::Known(Finding::Unknown(reason, policy.when_unknown)));
+                }
+                // There is somebody to ask, who did not answer.
+                Err(error) => {
+                    (known.patient, may_run) = (true, policy.idempotent);
+                    known.error.get_or_insert_with(|| why(error));
+                }
+            }
+            if self.lapsed().await? {
+                return Ok(Once::Lapsed);
+            }
+        }
+        if !may_run {
+            return Ok(Once::Failed(Failure::Away));
+        }
+        let (ran, effects) = self.run_once(policy, known.failures()).await;
+        turn.heard(ran.as_ref().err());
+        Ok(match ran {
+            Ok(output) => Once::Known(Finding::Succeeded(output)),
+            Err(StepError::Rejected(reason)) => Once::Known(match effects {
+                Some(effects) => self.rejected_after(policy, reason, &effects).await,
+                None => self.rejected(policy, known.maybe, reason).await,
+            }),
+            Err(StepError::Fatal(reason)) => Once::Known(Finding::Fatal { reason, ran: true }),
+            Err(StepError::Retryable(retry)) => Once::Failed(known.retry(&retry)),
+            Err(StepError::Unknown(source)) => {
+                (known.maybe, known.error) = (true, Some(whole(&*source)));
+                Once::Failed(if known.patient { Failure::Away } else { Failure::Definite })
+            }
+        })
+    }
+
+    /// When the schedule of failures is over: what may have happened is asked about, for longer if there is somebody who
+    /// may still answer.
+    async fn last_word(&self, known: &mut Known<'_>, failure: Failure) -> Result<Duration, Finding> {
+        let (policy, reason) = (known.policy, known.reason());
+        if !known.maybe {
+            return Err(Finding::NotApplied(reason));
+        }
+        let asked = self.question(policy).await;
+        match asked {
+            Ok(Probe::Applied(output)) => return Err(Finding::Succeeded(output)),
+            Ok(Probe::NotApplied) => return Err(Finding::NotApplied(reason)),
+            Ok(Probe::Unknown) => return Err(Finding::Unknown(reason, policy.when_unknown)),
+            Ok(Probe::NotSeenYet) | Err(_) => known.patient = true,
+        }
+        let pause = if failure == Failure::Away { None } else { known.pause(Failure::Away) };
+        pause.ok_or(Finding::Unknown(reason, policy.when_unknown))
     }
 
     /// A refusal says what became of this attempt, not of one before it whose answer was lost. Unless the
@@ -157,9 +225,10 @@ impl Attempts<'_> {
             let wait =
                 policy.retries.wait_after(asked).filter(|wait| *wait <= self.engine.settings.park_after);
             let Some(wait) = wait else { break };
-            match self.wait(wait).await {
+            // That it is to turn back is known.
+            match self.wait_heeding(wait, &policy, false).await {
                 Waited::Over => {}
-                Waited::Leaving(retry_in) => {
+                Waited::Leaving(retry_in) | Waited::Asked(retry_in) => {
                     return Ok(Finding::Later { maybe: true, error: Some(reason.into()), retry_in });
                 }
                 Waited::Late => break,
@@ -169,46 +238,70 @@ impl Attempts<'_> {
     }
 
     /// Undoes the step until it is done, refused, or its schedule says to come back later.
-    pub(super) async fn undo(&self, mut failures: u32, done: Option<Document>) -> Result<Undoing, Lost> {
+    pub(super) async fn undo(&self, failures: u32, done: Option<Document>) -> Result<Undoing, Lost> {
         let policy = self.step.policy();
+        let (tries, mut trying) = (self.tries(policy.undo_retries, &policy, failures), None);
+        let mut known = Known::new(&policy, false, tries, self.noted.clone());
         loop {
-            self.engine.lease.allows(self.era).await?;
-            let error = match self.undo_once(&policy, failures, done.clone()).await {
-                Ok(evidence) if evidence.as_str().trim().is_empty() => {
-                    let reason = "its evidence is blank: name what a person can look up";
-                    return Ok(Undoing::Fatal(reason.into()));
+            if self.lapsed().await? {
+                return Ok(known.undo_later(Duration::ZERO));
+            }
+            let failure = match self.turn(&policy).await {
+                Ok(mut turn) => {
+                    let undone = self.undo_once(&policy, known.failures(), done.clone()).await;
+                    turn.heard(undone.as_ref().err());
+                    match undone {
+                        Ok(evidence) if evidence.as_str().trim().is_empty() => {
+                            let reason = "its evidence is blank: name what a person can look up";
+                            return Ok(Undoing::Fatal(reason.into()));
+                        }
+                        Ok(evidence) => return Ok(Undoing::Done(evidence.as_str().into())),
+                        Err(StepError::Rejected(reason)) => return Ok(Undoing::GivenUp(reason)),
+                        Err(StepError::Fatal(reason)) => return Ok(Undoing::Fatal(reason)),
+                        Err(StepError::Retryable(retry)) => known.retry(&retry),
+                        Err(StepError::Unknown(source)) => {
+                            known.error = Some(whole(&*source));
+                            Failure::Definite
+                        }
+                    }
                 }
-                Ok(evidence) => return Ok(Undoing::Done(evidence.as_str().into())),
-                Err(StepError::Rejected(reason)) => return Ok(Undoing::GivenUp(reason)),
-                Err(StepError::Fatal(reason)) => return Ok(Undoing::Fatal(reason)),
-                Err(StepError::Retryable(retry)) => retry.to_string(),
-                Err(StepError::Unknown(source)) => whole(&*source),
+                Err(closed @ Closed::Full(..)) if known.fresh => {
+                    known.turned_away(&closed);
+                    return Ok(known.undo_later(closed.left()));
+                }
+                Err(closed) => known.turned_away(&closed),
             };
-            failures += 1;
-            let Some(wait) = policy.undo_retries.wait_after(failures) else {
-                return Ok(Undoing::GivenUp(error));
+            trying.get_or_insert_with(|| self.engine.asked.trying());
+            let Some(pause) = known.pause(failure) else {
+                return Ok(Undoing::GivenUp(known.reason()));
             };
-            if let Waited::Leaving(retry_in) = self.wait(wait).await {
-                return Ok(Undoing::Later { failures, error: Some(error), retry_in });
+            if let Waited::Leaving(retry_in) | Waited::Asked(retry_in) = self.wait(pause, &policy).await {
+                return Ok(known.undo_later(retry_in));
             }
         }
     }
 
     /// What the world says about the execute key. An error of the question is no answer.
     pub(super) async fn ask(&self, policy: &StepPolicy) -> Probe<Document> {
+        self.question(policy).await.unwrap_or(Probe::Unknown)
+    }
+
+    /// The same, told from a question that was not answered.
+    async fn question(&self, policy: &StepPolicy) -> Result<Probe<Document>, StepError> {
         let frame = self.frame(Operation::Execute, 1, policy);
         let effects = frame.effects.clone();
         let asked = self.guarded("probe", policy.timeout, || self.step.probe(Arc::clone(self.input), frame));
         let answer = match asked.await {
             // It did something itself.
-            Ok(Probe::NotApplied) if effects.stated().is_some() => Probe::Unknown,
-            answer => answer.unwrap_or(Probe::Unknown),
+            Ok(Probe::NotApplied) if effects.stated().is_some() => Ok(Probe::Unknown),
+            answer => answer,
         };
         let label = match answer {
-            Probe::Applied(_) => "applied",
-            Probe::NotApplied => "not_applied",
-            Probe::NotSeenYet => "not_seen_yet",
-            Probe::Unknown => "unknown",
+            Ok(Probe::Applied(_)) => "applied",
+            Ok(Probe::NotApplied) => "not_applied",
+            Ok(Probe::NotSeenYet) => "not_seen_yet",
+            Ok(Probe::Unknown) => "unknown",
+            Err(_) => "no_answer",
         };
         metrics::counter!("probity_saga_probes_total", "type" => self.label(), "step" => self.step.name(), "result" => label)
             .increment(1);
@@ -277,7 +370,7 @@ impl Attempts<'_> {
             step = self.step.name(),
             operation = what,
         );
-        let caught = AssertUnwindSafe(async { call().await }).catch_unwind();
+        let caught = AssertUnwindSafe(nested::inside(self.engine, async { call().await })).catch_unwind();
         let unanswered = |reason: String| match self.step.local() {
             Some(_) => StepError::retryable(reason),
             None => StepError::unknown(reason),
@@ -296,26 +389,51 @@ impl Attempts<'_> {
         result
     }
 
-    /// A long wait is not held in memory: the saga is given up and claimed again.
-    pub(super) async fn wait(&self, wait: Duration) -> Waited {
+    /// Whether the lease lapsed since this saga was last known to be ours. What is known of the step is then written
+    /// before anything else happens, and the store says whether the saga still is.
+    pub(super) async fn lapsed(&self) -> Result<bool, Lost> {
+        let allowed = self.engine.lease.allows(self.era).await;
+        if self.engine.lease.is_revoked() { Err(Lost) } else { Ok(allowed.is_err()) }
+    }
+
+    fn tries(&self, retries: Backoff, policy: &StepPolicy, failures: u32) -> Tries {
+        let seed = self.frame.saga_id.as_uuid().as_u64_pair().1;
+        Tries::resumed(retries, policy.patience, failures, known::waited(self.noted.as_deref()), seed)
+    }
+
+    /// The right to make the next call.
+    async fn turn(&self, policy: &StepPolicy) -> Result<Turn, Closed> {
+        self.engine.providers.turn(policy.provider.as_deref()).await
+    }
+
+    /// A long wait is not held in memory, nor is one for a provider that has no turn to give: the saga is given up and claimed again.
+    /// Requests of operators end it.
+    pub(super) async fn wait(&self, wait: Duration, policy: &StepPolicy) -> Waited {
+        self.wait_heeding(wait, policy, self.turns).await
+    }
+
+    /// With `turns`, a request to turn back ends the wait as well.
+    async fn wait_heeding(&self, wait: Duration, policy: &StepPolicy, turns: bool) -> Waited {
         let late = async {
             match self.deadline {
                 Some(deadline) => sleep_until(deadline).await,
                 None => std::future::pending().await,
             }
         };
-        if wait > self.engine.settings.park_after {
+        let closed = self.engine.providers.is_closed(policy.provider.as_deref());
+        if closed || wait > self.engine.settings.park_after {
             let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             return Waited::Leaving(left.map_or(wait, |left| left.min(wait)));
         }
         let over = Instant::now() + wait;
+        let left = || over.saturating_duration_since(Instant::now());
         let mut stop: watch::Receiver<Stop> = self.engine.stop_signal();
         tokio::select! {
-            () = sleep(wait) => Waited::Over,
+            biased;
+            () = self.engine.asked.heard(self.frame.saga_id, turns) => Waited::Asked(left()),
+            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => Waited::Leaving(left()),
             () = late => Waited::Late,
-            _ = stop.wait_for(|stop| *stop >= Stop::Draining) => {
-                Waited::Leaving(over.saturating_duration_since(Instant::now()))
-            }
+            () = sleep(wait) => Waited::Over,
         }
     }
 
@@ -328,6 +446,15 @@ impl Attempts<'_> {
 
     fn label(&self) -> Arc<str> {
         Arc::clone(&self.saga.name)
+    }
+}
+
+/// Why a question was not answered.
+fn why(error: StepError) -> String {
+    match error {
+        StepError::Retryable(retry) => retry.to_string(),
+        StepError::Unknown(source) => whole(&*source),
+        StepError::Rejected(reason) | StepError::Fatal(reason) => reason,
     }
 }
 

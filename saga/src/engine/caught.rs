@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use crate::error::StoreError;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
+    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::{LocalStore, SagaStore, StartStatement};
 
@@ -69,6 +69,10 @@ impl SagaStore for Caught {
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
         caught("list a worker's sagas", || self.0.owned(worker)).await
+    }
+
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        caught("ask for requests of operators", || self.0.asked(worker)).await
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {

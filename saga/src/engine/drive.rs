@@ -4,6 +4,7 @@
 //! write ends it without another effect.
 
 mod local;
+mod waiting;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::codec::Place;
 use crate::context::{Effects, Frame, Operation, Uses};
 use crate::machine::{Finding, Illegal, Next, State, Status, Undoing, joined};
 use crate::plan::{AnyInput, Saga};
+use crate::policy::FARTHEST;
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
 use crate::step::Probe;
 
@@ -64,6 +66,8 @@ struct Driver<'a> {
     deadline: Option<Instant>,
     /// Given back with the first result: it was not this saga.
     suspect: Option<OwnedSemaphorePermit>,
+    /// It has done nothing yet.
+    fresh: bool,
 }
 
 /// Drives a saga; the news is for its waiters. `None`: others will go on with it.
@@ -101,6 +105,7 @@ pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<News> {
         era,
         deadline,
         suspect,
+        fresh: true,
     };
     driver.tell_if_overdue();
     match driver.run().await {
@@ -131,6 +136,13 @@ impl Driver<'_> {
                 return Err(Gone::Released);
             }
             if self.heeds_requests().await? {
+                continue;
+            }
+            if std::mem::take(&mut self.fresh) {
+                self.goes_on_waiting(next).await?;
+            }
+            let acts = matches!(next, Next::Execute { .. } | Next::Undo { .. } | Next::Ask { .. });
+            if acts && !self.is_ours().await? {
                 continue;
             }
             match next {
@@ -186,6 +198,9 @@ impl Driver<'_> {
 
     /// Asked to turn back while the pivot may have happened: that is found out before anything else.
     async fn turn_unless_past(&mut self, pivot: usize, reason: String) -> Result<(), Gone> {
+        if !self.is_ours().await? {
+            return Ok(());
+        }
         let from = self.state.status;
         let found = self.attempts(pivot).find_out(&reason).await?;
         let release = match &found {
@@ -208,7 +223,6 @@ impl Driver<'_> {
     async fn execute_late(&mut self, at: usize, maybe: bool, failures: u32) -> Result<(), Gone> {
         let from = self.state.status;
         let change = if maybe {
-            self.engine.lease.allows(self.era).await?;
             let attempts = self.attempts(at);
             let finding = attempts.exhausted(&attempts.step.policy(), true, LATE.into()).await;
             self.state.executed(&self.saga.shape, at, failures, finding)
@@ -241,7 +255,7 @@ impl Driver<'_> {
         }
         let (finding, failures) = self.attempts(at).execute(maybe, failures).await?;
         let release = match &finding {
-            Finding::Later { retry_in, .. } => Some(*retry_in),
+            Finding::Later { retry_in, .. } => self.released_for(*retry_in),
             _ => None,
         };
         if let Finding::Unknown(..) = finding {
@@ -260,7 +274,7 @@ impl Driver<'_> {
         let done = self.state.rows[at].as_ref().and_then(|row| row.output.clone());
         let undoing = self.attempts(at).undo(failures, done).await?;
         let release = match &undoing {
-            Undoing::Later { retry_in, .. } => Some(*retry_in),
+            Undoing::Later { retry_in, .. } => self.released_for(*retry_in),
             _ => None,
         };
         let change = self.state.undone(&self.saga.shape, at, undoing);
@@ -269,7 +283,6 @@ impl Driver<'_> {
 
     async fn ask(&mut self, at: usize) -> Result<(), Gone> {
         let from = self.state.status;
-        self.engine.lease.allows(self.era).await?;
         let attempts = self.attempts(at);
         let applied = match attempts.ask(&attempts.step.policy()).await {
             Probe::Applied(output) => Some(Some(output)),
@@ -313,6 +326,8 @@ impl Driver<'_> {
             },
             era: self.era,
             deadline: self.deadline.filter(|_| self.state.status == Status::InProgress),
+            turns: self.turns(),
+            noted: self.state.rows[at].as_ref().and_then(|row| row.error.clone()),
         }
     }
 
@@ -390,7 +405,7 @@ impl Driver<'_> {
             write_no: self.write_no,
             from,
             change,
-            release,
+            release: release.map(|wait| wait.min(FARTHEST)),
             rewrite: era != self.era,
         };
         let verdict = match self.engine.writer.apply(record).await {

@@ -23,6 +23,8 @@ struct State {
     /// Raised when the lease lapsed: whatever was owned before may have other owners now.
     era: u64,
     revoked: bool,
+    /// When the store was last seen to be away or slow.
+    trouble: Option<Instant>,
 }
 
 /// The era in which a saga was last known to be this worker's: read before the store was asked.
@@ -35,7 +37,8 @@ pub(crate) struct Lost;
 
 impl Lease {
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { ttl, state: Arc::new(watch::Sender::new(State { last_beat: None, era: 0, revoked: false })) }
+        let state = State { last_beat: None, era: 0, revoked: false, trouble: None };
+        Self { ttl, state: Arc::new(watch::Sender::new(state)) }
     }
 
     pub(crate) fn era(&self) -> Era {
@@ -48,6 +51,7 @@ impl Lease {
         self.state.send_modify(|state| {
             if state.last_beat.is_some_and(|beat| beat.elapsed() >= self.ttl) {
                 state.era += 1;
+                state.trouble = Some(Instant::now());
             }
             state.last_beat = state.last_beat.max(Some(sent));
         });
@@ -55,9 +59,24 @@ impl Lease {
 
     pub(crate) fn lapsed(&self, sent: Instant) {
         self.state.send_modify(|state| {
+            // The first beat of a worker is a lapse of nothing.
+            if state.last_beat.is_some() {
+                state.trouble = Some(Instant::now());
+            }
             state.last_beat = Some(sent);
             state.era += 1;
         });
+    }
+
+    /// A beat failed, or was answered late.
+    pub(crate) fn struggles(&self) {
+        self.state.send_modify(|state| state.trouble = Some(Instant::now()));
+    }
+
+    /// Whether the store was away a moment ago. Other workers, which may have had the same trouble, then get the length
+    /// of a lease to show that they live and to write what they hold, before anything is taken from them.
+    pub(crate) fn settles(&self) -> bool {
+        self.state.borrow().trouble.is_some_and(|trouble| trouble.elapsed() < self.ttl)
     }
 
     /// This worker ends: nothing it drives may go on.
@@ -87,7 +106,7 @@ impl Lease {
 
     /// None: not yet.
     fn answer(&self, era: Era, state: State) -> Option<Result<(), Lost>> {
-        let State { last_beat, era: now, revoked } = state;
+        let State { last_beat, era: now, revoked, trouble: _ } = state;
         if revoked || now != era.0 {
             return Some(Err(Lost));
         }

@@ -1,7 +1,8 @@
 //! Finds sagas that nobody drives and takes them over: a few at first, more while they get done.
 //!
 //! Invariant: recovery queues for the right to drive as every start does, so neither starves the other. What may have
-//! killed its workers is taken over one at a time. A failed look is repeated at the next poll.
+//! killed its workers is taken over alone first, and in groups once one made progress: the smaller, the more often it was
+//! there when a worker died. What the next death would park is always alone. A failed look is repeated at the next poll.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -12,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::worker::pause_unless_stopped;
-use super::{Engine, Reservation, Stop};
+use super::{Engine, Reservation, Settings, Stop};
 use crate::error::StoreError;
 use crate::record::{ClaimRequest, Journal, SagaId};
 
@@ -23,6 +24,33 @@ const MOST: usize = 256;
 /// How many are taken over first; twice as many after each claim that was full.
 const FIRST: usize = 16;
 
+/// What sagas share that may have killed their workers, until their first results: so many that were there at two deaths,
+/// or one that the next death would park.
+pub(super) const SUSPECTS: usize = 64;
+
+/// The share of a saga that was there at three deaths.
+const OF_THREE: u32 = 4;
+
+/// Which of those that may have killed their workers are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hunt {
+    /// The one that waits longest, alone.
+    One,
+    /// Those that were there at two deaths, together.
+    OfTwo,
+    /// Also those that were there at three.
+    OfThree,
+}
+
+/// What a look may take of them.
+struct Leave {
+    suspect_at: u32,
+    suspects: u32,
+    limit: u32,
+    /// The shares to give out.
+    shares: Option<OwnedSemaphorePermit>,
+}
+
 /// What a worker remembers between two looks.
 struct Recovery {
     engine: Arc<Engine>,
@@ -32,6 +60,7 @@ struct Recovery {
     window: usize,
     /// Not earlier is a suspect asked for: that looks through all that waits.
     next_suspect: Instant,
+    hunt: Hunt,
 }
 
 /// What one look took over.
@@ -39,6 +68,8 @@ struct Batch {
     /// As many as were asked for: there may be more.
     full: bool,
     suspect: bool,
+    /// The next look is for others.
+    again: bool,
     /// So many that the next claim waits for: half of them.
     half: u32,
     ended: Arc<Semaphore>,
@@ -46,7 +77,7 @@ struct Batch {
 
 impl Batch {
     fn nothing() -> Self {
-        Self { full: false, suspect: false, half: 0, ended: Arc::new(Semaphore::new(0)) }
+        Self { full: false, suspect: false, again: false, half: 0, ended: Arc::new(Semaphore::new(0)) }
     }
 }
 
@@ -56,6 +87,7 @@ pub(super) async fn recover(engine: Arc<Engine>) {
         orphans: BTreeSet::new(),
         window: FIRST,
         next_suspect: Instant::now(),
+        hunt: Hunt::One,
     };
     loop {
         let batch = match AssertUnwindSafe(recovery.look()).catch_unwind().await {
@@ -80,13 +112,13 @@ impl Recovery {
     /// False when the worker stops. What was taken over gets done before more is, or has the time of a poll to.
     async fn pause(&self, batch: &Batch) -> bool {
         let engine = &self.engine;
-        if !batch.full && !batch.suspect {
+        if !batch.full && !batch.suspect && !batch.again {
             return pause_unless_stopped(engine, engine.settings.poll).await;
         }
         let settled = async {
             let _half = batch.ended.acquire_many(batch.half).await;
             if batch.suspect {
-                let _made_progress = engine.suspects.acquire().await;
+                let _made_progress = engine.suspects.acquire_many(permits(SUSPECTS / 2)).await;
             }
         };
         let mut stop = engine.stop_signal();
@@ -98,17 +130,20 @@ impl Recovery {
 
     async fn look(&mut self) -> Result<Batch, StoreError> {
         let engine = Arc::clone(&self.engine);
+        if engine.lease.settles() {
+            return Ok(Batch::nothing());
+        }
         let Some(mut room) = self.room().await else { return Ok(Batch::nothing()) };
         let mut reserved = self.own_orphans(room.num_permits()).await?;
-        let mut alone = self.suspect();
+        let mut leave = self.leave();
         let request = ClaimRequest {
             worker: engine.worker,
             runnable: engine.runnable(),
             own: reserved.iter().map(Reservation::id).collect(),
-            limit: u32::try_from(room.num_permits()).unwrap_or(1),
+            limit: permits(room.num_permits()).min(leave.limit),
             stalled_max: engine.settings.stalled_max,
-            suspect_at: engine.settings.suspect_at,
-            suspects: u32::from(alone.is_some()),
+            suspect_at: leave.suspect_at,
+            suspects: leave.suspects,
         };
         let era = engine.lease.era();
         let journals = engine.store.claim(&request).await?;
@@ -122,19 +157,21 @@ impl Recovery {
             };
             // Not reserved: an older drive of the same saga is still ending here; it is found again.
             let (Some(mut reservation), Some(permit)) = (reservation, room.split(1)) else { continue };
-            if journal.instance.stalled_claims > request.suspect_at && kept.is_none() {
-                reservation.suspect = alone.take();
-                batch.suspect |= reservation.suspect.is_some();
+            // The claim was counted as well.
+            let deaths = journal.instance.stalled_claims.saturating_sub(1);
+            if deaths >= engine.settings.suspect_at && kept.is_none() {
+                let share = if self.hunt == Hunt::One { SUSPECTS } else { share(deaths, &engine.settings) };
+                reservation.suspect = leave.shares.as_mut().and_then(|shares| shares.split(share));
+                batch.suspect = true;
             }
             reservation.ended = Some(Arc::clone(&batch.ended));
             batch.half += 1;
+            let clean = kept.is_some() && is_untouched(&engine, &journal);
             let reason = if kept.is_some() { "own" } else { "unowned" };
-            resume(&engine, reservation, permit, journal, era, reason);
+            resume(&engine, reservation, permit, journal, Known { era, clean, reason });
         }
         batch.half /= 2;
-        if batch.suspect {
-            self.next_suspect = Instant::now();
-        }
+        batch.again = self.goes_on(leave.shares.is_some(), batch.suspect);
         Ok(batch)
     }
 
@@ -142,7 +179,6 @@ impl Recovery {
     /// queues for a small share of them.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         let engine = &self.engine;
-        let permits = |count: usize| u32::try_from(count).unwrap_or(1);
         let free = permits(engine.permits.available_permits().min(self.window));
         let room = match Arc::clone(&engine.permits).try_acquire_many_owned(free) {
             Ok(room) if free > 0 => room,
@@ -158,15 +194,50 @@ impl Recovery {
         (engine.stopping() == Stop::Running).then_some(room)
     }
 
-    /// The right to drive the only saga here that may have killed its workers.
-    fn suspect(&mut self) -> Option<OwnedSemaphorePermit> {
+    /// What the next look may take of those that may have killed their workers.
+    fn leave(&mut self) -> Leave {
+        let (settings, suspects) = (&self.engine.settings, &self.engine.suspects);
+        let free = permits(suspects.available_permits());
+        let shares = |count: u32| Arc::clone(suspects).try_acquire_many_owned(count).ok();
+        let nobody = Leave { suspect_at: settings.suspect_at, suspects: 0, limit: u32::MAX, shares: None };
         let now = Instant::now();
-        if now < self.next_suspect {
-            return None;
+        match self.hunt {
+            Hunt::One if now >= self.next_suspect => {
+                self.next_suspect = now + settings.poll;
+                match shares(permits(SUSPECTS)) {
+                    Some(all) => Leave { suspects: 1, shares: Some(all), ..nobody },
+                    None => nobody,
+                }
+            }
+            Hunt::OfTwo if free > 0 => {
+                Leave { suspect_at: settings.suspect_at + 1, limit: free, shares: shares(free), ..nobody }
+            }
+            Hunt::OfThree if free >= OF_THREE => Leave {
+                suspect_at: settings.suspect_at + 2,
+                limit: free / OF_THREE,
+                shares: shares(free),
+                ..nobody
+            },
+            _ => nobody,
         }
-        let alone = Arc::clone(&self.engine.suspects).try_acquire_owned().ok()?;
-        self.next_suspect = now + self.engine.settings.poll;
-        Some(alone)
+    }
+
+    /// Goes from those that are there to those that are left, and to nothing else while there are some. True if the next
+    /// look is for others.
+    fn goes_on(&mut self, looked: bool, found: bool) -> bool {
+        if !looked {
+            return false;
+        }
+        let before = self.hunt;
+        self.hunt = match (before, found) {
+            (Hunt::One | Hunt::OfTwo, true) => Hunt::OfTwo,
+            (Hunt::OfTwo, false) | (Hunt::OfThree, true) => Hunt::OfThree,
+            (Hunt::One | Hunt::OfThree, false) => Hunt::One,
+        };
+        if self.hunt == Hunt::One && before != Hunt::One {
+            self.next_suspect = Instant::now();
+        }
+        self.hunt != before
     }
 
     /// Sagas that this worker owns but does not drive: started in a transaction whose starter never
@@ -175,6 +246,7 @@ impl Recovery {
     async fn own_orphans(&mut self, most: usize) -> Result<Vec<Reservation>, StoreError> {
         let engine = &self.engine;
         let owned = engine.store.owned(engine.worker).await?;
+        engine.left().retain(|id| owned.contains(id));
         let idle: BTreeSet<SagaId> = owned.into_iter().filter(|id| !engine.is_active(*id)).collect();
         let twice: Vec<SagaId> = idle.intersection(&self.orphans).copied().take(most).collect();
         let reserved = twice.into_iter().filter_map(|id| engine.reserve(id)).collect();
@@ -183,16 +255,44 @@ impl Recovery {
     }
 }
 
+/// What a saga takes of `SUSPECTS` that was there at so many deaths.
+fn share(deaths: u32, settings: &Settings) -> usize {
+    match settings.stalled_max.saturating_sub(deaths) {
+        0 | 1 => SUSPECTS,
+        2 => OF_THREE as usize,
+        _ => 1,
+    }
+}
+
+fn permits(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(1)
+}
+
+/// Whether nobody can have begun the first step: this worker inserted the saga, this claim is the first, and no drive of
+/// it ended here. Its starter committed and never waited.
+fn is_untouched(engine: &Engine, journal: &Journal) -> bool {
+    let Journal { instance, steps } = journal;
+    let first_claim = instance.epoch == 2 && instance.write_no == 0 && steps.is_empty();
+    first_claim && !engine.left().contains(&instance.id)
+}
+
+/// What is known of a saga that was taken over.
+struct Known {
+    era: super::Era,
+    clean: bool,
+    reason: &'static str,
+}
+
 fn resume(
     engine: &Arc<Engine>,
     reservation: Reservation,
     permit: OwnedSemaphorePermit,
     journal: Journal,
-    era: super::Era,
-    reason: &'static str,
+    known: Known,
 ) {
+    let Known { era, clean, reason } = known;
     let Journal { instance, .. } = &journal;
     tracing::info!(saga.id = %instance.id, saga.r#type = %instance.saga_type, "resuming a saga");
     metrics::counter!("probity_saga_recovery_claims_total", "reason" => reason).increment(1);
-    engine.spawn(reservation, Some(permit), journal, false, era);
+    engine.spawn(reservation, Some(permit), journal, clean, era);
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::census::count;
 use super::elsewhere::listen;
 use super::recover::recover;
+use super::requests::listen_for_requests;
 use super::{Engine, Stop};
 use crate::error::StoreError;
 use crate::record::{Beat, Worker};
@@ -21,6 +22,7 @@ pub(crate) async fn work(engine: &Arc<Engine>) -> Result<(), StoreError> {
     tokio::spawn(keep_lease(Arc::clone(engine)));
     tokio::spawn(recover(Arc::clone(engine)));
     tokio::spawn(listen(Arc::clone(engine)));
+    tokio::spawn(listen_for_requests(Arc::clone(engine)));
     tokio::spawn(count(Arc::clone(engine)));
     Ok(())
 }
@@ -28,7 +30,11 @@ pub(crate) async fn work(engine: &Arc<Engine>) -> Result<(), StoreError> {
 async fn beat(engine: &Engine) -> Result<(), StoreError> {
     let sent = Instant::now();
     let worker = Worker { id: engine.worker, lease: engine.settings.lease, pid: std::process::id() };
-    match engine.store.beat(&worker).await? {
+    let answer = engine.store.beat(&worker).await?;
+    if sent.elapsed() > renewal(engine) {
+        engine.lease.struggles();
+    }
+    match answer {
         Beat::Held => engine.lease.held(sent),
         Beat::Lapsed => {
             engine.lease.lapsed(sent);
@@ -38,17 +44,29 @@ async fn beat(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A lease is renewed so often.
+fn renewal(engine: &Engine) -> Duration {
+    engine.settings.lease / 3
+}
+
 async fn keep_lease(engine: Arc<Engine>) {
-    let pause = engine.settings.lease / 3;
+    let mut pause = renewal(&engine);
     while pause_unless_stopped(&engine, pause).await {
         // A task of its own: a beat that hangs is left alone, not dropped in the middle of its transaction.
         let beating = Arc::clone(&engine);
-        match timeout(engine.settings.lease, tokio::spawn(async move { beat(&beating).await })).await {
-            Ok(Ok(Ok(()))) => {}
+        let beat = timeout(engine.settings.lease, tokio::spawn(async move { beat(&beating).await })).await;
+        if let Ok(Ok(Ok(()))) = beat {
+            pause = renewal(&engine);
+            continue;
+        }
+        match beat {
             Ok(Err(error)) => tracing::error!(%error, "a heartbeat of the saga worker panicked"),
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the saga worker could not renew its lease"),
-            Err(_) => tracing::warn!("the saga store did not answer a heartbeat"),
+            _ => tracing::warn!("the saga store did not answer a heartbeat"),
         }
+        engine.lease.struggles();
+        // The sooner this worker is seen to live, the less is taken from it.
+        pause = renewal(&engine).min(engine.settings.poll);
     }
 }
 

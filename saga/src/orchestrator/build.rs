@@ -36,9 +36,26 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
-    /// How many sagas this worker drives at once (1024 unless set); `start` waits above it.
+    /// How many sagas this worker drives at once (1024 unless set). Above it a start waits for
+    /// [`start_patience`](Self::start_patience). A step that starts or waits for another saga of the same orchestrator
+    /// lends its place meanwhile.
     pub fn in_flight(mut self, sagas: usize) -> Self {
         self.settings.in_flight = sagas;
+        self
+    }
+
+    /// How long a start waits while the limit of sagas in flight is reached, before it is answered by
+    /// [`SagaError::Busy`](crate::SagaError::Busy) (30 seconds unless set; nothing answers at once).
+    pub fn start_patience(mut self, patience: Duration) -> Self {
+        self.settings.start_patience = patience;
+        self
+    }
+
+    /// How many calls of this worker a provider may have at the same time: of steps whose policy names it
+    /// ([`StepPolicy::provider`](crate::StepPolicy::provider)). Unless set, half of `in_flight`. A saga whose turn does not
+    /// come within a second is given up for some seconds, without memory and without a failure.
+    pub fn provider_limit(mut self, provider: impl Into<String>, calls: usize) -> Self {
+        self.settings.provider_limits.insert(provider.into(), calls);
         self
     }
 
@@ -87,6 +104,9 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         }
         if settings.in_flight == 0 {
             return Err(BuildError::BadSetting("at least one saga must be allowed in flight"));
+        }
+        if settings.provider_limits.values().any(|calls| *calls == 0) {
+            return Err(BuildError::BadSetting("at least one call must be allowed to a provider"));
         }
         for (at, saga) in sagas.iter().enumerate() {
             let same = |other: &Saga| other.name() == saga.name() && other.version == saga.version;

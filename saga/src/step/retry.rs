@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::StepError;
 
 /// The longest pause that a provider can ask for: a header must not park a saga for a century.
-const MOST_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
+const MOST_ASKED: Duration = crate::policy::FARTHEST;
 
 /// A [`Retry`] says that an attempt certainly had no effect, why it failed, and when the next one makes sense.
 ///
@@ -95,7 +95,7 @@ impl StepError {
         Self::Retryable(Retry { reason, provider: Some(provider.into()), cause: Some(cause), after: None })
     }
 
-    /// Asks for a pause of at least this length before the next attempt, a day at most. It says nothing about other
+    /// Asks for a pause of at least this length before the next attempt, an hour at most. It says nothing about other
     /// errors than [`StepError::Retryable`], and gives no attempt that the policy does not.
     #[must_use]
     pub fn retry_after(mut self, pause: Duration) -> Self {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_was_asked_for_is_kept_up_to_a_day_and_only_where_there_is_another_try() {
+    fn a_pause_that_was_asked_for_is_kept_up_to_an_hour_and_only_where_there_is_another_try() {
         let asked = |error: StepError| match error.retry_after(Duration::MAX) {
             StepError::Retryable(retry) => retry.after(),
             _ => None,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::SagaStore;
 use crate::error::StoreError;
 use crate::machine::{Status, Trigger, transition};
-use crate::policy::LONGEST;
+use crate::policy::{FARTHEST, LONGEST};
 use crate::record::{
     Beat, Census, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
@@ -30,15 +30,22 @@ pub struct MemoryStore {
 struct Inner {
     sagas: BTreeMap<SagaId, Saga>,
     business: HashMap<(String, String), SagaId>,
-    leases: BTreeMap<WorkerId, Instant>,
+    leases: BTreeMap<WorkerId, Lease>,
     definitions: BTreeMap<String, Definition>,
     audit: Vec<Intervention>,
+}
+
+struct Lease {
+    expires: Instant,
+    length: Duration,
 }
 
 struct Saga {
     instance: Instance,
     /// By order.
     steps: Vec<StepRow>,
+    /// When the rows of waiting steps were written.
+    waits: BTreeMap<u32, Instant>,
     run_at: Instant,
     created_at: Instant,
 }
@@ -71,15 +78,23 @@ impl fmt::Debug for MemoryStore {
 
 impl Inner {
     fn is_live(&self, worker: WorkerId, now: Instant) -> bool {
-        self.leases.get(&worker).is_some_and(|expires| *expires > now)
+        self.leases.get(&worker).is_some_and(|lease| lease.expires > now)
+    }
+
+    /// Whether a worker has beaten within the last half of its lease. One that has not may have been cut off together with
+    /// others, which could not beat either.
+    fn may_claim(&self, worker: WorkerId, now: Instant) -> bool {
+        let left = |lease: &Lease| lease.expires.saturating_duration_since(now);
+        self.leases.get(&worker).is_some_and(|lease| left(lease) > lease.length / 2)
     }
 
     fn is_claimable(&self, saga: &Saga, request: &ClaimRequest, now: Instant) -> bool {
         let Instance { status, owner, definition, saga_type, id, .. } = &saga.instance;
-        let free = owner.is_none_or(|owner| !self.is_live(owner, now));
+        // Whoever asks is alive: what it owns it drives, unless it says otherwise.
+        let free = owner.is_none_or(|owner| owner != request.worker && !self.is_live(owner, now));
         let own = *owner == Some(request.worker) && request.own.contains(id);
         let runnable = request.runnable.iter().any(|(name, print)| name == saga_type && print == definition);
-        status.is_active() && (free || own) && runnable && saga.run_at <= now
+        status.is_active() && (free || own) && runnable && saga.is_due(now)
     }
 
     fn journal(&self, id: SagaId) -> Option<Journal> {
@@ -90,7 +105,13 @@ impl Inner {
 
 impl Saga {
     fn new(new: &NewSaga, now: Instant) -> Self {
-        Self { instance: new.clone().started(), steps: Vec::new(), run_at: now, created_at: now }
+        Self {
+            instance: new.clone().started(),
+            steps: Vec::new(),
+            waits: BTreeMap::new(),
+            run_at: now,
+            created_at: now,
+        }
     }
 
     fn instance(&self) -> Instance {
@@ -98,7 +119,12 @@ impl Saga {
     }
 
     fn journal(&self) -> Journal {
-        Journal { instance: self.instance(), steps: self.steps.clone() }
+        let mut steps = self.steps.clone();
+        for step in &mut steps {
+            let waited = self.waits.get(&step.order).map(Instant::elapsed).unwrap_or_default();
+            step.retry_in = step.retry_in.map(|wait| wait.saturating_sub(waited));
+        }
+        Journal { instance: self.instance(), steps }
     }
 
     fn step_forward(&mut self, change: &Change) {
@@ -110,6 +136,7 @@ impl Saga {
 
     fn write_steps(&mut self, change: &Change) {
         for step in &change.steps {
+            self.waits.insert(step.order, Instant::now());
             match self.steps.binary_search_by_key(&step.order, |row| row.order) {
                 Ok(at) => self.steps[at] = step.clone(),
                 Err(at) => self.steps.insert(at, step.clone()),
@@ -159,6 +186,11 @@ impl Saga {
         Verdict::Applied(self.requests())
     }
 
+    /// No wait ends that far away: then a clock was wrong when it was written.
+    fn is_due(&self, now: Instant) -> bool {
+        self.run_at <= now || self.run_at > later(now, FARTHEST)
+    }
+
     /// A request that the next driver obeys. One to turn back means nothing after the turn.
     fn is_asked_for(&self) -> bool {
         let Instance { status, pause_requested, cancel_requested, .. } = &self.instance;
@@ -195,7 +227,8 @@ impl SagaStore for MemoryStore {
         let now = Instant::now();
         let mut inner = self.lock();
         let held = inner.is_live(worker.id, now);
-        inner.leases.insert(worker.id, later(now, worker.lease));
+        let lease = Lease { expires: later(now, worker.lease), length: worker.lease };
+        inner.leases.insert(worker.id, lease);
         Ok(if held { Beat::Held } else { Beat::Lapsed })
     }
 
@@ -244,6 +277,9 @@ impl SagaStore for MemoryStore {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
         let now = Instant::now();
         let mut inner = self.lock();
+        if !inner.may_claim(request.worker, now) {
+            return Ok(Vec::new());
+        }
         let mut suspects = request.suspects;
         let may_go = |saga: &&Saga| {
             let Instance { owner, stalled_claims, .. } = saga.instance;
@@ -294,6 +330,13 @@ impl SagaStore for MemoryStore {
         Ok(inner.sagas.values().filter(mine).map(|saga| saga.instance.id).collect())
     }
 
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        let inner = self.lock();
+        let mine = |saga: &&Saga| saga.instance.owner == Some(worker) && saga.instance.status.is_active();
+        let asked = inner.sagas.values().filter(mine).map(|saga| (saga.instance.id, saga.requests()));
+        Ok(asked.filter(|(_, asked)| asked.pause || asked.cancel.is_some()).collect())
+    }
+
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
         let now = Instant::now();
         let mut inner = self.lock();
@@ -309,7 +352,7 @@ impl SagaStore for MemoryStore {
         let mut guard = self.lock();
         let Inner { sagas, leases, audit, .. } = &mut *guard;
         let Some(saga) = sagas.get_mut(&intervention.saga) else { return Ok(Intervened::Stale) };
-        let alive = |owner: WorkerId| leases.get(&owner).is_some_and(|expires| *expires > now);
+        let alive = |owner: WorkerId| leases.get(&owner).is_some_and(|lease| lease.expires > now);
         let driven = intervention.unless_driven && saga.instance.owner.is_some_and(alive);
         if driven || saga.instance.row_version != intervention.row_version {
             return Ok(Intervened::Stale);
@@ -365,7 +408,7 @@ impl SagaStore for MemoryStore {
             let Instance { saga_type, definition, status, owner, .. } = &saga.instance;
             let free = owner.is_none_or(|owner| !inner.is_live(owner, now));
             let known = runnable.iter().any(|(name, print)| name == saga_type && print == definition);
-            let unrunnable = status.is_active() && free && saga.run_at <= now && !known;
+            let unrunnable = status.is_active() && free && saga.is_due(now) && !known;
             let census = counted.entry((saga_type.clone(), *status)).or_insert_with(|| Census {
                 saga_type: saga_type.clone(),
                 status: *status,

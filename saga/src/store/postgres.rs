@@ -32,7 +32,7 @@ use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
+    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 pub use builder::PostgresStoreBuilder;
 use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
@@ -386,6 +386,12 @@ impl SagaStore for PostgresStore {
         let ids = self.ids(self.query(sql::OWNED).bind(worker.as_uuid())).await;
         let ids = ids.map_err(|error| store_error("list a worker's sagas", error))?;
         Ok(ids.into_iter().map(SagaId::from).collect())
+    }
+
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        let rows = self.rows(self.query(sql::ASKED).bind(worker.as_uuid())).await;
+        let asked = rows.and_then(|rows| rows.iter().map(rows::asked).collect());
+        asked.map_err(|error| store_error("ask for requests of operators", error))
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {

@@ -9,7 +9,7 @@ use sqlx::error::DatabaseError;
 
 use crate::error::{Effect, StoreError};
 use crate::machine::{Status, StepStatus};
-use crate::record::{Census, Document, Instance, Journal, Requests, Rested, StepRow};
+use crate::record::{Census, Document, Instance, Journal, Requests, Rested, SagaId, StepRow};
 
 /// Reads the few types that the statements return.
 pub(super) trait Columns {
@@ -139,6 +139,10 @@ pub(super) fn step(row: &impl Columns) -> Result<StepRow, sqlx::Error> {
 
 pub(super) fn requests(row: &impl Columns) -> Result<Requests, sqlx::Error> {
     Ok(Requests { cancel: row.maybe_text("cancel_reason")?, pause: row.number("pause_requested")? != 0 })
+}
+
+pub(super) fn asked(row: &impl Columns) -> Result<(SagaId, Requests), sqlx::Error> {
+    Ok((parsed(row, "id")?, requests(row)?))
 }
 
 /// Puts steps to their sagas. What cannot be read is said in its own saga, and costs no other.

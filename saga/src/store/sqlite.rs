@@ -26,7 +26,7 @@ use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
+    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use batch::{Heads, Steps, modifier};
 pub use builder::SqliteStoreBuilder;
@@ -245,6 +245,7 @@ impl SqliteStore {
             .bind(modifier(worker.lease))
             .execute(&mut *tx)
             .await?;
+        self.query(sql::REBASE_WORKERS).bind(&id).execute(&mut *tx).await?;
         self.query(sql::FORGET_DEAD_WORKERS).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(if held > 0 { Beat::Held } else { Beat::Lapsed })
@@ -387,6 +388,12 @@ impl SagaStore for SqliteStore {
         let ids = self.ids(self.query(sql::OWNED).bind(worker.to_string())).await;
         let ids = ids.map_err(|error| store_error("list a worker's sagas", error))?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        let rows = self.query(sql::ASKED).bind(worker.to_string()).fetch_all(&self.pool).await;
+        let asked = rows.and_then(|rows| rows.iter().map(rows::asked).collect());
+        asked.map_err(|error| store_error("ask for requests of operators", error))
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {

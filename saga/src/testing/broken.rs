@@ -58,6 +58,14 @@ faults! {
     IgnoresDefinitions is caught by a_definition_nobody_named_is_not_claimed
     /// A saga released until later is due at once.
     ForgetsTheDelay is caught by a_saga_released_until_later_is_not_claimed_before
+    /// A step waits as long as it was to wait, however long it has.
+    StopsTheClock is caught by what_is_left_of_a_wait_gets_less
+    /// A saga waits for as long as its row says, whatever the clock was when it was written.
+    BelievesAnyClock is caught by a_wait_beyond_any_possible_one_is_over
+    /// A worker whose lease ran out takes its own sagas from itself.
+    TakesItselfForDead is caught by ones_own_saga_is_not_a_dead_owners
+    /// Claims are answered whoever asks, and however late.
+    AnswersAnybody is caught by a_worker_that_has_not_beaten_lately_claims_nothing
     /// Claims take more than their limit.
     IgnoresTheLimit is caught by a_claim_takes_no_more_than_its_limit
     /// Claims hand out again what they handed out before.
@@ -92,6 +100,8 @@ faults! {
     LosesPauses is caught by a_request_reaches_the_driver_with_its_next_write
     /// A request to turn back is not kept.
     LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
+    /// Whoever asks is told of no request.
+    KeepsRequestsToItself is caught by a_request_is_told_to_whoever_asks
     /// What is asked of a saga waits for what its driver waits for.
     LetsRequestsWait is caught by a_saga_of_which_something_is_asked_waits_for_nothing_else
     /// Every beat claims that the lease was held.

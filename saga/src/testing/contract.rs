@@ -77,6 +77,10 @@ macro_rules! store_contract {
             a_zombie_is_refused_after_the_claim
             a_definition_nobody_named_is_not_claimed
             a_saga_released_until_later_is_not_claimed_before
+            what_is_left_of_a_wait_gets_less
+            a_wait_beyond_any_possible_one_is_over
+            ones_own_saga_is_not_a_dead_owners
+            a_worker_that_has_not_beaten_lately_claims_nothing
             a_claim_takes_no_more_than_its_limit
             two_claims_at_once_never_share_a_saga
             a_saga_that_makes_no_progress_is_parked_by_the_claim
@@ -93,6 +97,7 @@ macro_rules! store_contract {
             a_decision_fences_the_driver
             a_decision_for_the_undriven_spares_a_driven_saga
             a_request_reaches_the_driver_with_its_next_write
+            a_request_is_told_to_whoever_asks
             a_saga_of_which_something_is_asked_waits_for_nothing_else
             a_beat_tells_whether_the_lease_lapsed
             sagas_are_found_and_listed_newest_first

@@ -50,7 +50,8 @@ async fn rest(platform: &Platform, withdrawal: &Value) -> String {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), resting).await.unwrap()
+    // What the bank cannot tell is asked for some twenty times, each of which takes the bank's whole timeout.
+    tokio::time::timeout(Duration::from_secs(120), resting).await.unwrap()
 }
 
 pub(crate) async fn shown(platform: &Platform, merchant: Id, withdrawal: &Value) -> Value {

@@ -51,7 +51,7 @@ impl Place {
             ("CHANNEL_ADAPTER_URL", bank),
             // Shorter than the bank's silence, and patient enough for a busy machine.
             ("BANK_TIMEOUT_MS", "1000"),
-            ("STEP_RETRY_MS", "20"),
+            ("STEP_RETRY_MS", "5"),
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.database.url()),
         ];

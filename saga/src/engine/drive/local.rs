@@ -88,7 +88,7 @@ impl Driver<'_> {
                     Neither::Refused(reason) => (Finding::NotApplied(reason), None),
                     Neither::Fatal(reason) => (Finding::Fatal { reason, ran: false }, None),
                     Neither::Later { error, retry_in } => {
-                        (Finding::Later { maybe: false, error, retry_in }, Some(retry_in))
+                        (Finding::Later { maybe: false, error, retry_in }, self.released_for(retry_in))
                     }
                 };
                 let change = self.state.executed(&self.saga.shape, at, failures, finding);
@@ -112,7 +112,7 @@ impl Driver<'_> {
                     Neither::Refused(reason) => (Undoing::GivenUp(reason), None),
                     Neither::Fatal(reason) => (Undoing::Fatal(reason), None),
                     Neither::Later { error, retry_in } => {
-                        (Undoing::Later { failures, error, retry_in }, Some(retry_in))
+                        (Undoing::Later { failures, error, retry_in }, self.released_for(retry_in))
                     }
                 };
                 let change = self.state.undone(&self.saga.shape, at, undoing);
@@ -144,8 +144,12 @@ impl Driver<'_> {
         };
         let setting = Setting { attempts: &attempts, policy: &policy, at, step, store };
         let mut pause = FIRST_PAUSE;
+        let (mut last, mut trying) = (None, None);
         loop {
-            self.engine.lease.allows(self.era).await?;
+            if attempts.lapsed().await? {
+                let later = Neither::Later { error: last, retry_in: Duration::ZERO };
+                return Ok(Ended::Neither(later, failures));
+            }
             let error = match self.once(&setting, doing, failures).await? {
                 Once::Committed(committed) => return Ok(Ended::Committed(committed)),
                 Once::Unrecordable(reason) => return Ok(Ended::Unrecordable(reason)),
@@ -170,12 +174,13 @@ impl Driver<'_> {
             };
             pause = FIRST_PAUSE;
             failures += 1;
+            trying.get_or_insert_with(|| self.engine.asked.trying());
             let Some(wait) = schedule.wait_after(failures) else {
                 return Ok(Ended::Neither(Neither::Refused(error), failures));
             };
-            match attempts.wait(wait).await {
-                Waited::Over => {}
-                Waited::Leaving(retry_in) => {
+            match attempts.wait(wait, &policy).await {
+                Waited::Over => last = Some(error),
+                Waited::Leaving(retry_in) | Waited::Asked(retry_in) => {
                     return Ok(Ended::Neither(Neither::Later { error: Some(error), retry_in }, failures));
                 }
                 Waited::Late => {

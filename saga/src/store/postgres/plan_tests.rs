@@ -22,7 +22,7 @@ const FILL: &str = "
     SELECT id, s, s, 1, 3, 'Step', 'succeeded' FROM saga_heads, generate_series(1, 2) s;";
 
 /// Statement, how many parameters it has, and how it is called here.
-const STATEMENTS: [(&str, &str, usize); 14] = [
+const STATEMENTS: [(&str, &str, usize); 15] = [
     ("insert", sql::INSERT_MANY, 7),
     ("inserted_before", sql::INSERTED_BEFORE, 2),
     ("append", sql::APPEND, 15),
@@ -31,6 +31,7 @@ const STATEMENTS: [(&str, &str, usize); 14] = [
     ("positions", sql::POSITIONS, 1),
     ("claim", sql::CLAIM, 7),
     ("owned", sql::OWNED, 1),
+    ("asked", sql::ASKED, 1),
     ("release_all", sql::RELEASE_ALL, 1),
     ("census", sql::CENSUS, 1),
     ("load", sql::INSTANCES, 1),

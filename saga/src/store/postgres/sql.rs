@@ -4,7 +4,7 @@
 mod claim;
 mod write;
 
-pub(super) use claim::{CENSUS, CLAIM, FORGET_WORKER, OWNED, RELEASE_ALL};
+pub(super) use claim::{ASKED, CENSUS, CLAIM, FORGET_WORKER, OWNED, RELEASE_ALL};
 pub(super) use write::{APPEND, APPLY, APPLY_SEVERAL, DECIDE, LOCAL, POSITIONS};
 
 pub(super) const INSERT_ONE: &str = "\
@@ -29,10 +29,16 @@ SELECT h.id, h.input_hash, h.business_id, h.business_type
 FROM unnest($1::text[], $2::text[]) AS n (business_id, business_type)
 JOIN saga_heads h ON h.business_id = n.business_id AND h.business_type = n.business_type";
 
-/// The expiry is computed after the row lock was granted, so that no lease is born expired.
+/// The expiry is computed after the row lock was granted, so that no lease is born expired. A beat of somebody else from
+/// the future was written while the clock was ahead: it counts from now, so that a dead worker is dead a lease later, and
+/// a living one has that long to beat again.
 pub(super) const BEAT: &str = "\
 WITH before AS (SELECT expires_at > clock_timestamp() AS held FROM saga_workers WHERE worker_id = $1),
 dead AS (DELETE FROM saga_workers WHERE worker_id <> $1 AND expires_at < clock_timestamp() - interval '1 day'),
+ahead AS (
+    UPDATE saga_workers
+    SET heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + (expires_at - heartbeat_at)
+    WHERE worker_id <> $1 AND heartbeat_at > clock_timestamp() + interval '1 minute'),
 beat AS (
     INSERT INTO saga_workers (worker_id, pid, heartbeat_at, expires_at)
     VALUES ($1, $2, clock_timestamp(), clock_timestamp() + $3 * interval '1 millisecond')

@@ -25,6 +25,14 @@ pub(super) const HELD: &str = "\
 SELECT COUNT(*) AS held FROM saga_workers
 WHERE worker_id = ?1 AND expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
+/// A beat of somebody else from the future was written while the clock was ahead: it counts from now, so that a dead
+/// worker is dead a lease later, and a living one has that long to beat again.
+pub(super) const REBASE_WORKERS: &str = "\
+UPDATE saga_workers SET heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
+    expires_at = strftime('%Y-%m-%d %H:%M:%f', 'now',
+        printf('%+f seconds', (julianday(expires_at) - julianday(heartbeat_at)) * 86400))
+WHERE worker_id <> ?1 AND heartbeat_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 minute')";
+
 pub(super) const FORGET_DEAD_WORKERS: &str = "\
 DELETE FROM saga_workers WHERE expires_at < strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 day')";
 
@@ -41,6 +49,10 @@ ON CONFLICT (fingerprint) DO UPDATE SET seen_at = strftime('%Y-%m-%d %H:%M:%f', 
 
 /// A cheap look without the write lock: most polls find nothing. It goes from owner to owner of the index, not from
 /// saga to saga: what living workers drive costs nothing. Of those that may have killed their workers only a few go.
+///
+/// Whoever claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name, it
+/// drives. It gets nothing unless it has beaten within the last half of its lease: it may have waited for the file, and
+/// then the others have not beaten either. No wait ends later than in an hour: a row that says so was written while the clock was ahead.
 pub(super) const CLAIMABLE: &str = "\
 WITH RECURSIVE owners (owner_id) AS (
     SELECT min(owner_id) FROM saga_heads
@@ -55,18 +67,28 @@ WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND own
   AND run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
   AND business_type || ' ' || definition IN (SELECT value FROM json_each(?3))
 UNION
+SELECT id, run_at, stalled_claims >= ?5 FROM saga_heads
+WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NULL
+  AND run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour')
+  AND business_type || ' ' || definition IN (SELECT value FROM json_each(?3))
+UNION
 SELECT h.id, h.run_at, h.stalled_claims >= ?5 AND o.owner_id <> ?1 FROM owners o CROSS JOIN saga_heads h
 WHERE h.owner_id = o.owner_id AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
-  AND h.run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
-  AND (NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id
-                   AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))
-       OR (o.owner_id = ?1 AND h.id IN (SELECT value FROM json_each(?2))))
+  AND (h.run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
+       OR h.run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour'))
+  AND CASE o.owner_id WHEN ?1 THEN h.id IN (SELECT value FROM json_each(?2))
+      ELSE NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id
+                       AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')) END
   AND h.business_type || ' ' || h.definition IN (SELECT value FROM json_each(?3))
 )
 SELECT id FROM (
     SELECT * FROM (SELECT * FROM due WHERE suspect ORDER BY run_at LIMIT ?6)
     UNION ALL
     SELECT * FROM (SELECT * FROM due WHERE NOT suspect ORDER BY run_at LIMIT ?4))
+WHERE EXISTS (
+    SELECT 1 FROM saga_workers w
+    WHERE w.worker_id = ?1
+      AND julianday(w.expires_at) - julianday('now') > (julianday(w.expires_at) - julianday(w.heartbeat_at)) / 2)
 ORDER BY suspect DESC, run_at LIMIT ?4";
 
 /// A worker that takes its own saga back is alive, so that claim does not count as stalled.
@@ -91,7 +113,7 @@ SELECT c.business_type, c.status, COUNT(*) AS sagas, SUM(c.unrunnable) AS unrunn
     CAST((julianday('now') - julianday(min(c.created_at))) * 86400000 AS INTEGER) AS oldest_ms
 FROM (
     SELECT business_type, status, created_at,
-        run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
+        (run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') OR run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour'))
         AND business_type || ' ' || definition NOT IN (SELECT value FROM json_each(?1))
         AND NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = owner_id
                         AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')) AS unrunnable
@@ -103,6 +125,12 @@ GROUP BY c.business_type, c.status";
 pub(super) const OWNED: &str = "\
 SELECT id FROM saga_heads
 WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
+
+/// What operators ask of the sagas of a worker.
+pub(super) const ASKED: &str = "\
+SELECT id, cancel_reason, pause_requested FROM saga_heads
+WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
+  AND (pause_requested OR cancel_reason IS NOT NULL)";
 
 /// Where a saga is: its own row, or a step row that was inserted since.
 pub(super) const INSTANCES: &str = "\

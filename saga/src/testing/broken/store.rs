@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use super::Fault;
 use crate::error::StoreError;
 use crate::machine::Status;
+use crate::policy::FARTHEST;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
@@ -65,6 +66,7 @@ impl BrokenStore {
             Fault::RaisesTheVersion => record.rewrite = true,
             Fault::KeepsTheVersion => record.rewrite = false,
             Fault::ForgetsTheDelay => record.release = record.release.map(|_| Duration::ZERO),
+            Fault::BelievesAnyClock => record.release = record.release.map(|wait| wait.min(FARTHEST)),
             Fault::EndsWithOpenEffects => record.change.unresolved = 0,
             Fault::StopsAnywhere => {
                 let stops = matches!(record.change.status, Status::Stuck | Status::Paused);
@@ -82,6 +84,19 @@ impl BrokenStore {
             Fault::CrowdsSuspects => request.suspects = u32::MAX,
             Fault::IgnoresTheLimit => request.limit = u32::MAX,
             Fault::ReclaimsTheDriven => request.own = self.inner.owned(request.worker).await?,
+            Fault::AnswersAnybody => {
+                let alive = Worker { id: request.worker, lease: FARTHEST, pid: 1 };
+                let _held = self.inner.beat(&alive).await?;
+            }
+            Fault::TakesItselfForDead => {
+                let beat =
+                    self.memory().workers.iter().rev().find(|worker| worker.id == request.worker).cloned();
+                if beat.is_some_and(|worker| worker.lease.is_zero()) {
+                    request.own = self.inner.owned(request.worker).await?;
+                    let alive = Worker { id: request.worker, lease: FARTHEST, pid: 1 };
+                    let _held = self.inner.beat(&alive).await?;
+                }
+            }
             Fault::IgnoresDefinitions => {
                 let all = self.everything().await?;
                 request.runnable = all.into_iter().map(|saga| (saga.saga_type, saga.definition)).collect();
@@ -183,6 +198,13 @@ impl SagaStore for BrokenStore {
         self.inner.owned(worker).await
     }
 
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        if self.fault == Fault::KeepsRequestsToItself {
+            return Ok(Vec::new());
+        }
+        self.inner.asked(worker).await
+    }
+
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
         let mut spoiled = Vec::with_capacity(records.len());
         for record in records {
@@ -227,6 +249,9 @@ impl SagaStore for BrokenStore {
 
     async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
         let mut loaded = self.inner.load(ids).await?;
+        for Journal { steps, .. } in loaded.iter_mut().filter(|_| self.fault == Fault::StopsTheClock) {
+            steps.iter_mut().for_each(|step| step.retry_in = step.retry_in.map(|_| FARTHEST));
+        }
         for Journal { instance, .. } in loaded.iter_mut().filter(|_| self.fault == Fault::MovesBack) {
             instance.current_step =
                 self.memory().decided.get(&instance.id).copied().unwrap_or(instance.current_step);

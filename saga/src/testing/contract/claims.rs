@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::scene::{
-    LONG, Result, apply, check, claim_by, clauses, forward, is_applied, load, record, saga, worker,
+    LONG, Result, apply, check, claim_and_die, claim_by, clauses, forward, is_applied, load, record, saga,
+    worker,
 };
-use crate::machine::Status;
+use crate::machine::{Status, StepStatus};
 use crate::record::{Beat, Verdict, Worker, WorkerId};
 use crate::store::SagaStore;
 
@@ -72,6 +75,60 @@ clauses! {
         check(claimed == [now], || format!("claimed {claimed:?}, released now {now}, later {later}"))
     }
 
+    /// What is left of a step's wait is told, by the store's clock.
+    what_is_left_of_a_wait_gets_less(store) {
+        let me = worker(store, LONG).await?;
+        let id = saga(store, me, "B-1").await?;
+        let mut waits = record(id, 1, 1);
+        waits.change.steps[0].status = StepStatus::Executing;
+        waits.change.steps[0].retry_in = Some(LONG);
+        let verdict = apply(store, waits).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        sleep(Duration::from_millis(20)).await;
+        let left = load(store, id).await?.steps.first().and_then(|step| step.retry_in);
+        let less = left.is_some_and(|left| left > LONG / 2 && left <= LONG - Duration::from_millis(10));
+        check(less, || format!("of {LONG:?} there is {left:?} left after 20 ms"))
+    }
+
+    /// No wait is longer than an hour, so an end that is further away was written by a clock that was wrong: the saga is
+    /// due. Whoever drives it makes longer waits in parts.
+    a_wait_beyond_any_possible_one_is_over(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let mut release = record(id, 1, 1);
+        release.release = Some(24 * LONG);
+        let verdict = apply(store, release).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [id], || format!("claimed {claimed:?}, and {id} waits for a day"))
+    }
+
+    /// Whoever claims is alive, whatever its lease says, and drives what it does not name.
+    ones_own_saga_is_not_a_dead_owners(store) {
+        let me = worker(store, Duration::ZERO).await?;
+        let id = saga(store, me, "B-1").await?;
+        let claimed = store.claim(&claim_by(me)).await?;
+        check(claimed.is_empty(), || "a worker without a lease took its own saga from itself".into())?;
+        let verdict = apply(store, record(id, 1, 1)).await?;
+        check(is_applied(&verdict), || format!("the result it held: {verdict:?}"))?;
+        let claimed = store.claim(&claim_by(worker(store, LONG).await?)).await?.len();
+        check(claimed == 1, || format!("{claimed} were claimed by another worker, for which it is dead"))
+    }
+
+    /// A claim may have been held up by an outage, in which nobody could beat: it takes nothing.
+    a_worker_that_has_not_beaten_lately_claims_nothing(store) {
+        let id = saga(store, WorkerId::generate(), "B-1").await?;
+        let (dead, late) = (worker(store, Duration::ZERO).await?, worker(store, Duration::from_millis(200)).await?);
+        sleep(Duration::from_millis(120)).await;
+        for (who, me) in [("nobody knows", WorkerId::generate()), ("is dead", dead), ("beat long ago", late)] {
+            let claimed = store.claim(&claim_by(me)).await?.len();
+            check(claimed == 0, || format!("a worker that {who} took {claimed} sagas"))?;
+        }
+        let claimed: Vec<_> =
+            store.claim(&claim_by(worker(store, LONG).await?)).await?.iter().map(|found| found.instance.id).collect();
+        check(claimed == [id], || format!("claimed {claimed:?} after a beat"))
+    }
+
     /// A claim respects its limit.
     a_claim_takes_no_more_than_its_limit(store) {
         let me = worker(store, LONG).await?;
@@ -115,8 +172,7 @@ clauses! {
         let verdict = apply(store, record(id, 1, 1)).await?;
         check(is_applied(&verdict), || format!("{verdict:?}"))?;
         for _ in 0..5 {
-            let dying = worker(store, Duration::ZERO).await?;
-            let claimed = store.claim(&claim_by(dying)).await?.len();
+            let claimed = claim_and_die(store).await?.len();
             check(claimed == 1, || format!("{claimed} were claimed before the limit"))?;
         }
         let last = worker(store, LONG).await?;
@@ -136,13 +192,11 @@ clauses! {
             saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
         }
         for _ in 0..2 {
-            let dying = worker(store, Duration::ZERO).await?;
-            let claimed = store.claim(&claim_by(dying)).await?.len();
+            let claimed = claim_and_die(store).await?.len();
             check(claimed == 3, || format!("{claimed} were claimed before any was suspect"))?;
         }
         let fresh = saga(store, WorkerId::generate(), "B-4").await?;
-        let dying = worker(store, Duration::ZERO).await?;
-        let claimed = store.claim(&claim_by(dying)).await?;
+        let claimed = claim_and_die(store).await?;
         let mut stalled: Vec<_> = claimed.iter().map(|found| found.instance.stalled_claims).collect();
         stalled.sort_unstable();
         check(stalled == [1, 3], || format!("one suspect and the new saga, but claims are {stalled:?}"))?;
@@ -170,8 +224,7 @@ clauses! {
     progress_forgives_earlier_claims(store) {
         let id = saga(store, WorkerId::generate(), "B-1").await?;
         for round in 0..7_i64 {
-            let dying = worker(store, Duration::ZERO).await?;
-            let claimed = store.claim(&claim_by(dying)).await?.len();
+            let claimed = claim_and_die(store).await?.len();
             check(claimed == 1, || format!("it was parked in round {round}"))?;
             // The second claim and later ones see a mere step forward.
             let progress = if round == 0 { record(id, 2, 1) } else { forward(id, round + 2, 1) };

@@ -9,7 +9,8 @@ use super::scene::{
 };
 use crate::machine::{Status, StepStatus};
 use crate::record::{
-    Beat, Inserted, Intervened, Intervention, ListFilter, NewSaga, Rested, SagaId, Verdict, Worker, WorkerId,
+    Beat, Inserted, Intervened, Intervention, ListFilter, NewSaga, Requests, Rested, SagaId, Verdict, Worker,
+    WorkerId,
 };
 use crate::store::SagaStore;
 
@@ -280,6 +281,27 @@ clauses! {
         let told = matches!(&verdict, Verdict::Applied(requests)
             if requests.pause && requests.cancel.as_deref() == Some("customer left"));
         check(told, || format!("{verdict:?}"))
+    }
+
+    /// A driver that has nothing to write asks for the requests of its sagas, and hears of no others.
+    a_request_is_told_to_whoever_asks(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let (paused, cancelled) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
+        let theirs = saga(store, other, "B-3").await?;
+        saga(store, me, "B-4").await?;
+        for (id, cancel) in [(paused, None), (cancelled, Some("left")), (theirs, Some("left"))] {
+            let mut request = intervention(id, load(store, id).await?.instance.row_version);
+            (request.request_cancel, request.request_pause) = (cancel.map(Into::into), cancel.is_none());
+            let answer = store.intervene(&request).await?;
+            check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        }
+        let mut told = store.asked(me).await?;
+        told.sort_by_key(|(id, _)| *id);
+        let expected = [
+            (paused, Requests { cancel: None, pause: true }),
+            (cancelled, Requests { cancel: Some("left".into()), pause: false }),
+        ];
+        check(told == expected, || format!("told {told:?} instead of {expected:?}"))
     }
 
     /// Whoever asked to turn back or to pause does not wait for what the driver wanted to wait for. A request to turn

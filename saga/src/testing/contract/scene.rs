@@ -84,6 +84,14 @@ pub(super) fn claim_by(worker: WorkerId) -> ClaimRequest {
     }
 }
 
+/// Claims as a worker that dies over what it got.
+pub(super) async fn claim_and_die(store: &dyn SagaStore) -> Result<Vec<Journal>> {
+    let id = worker(store, LONG).await?;
+    let claimed = store.claim(&claim_by(id)).await?;
+    let _held = store.beat(&Worker { id, lease: Duration::ZERO, pid: 1 }).await?;
+    Ok(claimed)
+}
+
 pub(super) async fn load(store: &dyn SagaStore, saga: SagaId) -> Result<Journal> {
     let loaded = store.load(&[saga]).await?.pop();
     loaded.ok_or_else(|| Violation(format!("saga {saga} was not found again")))

@@ -9,7 +9,7 @@ use super::watched::World;
 use crate::error::StoreError;
 use crate::record::{
     Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Rested, SagaId, Verdict, Worker, WorkerId,
+    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::{LocalStore, SagaStore, StartStatement};
 
@@ -76,6 +76,10 @@ impl SagaStore for GatedStore {
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
         between!(self, look, "owned", self.inner.owned(worker))
+    }
+
+    async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
+        between!(self, look, "asked", self.inner.asked(worker))
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {

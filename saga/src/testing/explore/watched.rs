@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::people::Promise;
@@ -10,7 +11,7 @@ use super::schedule::Fate;
 use crate::context::Frame;
 use crate::machine::{Shape, Status, StepShape, StepStatus};
 use crate::plan::{Answer, AnyInput, AnyLocal, AnyStep, Saga};
-use crate::policy::StepPolicy;
+use crate::policy::{Backoff, StepPolicy};
 use crate::record::{Document, Journal, Record, StepRow};
 use crate::step::{Evidence, Probe, StepError};
 use crate::store::SagaStore;
@@ -243,8 +244,10 @@ impl AnyStep for Watched {
         self.inner.uses()
     }
 
+    /// Eighteen tries of an hour show nothing that three do not.
     fn policy(&self) -> StepPolicy {
-        self.inner.policy()
+        let short = Backoff::doubling(3, Duration::from_secs(2), Duration::from_secs(8));
+        self.inner.policy().patience(short)
     }
 
     fn check_output(&self, plain: &Document) -> Result<(), String> {

@@ -8,6 +8,10 @@
 ///
 /// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Those that
 /// may have killed their workers are looked for by themselves, and only if some may go: no index leads to them.
+///
+/// Whoever claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name, it
+/// drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have waited for a
+/// server that was away, and then the others have not beaten either. No wait ends later than in an hour: a row that says so was written while the clock was ahead.
 pub(in super::super) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads
@@ -20,7 +24,7 @@ WITH RECURSIVE owners AS (
     FROM owners o WHERE o.owner_id IS NOT NULL),
 dead AS MATERIALIZED (
     SELECT o.owner_id FROM owners o
-    WHERE o.owner_id IS NOT NULL AND NOT EXISTS (
+    WHERE o.owner_id <> $1 AND NOT EXISTS (
         SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id AND w.expires_at > clock_timestamp())),
 due AS (
     (SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
@@ -28,15 +32,21 @@ due AS (
        AND h.run_at <= now() AND h.stalled_claims < $6 AND h.business_type || ' ' || h.definition = ANY ($3::text[])
      ORDER BY h.run_at LIMIT 4 * $4)
     UNION ALL
+    (SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
+     WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
+       AND h.run_at > now() + interval '1 hour' AND h.stalled_claims < $6
+       AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+     ORDER BY h.run_at LIMIT 4 * $4)
+    UNION ALL
     SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
         SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
         WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
-          AND h.run_at <= now() AND h.stalled_claims < $6
+          AND (h.run_at <= now() OR h.run_at > now() + interval '1 hour') AND h.stalled_claims < $6
           AND h.business_type || ' ' || h.definition = ANY ($3::text[])
         ORDER BY h.run_at LIMIT 4 * $4) of_dead
     UNION ALL
     SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
-    WHERE h.id = ANY ($2::uuid[]) AND h.owner_id = $1 AND h.run_at <= now()
+    WHERE h.id = ANY ($2::uuid[]) AND h.owner_id = $1 AND (h.run_at <= now() OR h.run_at > now() + interval '1 hour')
       AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
       AND h.business_type || ' ' || h.definition = ANY ($3::text[])),
 seen AS MATERIALIZED (SELECT DISTINCT ON (run_at, id) id, row_version FROM due ORDER BY run_at, id LIMIT 4 * $4),
@@ -46,20 +56,28 @@ suspects AS MATERIALIZED (
        AND h.run_at <= now() AND h.stalled_claims >= $6 AND h.business_type || ' ' || h.definition = ANY ($3::text[])
      ORDER BY h.run_at LIMIT 4 * $7)
     UNION ALL
+    (SELECT h.id, h.row_version, h.run_at FROM saga_heads h
+     WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
+       AND h.run_at > now() + interval '1 hour' AND h.stalled_claims >= $6
+       AND h.business_type || ' ' || h.definition = ANY ($3::text[])
+     ORDER BY h.run_at LIMIT 4 * $7)
+    UNION ALL
     SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
         SELECT h.id, h.row_version, h.run_at FROM saga_heads h
         WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
-          AND h.run_at <= now() AND h.stalled_claims >= $6
+          AND (h.run_at <= now() OR h.run_at > now() + interval '1 hour') AND h.stalled_claims >= $6
           AND h.business_type || ' ' || h.definition = ANY ($3::text[])
-        ORDER BY h.run_at LIMIT 4 * $7) of_dead
-    WHERE d.owner_id <> $1),
+        ORDER BY h.run_at LIMIT 4 * $7) of_dead),
+fit AS MATERIALIZED (
+    SELECT 1 FROM saga_workers w
+    WHERE w.worker_id = $1 AND w.expires_at - clock_timestamp() > (w.expires_at - w.heartbeat_at) / 2),
 alone AS (
     SELECT h.id, h.stalled_claims >= $5 AS poison
     FROM (SELECT * FROM suspects ORDER BY run_at, id LIMIT 4 * $7) s JOIN saga_heads h ON h.id = s.id
-    WHERE h.row_version = s.row_version LIMIT LEAST($4, $7) FOR UPDATE OF h SKIP LOCKED),
+    WHERE h.row_version = s.row_version AND EXISTS (SELECT FROM fit) LIMIT LEAST($4, $7) FOR UPDATE OF h SKIP LOCKED),
 others AS (
     SELECT h.id FROM seen JOIN saga_heads h ON h.id = seen.id
-    WHERE h.row_version = seen.row_version LIMIT $4 - (SELECT count(*) FROM alone) FOR UPDATE OF h SKIP LOCKED),
+    WHERE h.row_version = seen.row_version AND EXISTS (SELECT FROM fit) LIMIT $4 - (SELECT count(*) FROM alone) FOR UPDATE OF h SKIP LOCKED),
 locked AS (SELECT id, poison FROM alone UNION ALL SELECT id, false FROM others)
 UPDATE saga_heads h SET
     lease_epoch = h.lease_epoch + 1, write_no = 0, row_version = h.row_version + 1, updated_at = clock_timestamp(),
@@ -77,6 +95,12 @@ RETURNING h.id, h.status, h.business_type, h.business_id";
 pub(in super::super) const OWNED: &str = "\
 SELECT id FROM saga_heads
 WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
+
+/// What operators ask of the sagas of a worker.
+pub(in super::super) const ASKED: &str = "\
+SELECT id::text AS id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM saga_heads
+WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
+  AND (pause_requested OR cancel_reason IS NOT NULL)";
 
 pub(in super::super) const FORGET_WORKER: &str = "DELETE FROM saga_workers WHERE worker_id = $1";
 
@@ -96,7 +120,8 @@ SELECT c.business_type, c.status, count(*) AS sagas,
     count(*) FILTER (WHERE c.unrunnable) AS unrunnable
 FROM (
     SELECT h.business_type, h.status, h.created_at,
-        h.run_at <= now() AND h.business_type || ' ' || h.definition <> ALL ($1::text[])
+        (h.run_at <= now() OR h.run_at > now() + interval '1 hour')
+        AND h.business_type || ' ' || h.definition <> ALL ($1::text[])
         AND NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = h.owner_id AND w.expires_at > now())
             AS unrunnable
     FROM saga_heads h WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating')

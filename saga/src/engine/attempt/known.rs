@@ -1,0 +1,93 @@
+//! What is known of a step between its tries.
+
+use std::time::Duration;
+
+use crate::engine::providers::Closed;
+use crate::machine::{Finding, Undoing};
+use crate::policy::{Failure, StepPolicy, Tries};
+use crate::step::Retry;
+
+/// Begins what is said of a saga that waits for somebody else. Whoever takes the saga up reads by it that it waited.
+const WAITS: &str = "waits for ";
+
+/// Whether this is said of a step that waited for somebody else.
+pub(super) fn waited(error: Option<&str>) -> bool {
+    error.is_some_and(|error| error.starts_with(WAITS))
+}
+
+pub(super) struct Known<'p> {
+    pub(super) policy: &'p StepPolicy,
+    /// An attempt may have had its effect.
+    pub(super) maybe: bool,
+    /// There is somebody to ask what became of it, who may still answer.
+    pub(super) patient: bool,
+    pub(super) error: Option<String>,
+    /// What was stored of it before.
+    noted: Option<String>,
+    tries: Tries,
+    last: Failure,
+    /// No try failed since this worker took it up.
+    pub(super) fresh: bool,
+    /// The pause that the other side asked for.
+    asked: Duration,
+}
+
+impl<'p> Known<'p> {
+    pub(super) fn new(policy: &'p StepPolicy, maybe: bool, tries: Tries, noted: Option<String>) -> Self {
+        let (last, asked) = (Failure::Definite, Duration::ZERO);
+        // What it waits for is still so.
+        let waits = noted.as_deref().and_then(|noted| noted.strip_prefix(WAITS)?.split_once(": "));
+        let error = waits.map(|(_whom, why)| why.to_owned());
+        Self { policy, maybe, patient: false, error, noted, tries, last, fresh: true, asked }
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.tries.failures()
+    }
+
+    pub(super) fn retry(&mut self, retry: &Retry) -> Failure {
+        self.error = Some(retry.to_string());
+        self.asked = retry.after().unwrap_or_default();
+        if retry.provider().is_some() { Failure::Away } else { Failure::Definite }
+    }
+
+    /// No call was made.
+    pub(super) fn turned_away(&mut self, closed: &Closed) -> Failure {
+        (self.error, self.asked) = (Some(closed.to_string()), closed.left());
+        Failure::Away
+    }
+
+    /// The pause before the next try, or `None` if there is none.
+    pub(super) fn pause(&mut self, failure: Failure) -> Option<Duration> {
+        (self.last, self.fresh) = (failure, false);
+        let asked = std::mem::take(&mut self.asked);
+        self.tries.after(failure).map(|pause| pause.max(asked))
+    }
+
+    /// Why no try is left.
+    pub(super) fn reason(&self) -> String {
+        self.error.clone().unwrap_or_else(|| "not seen on the other side".into())
+    }
+
+    /// The next try is due later.
+    pub(super) fn later(self, retry_in: Duration) -> (Finding, u32) {
+        let (maybe, failures) = (self.maybe, self.failures());
+        (Finding::Later { maybe, error: self.told(), retry_in }, failures)
+    }
+
+    /// The next try of the undo is due later.
+    pub(super) fn undo_later(self, retry_in: Duration) -> Undoing {
+        let failures = self.failures();
+        Undoing::Later { failures, error: self.told(), retry_in }
+    }
+
+    /// What is stored of the last failure: also for whom the saga waits.
+    fn told(self) -> Option<String> {
+        if self.last == Failure::Definite || waited(self.error.as_deref()) {
+            return self.error.or(self.noted);
+        }
+        let whom = self.policy.provider.as_deref().unwrap_or("an answer");
+        let error = self.error.as_deref().unwrap_or("not seen on the other side");
+        Some(format!("{WAITS}{whom}: {error}"))
+    }
+}

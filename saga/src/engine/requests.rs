@@ -1,0 +1,88 @@
+//! What operators ask of sagas that are tried again and again here.
+//!
+//! A driver hears of a request with its next write, and between two tries it writes nothing. While some driver here is
+//! between tries, one query per poll asks for the requests of all sagas of this worker.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+
+use super::Engine;
+use super::worker::pause_unless_stopped;
+use crate::error::StoreError;
+use crate::record::{Requests, SagaId};
+
+/// The requests that stand, as of the last query.
+#[derive(Default)]
+pub(crate) struct Asked {
+    /// How many drivers are between the first failure of a step and its last try.
+    trying: AtomicUsize,
+    told: watch::Sender<BTreeMap<SagaId, Requests>>,
+}
+
+/// Held by a driver while a step is tried again.
+pub(super) struct Trying<'a>(&'a Asked);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.trying.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Asked {
+    pub(super) fn trying(&self) -> Trying<'_> {
+        self.trying.fetch_add(1, Ordering::AcqRel);
+        Trying(self)
+    }
+
+    /// Whether this saga is asked to stop, or, with `cancel`, to turn back.
+    pub(super) fn stands(&self, saga: SagaId, cancel: bool) -> bool {
+        is_heeded(&self.told.borrow(), saga, cancel)
+    }
+
+    /// Returns when this saga is asked to stop, or, with `cancel`, to turn back.
+    pub(super) async fn heard(&self, saga: SagaId, cancel: bool) {
+        let mut told = self.told.subscribe();
+        if told.wait_for(|told| is_heeded(told, saga, cancel)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn tell(&self, now: BTreeMap<SagaId, Requests>) {
+        self.told.send_if_modified(|told| {
+            let differs = *told != now;
+            *told = now;
+            differs
+        });
+    }
+}
+
+fn is_heeded(told: &BTreeMap<SagaId, Requests>, saga: SagaId, cancel: bool) -> bool {
+    told.get(&saga).is_some_and(|asked| asked.pause || (cancel && asked.cancel.is_some()))
+}
+
+pub(super) async fn listen_for_requests(engine: Arc<Engine>) {
+    while pause_unless_stopped(&engine, engine.settings.poll).await {
+        match AssertUnwindSafe(ask(&engine)).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the saga worker could not ask for requests of operators")
+            }
+            Err(_panic) => tracing::error!("asking for requests of operators panicked; it is asked again"),
+        }
+    }
+}
+
+async fn ask(engine: &Engine) -> Result<(), StoreError> {
+    let asked = &engine.asked;
+    let now = match asked.trying.load(Ordering::Acquire) {
+        0 => Vec::new(),
+        _ => engine.store.asked(engine.worker).await?,
+    };
+    asked.tell(now.into_iter().collect());
+    Ok(())
+}
