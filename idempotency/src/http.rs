@@ -1,22 +1,33 @@
 //! The tower layer: any `Service<http::Request<B>>` becomes safe to retry.
 //!
-//! What the wire says is in `docs/wire.md`; start reading at `layer.rs`, then `run.rs`.
+//! What the wire says is in `docs/wire.md`; start reading at `service.rs`, then `run.rs`.
 
 mod body;
 mod config;
 #[cfg(feature = "axum")]
 mod extract;
+mod fingerprint;
 mod layer;
+mod outer;
 mod outliving;
 mod problem;
 mod record;
 mod request;
+mod route;
 mod run;
+mod scope;
+mod service;
+mod tasks;
 mod trailers;
 mod wait;
 
 pub use body::ReplayBody;
-pub use config::Refusal;
-pub use layer::{IdempotencyLayer, IdempotencyService, Scoped, Unscoped};
+#[cfg(feature = "axum")]
+pub use extract::OrRelease;
+pub use fingerprint::FingerprintRules;
+pub use layer::IdempotencyLayer;
+pub use problem::ProblemDetails;
 pub use record::Verdict;
-pub use run::Tasks;
+pub use scope::{Refusal, Scoped, Unscoped};
+pub use service::IdempotencyService;
+pub use tasks::Tasks;

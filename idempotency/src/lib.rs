@@ -27,8 +27,13 @@ pub use claim::{Answer, Claim, Effects, Grant, Indeterminate, Renewed, Resolutio
 pub use error::{Effect, ErrorKind, StoreError};
 pub use execute::{ExecuteError, Execution, execute};
 pub use fingerprint::Fingerprint;
+#[cfg(feature = "axum")]
+pub use http::OrRelease;
 #[cfg(feature = "tower")]
-pub use http::{IdempotencyLayer, IdempotencyService, Refusal, ReplayBody, Scoped, Tasks, Unscoped, Verdict};
+pub use http::{
+    FingerprintRules, IdempotencyLayer, IdempotencyService, ProblemDetails, Refusal, ReplayBody, Scoped,
+    Tasks, Unscoped, Verdict,
+};
 pub use identity::{HashKey, RecordId};
 pub use key::{IdempotencyKey, KEY_LENGTH_MAX, KeyError, SCOPE_LENGTH_MAX, Scope};
 pub use lease::Lease;

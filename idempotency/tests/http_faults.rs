@@ -52,7 +52,7 @@ fn type_of(response: &Response<Bytes>) -> String {
 macro_rules! counted {
     ($layer:expr, $runs:expr, $pauses:expr) => {{
         let runs = Arc::clone(&$runs);
-        ServiceBuilder::new().layer($layer).service_fn(move |_request: Request<Full<Bytes>>| {
+        ServiceBuilder::new().layer($layer).service_fn(move |_request: Request<ReplayBody<Full<Bytes>>>| {
             let runs = Arc::clone(&runs);
             async move {
                 for _ in 0..$pauses {
@@ -121,15 +121,16 @@ async fn the_lease_of_a_handler_that_blocked_is_renewed_while_its_answer_is_reco
     let layer = IdempotencyLayer::new(manager).single_tenant().effects(Effects::Local);
     let tasks = layer.tasks();
     let counter = Arc::clone(&runs);
-    let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
-        let counter = Arc::clone(&counter);
-        async move {
-            // The clock moves inside one poll, as it does while a thread is blocked.
-            let _ = tokio::time::advance(Duration::from_secs(21)).now_or_never();
-            let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
-            Ok::<_, Infallible>(Response::new(Full::from(format!("run {run}"))))
-        }
-    });
+    let service =
+        ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<ReplayBody<Full<Bytes>>>| {
+            let counter = Arc::clone(&counter);
+            async move {
+                // The clock moves inside one poll, as it does while a thread is blocked.
+                let _ = tokio::time::advance(Duration::from_secs(21)).now_or_never();
+                let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
+                Ok::<_, Infallible>(Response::new(Full::from(format!("run {run}"))))
+            }
+        });
     for _ in 0..18 {
         faulty.fail(Call::Complete, Side::Before);
     }
@@ -147,12 +148,13 @@ async fn the_lease_of_a_handler_that_blocked_is_renewed_while_its_answer_is_reco
 async fn a_lease_that_is_given_up_is_not_renewed_while_the_store_is_asked_to_end_it() {
     let (faulty, manager) = stores();
     let layer = IdempotencyLayer::new(manager).single_tenant();
-    let service = ServiceBuilder::new().layer(layer).service_fn(async |_request: Request<Full<Bytes>>| {
-        tokio::time::sleep(Duration::from_secs(9)).await;
-        let mut response = Response::new(Full::from("who knows"));
-        response.extensions_mut().insert(Verdict::Unknown);
-        Ok::<_, Infallible>(response)
-    });
+    let service =
+        ServiceBuilder::new().layer(layer).service_fn(async |_request: Request<ReplayBody<Full<Bytes>>>| {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            let mut response = Response::new(Full::from("who knows"));
+            response.extensions_mut().insert(Verdict::Unknown);
+            Ok::<_, Infallible>(response)
+        });
     // The end of the lease is written, and its answer does not come for 5 s; a renewal is due after the first of them.
     faulty.fail(Call::Renew, Side::Unanswered);
     assert_eq!(call(&service).await.headers()["idempotency-status"], "indeterminate");
@@ -265,14 +267,15 @@ async fn an_outer_timeout_does_not_cancel_the_payment() {
     let layer = IdempotencyLayer::new(manager).single_tenant().effects(Effects::Local);
     let tasks = layer.tasks();
     let counter = Arc::clone(&runs);
-    let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
-        let counter = Arc::clone(&counter);
-        async move {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            counter.fetch_add(1, Ordering::SeqCst);
-            Ok::<_, Infallible>(Response::new(Full::from("paid")))
-        }
-    });
+    let service =
+        ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<ReplayBody<Full<Bytes>>>| {
+            let counter = Arc::clone(&counter);
+            async move {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                counter.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(Response::new(Full::from("paid")))
+            }
+        });
     assert!(tokio::time::timeout(Duration::from_secs(1), call(&service)).await.is_err());
     assert_eq!(tasks.running(), 1);
     let meanwhile = call(&service).await;
@@ -315,13 +318,15 @@ async fn a_lost_request_is_settled_by_the_hook_or_refused() {
         }
         let runs = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&runs);
-        let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
-            let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
-            async move {
-                assert!(run > 1, "the first attempt is lost");
-                Ok::<_, Infallible>(Response::new(Full::from(format!("run {run}"))))
-            }
-        });
+        let service = ServiceBuilder::new().layer(layer).service_fn(
+            move |_request: Request<ReplayBody<Full<Bytes>>>| {
+                let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
+                async move {
+                    assert!(run > 1, "the first attempt is lost");
+                    Ok::<_, Infallible>(Response::new(Full::from(format!("run {run}"))))
+                }
+            },
+        );
         let lost = tokio::spawn({
             let service = service.clone();
             async move { call(&service).await }
@@ -344,10 +349,12 @@ async fn an_error_of_the_service_is_the_same_error_behind_the_layer() {
         let runs = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&runs);
         let layer = IdempotencyLayer::new(manager).single_tenant().effects(effects);
-        let service = ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            async { Err::<Response<Full<Bytes>>, _>(std::io::Error::other("down")) }
-        });
+        let service = ServiceBuilder::new().layer(layer).service_fn(
+            move |_request: Request<ReplayBody<Full<Bytes>>>| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                async { Err::<Response<Full<Bytes>>, _>(std::io::Error::other("down")) }
+            },
+        );
         assert_eq!(service.clone().oneshot(request()).await.unwrap_err().to_string(), "down");
         let second = service.clone().oneshot(request()).await;
         match effects {
@@ -367,7 +374,7 @@ async fn answered_twice(frames: fn() -> Frames) -> (Result<Bytes, &'static str>,
     let counter = Arc::clone(&runs);
     let layer = IdempotencyLayer::new(manager).single_tenant();
     let service =
-        ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<Full<Bytes>>| {
+        ServiceBuilder::new().layer(layer).service_fn(move |_request: Request<ReplayBody<Full<Bytes>>>| {
             counter.fetch_add(1, Ordering::SeqCst);
             async move {
                 Ok::<_, Infallible>(Response::new(StreamBody::new(futures_util::stream::iter(frames()))))
@@ -406,10 +413,11 @@ async fn a_body_in_pieces_is_replayed_whole() {
 async fn an_upload_that_breaks_off_claims_nothing() {
     let (_, manager) = stores();
     let layer = IdempotencyLayer::new(manager).single_tenant().request_cap(8);
-    // The inner service takes a body of its own; the layer reads any body that can be rebuilt from bytes.
-    let service = ServiceBuilder::new().layer(layer).service_fn(async |request: Request<Upload>| {
-        Ok::<_, Infallible>(Response::new(Full::from(request.into_body().0.unwrap_or_default())))
-    });
+    let service =
+        ServiceBuilder::new().layer(layer).service_fn(async |request: Request<ReplayBody<Upload>>| {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            Ok::<_, Infallible>(Response::new(Full::from(body)))
+        });
     for (upload, status) in
         [(Upload(Err("cut")), 400), (Upload(Ok("123456789".into())), 413), (Upload(Ok("1".into())), 200)]
     {
@@ -421,12 +429,6 @@ async fn an_upload_that_breaks_off_claims_nothing() {
 
 /// A body of unknown length that ends in data or in an error.
 struct Upload(Result<Bytes, &'static str>);
-
-impl From<Bytes> for Upload {
-    fn from(bytes: Bytes) -> Self {
-        Self(Ok(bytes))
-    }
-}
 
 impl http_body::Body for Upload {
     type Data = Bytes;

@@ -40,20 +40,21 @@ async fn race(manager: Arc<dyn IdempotencyManager>) {
     let history = Arc::new(HistoryStore::new(manager));
     let effects = Arc::clone(&history);
     let layer = IdempotencyLayer::new(history.clone()).single_tenant();
-    let service = ServiceBuilder::new().layer(layer).service_fn(move |request: Request<Full<Bytes>>| {
-        let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        effects.effect(request.extensions().get::<Lease>().unwrap().record());
-        async move {
-            tokio::task::yield_now().await;
-            Ok::<_, Infallible>(
-                Response::builder()
-                    .status(201)
-                    .header("etag", "\"1\"")
-                    .body(Full::from(format!("run {run}")))
-                    .unwrap(),
-            )
-        }
-    });
+    let service =
+        ServiceBuilder::new().layer(layer).service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
+            let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
+            effects.effect(request.extensions().get::<Lease>().unwrap().record());
+            async move {
+                tokio::task::yield_now().await;
+                Ok::<_, Infallible>(
+                    Response::builder()
+                        .status(201)
+                        .header("etag", "\"1\"")
+                        .body(Full::from(format!("run {run}")))
+                        .unwrap(),
+                )
+            }
+        });
     let barrier = Arc::new(Barrier::new(64));
     let clients: Vec<_> = (0..64)
         .map(|_| {

@@ -37,7 +37,7 @@ fn guarded(panics: bool) -> Guarded {
     let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant();
     let (tasks, gate, runs) = (layer.tasks(), Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)));
     let (waiting, counter) = (Arc::clone(&gate), Arc::clone(&runs));
-    let service = layer.layer(service_fn(move |_: Request<Full<Bytes>>| {
+    let service = layer.layer(service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
         let (waiting, counter) = (Arc::clone(&waiting), Arc::clone(&counter));
         async move {
             waiting.acquire().await.unwrap().forget();

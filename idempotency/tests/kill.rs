@@ -109,7 +109,7 @@ fn charging(
 ) -> impl Service<Request<Full<Bytes>>, Response = Response<ReplayBody<Full<Bytes>>>, Error = Infallible> + Clone
 {
     let layer = IdempotencyLayer::new(manager).single_tenant().lease(LEASE);
-    layer.layer(service_fn(move |request: Request<Full<Bytes>>| {
+    layer.layer(service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
         let (mut channel, prefix, count) = (channel.clone(), prefix.clone(), Arc::clone(&count));
         async move {
             step(&count).await;

@@ -54,7 +54,7 @@ async fn limits_without_end_are_no_panic_after_the_work_has_run() {
         .wait(ENDLESS, 4);
     let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (starting, gate) = (Arc::clone(&started), Arc::clone(&go));
-    let service = layer.layer(service_fn(move |_: Request<Full<Bytes>>| {
+    let service = layer.layer(service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
         let (starting, gate) = (Arc::clone(&starting), Arc::clone(&gate));
         async move {
             starting.add_permits(1);
@@ -197,7 +197,7 @@ async fn an_effect_does_not_start_when_the_lease_ended_while_the_store_was_asked
         .effects(Effects::Marked)
         .lease(Duration::from_secs(10))
         .store_timeout(Duration::from_secs(12));
-    let service = layer.layer(service_fn(async |request: Request<Full<Bytes>>| {
+    let service = layer.layer(service_fn(async |request: Request<ReplayBody<Full<Bytes>>>| {
         let lease = request.extensions().get::<Lease>().unwrap().clone();
         let started = lease.effect_starting().await;
         let answer = started.map_or_else(|error| format!("{:?}", error.kind()), |()| "started".to_owned());

@@ -89,10 +89,11 @@ async fn call<F, Fut>(
 {
     let layer = change(IdempotencyLayer::new(manager).scope(|_| Ok(Scope::new("scope-secret")?)));
     let (tasks, work) = (layer.tasks(), Arc::new(work));
-    let service = ServiceBuilder::new().layer(layer).service_fn(move |request: Request<Full<Bytes>>| {
-        let (work, lease) = (Arc::clone(&work), request.extensions().get::<Lease>().unwrap().clone());
-        async move { Ok::<_, Infallible>(work(lease).await) }
-    });
+    let service =
+        ServiceBuilder::new().layer(layer).service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
+            let (work, lease) = (Arc::clone(&work), request.extensions().get::<Lease>().unwrap().clone());
+            async move { Ok::<_, Infallible>(work(lease).await) }
+        });
     let request = Request::post("/").header("idempotency-key", "key-secret").body(Full::from("body-secret"));
     // A panic of the handler is the caller's too.
     let _ = tokio::spawn(service.oneshot(request.unwrap())).await;

@@ -76,7 +76,7 @@ where
 {
     let layer =
         IdempotencyLayer::new(Arc::clone(manager)).single_tenant().effects(Effects::Local).lease(LEASE);
-    let service = layer.layer(service_fn(move |request: Request<Full<Bytes>>| {
+    let service = layer.layer(service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
         let working = work(request.extensions().get::<Lease>().unwrap().attempt());
         async move {
             working.await;

@@ -41,7 +41,7 @@ fn platform(
     }
     let (runs, go, tasks) = (Arc::new(AtomicU32::new(0)), Arc::new(Semaphore::new(0)), layer.tasks());
     let (counter, gate) = (Arc::clone(&runs), Arc::clone(&go));
-    let app = ServiceBuilder::new().layer(layer).service_fn(move |_: Request<Full<Bytes>>| {
+    let app = ServiceBuilder::new().layer(layer).service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
         let run = counter.fetch_add(1, Ordering::SeqCst) + 1;
         let gate = Arc::clone(&gate);
         async move {

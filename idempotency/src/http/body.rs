@@ -9,8 +9,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// What the layer answers with: a recorded or buffered body, the inner service's own, or a buffered beginning followed
-/// by the rest of the inner service's.
+/// The bodies on both sides of the layer: a recorded or buffered one, another body as it is, or a buffered beginning and
+/// the rest of another body.
+///
+/// The inner service gets one with each request, whatever type of body the layer got, and the layer answers with one.
 pub struct ReplayBody<B: Body> {
     /// Comes first. Most answers are nothing else, and need no queue.
     whole: Bytes,
@@ -25,8 +27,7 @@ enum Rest<B: Body> {
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// A body as it is. Some request bodies cannot be made from bytes, hyper's `Incoming` for one; inside this they can
-    /// reach a service behind the layer: `.map_request(|request| request.map(ReplayBody::new))`.
+    /// A body as it is.
     pub fn new(body: B) -> Self {
         Self::inner(body)
     }
@@ -58,6 +59,13 @@ impl<B: Body> ReplayBody<B> {
     /// What was read of a body before it broke off. The client must see that it did.
     pub(crate) fn broken(start: VecDeque<Frame<Bytes>>, error: B::Error) -> Self {
         Self { whole: Bytes::new(), start, rest: Some(Rest::Broken(error)) }
+    }
+}
+
+impl<B: Body> Default for ReplayBody<B> {
+    /// An empty body.
+    fn default() -> Self {
+        Self::full(Bytes::new())
     }
 }
 

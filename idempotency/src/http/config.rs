@@ -4,16 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::run::Tasks;
+use super::fingerprint::FingerprintRules;
+use super::problem::Refusals;
+use super::scope::ScopeFn;
+use super::tasks::Tasks;
 use super::wait::Waiting;
 use crate::policy::STORE_TIMEOUT;
-use crate::{HashKey, IdempotencyManager, Policy, Scope};
-
-/// Derives the scope of a request from what authentication left in its extensions.
-pub(crate) type ScopeFn = dyn Fn(&Parts) -> Result<Scope, Refusal> + Send + Sync;
+use crate::{HashKey, IdempotencyManager, Policy};
 
 #[derive(Clone)]
 pub(crate) struct Config {
@@ -25,10 +24,15 @@ pub(crate) struct Config {
     pub(crate) request_cap: usize,
     pub(crate) response_cap: usize,
     pub(crate) response_patience: Duration,
+    pub(crate) stream_patience: Duration,
     pub(crate) store_timeout: Duration,
     /// Who waits for running requests; nobody, unless asked for.
     pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) extra_headers: Vec<http::HeaderName>,
+    /// Statuses that, in this service, say that nothing was done.
+    pub(crate) released: Vec<StatusCode>,
+    pub(crate) rules: FingerprintRules,
+    pub(crate) refusals: Refusals,
     pub(crate) tasks: Tasks,
 }
 
@@ -43,9 +47,13 @@ impl Config {
             request_cap: 1024 * 1024,
             response_cap: 256 * 1024,
             response_patience: Duration::from_secs(2),
+            stream_patience: Duration::ZERO,
             store_timeout: STORE_TIMEOUT,
             waiting: None,
             extra_headers: Vec::new(),
+            released: Vec::new(),
+            rules: FingerprintRules::new(),
+            refusals: Refusals::default(),
             tasks: Tasks::default(),
         }
     }
@@ -62,30 +70,16 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Why the scope function will not name a scope: usually that nobody is authenticated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub(crate) status: StatusCode,
-    pub(crate) detail: String,
+/// What all services of one layer share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) scope: Arc<ScopeFn>,
+    /// The store as the layer was given it. Layers that were given one store hold the same records.
+    pub(crate) store: Arc<dyn IdempotencyManager>,
 }
 
-impl Refusal {
-    /// Refuses with this status and a sentence for the client.
-    #[must_use]
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
-    }
-
-    /// 401: nobody is authenticated.
-    #[must_use]
-    pub fn unauthenticated() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "authenticate first; idempotency keys belong to a caller")
-    }
-}
-
-impl From<crate::KeyError> for Refusal {
-    /// A scope that cannot be one is the server's mistake, not the client's.
-    fn from(error: crate::KeyError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the server derived an unusable scope: {error}"))
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
     }
 }

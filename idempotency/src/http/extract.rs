@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 
-use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum_core::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::record;
+use super::record::{self, Verdict};
 use crate::{Lease, Recording};
 
 /// The handler's lease.
@@ -33,6 +33,44 @@ impl<S: Sync> OptionalFromRequestParts<S> for Lease {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().cloned())
     }
+}
+
+/// An extractor whose refusal gives the key back: `OrRelease(Json(order)): OrRelease<Json<Order>>`.
+///
+/// axum calls a handler only when all its extractors have succeeded. The refusal of one therefore proves that the handler
+/// was not reached, which its status (400, 413, 415 or 422, say) does not.
+///
+/// ```
+/// # use axum::{Json, Router, routing::post};
+/// # use probity_idempotency::{Lease, OrRelease};
+/// async fn create(lease: Lease, OrRelease(Json(amount)): OrRelease<Json<u64>>) -> String {
+///     format!("{amount} as {}", lease.downstream_key("channel"))
+/// }
+/// # let _: Router = Router::new().route("/payments", post(create));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct OrRelease<E>(pub E);
+
+impl<S: Sync, E: FromRequest<S>> FromRequest<S> for OrRelease<E> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        E::from_request(request, state).await.map(Self).map_err(released)
+    }
+}
+
+impl<S: Sync, E: FromRequestParts<S>> FromRequestParts<S> for OrRelease<E> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        E::from_request_parts(parts, state).await.map(Self).map_err(released)
+    }
+}
+
+fn released(rejection: impl IntoResponse) -> Response {
+    let mut response = rejection.into_response();
+    response.extensions_mut().insert(Verdict::Retryable);
+    response
 }
 
 impl IntoResponse for Recording {

@@ -1,42 +1,23 @@
-//! The layer and its service: builder, readiness, and which requests are guarded at all.
+//! The layer: its settings, and the service it puts around another.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, Method, Request, Response};
-use http_body::Body;
+use http::{HeaderName, Method, Response, StatusCode};
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::body::ReplayBody;
-use super::config::{Config, Refusal, ScopeFn};
-use super::problem::Problem;
-use super::run::{self, Tasks};
+use super::config::{Config, Shared};
+use super::fingerprint::FingerprintRules;
+use super::problem::ProblemDetails;
+use super::scope::{Refusal, Scoped, Unscoped};
+use super::service::IdempotencyService;
+use super::tasks::Tasks;
 use super::wait::Waiting;
-use super::{request, run::Run};
 use crate::store::timed::Timed;
 use crate::{Effects, HashKey, IdempotencyManager, Policy, Recover, Scope};
-
-/// A layer nobody has told whose keys these are. It is not a [`Layer`] yet, so an application without a scope does not
-/// compile.
-#[derive(Debug, Clone, Copy)]
-pub struct Unscoped;
-
-/// A layer that derives the scope of every request.
-#[derive(Clone)]
-pub struct Scoped(Arc<ScopeFn>);
-
-impl fmt::Debug for Scoped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Scoped")
-    }
-}
 
 /// Makes a service safe to retry; what the wire says is in [the guide](crate::guide::wire).
 ///
@@ -59,22 +40,22 @@ impl fmt::Debug for Scoped {
 ///
 /// ```compile_fail
 /// # use std::sync::{Arc, OnceLock};
-/// # use probity_idempotency::{IdempotencyLayer, MemoryStore};
+/// # use probity_idempotency::{IdempotencyLayer, MemoryStore, ReplayBody};
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
 ///     .layer(IdempotencyLayer::new(Arc::new(MemoryStore::new())))
-///     .service_fn(async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+///     .service_fn(async |request: http::Request<ReplayBody<http_body_util::Full<bytes::Bytes>>>| {
 ///         Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
 ///     });
 /// ```
 ///
 /// ```
 /// # use std::sync::{Arc, OnceLock};
-/// # use probity_idempotency::{IdempotencyLayer, MemoryStore};
+/// # use probity_idempotency::{IdempotencyLayer, MemoryStore, ReplayBody};
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
 ///     .layer(IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant())
-///     .service_fn(async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
+///     .service_fn(async |request: http::Request<ReplayBody<http_body_util::Full<bytes::Bytes>>>| {
 ///         Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
 ///     });
 /// ```
@@ -194,9 +175,19 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// How long the body of an answer may take before it counts as a stream; 2 s.
+    /// How long the body of an answer of known length may take before it counts as a stream; 2 s.
     pub fn response_patience(mut self, patience: Duration) -> Self {
         self.change().response_patience = patience;
+        self
+    }
+
+    /// How long the body of an answer of unknown length may pause before it counts as a stream, and goes out; not at all.
+    ///
+    /// A stream leaves a tombstone: the client gets it as it comes, and a retry is told that it ran. Say more than zero for a
+    /// handler that passes on short answers which come in chunks, so that they are recorded. An answer of type
+    /// `text/event-stream` never waits.
+    pub fn stream_patience(mut self, patience: Duration) -> Self {
+        self.change().stream_patience = patience;
         self
     }
 
@@ -216,9 +207,78 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// Keeps this response header too.
+    /// Keeps this response header too; [the guide](crate::guide::wire) lists those that always are.
+    ///
+    /// # Panics
+    /// If it frames one delivery of an answer, as `Content-Length` and `Connection` do: a replay with it could not be read.
+    #[track_caller]
     pub fn keep_header(mut self, name: HeaderName) -> Self {
+        use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+        assert!(
+            ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(&name),
+            "{name} belongs to one delivery of an answer: leave it out of `keep_header`, the server sets it anew"
+        );
         self.change().extra_headers.push(name);
+        self
+    }
+
+    /// Decides what counts when a request is compared with the first one of its key.
+    pub fn fingerprint(mut self, rules: FingerprintRules) -> Self {
+        self.change().rules = rules;
+        self
+    }
+
+    /// Reads the key from this request header; `Idempotency-Key`.
+    pub fn key_header(mut self, name: HeaderName) -> Self {
+        self.change().refusals.key_header = name;
+        self
+    }
+
+    /// Puts this before the name of a problem to make its `type`; the address of this crate's list of problems.
+    ///
+    /// End it with what separates the two: `https://docs.example/problems/`, or `urn:example:problem:`.
+    pub fn problem_base(mut self, base: impl Into<Cow<'static, str>>) -> Self {
+        self.change().refusals.base = base.into();
+        self
+    }
+
+    /// Makes the answers to refused requests; problem documents, unless said otherwise.
+    ///
+    /// The layer sets `Idempotency-Status`, and `Retry-After` and `Location` where the answer does not have them.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use probity_idempotency::{IdempotencyLayer, MemoryStore};
+    /// let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant().render(|problem| {
+    ///     let mut response = http::Response::new(format!("{}: {}", problem.name, problem.detail).into());
+    ///     *response.status_mut() = problem.status;
+    ///     response
+    /// });
+    /// ```
+    pub fn render(
+        mut self,
+        render: impl Fn(&ProblemDetails) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.change().refusals.render = Some(Arc::new(render));
+        self
+    }
+
+    /// Gives the key back after an answer with one of these statuses: in this service they say that nothing was done.
+    ///
+    /// The statuses that always do are listed in [the guide](crate::guide::wire). Say here what only this service knows,
+    /// such as a 503 of a load shedder inside the layer, or a 422 that its extractors alone answer. An answer after a mark
+    /// is recorded all the same, and a [`Verdict`](crate::Verdict) decides before the status does.
+    ///
+    /// # Panics
+    /// If one of them is below 400: such an answer reports what was done.
+    #[track_caller]
+    pub fn release_on(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        let statuses: Vec<_> = statuses.into_iter().collect();
+        assert!(
+            statuses.iter().all(|status| status.as_u16() >= 400),
+            "a status below 400 does not say that nothing was done: leave it out of `release_on`"
+        );
+        self.change().released = statuses;
         self
     }
 
@@ -247,88 +307,10 @@ impl<S> Layer<S> for IdempotencyLayer<Scoped> {
     fn layer(&self, inner: S) -> Self::Service {
         let shared = self.shared.get_or_init(|| {
             let mut config = self.config.clone();
+            let store = Arc::clone(&config.manager);
             config.manager = Arc::new(Timed { inner: config.manager, limit: config.store_timeout });
-            Arc::new(Shared { config, scope: Arc::clone(&self.scope.0) })
+            Arc::new(Shared { config, scope: Arc::clone(&self.scope.0), store })
         });
-        IdempotencyService { inner, shared: Arc::clone(shared) }
+        IdempotencyService::new(inner, Arc::clone(shared))
     }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shared")
-    }
-}
-
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) scope: Arc<ScopeFn>,
-}
-
-/// A service behind an [`IdempotencyLayer`]. Its error type is the inner service's.
-#[derive(Clone)]
-pub struct IdempotencyService<S> {
-    inner: S,
-    shared: Arc<Shared>,
-}
-
-impl<S: fmt::Debug> fmt::Debug for IdempotencyService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdempotencyService").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-type Answering<B, E> = Pin<Box<dyn Future<Output = Result<Response<ReplayBody<B>>, E>> + Send>>;
-
-impl<S, ReqB, ResB> Service<Request<ReqB>> for IdempotencyService<S>
-where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    ReqB: Body + From<Bytes> + Send + 'static,
-    ReqB::Data: Send,
-    ReqB::Error: Send,
-    ResB: Body<Data = Bytes> + Send + 'static,
-    ResB::Error: Send,
-{
-    type Response = Response<ReplayBody<ResB>>;
-    type Error = S::Error;
-    type Future = Answering<ResB, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        // The instance that was polled ready is the one that may be called; its clone is made ready next time.
-        let next = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, next);
-        let shared = Arc::clone(&self.shared);
-        let guarded = shared.config.methods.contains(request.method());
-        let has_key = request.headers().contains_key(request::KEY_HEADER);
-        if !guarded || (!has_key && !shared.config.key_required) {
-            let answer = inner.call(request);
-            return Box::pin(async move { answer.await.map(|response| response.map(ReplayBody::inner)) });
-        }
-        Box::pin(async move {
-            match prepare(&shared, request).await {
-                Ok((request, run)) => run::tracked(shared, inner, request, run).await,
-                Err(problem) => Ok(problem.into_response().map(ReplayBody::full)),
-            }
-        })
-    }
-}
-
-/// Everything that can be refused before the store is asked.
-async fn prepare<B>(shared: &Shared, request: Request<B>) -> Result<(Request<B>, Run), Problem>
-where
-    B: Body + From<Bytes>,
-{
-    let (parts, body) = request.into_parts();
-    let key = request::key(&parts.headers)?.ok_or(Problem::KeyMissing)?;
-    let scope = (shared.scope)(&parts).map_err(Problem::Refused)?;
-    let body = request::body(&parts.headers, body, shared.config.request_cap).await?;
-    let run =
-        Run::new(&shared.config, &scope, &key, request::fingerprint(&shared.config, &parts, &body), &body)?;
-    Ok((Request::from_parts(parts, B::from(body)), run))
 }

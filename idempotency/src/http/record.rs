@@ -3,6 +3,9 @@
 //! Invariant: an answer that cannot be kept whole is buried, never cut and never forgotten (I-10).
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +16,6 @@ use http::header::{
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::ReplayBody;
@@ -64,17 +66,36 @@ pub(crate) enum Fate {
     Surrender,
 }
 
+/// Whether the status of an answer says that the request was turned away before anything was done.
+pub(crate) fn is_turned_away<B: Body>(config: &Config, response: &Response<B>, no_route: bool) -> bool {
+    let bare = || response.body().size_hint().exact() == Some(0);
+    match response.status().as_u16() {
+        401 | 403 | 407 | 421 | 425 | 429 => true,
+        // A router says these without a body. A handler that says them has been reached, and usually says more.
+        404 if no_route && (bare() || config.policy.effects != Effects::Opaque) => true,
+        405 if bare() => true,
+        _ => config.released.contains(&response.status()),
+    }
+}
+
 /// Decides an answer's fate. `marked`: an external effect was announced, so the key cannot be released any more.
-pub(crate) fn fate(verdict: Option<Verdict>, status: StatusCode, effects: Effects, marked: bool) -> Fate {
+pub(crate) fn fate(
+    verdict: Option<Verdict>,
+    status: StatusCode,
+    turned_away: bool,
+    effects: Effects,
+    marked: bool,
+) -> Fate {
     match (verdict, status.as_u16()) {
         (Some(Verdict::Final), _) => Fate::Record,
         (Some(Verdict::Unknown), _) => Fate::Surrender,
         (Some(Verdict::NoStore), _) => Fate::Bury,
         (Some(Verdict::Retryable), _) if !marked => Fate::Release,
+        (None, _) if turned_away && !marked => Fate::Release,
         (None, 100..200) => Fate::Bury,
         // Not an answer of the work but of a time limit around it: the effect may be on its way.
         (None, 408) if marked || effects == Effects::Opaque => Fate::Surrender,
-        (None, 401 | 403 | 407 | 408 | 421 | 425 | 429) if !marked => Fate::Release,
+        (None, 408) => Fate::Release,
         (None, 500..) if !marked && effects != Effects::Opaque => Fate::Release,
         _ => Fate::Record,
     }
@@ -94,7 +115,7 @@ where
     let (parts, body) = response.into_parts();
     let unreadable = if bury {
         Some(TombstoneReason::NotStored)
-    } else if parts.status.is_informational() {
+    } else if parts.status.is_informational() || is_event_stream(&parts.headers) {
         Some(TombstoneReason::Streaming)
     } else if parts.headers.contains_key(CONTENT_ENCODING) {
         Some(TombstoneReason::Encoded)
@@ -107,7 +128,10 @@ where
         let tombstone = tombstone(&parts, reason);
         return Kept::Tombstone(tombstone, Response::from_parts(parts, ReplayBody::inner(body)));
     }
-    match read(body, config.response_cap, config.response_patience).await {
+    // Who does not know the length of what he sends may send it for ever.
+    let sized = body.size_hint().exact().is_some();
+    let patience = if sized { config.response_patience } else { config.stream_patience };
+    match read(body, config.response_cap, patience).await {
         Ok((bytes, trailers)) => {
             let recording = recording(config, &parts, bytes.clone(), &trailers);
             Kept::Recording(recording, Response::from_parts(parts, ReplayBody::whole(bytes, trailers)))
@@ -115,6 +139,29 @@ where
         Err((reason, body)) => {
             let tombstone = tombstone(&parts, reason);
             Kept::Tombstone(tombstone, Response::from_parts(parts, body))
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes()).trim_ascii_start();
+    value.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME))
+}
+
+/// The next frame, if it comes in time: at once, if there is no time.
+async fn next<B: Body>(
+    mut body: Pin<&mut B>,
+    until: Option<Instant>,
+) -> Option<Option<Result<Frame<B::Data>, B::Error>>> {
+    match until {
+        Some(until) => timeout_at(until, poll_fn(|cx| body.as_mut().poll_frame(cx))).await.ok(),
+        None => {
+            poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await
         }
     }
 }
@@ -128,19 +175,21 @@ async fn read<B>(
 where
     B: Body<Data = Bytes>,
 {
-    let give_up_at = deadline(Instant::now(), patience);
+    let until = (!patience.is_zero()).then(|| deadline(Instant::now(), patience));
     let mut body = Box::pin(body);
     let (mut frames, mut length, mut ended) = (VecDeque::new(), 0, false);
     let reason = loop {
-        match timeout_at(give_up_at, body.frame()).await {
-            Err(_) => break TombstoneReason::Streaming,
-            Ok(None) => {
+        match next(body.as_mut(), until).await {
+            None => break TombstoneReason::Streaming,
+            Some(None) => {
                 let trailers = if ended { frames.pop_back() } else { None };
                 let trailers = trailers.and_then(|frame: Frame<Bytes>| frame.into_trailers().ok());
                 return Ok((join(frames, length), trailers.unwrap_or_default()));
             }
-            Ok(Some(Err(error))) => return Err((TombstoneReason::Broken, ReplayBody::broken(frames, error))),
-            Ok(Some(Ok(frame))) => {
+            Some(Some(Err(error))) => {
+                return Err((TombstoneReason::Broken, ReplayBody::broken(frames, error)));
+            }
+            Some(Some(Ok(frame))) => {
                 // Trailers end a body; what follows them is nothing this could replay.
                 let out_of_order = std::mem::replace(&mut ended, frame.is_trailers());
                 length += frame.data_ref().map_or(0, Bytes::len);
@@ -245,7 +294,7 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).expect("valid");
             assert_eq!(
-                fate(verdict, status, effects, marked),
+                fate(verdict, status, status == 429, effects, marked),
                 expected,
                 "{verdict:?} {status} {effects:?} {marked}"
             );

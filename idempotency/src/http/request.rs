@@ -1,22 +1,17 @@
-//! Reading a request: its key, its scope, its whole body, its fingerprint. Nothing is claimed here.
+//! Reading a request: its key and its whole body. Nothing is claimed here.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Uri};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::config::Config;
 use super::problem::Problem;
-use crate::{Fingerprint, IdempotencyKey};
+use crate::IdempotencyKey;
 
-pub(crate) const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// The key, if there is one.
-pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
-    let mut values = headers.get_all(KEY_HEADER).iter();
+/// The key in the header `name`, if there is one.
+pub(crate) fn key(headers: &HeaderMap, name: &HeaderName) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
@@ -62,35 +57,4 @@ where
         return Err(Problem::BodyIncomplete);
     }
     Ok(body)
-}
-
-/// Method, path and query, content type and encoding, body: what makes a retry the same request. Trace headers and
-/// the like differ between retries and do not count. The path counts as the client sent it and as it is here: a router
-/// may have cut a prefix off, and with it the resource.
-pub(crate) fn fingerprint(config: &Config, parts: &Parts, body: &Bytes) -> Fingerprint {
-    let header = |name: HeaderName| parts.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
-    Fingerprint::of(
-        &config.hash,
-        &[
-            parts.method.as_str().as_bytes(),
-            target(sent(parts)),
-            target(&parts.uri),
-            header(CONTENT_TYPE),
-            header(CONTENT_ENCODING),
-            body,
-        ],
-    )
-}
-
-fn target(uri: &Uri) -> &[u8] {
-    uri.path_and_query().map_or("", PathAndQuery::as_str).as_bytes()
-}
-
-/// The target as the client sent it, as far as anybody kept it.
-fn sent(parts: &Parts) -> &Uri {
-    #[cfg(feature = "axum")]
-    if let Some(original) = parts.extensions.get::<axum::extract::OriginalUri>() {
-        return &original.0;
-    }
-    &parts.uri
 }

@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
@@ -17,73 +16,44 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, warn};
 
 use super::body::ReplayBody;
-use super::config::Config;
-use super::layer::Shared;
+use super::config::{Config, Shared};
+use super::outer;
 use super::outliving::{Outliving, Work};
 use super::problem::{Problem, STATUS_HEADER};
 use super::record::{self, Fate, Kept, Verdict};
 use super::wait::Claimed;
 use crate::lease::guard::renewing;
 use crate::{
-    Answer, Claim, ErrorKind, Fingerprint, IdempotencyKey, LeaseGuard, OwnerToken, RecordId, Scope,
-    Settlement, State, StoreError, Tombstone, TombstoneReason, Written, observe, recover,
+    Answer, Claim, ErrorKind, Fingerprint, LeaseGuard, OwnerToken, RecordId, Settlement, State, StoreError,
+    Tombstone, TombstoneReason, Written, observe, recover,
 };
-
-/// The handlers that are running, with or without a client waiting for them.
-#[derive(Clone, Default)]
-pub struct Tasks(TaskTracker);
-
-impl Tasks {
-    /// Waits until every running handler has finished and its answer is recorded. Stop accepting requests first, and
-    /// drop what you no longer poll: the future of a request that is kept but not polled (the loser of a `select!`, a
-    /// connection still in scope) is frozen, and this waits for it without end. Dropped, it goes on by itself.
-    ///
-    /// # Cancel safety
-    /// Only waits.
-    pub async fn drain(&self) {
-        self.0.close();
-        self.0.wait().await;
-        self.0.reopen();
-    }
-
-    /// How many are running.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl fmt::Debug for Tasks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tasks").field("running", &self.running()).finish()
-    }
-}
 
 /// What the store is asked for one request.
 pub(crate) struct Run {
     claim: Claim,
     payload: Bytes,
+    /// A router around the layer has found no route.
+    no_route: bool,
 }
 
 impl Run {
     pub(crate) fn new(
         config: &Config,
-        scope: &Scope,
-        key: &IdempotencyKey,
+        record: RecordId,
         fingerprint: Fingerprint,
         payload: &Bytes,
+        no_route: bool,
     ) -> Result<Self, Problem> {
         let token = OwnerToken::generate().map_err(unavailable)?;
         let (effects, terms) = (config.policy.effects, config.policy.terms);
-        let record = RecordId::derive(&config.hash, scope, key);
-        Ok(Self { claim: Claim { record, token, fingerprint, effects, terms }, payload: payload.clone() })
+        let claim = Claim { record, token, fingerprint, effects, terms };
+        Ok(Self { claim, payload: payload.clone(), no_route })
     }
 }
 
@@ -104,7 +74,7 @@ where
     ResB: Body<Data = Bytes> + Send + 'static,
     ResB::Error: Send,
 {
-    let record = run.claim.record;
+    let (record, no_route) = (run.claim.record, run.no_route);
     let span = debug_span!(parent: Span::current(), "idempotency", ?record, attempt = Empty, status = Empty);
     // Only those who wait for others want to know that the client has left: this is dropped then.
     let (_awaited, gone) = shared.config.waiting.is_some().then(oneshot::channel).unzip();
@@ -113,14 +83,16 @@ where
     // What is known at once, as a replay from memory is, does not have to outlive anybody.
     let work: Work<_> = match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
         Poll::Ready(Ok(Answer::Acquired(guard))) => {
-            Box::pin(granted(shared, inner, request, guard, counted).instrument(span))
+            Box::pin(granted(shared, inner, request, (guard, no_route), counted).instrument(span))
         }
-        Poll::Ready(answer) => return Ok(span.in_scope(|| without_running(answer))),
+        Poll::Ready(answer) => return Ok(span.in_scope(|| without_running(&shared.config, answer))),
         Poll::Pending => {
             let later = async move {
                 match asking.await {
-                    Ok(Answer::Acquired(guard)) => granted(shared, inner, request, guard, counted).await,
-                    answer => Ok(without_running(answer)),
+                    Ok(Answer::Acquired(guard)) => {
+                        granted(shared, inner, request, (guard, no_route), counted).await
+                    }
+                    answer => Ok(without_running(&shared.config, answer)),
                 }
             };
             Box::pin(later.instrument(span))
@@ -151,7 +123,7 @@ async fn granted<S, ReqB, ResB>(
     shared: Arc<Shared>,
     inner: S,
     mut request: Request<ReqB>,
-    guard: LeaseGuard,
+    (guard, no_route): (LeaseGuard, bool),
     _counted: TaskTrackerToken,
 ) -> Result<Response<ReplayBody<ResB>>, S::Error>
 where
@@ -161,8 +133,8 @@ where
     let lease = guard.lease();
     let _running = shared.config.waiting.as_ref().map(|waiting| waiting.running(lease.record()));
     Span::current().record("attempt", lease.attempt());
-    request.extensions_mut().insert(lease.clone());
-    renewing(lease, execute(&shared, inner, request, guard)).await
+    outer::announce(&shared, request.extensions_mut(), &lease);
+    renewing(lease, execute(&shared, inner, request, (guard, no_route))).await
 }
 
 /// Calls the service, and settles by what it did.
@@ -170,14 +142,14 @@ async fn execute<S, ReqB, ResB>(
     shared: &Arc<Shared>,
     mut inner: S,
     request: Request<ReqB>,
-    guard: LeaseGuard,
+    (guard, no_route): (LeaseGuard, bool),
 ) -> Result<Response<ReplayBody<ResB>>, S::Error>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>>,
     ResB: Body<Data = Bytes>,
 {
     match caught(AssertUnwindSafe(|| inner.call(request))).await {
-        Ok(Ok(response)) => Ok(finish(&shared.config, guard, response).await),
+        Ok(Ok(response)) => Ok(finish(&shared.config, (guard, no_route), response).await),
         Ok(Err(error)) => {
             give_up(guard).await;
             Err(error)
@@ -191,7 +163,10 @@ where
 }
 
 /// The answers that need no handler.
-fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> Response<ReplayBody<B>> {
+fn without_running<B: Body>(
+    config: &Config,
+    answer: Result<Answer<LeaseGuard>, StoreError>,
+) -> Response<ReplayBody<B>> {
     let problem = match answer {
         Ok(Answer::Replay(recording)) => match record::replay(&recording) {
             Ok((response, trailers)) => {
@@ -212,7 +187,7 @@ fn without_running<B: Body>(answer: Result<Answer<LeaseGuard>, StoreError>) -> R
         Err(error) => unavailable(error),
     };
     Span::current().record("status", problem.idempotency_status());
-    refuse(problem)
+    config.refusals.response(&problem).map(ReplayBody::full)
 }
 
 /// Calls the service and awaits it, turning a panic at either point into a value.
@@ -234,7 +209,11 @@ async fn give_up(mut guard: LeaseGuard) {
 
 /// Settles by what the handler answered, then answers. If the store is down the client is not kept waiting: it gets
 /// the answer, marked as unrecorded, and recording is tried again for as long as the lease would have lasted.
-async fn finish<B>(config: &Config, mut guard: LeaseGuard, response: Response<B>) -> Response<ReplayBody<B>>
+async fn finish<B>(
+    config: &Config,
+    (mut guard, no_route): (LeaseGuard, bool),
+    response: Response<B>,
+) -> Response<ReplayBody<B>>
 where
     B: Body<Data = Bytes>,
 {
@@ -244,8 +223,9 @@ where
         return marked(response.map(ReplayBody::inner), "created");
     }
     let verdict = response.extensions().get::<Verdict>().copied();
+    let turned_away = record::is_turned_away(config, &response, no_route);
     let (settlement, mut response) =
-        match record::fate(verdict, response.status(), lease.0.effects, lease.0.is_marked()) {
+        match record::fate(verdict, response.status(), turned_away, lease.0.effects, lease.0.is_marked()) {
             Fate::Surrender => {
                 if let Err(error) = guard.surrender().await {
                     warn!(%error, "a lease could not be surrendered; it will lapse");
@@ -307,10 +287,6 @@ fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
     Span::current().record("status", status);
     response.headers_mut().insert(STATUS_HEADER, HeaderValue::from_static(status));
     response
-}
-
-fn refuse<B: Body>(problem: Problem) -> Response<ReplayBody<B>> {
-    problem.into_response().map(ReplayBody::full)
 }
 
 /// Tells the log what kind of failure it was. What a database says about a refused statement can quote the row, so only

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use probity_idempotency::{IdempotencyLayer, MemoryStore};
+use probity_idempotency::{IdempotencyLayer, MemoryStore, ReplayBody};
 use tower::{ServiceBuilder, ServiceExt};
 
 use super::client::raw;
@@ -69,12 +69,6 @@ impl Body for Message {
                 )])))
             }
         }))
-    }
-}
-
-impl From<Bytes> for Message {
-    fn from(bytes: Bytes) -> Self {
-        Self { data: bytes.len() / 1024, end: None, polled: Arc::default() }
     }
 }
 
@@ -160,7 +154,7 @@ async fn no_more_than_the_caps_is_ever_held() {
     let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant();
     let service =
         ServiceBuilder::new().layer(layer.request_cap(8 * 1024).response_cap(16 * 1024)).service_fn(
-            move |_: Request<Message>| {
+            move |_: Request<ReplayBody<Message>>| {
                 let polled = Arc::clone(&polled);
                 async move {
                     Ok::<_, Infallible>(Response::new(Message { data: 0, end: Some(End::Never), polled }))

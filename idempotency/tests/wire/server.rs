@@ -51,13 +51,10 @@ impl Server {
         }));
         let (tasks, runs, panics) = (layer.tasks(), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let (counter, effects) = (Arc::clone(&runs), Arc::clone(&history));
-        let service = ServiceBuilder::new()
-            .map_request(|request: Request<Incoming>| request.map(ReplayBody::new))
-            .layer(layer)
-            .service_fn(move |request: Request<Incoming1>| {
-                effects.effect(request.extensions().get::<Lease>().unwrap().record());
-                handler(counter.fetch_add(1, Ordering::SeqCst) + 1, request)
-            });
+        let service = ServiceBuilder::new().layer(layer).service_fn(move |request: Request<Incoming1>| {
+            effects.effect(request.extensions().get::<Lease>().unwrap().record());
+            handler(counter.fetch_add(1, Ordering::SeqCst) + 1, request)
+        });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (at, panicked) = (listener.local_addr().unwrap(), Arc::clone(&panics));
         tokio::spawn(async move {

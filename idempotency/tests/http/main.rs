@@ -19,6 +19,12 @@ use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tower::ServiceExt;
 
+#[cfg(feature = "testing")]
+mod nested;
+mod routing;
+mod settings;
+mod streams;
+
 type Count = Arc<AtomicU32>;
 
 fn layer() -> IdempotencyLayer {

@@ -1,0 +1,50 @@
+//! Whether a request has met a route, where a router can be asked.
+//!
+//! Invariant: "missing" is proven or not said. It is said only inside an axum router that has matched neither a route nor
+//! a nested service; what stands behind is then its fallback.
+
+use http::Extensions;
+
+/// Whether an axum router around this layer has found no route for the request.
+#[cfg(feature = "axum")]
+pub(crate) async fn is_missing(extensions: &Extensions) -> bool {
+    use axum::extract::{MatchedPath, NestedPath, OriginalUri};
+
+    extensions.get::<OriginalUri>().is_some()
+        && extensions.get::<MatchedPath>().is_none()
+        && extensions.get::<NestedPath>().is_none()
+        && !is_nested(extensions).await
+}
+
+/// Without axum, nobody can be asked.
+#[cfg(not(feature = "axum"))]
+pub(crate) async fn is_missing(_: &Extensions) -> bool {
+    false
+}
+
+/// Whether a nested service was matched. axum keeps a private note of that, which its own router reads: a route that is
+/// matched inside has a path that begins with the nest's.
+#[cfg(feature = "axum")]
+async fn is_nested(extensions: &Extensions) -> bool {
+    use std::sync::LazyLock;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::MatchedPath;
+    use axum::routing::any;
+    use http::Request;
+    use http_body_util::BodyExt;
+    use tower_service::Service;
+
+    static ECHO: LazyLock<Router> =
+        LazyLock::new(|| Router::new().route("/", any(async |path: MatchedPath| path.as_str().to_owned())));
+
+    let mut request = Request::new(Body::empty());
+    *request.extensions_mut() = extensions.clone();
+    let answer = match ECHO.clone().call(request).await {
+        Ok(answer) => answer.into_body().collect().await,
+        Err(never) => match never {},
+    };
+    // Whatever is not plainly the echo's own path counts as nested: that proves nothing, and changes nothing.
+    answer.map_or(true, |body| body.to_bytes() != "/")
+}

@@ -1,0 +1,55 @@
+//! Whose keys these are, and what is said to those who have none.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::key::{KeyError, Scope};
+
+/// Derives the scope of a request from what authentication left in its extensions.
+pub(crate) type ScopeFn = dyn Fn(&Parts) -> Result<Scope, Refusal> + Send + Sync;
+
+/// A layer nobody has told whose keys these are. It is not a [`Layer`] yet, so an application without a scope does not
+/// compile.
+#[derive(Debug, Clone, Copy)]
+pub struct Unscoped;
+
+/// A layer that derives the scope of every request.
+#[derive(Clone)]
+pub struct Scoped(pub(crate) Arc<ScopeFn>);
+
+impl fmt::Debug for Scoped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scoped")
+    }
+}
+
+/// Why the scope function will not name a scope: usually that nobody is authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) detail: String,
+}
+
+impl Refusal {
+    /// Refuses with this status and a sentence for the client.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into() }
+    }
+
+    /// 401: nobody is authenticated.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "authenticate first; idempotency keys belong to a caller")
+    }
+}
+
+impl From<KeyError> for Refusal {
+    /// A scope that cannot be one is the server's mistake, not the client's.
+    fn from(error: KeyError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the server derived an unusable scope: {error}"))
+    }
+}
