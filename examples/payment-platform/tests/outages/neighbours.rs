@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
-use service_shell::{Pool, Settings, database};
+use service_shell::{HttpTimeouts, Pool, Settings, database, http_client};
 use testkit::{Program, Rng};
 use tokio::time::sleep;
 
@@ -161,10 +161,28 @@ impl Neighbour {
 
     async fn come_back(&mut self, left: Left) {
         match left {
-            Left::Killed => self.program = spawn(self.name, self.port, &self.environment),
+            Left::Killed => {
+                self.program = spawn(self.name, self.port, &self.environment);
+                self.until_it_lives().await;
+            }
             Left::Frozen => self.program.resume(),
             Left::Database(gone) => self.data.come_back(gone).await,
         }
+        self.assert_running();
+    }
+
+    /// Listens first, and opens its database after that: one that loses it then ends, for a supervisor to start it again.
+    /// There is none here, so nothing else goes wrong until it is through.
+    async fn until_it_lives(&mut self) {
+        let client = http_client(HttpTimeouts::default()).unwrap();
+        let live = format!("http://127.0.0.1:{}/health/live", self.port);
+        while client.get(&live).send().await.is_err() {
+            self.assert_running();
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn assert_running(&mut self) {
         assert!(self.program.is_running(), "{} ended by itself:\n{}", self.name, self.program.output());
     }
 }
