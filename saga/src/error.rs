@@ -76,6 +76,12 @@ impl StoreError {
         Self { cause: Cause::Saga, ..Self::ambiguous(operation, source) }
     }
 
+    /// The same error of a call of which another part was written, or may have been: by an earlier try whose answer was
+    /// lost, or for other sagas of the batch.
+    pub(crate) fn after_a_write(self) -> Self {
+        Self { effect: Effect::Unknown, ..self }
+    }
+
     /// Whether somebody held a row for too long.
     #[must_use]
     pub fn is_contended(&self) -> bool {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use probity_saga::testing::{Explored, explore_on, start_unattended};
 use probity_saga::{
-    Backoff, Beat, ClaimRequest, Definition, Evidence, Executed, ForwardStep, Inserted, Instance, Intervened,
-    Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId,
-    SagaStep, SagaStore, StepContext, StepError, StepPolicy, StoreError, Verdict, Worker, WorkerId,
+    Backoff, Beat, ClaimRequest, Definition, Effect, Evidence, Executed, ForwardStep, Inserted, Instance,
+    Intervened, Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga,
+    SagaId, SagaStep, SagaStore, StepContext, StepError, StepPolicy, StoreError, Verdict, Worker, WorkerId,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,6 +26,8 @@ enum Illness {
     PanicsOver(&'static str),
     /// Says once that the lease had lapsed.
     Lapses,
+    /// Writes and loses the answer, and then cannot be reached.
+    LosesItsAnswer,
 }
 
 #[derive(Default)]
@@ -59,7 +61,7 @@ impl Sick {
                 sleep(Duration::from_secs(10)).await;
                 Err(StoreError::not_applied(call, "no connection"))
             }
-            Some(Illness::PanicsOver(_) | Illness::Lapses) | None => Ok(()),
+            Some(Illness::PanicsOver(_) | Illness::Lapses | Illness::LosesItsAnswer) | None => Ok(()),
         }
     }
 }
@@ -83,7 +85,12 @@ impl SagaStore for Sick {
     }
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
         self.suffer("insert").await?;
-        self.inner.insert(sagas).await
+        let inserted = self.inner.insert(sagas).await;
+        if let Some(Illness::LosesItsAnswer) = self.illness("insert") {
+            self.make_ill("insert", Illness::Away);
+            return Err(StoreError::ambiguous("insert", "the answer was lost"));
+        }
+        inserted
     }
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
         self.suffer("claim").await?;
@@ -284,6 +291,16 @@ async fn a_panic_in_a_call_of_the_store_costs_that_call_and_not_the_worker() {
         sleep(Duration::from_secs(60)).await;
         assert_eq!(orchestrator.wait(&lost).await.unwrap(), Outcome::Completed, "{call}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_repetition_of_a_start_says_nothing_about_the_first_whose_answer_was_lost() {
+    let store = Arc::new(Sick::default());
+    let orchestrator = worker(&store, Duration::ZERO).await;
+    store.make_ill("insert", Illness::LosesItsAnswer);
+    let error = orchestrator.start("payment", "FIRST", &1_u32).await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+    assert!(store.inner.find("payment", "FIRST").await.unwrap().is_some(), "it was written");
 }
 
 #[tokio::test(start_paused = true)]

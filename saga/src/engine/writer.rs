@@ -229,16 +229,20 @@ async fn insert_batch(lanes: &Arc<Lanes>, inserts: Vec<Insert>) {
 }
 
 /// Asks again once when the answer was lost, as by a server that was restarted: a repeated insert is
-/// answered as the first.
+/// answered as the first. A refusal of the repetition says nothing about the first.
 async fn insert(store: &dyn SagaStore, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
     match store.insert(sagas).await {
-        Err(error) if error.effect() == Effect::Unknown => store.insert(sagas).await,
+        Err(error) if error.effect() == Effect::Unknown => {
+            store.insert(sagas).await.map_err(StoreError::after_a_write)
+        }
         answer => answer,
     }
 }
 
-/// `refusal`: what the whole batch was told; this one is told the same if its turn does not come.
+/// `refusal`: what the whole batch was told; this one is told the same if its turn does not come. If the batch may have
+/// been written, no refusal of the saga alone says that nothing was.
 async fn insert_alone(lanes: Arc<Lanes>, new: Insert, refusal: StoreError) {
+    let maybe = refusal.effect() == Effect::Unknown;
     let inserted = match timeout(PATIENCE, lanes.aside.acquire()).await {
         Ok(_turn) if new.answer.is_closed() => return,
         Ok(_turn) => insert(&*lanes.store, std::slice::from_ref(&new.saga)).await,
@@ -246,5 +250,6 @@ async fn insert_alone(lanes: Arc<Lanes>, new: Insert, refusal: StoreError) {
     };
     let nothing = || StoreError::ambiguous("insert a saga", "the store gave no answer");
     let inserted = inserted.and_then(|mut answers| answers.pop().ok_or_else(nothing));
+    let inserted = inserted.map_err(|error| if maybe { error.after_a_write() } else { error });
     let _ = new.answer.send((new.saga, inserted));
 }

@@ -210,6 +210,9 @@ pub(super) fn store_error(operation: &'static str, error: sqlx::Error) -> StoreE
     match effect(&error) {
         Effect::NotApplied if may_be_of_one_saga(&error) => StoreError::of_one_saga(operation, error),
         Effect::NotApplied => StoreError::not_applied(operation, error),
+        Effect::Unknown if may_be_of_one_saga(&error) => {
+            StoreError::of_one_saga(operation, error).after_a_write()
+        }
         Effect::Unknown => StoreError::ambiguous(operation, error),
     }
 }
@@ -244,8 +247,10 @@ fn is_gone_by_its_answer(answer: &dyn DatabaseError) -> bool {
         const UNUSABLE: [i32; 2] = [10, 13];
         return code.parse::<i32>().is_ok_and(|code| UNUSABLE.contains(&(code & 0xff)));
     }
-    // A disk that is full (53), and what leaves the effect of a statement unknown.
-    code.starts_with("53") || effect_of_sqlstate(code) == Effect::Unknown
+    // A disk that is full (53), a connection that failed (08), a statement whose completion is unknown, and a server that
+    // was stopped, crashed or started under it.
+    ["53", "08"].iter().any(|class| code.starts_with(class))
+        || matches!(code, "40003" | "57P01" | "57P02" | "57P03")
 }
 
 /// The database answered, and not about itself.
@@ -298,19 +303,26 @@ fn effect_of_answer(answer: &dyn DatabaseError) -> Effect {
     effect_of_sqlstate(code)
 }
 
-/// A connection that failed (class 08), a statement whose completion is unknown (40003), and a
-/// server that was stopped, crashed or started under it (57P01 to 57P03).
+/// Only what is known to be a refusal of the statement or its transaction, of which nothing is left then, proves that
+/// nothing was written: not an error of a server in trouble (58, XX), of a connection (08), of a server that was stopped
+/// under the statement (57P), nor a code of something between that nobody here knows.
 fn effect_of_sqlstate(code: &str) -> Effect {
-    let unknown = code.starts_with("08") || matches!(code, "40003" | "57P01" | "57P02" | "57P03");
-    if unknown { Effect::Unknown } else { Effect::NotApplied }
+    const REFUSALS: [&str; 19] = [
+        "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "38", "3D", "3F", "40", "42", "44", "53", "54",
+        "55", "P0",
+    ];
+    let refused = REFUSALS.iter().any(|class| code.starts_with(class)) && code != "40003" || code == "57014";
+    if refused { Effect::NotApplied } else { Effect::Unknown }
 }
 
-/// An I/O error, in any extension: SQLite cannot say whether a commit reached the disk.
+/// The results after which SQLite has rolled the statement back, in any extension: ERROR, PERM, ABORT, BUSY, LOCKED,
+/// READONLY, INTERRUPT, FULL, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH, MISUSE, AUTH and RANGE. After an I/O error it cannot
+/// say whether a commit reached the disk, and others, such as a file that is corrupt, say nothing.
 #[cfg(feature = "sqlite")]
 fn effect_of_result_code(code: &str) -> Effect {
-    const IO_ERROR: i32 = 10;
+    const ROLLED_BACK: [i32; 15] = [1, 3, 4, 5, 6, 8, 9, 13, 17, 18, 19, 20, 21, 23, 25];
     match code.parse::<i32>() {
-        Ok(code) if code & 0xff != IO_ERROR => Effect::NotApplied,
+        Ok(code) if ROLLED_BACK.contains(&(code & 0xff)) => Effect::NotApplied,
         _ => Effect::Unknown,
     }
 }
@@ -328,7 +340,10 @@ mod tests {
 
     #[test]
     fn a_server_that_went_away_or_does_not_know_leaves_the_effect_unknown() {
-        for code in ["08000", "08003", "08006", "08P01", "40003", "57P01", "57P02", "57P03"] {
+        for code in [
+            "08000", "08003", "08006", "08P01", "40003", "57P01", "57P02", "57P03", "57P05", "58030",
+            "XX000", "",
+        ] {
             assert_eq!(effect_of_sqlstate(code), Effect::Unknown, "{code}");
         }
     }
@@ -342,9 +357,9 @@ mod tests {
 
     #[cfg(feature = "sqlite")]
     #[test]
-    fn only_an_io_error_of_sqlite_leaves_the_effect_unknown() {
-        // IOERR, and its extensions for read, fsync and a commit that is not atomic.
-        for code in ["10", "266", "1034", "7690", ""] {
+    fn only_a_result_after_which_sqlite_rolled_back_proves_that_nothing_was_written() {
+        // IOERR, its extensions for read, fsync and a commit that is not atomic; NOMEM, CORRUPT, CANTOPEN, NOTADB.
+        for code in ["10", "266", "1034", "7690", "7", "11", "14", "26", ""] {
             assert_eq!(effect_of_result_code(code), Effect::Unknown, "{code}");
         }
         // BUSY, LOCKED, READONLY, FULL, CONSTRAINT_UNIQUE, CONSTRAINT_CHECK.

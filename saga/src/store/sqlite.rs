@@ -408,7 +408,10 @@ impl SagaStore for SqliteStore {
             verdicts.push(match self.apply_batch(std::slice::from_ref(record)).await {
                 Ok(mut verdicts) => verdicts.pop().unwrap_or(Verdict::Fenced),
                 Err(error) if is_about_the_record(&error) => Verdict::Refused(error.to_string()),
-                Err(error) => return Err(store_error("write a saga result", error)),
+                Err(error) => {
+                    let error = store_error("write a saga result", error);
+                    return Err(if verdicts.is_empty() { error } else { error.after_a_write() });
+                }
             });
         }
         Ok(verdicts)

@@ -7,10 +7,13 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{PostgresStore, id, sql, uuids};
+use crate::error::StoreError;
 use crate::record::{Inserted, NewSaga, SagaId};
+use crate::store::rows::store_error;
 
 impl PostgresStore {
-    pub(super) async fn insert_all(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, sqlx::Error> {
+    pub(super) async fn insert_all(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
+        let failed = |error| store_error("insert sagas", error);
         let mut keys = HashSet::with_capacity(sagas.len());
         let mut first: Vec<&NewSaga> = sagas.iter().filter(|saga| keys.insert(business_key(saga))).collect();
         // Two workers that start the same sagas wait for each other in one order.
@@ -20,11 +23,24 @@ impl PostgresStore {
             match self.insert_new(&first).await {
                 // Somebody was faster; the next look sees whom.
                 Err(error) if is_taken(&error) && tries < 3 => tries += 1,
-                created => break created?,
+                created => break created.map_err(failed)?,
             }
         };
         let before: Vec<&NewSaga> = sagas.iter().filter(|saga| !created.contains(&saga.id)).collect();
-        let found = if before.is_empty() { Vec::new() } else { self.inserted_before(&before).await? };
+        let answers = self.answers(sagas, &before, &created).await;
+        // What was created stays, whatever became of the question about the others.
+        answers
+            .map_err(failed)
+            .map_err(|error| if created.is_empty() { error } else { error.after_a_write() })
+    }
+
+    async fn answers(
+        &self,
+        sagas: &[NewSaga],
+        before: &[&NewSaga],
+        created: &HashSet<SagaId>,
+    ) -> Result<Vec<Inserted>, sqlx::Error> {
+        let found = if before.is_empty() { Vec::new() } else { self.inserted_before(before).await? };
         let mut existing = HashMap::with_capacity(found.len());
         for row in &found {
             let key: (&str, &str) = (row.try_get("business_id")?, row.try_get("business_type")?);
