@@ -62,6 +62,22 @@ impl Postgres {
         Postgres { url: server.url(), psql: tools.join("psql"), server: Some(server) }
     }
 
+    /// A hot standby of this server, made by `pg_basebackup` and fed by streaming replication. It serves readers when
+    /// this returns, and ends with the value; the settings are those of this server.
+    ///
+    /// # Panics
+    ///
+    /// As [`Postgres::shared`]; if this server was given by `PROBITY_TEST_DATABASE_URL`.
+    #[must_use]
+    pub fn standby(&self) -> Postgres {
+        let tools = tools();
+        let Some(primary) = &self.server else {
+            panic!("a server given by PROBITY_TEST_DATABASE_URL is not ours to copy; use Postgres::start")
+        };
+        let server = primary.standby(&tools);
+        Postgres { url: server.url(), psql: tools.join("psql"), server: Some(server) }
+    }
+
     /// The URL of the server's own database `postgres`. Tests usually want a [`Postgres::database`].
     #[must_use]
     pub fn url(&self) -> &str {

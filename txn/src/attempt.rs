@@ -26,6 +26,7 @@ use crate::tx::Tx;
 
 use opening::{Opened, ResultPlace, opened};
 
+mod connecting;
 mod opening;
 
 /// What is to be done, the closure apart.
@@ -48,17 +49,27 @@ pub(crate) enum Attempt<T, E> {
     Failed(Error<E>),
     /// Nothing was written; a fresh transaction may fare better.
     Again(Failure),
-    /// The deadline passed; nothing was written.
-    Late,
+    /// The deadline passed during this; nothing was written.
+    Late(Failure),
     /// The COMMIT got no answer; the token will tell.
     Lost(Question),
+}
+
+/// What an attempt begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// From 1.
+    pub(crate) number: u32,
+    /// Until when COMMIT must have been sent.
+    pub(crate) limit: Instant,
+    /// Whether the one before met a stale plan, so that this one makes all plans afresh.
+    pub(crate) forget_plans: bool,
 }
 
 pub(crate) async fn attempt<DB, F, T, E>(
     job: &Job<'_, DB, T>,
     body: F,
-    number: u32,
-    limit: Instant,
+    start: Start,
     known: &mut Known,
 ) -> Attempt<T, E>
 where
@@ -70,19 +81,20 @@ where
     E: Send,
 {
     let settings = &job.settings;
-    let mut clock = pin!(sleep_until(limit));
-    let Opened { session, mark, result_place } = match opened(job, clock.as_mut(), known).await {
+    let mut clock = pin!(sleep_until(start.limit));
+    let opened = opened(job, clock.as_mut(), start.forget_plans, known).await;
+    let Opened { session, mark, result_place } = match opened {
         Ok(opened) => opened,
         Err(ended) => return ended,
     };
-    let mut open = Open::new(session, Arc::clone(settings), number);
+    let mut open = Open::new(session, Arc::clone(settings), start.number);
     let result = {
         let mut tx = Tx::new(&mut open);
         before(clock.as_mut(), pin!(nesting::inside(settings.label, body(&mut tx)))).await
     };
     let Ok((result, nested)) = result else {
         open.session.rollback().await;
-        return Attempt::Late;
+        return Attempt::Late(Failure::local(Class::Timeout, "the closure was still at work"));
     };
     if let Some(misuse) = nested {
         open.watch.spoil(Reason::Misuse(misuse));
@@ -104,24 +116,24 @@ where
     T: Send,
     E: Send,
 {
-    let policy = &job.settings.policy;
+    let settings = &job.settings;
     let Open { mut session, mut watch, hooks, .. } = open;
     let value = match (watch.take_spoiled(), result) {
-        (Some(Reason::StatementFailed(failure)), _) if policy.retries(failure.class()) => {
-            abandon(session, &failure).await;
+        (Some(Reason::StatementFailed(failure)), _) if settings.retries(failure.class()) => {
+            abandon(settings, session, &failure).await;
             return Attempt::Again(failure);
         }
         // A mistake in the code, and no answer to what the closure asked: its own error may say otherwise.
         (Some(Reason::Misuse(misuse)), _) => {
-            leave(session, None).await;
+            leave(settings, session, None).await;
             return Attempt::Failed(Error::Misuse(misuse));
         }
         (reason, Err(error)) => {
-            leave(session, reason.as_ref()).await;
+            leave(settings, session, reason.as_ref()).await;
             return Attempt::Failed(Error::App(error));
         }
         (Some(reason), Ok(_)) => {
-            leave(session, Some(&reason)).await;
+            leave(settings, session, Some(&reason)).await;
             return Attempt::Failed(Error::RolledBack(reason));
         }
         (None, Ok(value)) => value,
@@ -137,7 +149,8 @@ where
             }
             Err(Late) => {
                 session.rollback().await;
-                return Attempt::Late;
+                let text = "the result was still being stored beside the token";
+                return Attempt::Late(Failure::local(Class::Timeout, text));
             }
         }
     }
@@ -146,14 +159,15 @@ where
         hooks,
         mark,
         pool: job.pool.clone(),
-        label: job.settings.label,
-        read_only: job.settings.read_only,
-        wait: policy.commit_timeout,
+        label: settings.label,
+        read_only: settings.read_only,
+        wait: settings.policy.commit_timeout,
+        hook_timeout: settings.policy.hook_timeout,
         place: job.place.clone(),
     };
     match Shield::new(conclude(ending)).await {
         Conclusion::Committed => Attempt::Done(value),
-        Conclusion::Refused(failure) if policy.retries(failure.class()) => Attempt::Again(failure),
+        Conclusion::Refused(failure) if settings.retries(failure.class()) => Attempt::Again(failure),
         Conclusion::Refused(failure) => Attempt::Failed(Error::RolledBack(Reason::CommitRefused(failure))),
         Conclusion::Aborted(failure) => Attempt::Again(failure),
         Conclusion::Unknown(cause, hooks) if job.token.is_some() => Attempt::Lost(Question { cause, hooks }),
@@ -171,12 +185,13 @@ async fn store<DB: Backend, T, E>(
 ) -> Result<(), Attempt<T, E>> {
     let result = result
         .map_err(|error| Attempt::Failed(Error::RolledBack(Reason::ResultNotStored(error.to_string()))))?;
+    let named = !job.settings.policy.behind_pooler;
     let stored = async {
         // The closure may have become somebody who may not write here.
         if let Some(role) = place.role.filter(|_| session.role_changed) {
             DB::become_role(session.connection(), &role).await?;
         }
-        DB::store_result(session.connection(), &place.table, token, &result).await
+        DB::store_result(session.connection(), &place.table, token, &result, named).await
     };
     match stored.await {
         Ok(1) => Ok(()),
@@ -186,7 +201,7 @@ async fn store<DB: Backend, T, E>(
         }
         Err(error) => {
             let failure = Failure::read(&error, DB::classify);
-            Err(if job.settings.policy.retries(failure.class()) {
+            Err(if job.settings.retries(failure.class()) {
                 Attempt::Again(failure)
             } else {
                 Attempt::Failed(Error::RolledBack(Reason::StatementFailed(failure)))
@@ -196,17 +211,16 @@ async fn store<DB: Backend, T, E>(
 }
 
 /// Rolls back by what the handle saw.
-async fn leave<DB: Backend>(session: Session<DB>, reason: Option<&Reason>) {
+async fn leave<DB: Backend>(settings: &Settings, session: Session<DB>, reason: Option<&Reason>) {
     match reason {
-        Some(Reason::StatementFailed(failure)) => abandon(session, failure).await,
+        Some(Reason::StatementFailed(failure)) => abandon(settings, session, failure).await,
         _ => session.rollback().await,
     }
 }
 
-/// Rolls back, without asking a connection that is known to be gone; and gives up one that holds a
-/// stale plan, since the plan would fail there for whoever borrows the connection next.
-async fn abandon<DB: Backend>(session: Session<DB>, failure: &Failure) {
-    if matches!(failure.class(), Class::ConnectionLost | Class::StalePlan) {
+/// Rolls back, or gives the connection up if it would fail for whoever borrows it next.
+async fn abandon<DB: Backend>(settings: &Settings, session: Session<DB>, failure: &Failure) {
+    if settings.spends_the_session(failure.class()) {
         session.close().await;
     } else {
         session.rollback().await;

@@ -5,6 +5,7 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use sqlx::database::HasStatementCache;
 use sqlx::error::DatabaseError;
 use sqlx::{Decode, Either, Execute, SqlStr, Type};
 
@@ -15,6 +16,8 @@ use crate::settings::{Isolation, Locals, Settings};
 mod forward;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod read_only_server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -39,6 +42,23 @@ pub struct Mark {
     pub(crate) xid: String,
     pub(crate) server: String,
     pub(crate) stats_epoch: String,
+}
+
+/// An open transaction as another connection finds it: the session's process, and when the transaction began, in
+/// microseconds. Both together name one transaction of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxAddress {
+    pub(crate) process: i32,
+    pub(crate) began: i64,
+}
+
+/// What the answer to BEGIN says.
+#[derive(Debug, Default)]
+pub struct Begun {
+    /// If it was asked for, and the server can be asked about a lost COMMIT.
+    pub(crate) mark: Option<Mark>,
+    /// If it was asked for, and a statement can be cancelled.
+    pub(crate) address: Option<TxAddress>,
 }
 
 /// What another connection says about a transaction whose COMMIT got no answer.
@@ -82,7 +102,7 @@ pub enum Claim {
 }
 
 /// The driver behind a [`Backend`].
-pub trait Driver: sqlx::Database {
+pub trait Driver: sqlx::Database + HasStatementCache {
     /// Creates the table of tokens, for [`Once`](crate::Once).
     const TOKENS: &'static str;
     /// The schema of tables that are named without one; none where the session decides.
@@ -135,12 +155,24 @@ pub trait Driver: sqlx::Database {
     fn narrows(connection: &mut Self::Connection) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
 
     /// Opens the transaction in one round trip, with its isolation and timeouts; `marked` asks for
-    /// what a lost COMMIT can be looked up by.
+    /// what a lost COMMIT can be looked up by. Fails where a run that may write meets a server that takes no writes.
     fn begin<'e>(
         connection: &'e mut Self::Connection,
         settings: &'e Settings,
         marked: bool,
-    ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>>;
+    ) -> BoxFuture<'e, Result<Begun, sqlx::Error>>;
+
+    /// Cancels, on another connection, the statement that the transaction at `address` is busy with.
+    fn cancel(
+        connection: &mut Self::Connection,
+        address: TxAddress,
+    ) -> BoxFuture<'_, Result<(), sqlx::Error>>;
+
+    /// Where the pool's connections lead, for messages: never with the password.
+    fn server(options: &<Self::Connection as sqlx::Connection>::Options) -> String;
+
+    /// What to do about an error of this code where a transaction could not be opened.
+    fn remedy(code: &str) -> Option<&'static str>;
 
     /// The statements that make the settings of a transaction.
     fn locals_text(locals: &Locals) -> String;
@@ -184,12 +216,14 @@ pub trait Driver: sqlx::Database {
     where
         T: Decode<'r, Self> + Type<Self>;
 
-    /// Inserts the token, or reads the label and the result that an earlier run stored with it.
+    /// Inserts the token, or reads the label and the result that an earlier run stored with it. `named` says whether
+    /// the session may keep the statements.
     fn claim_token<'e>(
         connection: &'e mut Self::Connection,
         table: &'e str,
         token: &'e str,
         label: &'e str,
+        named: bool,
     ) -> BoxFuture<'e, Result<Claim, sqlx::Error>>;
 
     /// The name of the table with this number, with its schema; none for a temporary one.
@@ -210,6 +244,7 @@ pub trait Driver: sqlx::Database {
         table: &'e str,
         token: &'e str,
         result: &'e str,
+        named: bool,
     ) -> BoxFuture<'e, Result<u64, sqlx::Error>>;
 
     /// The statement that deletes the tokens behind `$1` up to `$2` whose run began more than `$3` milliseconds ago,

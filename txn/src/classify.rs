@@ -25,6 +25,10 @@ pub enum Class {
     LockTimeout,
     /// The connection is gone or the server is going.
     ConnectionLost,
+    /// The server ended the session because the transaction idled or lasted too long (PostgreSQL 25P03, 25P04).
+    SessionTimeout,
+    /// The server takes no writes: a standby, or one that is read-only by default (PostgreSQL 25006).
+    ReadOnly,
     /// A statement ran into its timeout or was cancelled.
     Timeout,
     /// A constraint refused the data.
@@ -74,6 +78,8 @@ impl Class {
             Self::Busy => "busy",
             Self::LockTimeout => "lock_timeout",
             Self::ConnectionLost => "connection_lost",
+            Self::SessionTimeout => "session_timeout",
+            Self::ReadOnly => "read_only",
             Self::Timeout => "timeout",
             Self::Constraint => "constraint",
             Self::Aborted => "aborted",
@@ -119,6 +125,16 @@ impl Failure {
     /// A failure that no database reported.
     pub(crate) fn local(class: Class, message: &str) -> Self {
         Self { class, code: None, message: message.into() }
+    }
+
+    /// The same failure, read by somebody who knows more.
+    pub(crate) fn classed(self, class: Class) -> Self {
+        Self { class, ..self }
+    }
+
+    /// The same failure in other words.
+    pub(crate) fn saying(self, words: &impl fmt::Display) -> Self {
+        Self { message: words.to_string().into(), ..self }
     }
 
     /// What it means.

@@ -13,8 +13,8 @@ use crate::backend::{Backend, Fate, Mark};
 use crate::classify::Failure;
 use crate::deadline;
 use crate::hooks::Hooks;
+use crate::idle_connections::Passed;
 use crate::session::{Commit, Session};
-use crate::untested::Untested;
 
 /// Everything the end needs, owned.
 pub(crate) struct Ending<DB: Backend> {
@@ -25,6 +25,7 @@ pub(crate) struct Ending<DB: Backend> {
     pub(crate) label: &'static str,
     pub(crate) read_only: bool,
     pub(crate) wait: Duration,
+    pub(crate) hook_timeout: Duration,
     pub(crate) place: Place,
 }
 
@@ -42,11 +43,11 @@ pub(crate) enum Conclusion {
 }
 
 pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
-    let Ending { session, hooks, mark, pool, label, read_only, wait, place } = ending;
+    let Ending { session, hooks, mark, pool, label, read_only, wait, hook_timeout, place } = ending;
     let cause = match session.commit(wait).await {
         Commit::Done => {
             place.leave();
-            hooks.run(label).await;
+            hooks.run(label, hook_timeout).await;
             return Conclusion::Committed;
         }
         Commit::Refused(failure) => return Conclusion::Refused(failure),
@@ -62,7 +63,7 @@ pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
     match fate {
         Fate::Committed => {
             place.leave();
-            hooks.run(label).await;
+            hooks.run(label, hook_timeout).await;
             Conclusion::Committed
         }
         Fate::Aborted => Conclusion::Aborted(cause),
@@ -90,14 +91,15 @@ async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> F
 }
 
 async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<Fate, sqlx::Error> {
-    let mut untested = Untested::lying_in(pool);
+    let mut passed = Passed::lying_in(pool);
     loop {
         let mut connection = pool.acquire().await?;
-        match DB::fate(&mut connection, mark).await {
-            Err(error) if untested.passes_over(&Failure::read(&error, DB::classify)) => {
-                connection.close_on_drop();
-            }
-            answer => return answer,
+        let answer = DB::fate(&mut connection, mark).await;
+        let Err(error) = &answer else { return answer };
+        // It is dead, or leads to a server that cannot tell: a standby, after a failover.
+        connection.close_on_drop();
+        if !passed.over(&Failure::read(error, DB::classify)) {
+            return answer;
         }
     }
 }

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use crate::classify::Failure;
+use crate::pool_error::PoolError;
 use crate::settings::Isolation;
 
 /// Why a run did not return the closure's value.
@@ -19,8 +20,8 @@ pub enum Error<E> {
     /// The closure returned `Ok`, and the transaction could not be committed as it was.
     #[error("the transaction was rolled back: {0}")]
     RolledBack(#[source] Reason),
-    /// Each attempt met a conflict with other transactions; nothing was written. Try again later.
-    #[error("gave up after {attempts} attempts, each in conflict with other transactions: {last}")]
+    /// Each attempt met a conflict with other transactions, or lost its connection; nothing was written. Try again later.
+    #[error("gave up after {attempts} attempts; the last one: {last}")]
     Conflict {
         /// How many attempts were made.
         attempts: u32,
@@ -29,15 +30,16 @@ pub enum Error<E> {
         last: Failure,
     },
     /// The deadline passed before COMMIT was sent; nothing was written.
-    #[error("the deadline of {deadline:?} passed in attempt {attempts}, before the commit")]
+    #[error("the deadline of {deadline:?} passed in attempt {attempts}, before the commit: {cause}")]
     Deadline {
         /// The attempt that was running or being waited for.
         attempts: u32,
         /// The deadline of the policy.
         deadline: Duration,
-        /// The conflict that led to the last retry, if there was one.
+        /// What took so long, with its own cause and the remedy where they are known: a connection that could not
+        /// be made, a pool without a free one, the closure; or the conflict after which there was no time to try again.
         #[source]
-        last: Option<Failure>,
+        cause: Failure,
     },
     /// COMMIT got no answer, and the outcome could not be found out: the writes may or may not be
     /// there. Ask the database about the business key before doing anything again.
@@ -62,7 +64,7 @@ pub enum Error<E> {
     },
     /// No connection, or none on which a transaction could be opened; nothing was written.
     #[error("no transaction could be opened: {0}")]
-    Pool(#[source] sqlx::Error),
+    Pool(#[source] PoolError),
     /// An earlier run with this token was committed, and its stored result is not a result of this
     /// closure. Do not run the operation again: it happened.
     #[error("the operation happened, but its stored result cannot be read: {0}")]
@@ -306,7 +308,7 @@ impl<E> Error<E> {
             Self::App(error) => return Err(error),
             Self::RolledBack(reason) => Error::RolledBack(reason),
             Self::Conflict { attempts, last } => Error::Conflict { attempts, last },
-            Self::Deadline { attempts, deadline, last } => Error::Deadline { attempts, deadline, last },
+            Self::Deadline { attempts, deadline, cause } => Error::Deadline { attempts, deadline, cause },
             Self::Unknown { cause } => Error::Unknown { cause },
             Self::Unsettled { attempts, cause } => Error::Unsettled { attempts, cause },
             Self::Pool(error) => Error::Pool(error),

@@ -13,7 +13,7 @@ use sqlx::{Describe, Either, Execute, Executor, SqlStr};
 use crate::aborted::Aborted;
 use crate::backend::{Backend, Step};
 use crate::classify::Failure;
-use crate::error::Reason;
+use crate::error::{Misuse, Reason};
 use crate::open::Open;
 use crate::session::Session;
 use crate::statement::{Inspected, Takes};
@@ -95,8 +95,14 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         'c: 'e,
     {
         Box::pin(async move {
-            let Open { session, watch, .. } = &mut *self.open;
+            let Open { session, watch, settings, .. } = &mut *self.open;
             refuse_spoiled(watch)?;
+            if settings.policy.behind_pooler {
+                let remedy = "behind a pooler nothing can be prepared for later; send the query itself";
+                let misuse = Misuse::Statement { remedy };
+                watch.spoil(Reason::Misuse(misuse));
+                return Err(sqlx::Error::InvalidArgument(misuse.to_string()));
+            }
             let mut running = watch.start();
             let answer = DB::prepare_with(session.connection(), sql, parameters).await;
             settle::<DB, _>(&mut running, answer)
@@ -127,8 +133,8 @@ impl<DB: Backend> Tx<'_, DB> {
     where
         E: Execute<'q, DB> + 'q,
     {
-        let Open { session, watch, .. } = &mut *self.open;
-        let statement = admit(session, watch, query, takes)?;
+        let Open { session, watch, settings, .. } = &mut *self.open;
+        let statement = admit(session, watch, query, takes)?.unnamed_if(settings.policy.behind_pooler);
         Ok((DB::fetch_many(session.connection(), statement), watch))
     }
 
@@ -136,8 +142,9 @@ impl<DB: Backend> Tx<'_, DB> {
     where
         E: Execute<'q, DB> + 'q,
     {
-        let Open { session, watch, .. } = &mut *self.open;
+        let Open { session, watch, settings, .. } = &mut *self.open;
         let statement = admit(session, watch, query, Takes::SomeRows)?;
+        let statement = statement.unnamed_if(settings.policy.behind_pooler);
         let mut running = watch.start();
         let answer = DB::fetch_optional(session.connection(), statement).await;
         settle::<DB, _>(&mut running, answer)

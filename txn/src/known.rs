@@ -6,7 +6,7 @@
 
 use crate::attempt::Question;
 use crate::backend::Backend;
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
 use crate::error::Error;
 use crate::token::Token;
 
@@ -32,16 +32,14 @@ impl Known {
             return error;
         }
         match error {
-            Error::Conflict { last: cause, .. } | Error::Deadline { last: Some(cause), .. } => {
+            Error::Conflict { last: cause, .. } | Error::Deadline { cause, .. } => {
                 Error::Unsettled { attempts, cause }
             }
-            Error::Deadline { last: None, .. } => Error::Unsettled {
-                attempts,
-                cause: Failure::local(Class::Timeout, "the deadline passed before the token was granted"),
-            },
             // A statement that is wrong, such as one on a table of tokens that is not there, is no wait.
-            Error::Pool(error) => match Failure::read(&error, DB::classify) {
-                failure if failure.class() == Class::Other && error.as_database_error().is_some() => {
+            Error::Pool(error) => match error.failure::<DB>() {
+                failure
+                    if failure.class() == Class::Other && error.driver().as_database_error().is_some() =>
+                {
                     Error::Pool(error)
                 }
                 cause => Error::Unsettled { attempts, cause },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::Backend;
+use crate::classify::Class;
 use crate::error::Reason;
 use crate::hooks::Hooks;
 use crate::session::Session;
@@ -37,7 +38,7 @@ impl<DB: Backend> Open<DB> {
     pub(crate) fn new(session: Session<DB>, settings: Arc<Settings>, attempt: u32) -> Self {
         Self {
             session,
-            watch: Watch::new(),
+            watch: Watch::new(settings.policy.idle_timeout),
             hooks: Hooks::default(),
             scopes: Scopes::default(),
             settings,
@@ -49,7 +50,10 @@ impl<DB: Backend> Open<DB> {
     /// Whether `reason` means the whole transaction, so that no scope can absorb it.
     pub(crate) fn ends_the_attempt(&self, reason: &Reason) -> bool {
         match reason {
-            Reason::StatementFailed(failure) => self.settings.policy.retries(failure.class()),
+            // With the session the savepoints are gone as well.
+            Reason::StatementFailed(failure) => {
+                failure.class() == Class::SessionTimeout || self.settings.retries(failure.class())
+            }
             Reason::ScopeAbandoned | Reason::Misuse(_) => true,
             _ => false,
         }

@@ -33,13 +33,25 @@ pub struct Policy {
     pub idle_timeout: Option<Duration>,
     /// Whether a lock that was not granted in time is a conflict to retry.
     pub retry_lock_timeout: bool,
-    /// Whether a cached plan that a migration made stale is a conflict to retry. Either way the connection
-    /// that holds the plan is closed: at once, or, where a [scope](crate::Tx::scope) absorbed the failure, at
-    /// the end of the run.
+    /// Whether a session that the server ended because the transaction idled or lasted too long is a conflict to
+    /// retry. A closure that was slow once is slow again, and calls whom it calls again; so it is not by default.
+    pub retry_session_timeout: bool,
+    /// Whether a cached plan that a migration made stale is a conflict to retry, which it is by default. The next
+    /// attempt plans afresh. Either way the connection that holds the plan is closed: at once, or, where a
+    /// [scope](crate::Tx::scope) absorbed the failure, at the end of the run.
     pub retry_stale_plan: bool,
     /// Whether PostgreSQL (15 and later) is asked what became of a transaction whose COMMIT got no
     /// answer. It costs no round trip, but each transaction takes its id at BEGIN.
     pub look_up_lost_commits: bool,
+    /// Whether a pooler such as PgBouncer, in transaction mode, stands between: no statement of a run gets a name then,
+    /// since the next transaction may have another server session. It costs one round trip per statement.
+    pub behind_pooler: bool,
+    /// Whether a statement that nobody waits for any more is cancelled on the server (PostgreSQL): that of a run that
+    /// was dropped or is past its deadline. It costs no round trip; but a run that is not looked up (with a token, or
+    /// read-only) asks with BEGIN for what it needs.
+    pub cancel_abandoned: bool,
+    /// How long one [hook](crate::Tx::after_commit) may take. It is dropped then, and the next one runs.
+    pub hook_timeout: Duration,
     /// More time than this between the statements of one attempt is reported as a warning: it is
     /// the mark of an external call inside a transaction.
     pub between_statements_warn: Duration,
@@ -62,8 +74,12 @@ impl Policy {
             statement_timeout: Some(Duration::from_secs(5)),
             idle_timeout: Some(Duration::from_secs(5)),
             retry_lock_timeout: false,
-            retry_stale_plan: false,
+            retry_session_timeout: false,
+            retry_stale_plan: true,
             look_up_lost_commits: true,
+            behind_pooler: false,
+            cancel_abandoned: true,
+            hook_timeout: Duration::from_secs(5),
             between_statements_warn: Duration::from_millis(50),
             between_statements_max: None,
         }
@@ -73,8 +89,13 @@ impl Policy {
     /// transaction.
     pub(crate) fn retries(&self, class: Class) -> bool {
         match class {
-            Class::Serialization | Class::Deadlock | Class::Busy | Class::ConnectionLost => true,
+            Class::Serialization
+            | Class::Deadlock
+            | Class::Busy
+            | Class::ConnectionLost
+            | Class::ReadOnly => true,
             Class::LockTimeout => self.retry_lock_timeout,
+            Class::SessionTimeout => self.retry_session_timeout,
             Class::StalePlan => self.retry_stale_plan,
             Class::Timeout
             | Class::Constraint
@@ -125,10 +146,20 @@ mod tests {
     #[test]
     fn what_is_deterministic_is_never_retried() {
         let policy = Policy::payments();
-        for class in [Class::Constraint, Class::Other, Class::Overloaded, Class::Aborted] {
+        for class in [Class::Constraint, Class::Other, Class::Overloaded, Class::Aborted, Class::Timeout] {
             assert!(!policy.retries(class), "{class:?}");
         }
         assert!(policy.retries(Class::Serialization));
         assert!(!policy.retries(Class::LockTimeout));
+    }
+
+    #[test]
+    fn what_will_be_slow_again_waits_to_be_asked_and_what_a_migration_broke_does_not() {
+        let policy = Policy::payments();
+        assert!(!policy.retries(Class::SessionTimeout));
+        assert!(Policy { retry_session_timeout: true, ..policy.clone() }.retries(Class::SessionTimeout));
+        assert!(policy.retries(Class::StalePlan));
+        assert!(!Policy { retry_stale_plan: false, ..policy.clone() }.retries(Class::StalePlan));
+        assert!(policy.retries(Class::ReadOnly), "another connection may lead to the primary");
     }
 }

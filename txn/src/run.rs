@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::admission;
-use crate::attempt::{Attempt, Job, attempt};
+use crate::attempt::{Attempt, Job, Start, attempt};
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
-use crate::classify::Failure;
+use crate::classify::{Class, Failure};
 use crate::deadline;
 use crate::error::{Error, Misuse};
 use crate::known::Known;
@@ -50,7 +50,9 @@ where
         let deadline = deadline::after(started, settings.policy.deadline);
         let Ok(place) = admission::enter(label, settings.in_flight_max, deadline).await else {
             let known = Known::before(token.as_ref());
-            let late = Error::Deadline { attempts: 0, deadline: settings.policy.deadline, last: None };
+            let text = "as many runs of this label as max_in_flight allows were in flight all along";
+            let cause = Failure::local(Class::Timeout, text);
+            let late = Error::Deadline { attempts: 0, deadline: settings.policy.deadline, cause };
             return Err(known.report::<DB, E>(late, 0));
         };
         let job = Job { pool, settings: Arc::new(settings), token, place };
@@ -85,12 +87,14 @@ where
     let mut limit = deadline;
     let mut asking = false;
     let mut attempts = 0;
-    let mut last: Option<Failure> = None;
+    let mut last: Option<Class> = None;
+    let mut pauses = job.settings.schedule.pauses();
     loop {
         attempts += 1;
         telemetry::attempt(label);
-        let late = |attempts, last| Error::Deadline { attempts, deadline: policy.deadline, last };
-        let failure = match attempt(&job, body.clone(), attempts, limit, &mut known).await {
+        let late = |attempts, cause| Error::Deadline { attempts, deadline: policy.deadline, cause };
+        let start = Start { number: attempts, limit, forget_plans: last == Some(Class::StalePlan) };
+        let failure = match attempt(&job, body.clone(), start, &mut known).await {
             Attempt::Done(value) => return Ok(value),
             Attempt::Lost(open) => {
                 // Finding out may take as long as the answer could have taken; but if each COMMIT gets lost,
@@ -102,30 +106,37 @@ where
                 let cause = open.cause.clone();
                 telemetry::conflict(label, cause.class().name());
                 known.question = Some(open);
-                Some(cause)
+                cause
             }
-            Attempt::Late => return Err(known.report::<DB, E>(late(attempts, last), attempts)),
+            Attempt::Late(cause) => return Err(known.report::<DB, E>(late(attempts, cause), attempts)),
             Attempt::Failed(error) if known.question.is_none() || Instant::now() >= limit => {
                 return Err(known.report::<DB, E>(error, attempts));
             }
             Attempt::Failed(_) => {
                 telemetry::conflict(label, "unavailable");
-                None
+                Failure::local(Class::ConnectionLost, "the database could not be asked")
             }
             Attempt::Again(failure) => {
                 telemetry::conflict(label, failure.class().name());
                 if known.question.is_none() && attempts >= policy.attempts {
                     return Err(known.report::<DB, E>(Error::Conflict { attempts, last: failure }, attempts));
                 }
-                Some(failure)
+                failure
             }
         };
-        let pause = policy.pause(attempts, random());
+        last = Some(failure.class());
+        let pause = match pauses.next(policy, attempts, random()) {
+            Some(pause) => pause,
+            None if known.question.is_some() => policy.pause(attempts, random()),
+            None => {
+                let enough = Error::Conflict { attempts, last: failure };
+                return Err(known.report::<DB, E>(enough, attempts));
+            }
+        };
         if deadline::after(Instant::now(), pause) >= limit {
-            return Err(known.report::<DB, E>(late(attempts, failure.or(last)), attempts));
+            return Err(known.report::<DB, E>(late(attempts, failure), attempts));
         }
-        telemetry::again(attempts, failure.as_ref(), pause);
-        last = failure.or(last);
+        telemetry::again(attempts, &failure, pause);
         tokio::time::sleep(pause).await;
     }
 }

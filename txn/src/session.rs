@@ -5,24 +5,33 @@
 //! back by a task that owns it, or closed. So the next borrower never meets an open transaction.
 
 use std::mem;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use sqlx::SqlSafeStr;
+use futures_util::{TryStreamExt as _, future};
 use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, Pool, SqlSafeStr};
 use tokio::runtime::Handle;
 
 use crate::admission::Place;
-use crate::backend::{Backend, Mark};
+use crate::backend::{Backend, Mark, TxAddress};
+use crate::cancel;
 use crate::classify::{Class, Failure};
 use crate::settings::Settings;
 
 /// How long a rollback, or the goodbye of a closing connection, may take.
 const CLEANUP: Duration = Duration::from_secs(5);
 
+/// How long a rollback waits for the statement before it, until that is cancelled. Most end by themselves.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// A borrowed connection from just before BEGIN on.
 pub(crate) struct Session<DB: Backend> {
     connection: Option<PoolConnection<DB>>,
+    /// Where it was borrowed: what it is busy with is cancelled from another connection.
+    pool: Pool<DB>,
+    /// Of the open transaction, if a statement of it can be cancelled.
+    address: Option<TxAddress>,
     runtime: Handle,
     /// Whether the session was made read-only for this run, and has to be made writable at its end.
     narrowed: bool,
@@ -45,14 +54,22 @@ pub(crate) enum Commit {
 
 impl<DB: Backend> Session<DB> {
     /// Takes charge of the connection. From here on a drop cleans up.
-    pub(crate) fn new(connection: PoolConnection<DB>, place: Place) -> Self {
+    pub(crate) fn new(connection: PoolConnection<DB>, pool: &Pool<DB>, place: Place) -> Self {
         Self {
             connection: Some(connection),
+            pool: pool.clone(),
+            address: None,
             runtime: Handle::current(),
             narrowed: false,
             role_changed: false,
             place,
         }
+    }
+
+    /// Forgets all plans, so that none of them is stale.
+    pub(crate) async fn forget_plans(&mut self) -> Result<(), sqlx::Error> {
+        // On the heap: it happens once after a migration, and would make every run's future larger.
+        Box::pin(self.connection().clear_cached_statements()).await
     }
 
     /// Opens the transaction.
@@ -64,7 +81,9 @@ impl<DB: Backend> Session<DB> {
         if settings.read_only {
             self.narrowed = DB::narrows(self.connection()).await?;
         }
-        DB::begin(self.connection(), settings, marked).await
+        let begun = DB::begin(self.connection(), settings, marked).await?;
+        self.address = begun.address;
+        Ok(begun.mark)
     }
 
     /// The connection.
@@ -122,14 +141,37 @@ impl<DB: Backend> Session<DB> {
         execute::<DB>(self.connection(), sql).await
     }
 
-    /// Rolls back; closes the connection when that fails.
+    /// Rolls back, and cancels the statement before it if that goes on; closes the connection when that fails.
     pub(crate) async fn rollback(mut self) {
-        let text = DB::rollback_text(self.narrowed);
-        let answer = tokio::time::timeout(CLEANUP, execute::<DB>(self.connection(), text)).await;
-        if matches!(answer, Ok(Ok(()))) {
+        // On the heap, so that not every run is as large as what a few need.
+        if tokio::time::timeout(CLEANUP, Box::pin(self.try_rollback())).await == Ok(true) {
             self.connection = None;
         } else {
             self.close().await;
+        }
+    }
+
+    /// Whether the transaction is over, and no cancellation of a statement of it is under way.
+    async fn try_rollback(&mut self) -> bool {
+        let text = DB::rollback_text(self.narrowed);
+        let (address, pool) = (self.address, self.pool.clone());
+        let connection = self.connection();
+        let (answer, cancelled) = {
+            let mut rollback = pin!(execute::<DB>(connection, text));
+            match (tokio::time::timeout(GRACE, rollback.as_mut()).await, address) {
+                (Ok(answer), _) => (answer, false),
+                (Err(_elapsed), None) => (rollback.await, false),
+                (Err(_elapsed), Some(address)) => {
+                    (future::join(rollback, Box::pin(cancel::statement(&pool, address))).await.0, true)
+                }
+            }
+        };
+        match answer {
+            Ok(()) if !cancelled => true,
+            // The answer may be that of the statement before, and the cancellation may have come late: once more, so
+            // that it cannot meet what the next borrower does.
+            Ok(()) | Err(sqlx::Error::Database(_)) => execute::<DB>(connection, text).await.is_ok(),
+            Err(_) => false,
         }
     }
 
@@ -146,8 +188,15 @@ impl<DB: Backend> Drop for Session<DB> {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let (runtime, narrowed, place) = (self.runtime.clone(), self.narrowed, mem::take(&mut self.place));
-        let cleanup = Self { connection: Some(connection), runtime, narrowed, role_changed: false, place };
+        let cleanup = Self {
+            connection: Some(connection),
+            pool: self.pool.clone(),
+            address: self.address,
+            runtime: self.runtime.clone(),
+            narrowed: self.narrowed,
+            role_changed: false,
+            place: mem::take(&mut self.place),
+        };
         // The guard that stops the recursion when the runtime drops the task without running it.
         let mut cleanup = Cleanup(Some(cleanup));
         self.runtime.spawn(async move {

@@ -1,8 +1,10 @@
 //! What a run was asked to be, and whether it can be.
 
 use crate::backend::Backend;
+use crate::classify::Class;
 use crate::error::Misuse;
 use crate::policy::Policy;
+use crate::schedule::Schedule;
 
 /// How much a transaction sees of the others. Databases that lack a level refuse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +19,7 @@ pub enum Isolation {
 }
 
 /// Everything about a run except its closure.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     pub(crate) label: &'static str,
     pub(crate) isolation: Option<Isolation>,
@@ -26,6 +28,7 @@ pub struct Settings {
     pub(crate) policy: Policy,
     /// Settings for the transaction, by name.
     pub(crate) locals: Locals,
+    pub(crate) schedule: Schedule,
 }
 
 /// Settings that end with the transaction. Without the values in its `Debug`: they may name a customer.
@@ -71,6 +74,23 @@ impl Settings {
             in_flight_max: None,
             policy: Policy::payments(),
             locals: Locals::default(),
+            schedule: Schedule::default(),
+        }
+    }
+
+    /// Whether a failure of this class is worth a fresh transaction. What a run that declared to only read is
+    /// refused to write, it is refused again.
+    pub(crate) fn retries(&self, class: Class) -> bool {
+        self.policy.retries(class) && !(self.read_only && class == Class::ReadOnly)
+    }
+
+    /// Whether the session is of no use to anybody after a failure of this class: it is gone, or holds a stale plan,
+    /// or leads to a server that takes no writes.
+    pub(crate) fn spends_the_session(&self, class: Class) -> bool {
+        match class {
+            Class::ConnectionLost | Class::SessionTimeout | Class::StalePlan => true,
+            Class::ReadOnly => !self.read_only,
+            _ => false,
         }
     }
 

@@ -49,6 +49,11 @@ impl<DB: Database> Inspected<DB> {
         }
     }
 
+    /// Keeps the session from remembering it where the next transaction may have another session.
+    pub(crate) fn unnamed_if(self, behind_pooler: bool) -> Self {
+        Self { persistent: self.persistent && !behind_pooler, ..self }
+    }
+
     /// Takes the statement apart; refuses text that would end or nest the transaction behind the
     /// runner's back, and several statements where not all may run.
     pub(crate) fn new<'q, E>(mut query: E, takes: Takes) -> Result<Self, Misuse>

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::classify::Failure;
 use crate::error::ErrorKind;
+use crate::pool_error::PoolError;
 
 /// An attempt begins.
 pub(crate) fn attempt(label: &'static str) {
@@ -21,13 +22,13 @@ pub(crate) fn conflict(label: &'static str, class: &'static str) {
 }
 
 /// Another attempt follows.
-pub(crate) fn again(attempt: u32, failure: Option<&Failure>, pause: Duration) {
-    match failure {
-        Some(failure) => {
-            tracing::debug!(attempt, ?pause, %failure, class = failure.class().name(), "trying again");
-        }
-        None => tracing::debug!(attempt, ?pause, "trying again"),
-    }
+pub(crate) fn again(attempt: u32, failure: &Failure, pause: Duration) {
+    tracing::debug!(attempt, ?pause, %failure, class = failure.class().name(), "trying again");
+}
+
+/// The pool has given no connection yet, and this is why.
+pub(crate) fn no_connection(label: &'static str, why: &PoolError) {
+    tracing::warn!(label, server = why.server(), error = %why.driver(), remedy = why.remedy(), "no connection yet");
 }
 
 /// A run ended.

@@ -51,6 +51,32 @@ impl<'p, DB: Backend> Txn<'p, DB> {
         self
     }
 
+    /// Takes the pauses between attempts from `schedule`, in place of the policy's; it is reset when the run begins.
+    /// When it has no further pause the run gives up, as it does after
+    /// [`attempts`](Policy::attempts) or at the [`deadline`](Policy::deadline). Only a COMMIT that got no answer is asked
+    /// about all the same, with the policy's pauses.
+    ///
+    /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for whoever has its
+    /// schedules already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn example(pool: &sqlx::SqlitePool) {
+    /// let schedule = backoff::ExponentialBackoffBuilder::new()
+    ///     .with_initial_interval(std::time::Duration::from_millis(5))
+    ///     .build();
+    /// let capture = probity_txn::on(pool, "capture").backoff(schedule);
+    /// # let _ = capture;
+    /// # }
+    /// ```
+    #[cfg(feature = "backoff")]
+    pub fn backoff(mut self, schedule: impl backoff::backoff::Backoff + Send + 'static) -> Self {
+        self.settings.schedule = crate::schedule::Schedule::given(schedule);
+        self
+    }
+
     /// Sets by when COMMIT must have been sent.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.policy.deadline = deadline;
@@ -70,6 +96,13 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     /// Runs share a limit if they have the same label and the same limit.
     pub fn max_in_flight(mut self, limit: usize) -> Self {
         self.settings.in_flight_max = Some(limit);
+        self
+    }
+
+    /// Says that a pooler in transaction mode stands between (PgBouncer): no statement of the run, yours included, is
+    /// kept in the session under a name. The chapter `guide::poolers` says what else it takes.
+    pub fn behind_pooler(mut self) -> Self {
+        self.settings.policy.behind_pooler = true;
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::classify::Failure;
+use crate::classify::{Class, Failure};
 use crate::error::Reason;
 
 /// The record of one attempt.
@@ -17,11 +17,13 @@ pub(crate) struct Watch {
     /// When the last statement ended; the transaction's own BEGIN counts as one.
     idle_since: Instant,
     between: Duration,
+    /// After so long between two statements the server has ended the session.
+    idle_max: Option<Duration>,
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
-        Self { spoiled: None, idle_since: Instant::now(), between: Duration::ZERO }
+    pub(crate) fn new(idle_max: Option<Duration>) -> Self {
+        Self { spoiled: None, idle_since: Instant::now(), between: Duration::ZERO, idle_max }
     }
 
     /// Why this transaction cannot be committed, if it cannot.
@@ -46,8 +48,10 @@ impl Watch {
 
     /// Marks the start of a statement.
     pub(crate) fn start(&mut self) -> Running<'_> {
-        self.between += self.idle_since.elapsed();
-        Running { watch: self, answered: false }
+        let idle = self.idle_since.elapsed();
+        self.between += idle;
+        let overslept = self.idle_max.is_some_and(|max| idle >= max);
+        Running { watch: self, answered: false, overslept }
     }
 }
 
@@ -57,6 +61,8 @@ impl Watch {
 pub(crate) struct Running<'w> {
     watch: &'w mut Watch,
     answered: bool,
+    /// The server had time to end the session before it was sent.
+    overslept: bool,
 }
 
 impl Running<'_> {
@@ -68,6 +74,11 @@ impl Running<'_> {
     /// The statement failed.
     pub(crate) fn failed(&mut self, failure: Failure) {
         self.answered = true;
+        // What the server said when it ended the session is lost where a proxy or a reset connection comes between.
+        let failure = match failure.class() {
+            Class::ConnectionLost if self.overslept => failure.classed(Class::SessionTimeout),
+            _ => failure,
+        };
         self.watch.spoil(Reason::StatementFailed(failure));
     }
 }
@@ -84,11 +95,10 @@ impl Drop for Running<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::Class;
 
     #[tokio::test(start_paused = true)]
     async fn only_the_time_between_statements_is_counted() {
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(None);
         tokio::time::advance(Duration::from_millis(30)).await;
         let mut running = watch.start();
         tokio::time::advance(Duration::from_secs(5)).await;
@@ -100,9 +110,19 @@ mod tests {
 
     #[test]
     fn the_first_reason_is_kept() {
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(None);
         drop(watch.start());
         watch.start().failed(Failure::local(Class::Other, "a later failure"));
         assert_eq!(watch.spoiled(), Some(&Reason::StatementAbandoned));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_lost_after_too_long_a_pause_was_ended_by_the_server() {
+        for (pause, class) in [(4, Class::ConnectionLost), (5, Class::SessionTimeout)] {
+            let mut watch = Watch::new(Some(Duration::from_secs(5)));
+            tokio::time::advance(Duration::from_secs(pause)).await;
+            watch.start().failed(Failure::local(Class::ConnectionLost, "connection reset by peer"));
+            let Some(Reason::StatementFailed(failure)) = watch.take_spoiled() else { panic!("it failed") };
+            assert_eq!(failure.class(), class);
+        }
     }
 }

@@ -34,12 +34,18 @@ const STORE: &str = "UPDATE raw_tokens SET result = $2 WHERE token = $1";
 /// What a run with the default policy sends instead of BEGIN and COMMIT.
 pub(super) const GUARDED_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
     SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
-    SELECT pg_current_xact_id()::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
+    SELECT pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text, \
+    (current_setting('transaction_read_only') = 'off')::text, \
+    CASE WHEN current_setting('transaction_read_only') = 'off' THEN pg_current_xact_id()::text END, \
+    CASE WHEN current_setting('transaction_read_only') = 'off' \
+    THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
     pg_stat_get_bgwriter_stat_reset_time()::text";
 pub(super) const GUARDED_COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 /// What a run with a token sends instead of BEGIN: it needs no transaction id.
 const TOKEN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
-    SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000";
+    SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
+    SELECT pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text, \
+    (current_setting('transaction_read_only') = 'off')::text";
 
 /// What is compared with what: as little as possible, the same statements, and what a token adds.
 const POSTGRES_LINES: [(&str, &str); 11] = [
@@ -60,7 +66,9 @@ const POSTGRES_LINES: [(&str, &str); 11] = [
 const SQLITE_LINES: [(&str, &str); 4] =
     [("raw", "raw"), ("run", "raw"), ("once", "run"), ("once", "raw, token")];
 
-const NO_LOOK_UP: Policy = Policy { look_up_lost_commits: false, ..Policy::payments() };
+/// Without the SELECT behind BEGIN.
+const NO_LOOK_UP: Policy =
+    Policy { look_up_lost_commits: false, cancel_abandoned: false, ..Policy::payments() };
 const UNGUARDED: Policy =
     Policy { lock_timeout: None, statement_timeout: None, idle_timeout: None, ..NO_LOOK_UP };
 

@@ -46,15 +46,37 @@ impl Server {
         let settings = SETTINGS.iter().chain(settings).map(|&setting| String::from(setting)).collect();
         let mut server =
             Server { program: tools.join("postgres"), account, settings, port: 0, running: None, folder };
+        server.launch_on_a_free_port();
+        server
+    }
+
+    fn launch_on_a_free_port(&mut self) {
         for _ in 0..5 {
-            server.port = free_port();
-            match server.launch() {
-                Ok(()) => return server,
+            self.port = free_port();
+            match self.launch() {
+                Ok(()) => return,
                 Err(log) if log.contains("could not bind") => {} // somebody was faster: another port
                 Err(log) => panic!("PostgreSQL did not start; its log:\n{log}"),
             }
         }
         panic!("PostgreSQL found none of five free ports free; look who takes them: ss -tlnp");
+    }
+
+    /// Copies this server while it runs, and starts the copy as its standby.
+    pub(super) fn standby(&self, tools: &Path) -> Server {
+        let folder = temp_dir();
+        if let Err(error) = self.account.map_or(Ok(()), |account| account.owns(folder.path())) {
+            panic!("failed to give {} to the account PostgreSQL runs as: {error}", folder.path().display());
+        }
+        let mut command = in_english(&tools.join("pg_basebackup"));
+        command.args(["--host=127.0.0.1", "--username=postgres", &format!("--port={}", self.port)]);
+        command.args(["--no-password", "--no-sync", "--write-recovery-conf", "--wal-method=stream"]);
+        command.args(["--checkpoint=fast", "--pgdata"]).arg(folder.path().join("data"));
+        run_to_its_end(&command, folder.path(), self.account);
+        let (program, settings) = (self.program.clone(), self.settings.clone());
+        let mut server = Server { program, account: self.account, settings, port: 0, running: None, folder };
+        server.launch_on_a_free_port();
+        server
     }
 
     pub(super) fn url(&self) -> String {
@@ -178,8 +200,13 @@ fn initdb(tools: &Path, folder: &Path, account: Option<Account>) {
     let mut command = in_english(&tools.join("initdb"));
     command.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]);
     command.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(folder.join("data"));
+    run_to_its_end(&command, folder, account);
+}
+
+/// Runs one of PostgreSQL's own programs, on the leash and in `folder`.
+fn run_to_its_end(command: &Command, folder: &Path, account: Option<Account>) {
     let run = || {
-        let mut leash = Leash::around(&command, Farewell::Kill, account)?;
+        let mut leash = Leash::around(command, Farewell::Kill, account)?;
         leash.command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut running = leash.spawn()?;
         let complaint = running.child().stderr.take().map(io::read_to_string).transpose()?;
@@ -187,7 +214,10 @@ fn initdb(tools: &Path, folder: &Path, account: Option<Account>) {
     };
     match run() {
         Ok((Some(status), _)) if status.success() => {}
-        Ok((status, complaint)) => panic!("initdb failed in {} ({status:?}): {complaint}", folder.display()),
-        Err(error) => panic!("failed to run {}: {error}", tools.join("initdb").display()),
+        Ok((status, complaint)) => {
+            let program = Path::new(command.get_program()).display();
+            panic!("{program} failed in {} ({status:?}): {complaint}", folder.display())
+        }
+        Err(error) => panic!("failed to run {}: {error}", Path::new(command.get_program()).display()),
     }
 }

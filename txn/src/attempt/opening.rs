@@ -9,18 +9,21 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, Pool};
 use tokio::time::Sleep;
 
+use super::connecting::{NoConnection, Waiting, acquire};
 use super::{Attempt, Job, abandon};
 use crate::backend::{Backend, Claim, Mark};
 use crate::classify::{Class, Failure};
 use crate::deadline::{Late, before};
 use crate::error::{Error, Misuse};
+use crate::idle_connections::Passed;
 use crate::known::Known;
 use crate::policy::Policy;
+use crate::pool_error::PoolError;
 use crate::session::Session;
+use crate::settings::Settings;
 use crate::shield::Shield;
 use crate::token::Token;
 use crate::token_home::{self, Met};
-use crate::untested::Untested;
 
 /// An open transaction.
 pub(super) struct Opened<DB: Backend> {
@@ -52,16 +55,18 @@ enum Claimed<T, E> {
 pub(super) async fn opened<DB: Backend, T, E>(
     job: &Job<'_, DB, T>,
     mut clock: Pin<&mut Sleep>,
+    mut forget_plans: bool,
     known: &mut Known,
 ) -> Result<Opened<DB>, Attempt<T, E>> {
-    let label = job.settings.label;
+    let settings = &job.settings;
+    let label = settings.label;
     known.granted = job.token.is_none();
-    // A migration makes the plan stale on each connection that has it, and none that is made afresh has it.
-    // And a session that looks for the table elsewhere can be any of those that lie in the pool.
-    let (mut stale, mut astray) = (job.pool.size(), job.pool.size());
+    // A session that looks for the table elsewhere can be any of those that lie in the pool.
+    let mut astray = job.pool.size();
     loop {
-        let (mut session, mark) =
-            before(clock.as_mut(), pin!(open(job))).await.map_err(|Late| Attempt::Late)??;
+        let mut waiting = Waiting::new();
+        let opened = before(clock.as_mut(), pin!(open(job, forget_plans, &mut waiting))).await;
+        let (mut session, mark) = opened.map_err(|Late| Attempt::Late(waiting.into_failure()))??;
         let Some(token) = &job.token else { return Ok(Opened { session, mark, result_place: None }) };
         let claimed = before(clock.as_mut(), pin!(claim(&mut session, job, token))).await;
         match claimed {
@@ -88,16 +93,17 @@ pub(super) async fn opened<DB: Backend, T, E>(
                 // Under another label it is the commit of somebody else for certain.
                 let reused = matches!(stored, Err(Error::Misuse(Misuse::TokenReused { .. })));
                 if let Some(question) = known.question.take().filter(|_| !reused) {
-                    Shield::new(question.hooks.run(label)).await;
+                    Shield::new(question.hooks.run(label, settings.policy.hook_timeout)).await;
                 }
                 return Err(stored.map_or_else(Attempt::Failed, Attempt::Done));
             }
             Ok(Err(Attempt::Again(failure))) => {
-                abandon(session, &failure).await;
-                if failure.class() != Class::StalePlan || stale == 0 {
+                abandon(settings, session, &failure).await;
+                // Where all plans were made afresh a second stale one is another migration.
+                if failure.class() != Class::StalePlan || forget_plans {
                     return Err(Attempt::Again(failure));
                 }
-                stale -= 1;
+                forget_plans = true;
             }
             Ok(Err(failed)) => {
                 session.rollback().await;
@@ -105,47 +111,73 @@ pub(super) async fn opened<DB: Backend, T, E>(
             }
             Err(Late) => {
                 session.rollback().await;
-                return Err(Attempt::Late);
+                let text = "another run with the same token, or a lock on the table of tokens";
+                return Err(Attempt::Late(Failure::local(Class::Timeout, text)));
             }
         }
     }
 }
 
 /// A connection with an open transaction.
-async fn open<DB: Backend, T, E>(job: &Job<'_, DB, T>) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
-    let policy = &job.settings.policy;
-    // BEGIN is the test, and nothing was tried on a dead connection that would count.
-    let mut untested = Untested::lying_in(job.pool);
+async fn open<DB: Backend, T, E>(
+    job: &Job<'_, DB, T>,
+    forget_plans: bool,
+    waiting: &mut Waiting,
+) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
+    let settings = &job.settings;
+    // BEGIN is the test, and nothing was tried on a connection of no use that would count.
+    let mut passed = Passed::lying_in(job.pool);
     loop {
-        let connection = job.pool.acquire().await.map_err(|error| {
+        let connection = match acquire(job.pool, settings.label, waiting).await {
+            Ok(connection) => connection,
+            Err(NoConnection { error, waited: true }) => return Err(Attempt::Failed(Error::Pool(error))),
             // Nothing was asked of the server yet. One that is just starting, or behind a proxy, may close a
             // new connection.
-            let failure = Failure::read(&error, DB::classify);
-            if policy.retries(failure.class()) {
-                Attempt::Again(failure)
-            } else {
-                Attempt::Failed(Error::Pool(error))
+            Err(NoConnection { error, waited: false }) => {
+                return Err(unopened::<DB, T, E>(settings, error));
             }
-        })?;
-        let mut session = Session::new(connection, job.place.clone());
-        // A token settles the question better than the server's memory of transaction ids.
-        let marked = policy.look_up_lost_commits && !job.settings.read_only && job.token.is_none();
-        let error = match session.begin(&job.settings, marked).await {
-            Ok(mark) => return Ok((session, mark)),
-            Err(error) => error,
         };
-        if error.as_database_error().is_some_and(DB::is_inside) {
+        waiting.becomes("the database had not answered BEGIN");
+        let mut session = Session::new(connection, job.pool, job.place.clone());
+        let error = match begin(&mut session, job, forget_plans).await {
+            Ok(mark) => return Ok((session, mark)),
+            Err(error) => PoolError::new(job.pool, error),
+        };
+        if error.driver().as_database_error().is_some_and(DB::is_inside) {
             session.rollback().await;
-            let misuse = Misuse::OpenTransaction { label: job.settings.label };
+            let misuse = Misuse::OpenTransaction { label: settings.label };
             return Err(Attempt::Failed(Error::Misuse(misuse)));
         }
-        let failure = Failure::read(&error, DB::classify);
-        abandon(session, &failure).await;
-        if untested.passes_over(&failure) {
-            continue;
+        let failure = error.failure::<DB>();
+        abandon(settings, session, &failure).await;
+        if !passed.over(&failure) {
+            return Err(unopened::<DB, T, E>(settings, error));
         }
-        let again = policy.retries(failure.class());
-        return Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) });
+        *waiting = Waiting::new();
+    }
+}
+
+async fn begin<DB: Backend, T>(
+    session: &mut Session<DB>,
+    job: &Job<'_, DB, T>,
+    forget_plans: bool,
+) -> Result<Option<Mark>, sqlx::Error> {
+    let settings = &job.settings;
+    if forget_plans {
+        session.forget_plans().await?;
+    }
+    // A token settles the question better than the server's memory of transaction ids.
+    let marked = settings.policy.look_up_lost_commits && !settings.read_only && job.token.is_none();
+    session.begin(settings, marked).await
+}
+
+/// A statement of ours was refused, before the closure ran.
+fn unopened<DB: Backend, T, E>(settings: &Settings, error: PoolError) -> Attempt<T, E> {
+    let failure = error.failure::<DB>();
+    if settings.retries(failure.class()) {
+        Attempt::Again(failure)
+    } else {
+        Attempt::Failed(Error::Pool(error))
     }
 }
 
@@ -156,10 +188,11 @@ async fn claim<DB: Backend, T, E>(
     token: &Token<T>,
 ) -> Result<Claimed<T, E>, Attempt<T, E>> {
     let (pool, label, locals) = (job.pool, job.settings.label, &job.settings.locals);
+    let named = !job.settings.policy.behind_pooler;
     let name = token.table.name::<DB>().map_err(|misuse| Attempt::Failed(Error::Misuse(misuse)))?;
     let floats = token.table.floats::<DB>();
     let claimed = async {
-        let claim = DB::claim_token(session.connection(), &name, &token.text, label).await?;
+        let claim = DB::claim_token(session.connection(), &name, &token.text, label, named).await?;
         let home = match &claim {
             Claim::Fresh(home) | Claim::Stored { home, .. } => home,
             Claim::Moving => return Ok((claim, None)),
@@ -179,7 +212,7 @@ async fn claim<DB: Backend, T, E>(
         Ok((Claim::Fresh(home), Some(table))) => {
             if !locals.values.is_empty() {
                 let made = session.command(AssertSqlSafe(DB::locals_text(locals))).await;
-                made.map_err(|error| refused::<DB, T, E>(error, &job.settings.policy))?;
+                made.map_err(|error| unopened::<DB, T, E>(&job.settings, PoolError::new(pool, error)))?;
                 session.role_changed = locals.change_role();
             }
             Ok(Claimed::Granted(ResultPlace { table, role: home.role }))
@@ -207,18 +240,9 @@ async fn claim<DB: Backend, T, E>(
                 Class::StalePlan => true,
                 class => Policy::payments().retries(class),
             };
-            Err(if again { Attempt::Again(failure) } else { Attempt::Failed(Error::Pool(error)) })
+            let failed = || Attempt::Failed(Error::Pool(PoolError::new(job.pool, error)));
+            Err(if again { Attempt::Again(failure) } else { failed() })
         }
-    }
-}
-
-/// A statement of ours was refused, before the closure ran.
-fn refused<DB: Backend, T, E>(error: sqlx::Error, policy: &Policy) -> Attempt<T, E> {
-    let failure = Failure::read(&error, DB::classify);
-    if policy.retries(failure.class()) {
-        Attempt::Again(failure)
-    } else {
-        Attempt::Failed(Error::Pool(error))
     }
 }
 

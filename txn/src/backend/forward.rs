@@ -53,11 +53,12 @@ macro_rules! forward_to_sqlx {
             table: &'e str,
             token: &'e str,
             result: &'e str,
+            named: bool,
         ) -> BoxFuture<'e, Result<u64, ::sqlx::Error>> {
             Box::pin(async move {
                 let text = ::sqlx::AssertSqlSafe($crate::backend::tokens::store(table));
-                let stored = ::sqlx::query(text).bind(token).bind(result).execute(connection).await?;
-                Ok(stored.rows_affected())
+                let stored = ::sqlx::query(text).bind(token).bind(result).persistent(named);
+                Ok(stored.execute(connection).await?.rows_affected())
             })
         }
 

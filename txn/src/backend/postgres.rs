@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
 
 use super::forward::forward_to_sqlx;
-use super::{Backend, Claim, Driver, Fate, Mark};
+use super::{Backend, Begun, Claim, Driver, Fate, Mark, TxAddress};
 use crate::classify::Class;
 use crate::settings::{Isolation, Locals, Settings};
 
 mod fate;
+mod open;
 mod tokens;
 
 impl Backend for Postgres {}
@@ -51,8 +53,36 @@ impl Driver for Postgres {
         connection: &'e mut PgConnection,
         settings: &'e Settings,
         marked: bool,
-    ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
-        fate::begin(connection, preamble(settings), marked).boxed()
+    ) -> BoxFuture<'e, Result<Begun, sqlx::Error>> {
+        open::begin(connection, preamble(settings), settings, marked).boxed()
+    }
+
+    fn cancel(connection: &mut PgConnection, address: TxAddress) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        open::cancel(connection, address).boxed()
+    }
+
+    fn server(options: &PgConnectOptions) -> String {
+        let (user, port) = (options.get_username(), options.get_port());
+        let database = options.get_database().unwrap_or(user);
+        match options.get_socket() {
+            Some(socket) => format!("postgres://{user}@{}/{database}", socket.display()),
+            None => format!("postgres://{user}@{}:{port}/{database}", options.get_host()),
+        }
+    }
+
+    fn remedy(code: &str) -> Option<&'static str> {
+        Some(match code {
+            "28P01" => "check the user and the password",
+            "28000" => "check the user, and the server's pg_hba.conf",
+            "3D000" => "create the database, or correct its name",
+            "42501" => "grant the role what it lacks",
+            "42P01" => "create the table: see create_token_table",
+            "53300" => "give the server more max_connections, or the pools fewer",
+            "57P03" => "wait until the server has started",
+            "25006" => "let the pool lead to the primary, or declare the run read_only if it only reads",
+            "08P01" => "behind PgBouncer, let it ignore the startup parameter that it names",
+            _ => return None,
+        })
     }
 
     fn locals_text(locals: &Locals) -> String {
@@ -96,8 +126,9 @@ impl Driver for Postgres {
         table: &'e str,
         token: &'e str,
         label: &'e str,
+        named: bool,
     ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
-        tokens::claim(connection, table, token, label).boxed()
+        tokens::claim(connection, table, token, label, named).boxed()
     }
 
     fn qualified(
@@ -130,8 +161,10 @@ impl Driver for Postgres {
         Class::of_sqlstate(code)
     }
 
+    // A session that idled for too long (25P03) never saw the COMMIT: PostgreSQL looks at that clock before it looks at
+    // the statement. That of the whole transaction (25P04) may strike in the midst of it.
     fn commit_left_open(code: &str) -> bool {
-        code == "40003" || Class::of_sqlstate(code) == Class::ConnectionLost
+        matches!(code, "40003" | "25P04") || Class::of_sqlstate(code) == Class::ConnectionLost
     }
 
     fn fate<'e>(

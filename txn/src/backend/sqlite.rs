@@ -2,10 +2,11 @@
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Executor as _, Sqlite, SqliteConnection};
 
 use super::forward::forward_to_sqlx;
-use super::{Backend, Claim, Driver, Fate, Home, Mark, tokens};
+use super::{Backend, Begun, Claim, Driver, Fate, Home, Mark, TxAddress, tokens};
 use crate::classify::Class;
 use crate::settings::{Isolation, Locals, Settings};
 
@@ -53,13 +54,13 @@ impl Driver for Sqlite {
         connection: &'e mut SqliteConnection,
         settings: &'e Settings,
         _marked: bool,
-    ) -> BoxFuture<'e, Result<Option<Mark>, sqlx::Error>> {
+    ) -> BoxFuture<'e, Result<Begun, sqlx::Error>> {
         // Statement timeouts do not exist here, and the wait for the write lock is the
         // connection's busy_timeout: a pragma could not be undone for the next borrower.
         async move {
             let begin = if settings.read_only { "PRAGMA query_only = 1; BEGIN" } else { "BEGIN IMMEDIATE" };
             connection.execute(begin).await?;
-            Ok(None)
+            Ok(Begun::default())
         }
         .boxed()
     }
@@ -70,6 +71,27 @@ impl Driver for Sqlite {
 
     fn is_inside(error: &dyn DatabaseError) -> bool {
         error.message().starts_with("cannot start a transaction within a transaction")
+    }
+
+    // There is no server that would go on by itself.
+    fn cancel(
+        _connection: &mut SqliteConnection,
+        _address: TxAddress,
+    ) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        future::ready(Ok(())).boxed()
+    }
+
+    fn server(options: &SqliteConnectOptions) -> String {
+        format!("sqlite://{}", options.get_filename().display())
+    }
+
+    fn remedy(code: &str) -> Option<&'static str> {
+        match Class::of_sqlite_code(code) {
+            Class::Storage => Some("look at the disk and the file's rights"),
+            Class::Overloaded => Some("make room on the disk"),
+            _ if code == "14" => Some("create its folder, and let this process write there"),
+            _ => None,
+        }
     }
 
     // The code is the general one; only the text tells.
@@ -102,6 +124,7 @@ impl Driver for Sqlite {
         table: &'e str,
         token: &'e str,
         label: &'e str,
+        _named: bool,
     ) -> BoxFuture<'e, Result<Claim, sqlx::Error>> {
         async move {
             let claim = sqlx::query(AssertSqlSafe(tokens::insert(table))).bind(token).bind(label);

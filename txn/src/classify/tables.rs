@@ -12,8 +12,9 @@ pub(super) const SQLSTATES: &[(&str, Class)] = &[
     ("57P02", Class::ConnectionLost), // crash_shutdown
     ("57P03", Class::ConnectionLost), // cannot_connect_now
     ("57P05", Class::ConnectionLost), // idle_session_timeout
-    ("25P03", Class::ConnectionLost), // idle_in_transaction_session_timeout ends the session
-    ("25P04", Class::ConnectionLost), // transaction_timeout ends the session
+    ("25P03", Class::SessionTimeout), // idle_in_transaction_session_timeout
+    ("25P04", Class::SessionTimeout), // transaction_timeout
+    ("25006", Class::ReadOnly),       // read_only_sql_transaction
     ("57014", Class::Timeout),
     ("23", Class::Constraint),
     ("25P02", Class::Aborted),

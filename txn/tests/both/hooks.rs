@@ -1,7 +1,9 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use probity_txn::on;
+use probity_txn::{Policy, on};
 
+use super::telemetry::Journal;
 use super::{Bank, move_60};
 
 /// What happened, in order.
@@ -96,4 +98,26 @@ async fn a_panic_in_a_hook_changes_neither_the_result_nor_the_next_hook() {
         .unwrap();
     assert_eq!(diary.read(), ["next"]);
     assert_eq!(bank.balance("b").await, 60);
+}
+
+#[tokio::test]
+async fn a_hook_that_never_ends_keeps_neither_the_run_nor_the_next_hook() {
+    // proves: T-8
+    let bank = Bank::open(1).await;
+    let diary = Diary::default();
+    let (journal, _listening) = Journal::listen();
+    let policy = Policy { hook_timeout: Duration::from_millis(20), ..Policy::payments() };
+    on(&bank.pool, "endless")
+        .policy(policy)
+        .run(async |tx| {
+            let next = diary.clone();
+            tx.after_commit(std::future::pending());
+            tx.after_commit(async move { next.note("next") });
+            move_60(tx).await
+        })
+        .await
+        .unwrap();
+    assert_eq!(diary.read(), ["next"]);
+    assert_eq!(bank.balance("b").await, 60);
+    assert!(journal.has(&["event ERROR", "label=\"endless\"", "a hook took too long"]));
 }

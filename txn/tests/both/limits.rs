@@ -69,7 +69,11 @@ async fn waiting_for_a_place_ends_with_the_deadline() {
     };
     tokio::select! {
         _ = slow => panic!("the first run never ends"),
-        outcome = waiting => assert!(matches!(outcome, Err(Error::Deadline { attempts: 0, .. }))),
+        outcome = waiting => {
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, Error::Deadline { attempts: 0, .. }), "{error:?}");
+            assert!(std::error::Error::source(&error).unwrap().to_string().contains("max_in_flight"), "{error}");
+        }
     }
 }
 

@@ -10,22 +10,21 @@ const TOO_LONG: &str = "a.label.that.would.have.to.be.cut.by.whoever.stores.it.a
 #[tokio::test]
 async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
     let bank = Bank::open(1).await;
-    let outcome = on(&bank.pool, "outer")
-        .run(async |_tx| on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await)
-        .await;
+    let outer = on(&bank.pool, "outer")
+        .run(async |_tx| on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await);
+    let outcome = Box::pin(outer).await;
     assert!(matches!(outcome, Err(Error::Misuse(Misuse::Nested { outer: "outer", inner: "inner" }))));
 }
 
 #[tokio::test]
 async fn a_run_that_was_refused_inside_another_one_is_no_answer_that_could_be_swallowed() {
     let bank = Bank::open(1).await;
-    let outcome = on(&bank.pool, "outer")
-        .run(async |tx| {
-            move_60(tx).await?;
-            let _ = on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await;
-            Ok::<_, sqlx::Error>(())
-        })
-        .await;
+    let outer = on(&bank.pool, "outer").run(async |tx| {
+        move_60(tx).await?;
+        let _ = on(&bank.pool, "inner").run(async |tx| move_60(tx).await).await;
+        Ok::<_, sqlx::Error>(())
+    });
+    let outcome = Box::pin(outer).await;
     assert!(matches!(outcome, Err(Error::Misuse(Misuse::Nested { .. }))), "{outcome:?}");
     assert_eq!(bank.balance("a").await, 100);
 }

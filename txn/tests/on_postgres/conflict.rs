@@ -189,14 +189,35 @@ async fn with_a_stale_plan(bank: &Bank, policy: Policy) -> Result<u32, Error<sql
 async fn a_plan_that_a_migration_made_stale_is_planned_afresh_on_another_connection() {
     // proves: T-4
     let bank = Bank::open(1).await;
-    let policy = Policy { retry_stale_plan: true, ..Policy::payments() };
-    assert_eq!(with_a_stale_plan(&bank, policy).await.unwrap(), 2);
+    assert_eq!(with_a_stale_plan(&bank, Policy::payments()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn plans_that_are_stale_on_each_connection_of_the_pool_cost_one_attempt() {
+    // proves: T-4
+    let bank = Bank::open(5).await;
+    let all = "SELECT * FROM accounts";
+    let mut connections = Vec::new();
+    for _ in 0..5 {
+        let mut connection = bank.pool.acquire().await.unwrap();
+        sqlx::query(all).execute(&mut *connection).await.unwrap();
+        connections.push(connection);
+    }
+    drop(connections);
+    let mut migration = PgConnection::connect_with(&bank.pool.connect_options()).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE accounts ADD COLUMN note TEXT").execute(&mut migration).await.unwrap();
+    let run = on(&bank.pool, "stale").attempts(2).run(async |tx| {
+        sqlx::query(all).execute(&mut *tx).await?;
+        Ok::<_, sqlx::Error>(tx.attempt())
+    });
+    assert_eq!(run.await.unwrap(), 2);
 }
 
 #[tokio::test]
 async fn a_stale_plan_costs_one_run_and_not_each_that_follows() {
     let bank = Bank::open(1).await;
-    let first = with_a_stale_plan(&bank, Policy::payments()).await;
+    let once = Policy { retry_stale_plan: false, ..Policy::payments() };
+    let first = with_a_stale_plan(&bank, once).await;
     assert!(matches!(first, Err(Error::App(sqlx::Error::Database(_)))), "{first:?}");
     // On the connection with the stale plan the helper's own first statement would fail already.
     assert_eq!(with_a_stale_plan(&bank, Policy::payments()).await.unwrap(), 1);
@@ -210,6 +231,7 @@ async fn a_stale_plan_that_a_scope_absorbs_ends_with_its_run() {
     let mut migration = PgConnection::connect_with(&bank.pool.connect_options()).await.unwrap();
     sqlx::raw_sql("ALTER TABLE accounts ADD COLUMN note TEXT").execute(&mut migration).await.unwrap();
     let absorbed = on(&bank.pool, "stale")
+        .policy(Policy { retry_stale_plan: false, ..Policy::payments() })
         .run(async |tx| {
             let inner = tx.scope(async |tx| sqlx::query(all).execute(&mut *tx).await).await;
             sqlx::query("UPDATE accounts SET balance = 7 WHERE id = 'b'").execute(&mut *tx).await?;

@@ -2,6 +2,7 @@
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+mod abandoned;
 mod bank;
 #[path = "../both/mod.rs"]
 mod both;
@@ -11,11 +12,16 @@ mod leftovers;
 mod lock;
 mod lost;
 mod pitfalls;
+mod pooler;
 mod proxy;
 mod restarted;
 mod round_trips;
+#[cfg(feature = "backoff")]
+mod schedule;
+mod standby;
 mod statement;
 mod tokens;
+mod unreachable;
 mod worn;
 
 use bank::Bank;

@@ -30,7 +30,7 @@ struct Plan {
 }
 
 /// What all connections share: one plan for each of the next COMMITs, how many of the next connections end before they
-/// begin, the count of round trips, and whether the next ROLLBACK is spoiled.
+/// begin, the count of round trips, and how many of the next ROLLBACKs are spoiled.
 #[derive(Clone, Default)]
 struct Wire {
     plans: Arc<Mutex<VecDeque<Plan>>>,
@@ -44,6 +44,10 @@ impl Wire {
         self.plans.lock().unwrap().pop_front()
     }
 
+    fn garbles(&self) -> bool {
+        self.garbles.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
     fn refuses(&self) -> bool {
         self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
@@ -51,6 +55,7 @@ impl Wire {
 
 pub(super) struct Proxy {
     wire: Wire,
+    server: Arc<Mutex<String>>,
     address: SocketAddr,
 }
 
@@ -69,13 +74,15 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let wire = Wire::default();
         let shared = wire.clone();
+        let server = Arc::new(Mutex::new(server));
+        let leads_to = Arc::clone(&server);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let wire = shared.clone();
                 if wire.refuses() {
                     continue;
                 }
-                let server = server.clone();
+                let server = leads_to.lock().unwrap().clone();
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
                         carry(client, server, wire).await;
@@ -83,7 +90,12 @@ impl Proxy {
                 });
             }
         });
-        Self { wire, address }
+        Self { wire, server, address }
+    }
+
+    /// From now on new connections lead to another server.
+    pub(super) fn redirect(&self, server: String) {
+        *self.server.lock().unwrap() = server;
     }
 
     pub(super) fn address(&self) -> String {
@@ -100,9 +112,9 @@ impl Proxy {
         self.wire.refusals.store(connections, Ordering::SeqCst);
     }
 
-    /// Makes the next ROLLBACK a text that the server refuses.
-    pub(super) fn garble_next_rollback(&self) {
-        self.wire.garbles.store(1, Ordering::SeqCst);
+    /// Makes the next ROLLBACKs texts that the server refuses.
+    pub(super) fn garble_next_rollbacks(&self, rollbacks: u64) {
+        self.wire.garbles.store(rollbacks, Ordering::SeqCst);
     }
 
     /// Breaks the connection that sends the next COMMIT.
@@ -162,7 +174,7 @@ async fn up(
             wire.round_trips.fetch_add(1, Ordering::SeqCst);
         }
         if let Some(at) = position(&buffer[..count], ROLLBACK)
-            && wire.garbles.swap(0, Ordering::SeqCst) > 0
+            && wire.garbles()
         {
             buffer[at] = b'X';
         }

@@ -12,7 +12,7 @@ use super::lost::{behind, count, host};
 use super::proxy::{Cut, Proxy};
 
 /// So many connections lie in the pool.
-async fn fill(pool: &PgPool, connections: usize) {
+pub(super) async fn fill(pool: &PgPool, connections: usize) {
     let mut borrowed = Vec::new();
     for _ in 0..connections {
         borrowed.push(pool.acquire().await.unwrap());

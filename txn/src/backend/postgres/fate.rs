@@ -13,6 +13,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::TryStreamExt as _;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Either, Executor, PgConnection, Row as _};
 
 use crate::backend::{Fate, Mark};
@@ -23,6 +24,8 @@ const STATISTICS_IN_MEMORY: u32 = 150_000;
 
 const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 const STATS_EPOCH: &str = "pg_stat_get_bgwriter_stat_reset_time()::text";
+/// A standby has neither transaction ids to give nor a place in the log.
+pub(super) const WRITABLE: &str = "current_setting('transaction_read_only') = 'off'";
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 
 /// The system identifiers seen so far, by the reset of the statistics that came with them.
@@ -32,26 +35,24 @@ const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 /// server that was stopped has the same, and that has the same identifier too.
 static SYSTEMS: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-/// Sends the preamble, and asks for the mark in the same round trip.
-pub(super) async fn begin(
+/// What BEGIN asks for beside its own, if the server is new enough.
+pub(super) fn question(connection: &PgConnection) -> Option<String> {
+    let version = connection.server_version_num()?;
+    (version >= STATISTICS_IN_MEMORY)
+        .then(|| format!("CASE WHEN {WRITABLE} THEN pg_current_xact_id()::text END, CASE WHEN {WRITABLE} THEN {TIMELINE} END, {STATS_EPOCH}"))
+}
+
+/// Reads the answer to [`question`], which begins in `column`.
+pub(super) async fn mark(
     connection: &mut PgConnection,
-    mut preamble: String,
-    marked: bool,
-) -> Result<Option<Mark>, sqlx::Error> {
-    let marked =
-        marked && connection.server_version_num().is_some_and(|version| version >= STATISTICS_IN_MEMORY);
-    if marked {
-        for part in ["; SELECT pg_current_xact_id()::text, ", TIMELINE, ", ", STATS_EPOCH] {
-            preamble.push_str(part);
-        }
-    }
-    let row = first_row(connection, preamble).await?;
-    let Some(row) = row else { return Ok(None) };
-    let xid = row.try_get(0)?;
-    let timeline: String = row.try_get(1)?;
-    let stats_epoch = row.try_get::<Option<String>, _>(2)?.unwrap_or_default();
+    row: &PgRow,
+    column: usize,
+) -> Result<Mark, sqlx::Error> {
+    let xid = row.try_get(column)?;
+    let timeline: String = row.try_get(column + 1)?;
+    let stats_epoch = row.try_get::<Option<String>, _>(column + 2)?.unwrap_or_default();
     let system = system(connection, &stats_epoch).await?;
-    Ok(Some(Mark { xid, server: format!("{system}/{timeline}"), stats_epoch }))
+    Ok(Mark { xid, server: format!("{system}/{timeline}"), stats_epoch })
 }
 
 /// The system identifier; costs a round trip at the first sight of a server.
@@ -73,10 +74,10 @@ async fn system(connection: &mut PgConnection, stats_epoch: &str) -> Result<Stri
 }
 
 /// The first row of a simple query, whose answer is read to its end.
-async fn first_row(
+pub(super) async fn first_row(
     connection: &mut PgConnection,
     sql: String,
-) -> Result<Option<sqlx::postgres::PgRow>, sqlx::Error> {
+) -> Result<Option<PgRow>, sqlx::Error> {
     let mut steps = connection.fetch_many(AssertSqlSafe(sql));
     let mut first = None;
     while let Some(step) = steps.try_next().await? {
@@ -88,16 +89,15 @@ async fn first_row(
 }
 
 /// Asks for the status of the transaction behind `mark`: in one statement, so that it is one server that says who it is
-/// and what it knows. Behind a pooler the next statement may go to another one.
+/// and what it knows, and as a simple query. Behind a pooler the next message may go to another session.
 pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<Fate, sqlx::Error> {
+    let (expected, xid) = (literal(&mark.server), literal(&mark.xid));
     let text = format!(
-        "SELECT server, stats_epoch, CASE WHEN server = $1 THEN pg_xact_status($2::text::xid8) END
+        "SELECT server, stats_epoch, CASE WHEN server = {expected} THEN pg_xact_status({xid}::xid8) END
          FROM (SELECT ({SYSTEM}) || '/' || {TIMELINE} AS server, {STATS_EPOCH} AS stats_epoch) AS this"
     );
-    let answer =
-        sqlx::query(AssertSqlSafe(text)).bind(&mark.server).bind(&mark.xid).fetch_one(connection).await;
-    let row = match answer {
-        Ok(row) => row,
+    let row = match first_row(connection, text).await {
+        Ok(row) => row.ok_or(sqlx::Error::RowNotFound)?,
         // "Transaction ID is in the future": a crash forgot it, and nothing of it was kept.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
             return Ok(Fate::Aborted);
@@ -111,6 +111,11 @@ pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Resul
         return Ok(Fate::Unknown);
     }
     Ok(judge(status.as_deref(), stats_epoch.as_deref() == Some(mark.stats_epoch.as_str())))
+}
+
+/// What the server said before, as a string constant.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 fn judge(status: Option<&str>, no_crash_since: bool) -> Fate {
@@ -133,8 +138,10 @@ mod tests {
         // proves: T-2
         let database = testkit::Postgres::shared().database();
         let mut connection = PgConnection::connect(database.url()).await.unwrap();
-        let mark = begin(&mut connection, "BEGIN".to_owned(), true).await.unwrap();
-        let mark = mark.expect("the tests run on PostgreSQL 15 or later");
+        let settings = crate::settings::Settings::new("capture");
+        let begun =
+            super::super::open::begin(&mut connection, "BEGIN".to_owned(), &settings, true).await.unwrap();
+        let mark = begun.mark.expect("the tests run on PostgreSQL 15 or later");
         connection.execute("COMMIT").await.unwrap();
         assert_eq!(look_up(&mut connection, &mark).await.unwrap(), Fate::Committed);
 

@@ -13,11 +13,13 @@ pub(super) async fn claim(
     table: &str,
     token: &str,
     label: &str,
+    named: bool,
 ) -> Result<Claim, sqlx::Error> {
     let insert = tokens::insert(table) + " RETURNING tableoid::bigint, pg_catalog.current_setting('role')";
     let fresh: Option<(i64, String)> = sqlx::query_as(AssertSqlSafe(insert))
         .bind(token)
         .bind(label)
+        .persistent(named)
         .fetch_optional(&mut *connection)
         .await?;
     if let Some((table, role)) = fresh {
@@ -25,8 +27,8 @@ pub(super) async fn claim(
     }
     // A statement of its own, so that it sees the winner for whom the insert waited.
     let select = format!("SELECT label, result, tableoid::bigint FROM {table} WHERE token = $1");
-    let stored: Option<(String, String, i64)> =
-        sqlx::query_as(AssertSqlSafe(select)).bind(token).fetch_optional(connection).await?;
+    let stored = sqlx::query_as(AssertSqlSafe(select)).bind(token).persistent(named);
+    let stored: Option<(String, String, i64)> = stored.fetch_optional(connection).await?;
     Ok(stored.map_or(Claim::Moving, |(label, result, table)| Claim::Stored {
         label,
         result,
@@ -42,13 +44,15 @@ pub(super) async fn qualified(
     let name = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.oid = $1::bigint::pg_catalog.oid AND c.relpersistence <> 't'";
-    sqlx::query_scalar(name).bind(table).fetch_optional(connection).await
+    // Once for a table: no session needs to remember it.
+    sqlx::query_scalar(name).bind(table).persistent(false).fetch_optional(connection).await
 }
 
 /// Makes the transaction run as `role` again.
 pub(super) async fn become_role(connection: &mut PgConnection, role: &str) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_catalog.set_config('role', $1, true)")
         .bind(role)
+        .persistent(false)
         .execute(connection)
         .await
         .map(drop)

@@ -134,8 +134,8 @@ async fn pitfall_26_a_second_connection_while_holding_the_first_waits_for_itself
     assert!(second.is_err(), "the damage: it would wait until somebody loses patience");
     naive.rollback().await.unwrap();
 
-    let outcome = on(&bank.pool, "outer")
-        .run(async |_tx| on(&bank.pool, "audit").run(async |_tx| Ok::<_, sqlx::Error>(())).await)
-        .await;
+    let outer = on(&bank.pool, "outer")
+        .run(async |_tx| on(&bank.pool, "audit").run(async |_tx| Ok::<_, sqlx::Error>(())).await);
+    let outcome = Box::pin(outer).await;
     assert!(matches!(outcome, Err(Error::Misuse(Misuse::Nested { .. }))));
 }

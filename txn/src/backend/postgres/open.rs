@@ -1,0 +1,104 @@
+//! What else travels with BEGIN: where the transaction can be found while it is open, and whether it may write.
+//!
+//! A statement that nobody waits for any more would go on, with all its locks. sqlx keeps the key of the protocol's own
+//! cancel request to itself, so another session cancels it by `pg_cancel_backend`.
+
+use sqlx::{PgConnection, Row as _};
+
+use super::fate::{self, WRITABLE, first_row};
+use crate::backend::read_only_server::ReadOnlyServer;
+use crate::backend::{Begun, TxAddress};
+use crate::settings::Settings;
+
+/// The process of the session, and when its transaction began, in microseconds.
+const ADDRESS: &str = "pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text";
+
+/// Sends the preamble, and asks in the same round trip for what the run will want to know.
+pub(super) async fn begin(
+    connection: &mut PgConnection,
+    mut preamble: String,
+    settings: &Settings,
+    marked: bool,
+) -> Result<Begun, sqlx::Error> {
+    let mark = if marked { fate::question(connection) } else { None };
+    if mark.is_none() && !settings.policy.cancel_abandoned {
+        first_row(connection, preamble).await?;
+        return Ok(Begun::default());
+    }
+    for part in ["; SELECT ", ADDRESS, ", (", WRITABLE, ")::text"] {
+        preamble.push_str(part);
+    }
+    if let Some(mark) = &mark {
+        preamble.push_str(", ");
+        preamble.push_str(mark);
+    }
+    let row = first_row(connection, preamble).await?.ok_or(sqlx::Error::RowNotFound)?;
+    if !settings.read_only && row.try_get::<&str, _>(2)? == "false" {
+        return Err(sqlx::Error::Database(Box::new(ReadOnlyServer)));
+    }
+    let number = |column| row.try_get::<&str, _>(column)?.parse::<i64>().map_err(sqlx::Error::decode);
+    let address = match i32::try_from(number(0)?) {
+        Ok(process) => Some(TxAddress { process, began: number(1)? }),
+        Err(_) => None,
+    };
+    let mark = match mark {
+        Some(_) => Some(fate::mark(connection, &row, 3).await?),
+        None => None,
+    };
+    Ok(Begun { mark, address: address.filter(|_| settings.policy.cancel_abandoned) })
+}
+
+/// Cancels what the session is busy with, if it still is in that transaction: so nobody else is hit, and nothing on
+/// another server. The user of the session may do it, and so may whoever has its role.
+pub(super) async fn cancel(connection: &mut PgConnection, address: TxAddress) -> Result<(), sqlx::Error> {
+    let TxAddress { process, began } = address;
+    let text = format!(
+        "SELECT pg_cancel_backend(pid)::text FROM pg_stat_activity WHERE pid = {process} AND state = 'active'
+         AND (extract(epoch FROM xact_start) * 1000000)::bigint = {began}"
+    );
+    first_row(connection, text).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{Either, select};
+    use sqlx::{Connection as _, Executor as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_statement_of_that_very_transaction_is_cancelled() {
+        // proves: T-5
+        let database = testkit::Postgres::shared().database();
+        let mut connection = PgConnection::connect(database.url()).await.unwrap();
+        let mut canceller = PgConnection::connect(database.url()).await.unwrap();
+        let settings = Settings::new("capture");
+        let begun = begin(&mut connection, "BEGIN".to_owned(), &settings, false).await.unwrap();
+        let address = begun.address.unwrap();
+
+        // A busy session, but another transaction than the one that was meant.
+        let busy = std::pin::pin!(connection.execute("SELECT pg_sleep(3600)"));
+        let other = TxAddress { began: address.began + 1, ..address };
+        let until_busy = async {
+            while !is_busy(&mut canceller, address).await {
+                tokio::task::yield_now().await;
+            }
+            cancel(&mut canceller, other).await.unwrap();
+            assert!(is_busy(&mut canceller, address).await, "it goes on");
+            cancel(&mut canceller, address).await.unwrap();
+        };
+        let answer = match select(busy, std::pin::pin!(until_busy)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), busy)) => busy.await,
+        };
+        let error = answer.unwrap_err();
+        assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some("57014"), "{error}");
+    }
+
+    async fn is_busy(observer: &mut PgConnection, address: TxAddress) -> bool {
+        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+        let found: i64 =
+            sqlx::query_scalar(sleeping).bind(address.process).fetch_one(observer).await.unwrap();
+        found == 1
+    }
+}
