@@ -3,6 +3,7 @@
 mod tries;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use tries::{Failure, Tries};
@@ -134,29 +135,71 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 6
 
 /// A bounded schedule of waits: first, doubled, up to a cap. Exact, unless it is [`jittered`](Self::jittered). A wait
 /// above 100 years is one of 100 years.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a schedule does nothing by itself"]
 pub struct Backoff {
     times: u32,
     first: Duration,
     cap: Duration,
     jitter: bool,
+    /// The waits, if another schedule chose them.
+    listed: Option<Arc<[Duration]>>,
 }
 
 impl Backoff {
     /// `times` retries; the first after `first`, each wait twice the one before, none above `cap`.
     pub fn doubling(times: u32, first: Duration, cap: Duration) -> Self {
-        Self { times, first, cap, jitter: false }
+        Self { times, first, cap, jitter: false, listed: None }
     }
 
     /// `times` retries with the same wait before each.
     pub fn constant(times: u32, wait: Duration) -> Self {
-        Self { times, first: wait, cap: wait, jitter: false }
+        Self::doubling(times, wait, wait)
     }
 
     /// No retry at all.
     pub fn never() -> Self {
-        Self { times: 0, first: Duration::ZERO, cap: Duration::ZERO, jitter: false }
+        Self::doubling(0, Duration::ZERO, Duration::ZERO)
+    }
+
+    /// At most `times` retries, after the waits of a schedule of the crate `backoff`.
+    ///
+    /// The schedule is asked here, once, and not for each failure: a saga that another worker takes over goes on by the
+    /// number of its failures, which is all that is stored. So `max_elapsed_time` ends nothing, and a random part is drawn
+    /// here; [`jittered`](Self::jittered) spreads sagas.
+    ///
+    /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for whoever has its
+    /// schedules already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use backoff::ExponentialBackoffBuilder;
+    /// use probity_saga::{Backoff, StepPolicy};
+    ///
+    /// let mut schedule = ExponentialBackoffBuilder::new()
+    ///     .with_initial_interval(Duration::from_secs(1))
+    ///     .with_multiplier(3.0)
+    ///     .with_randomization_factor(0.0)
+    ///     .build();
+    /// let retries = Backoff::from_backoff(3, &mut schedule);
+    /// let waits: Vec<_> = (1..=4).map(|failures| retries.wait_after(failures).map(|wait| wait.as_secs())).collect();
+    /// assert_eq!(waits, [Some(1), Some(3), Some(9), None]);
+    /// let policy = StepPolicy::default().retries(retries);
+    /// # let _ = policy;
+    /// ```
+    #[cfg(feature = "backoff")]
+    pub fn from_backoff(times: u32, schedule: &mut dyn backoff::backoff::Backoff) -> Self {
+        /// More tries than a person will wait for, and no more memory than a page.
+        const MOST: u32 = 1000;
+        schedule.reset();
+        let waits = (0..times.min(MOST)).map_while(|_| schedule.next_backoff());
+        let listed: Arc<[Duration]> = waits.map(|wait| wait.min(LONGEST)).collect();
+        let times = u32::try_from(listed.len()).unwrap_or(MOST);
+        let cap = listed.iter().max().copied().unwrap_or_default();
+        Self { listed: Some(listed), ..Self::doubling(times, Duration::ZERO, cap) }
     }
 
     /// Spreads each wait over four fifths to six fifths of its length, by the id of the saga: what failed together does
@@ -192,6 +235,9 @@ impl Backoff {
     pub fn wait_after(&self, failures: u32) -> Option<Duration> {
         if failures == 0 || failures > self.times {
             return None;
+        }
+        if let Some(listed) = &self.listed {
+            return listed.get(failures as usize - 1).copied();
         }
         let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
         Some(self.first.saturating_mul(factor).min(self.cap).min(LONGEST))
@@ -240,6 +286,22 @@ mod tests {
         }
         assert_eq!(schedule.spread(1, 7), schedule.spread(1, 7));
         assert!(Backoff::constant(1, Duration::MAX).jittered().spread(1, 7) <= Some(LONGEST));
+    }
+
+    #[cfg(feature = "backoff")]
+    #[test]
+    fn a_schedule_of_the_backoff_crate_is_asked_once_and_ends() {
+        let mut endless = backoff::ExponentialBackoff { randomization_factor: 0.0, ..Default::default() };
+        let schedule = Backoff::from_backoff(u32::MAX, &mut endless);
+        assert_eq!(schedule.times(), 1000);
+        assert_eq!(schedule.wait_after(1), Some(Duration::from_millis(500)));
+        assert_eq!(schedule.wait_after(1001), None);
+        assert_eq!(schedule.longest(), Duration::from_secs(60));
+        assert_eq!(Backoff::from_backoff(3, &mut backoff::backoff::Stop {}).wait_after(1), None);
+        assert_eq!(
+            Backoff::from_backoff(2, &mut backoff::backoff::Zero {}).wait_after(2),
+            Some(Duration::ZERO)
+        );
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Attempts<'_> {
     /// Runs the step until something is known, or its policy is exhausted.
     pub(super) async fn execute(&self, maybe: bool, failures: u32) -> Result<(Finding, u32), Lost> {
         let policy = self.step.policy();
-        let (tries, mut trying) = (self.tries(policy.retries, &policy, failures), None);
+        let (tries, mut trying) = (self.tries(&policy.retries, &policy, failures), None);
         let mut known = Known::new(&policy, maybe, tries, self.noted.clone());
         loop {
             if self.lapsed().await? {
@@ -240,7 +240,7 @@ impl Attempts<'_> {
     /// Undoes the step until it is done, refused, or its schedule says to come back later.
     pub(super) async fn undo(&self, failures: u32, done: Option<Document>) -> Result<Undoing, Lost> {
         let policy = self.step.policy();
-        let (tries, mut trying) = (self.tries(policy.undo_retries, &policy, failures), None);
+        let (tries, mut trying) = (self.tries(&policy.undo_retries, &policy, failures), None);
         let mut known = Known::new(&policy, false, tries, self.noted.clone());
         loop {
             if self.lapsed().await? {
@@ -396,9 +396,10 @@ impl Attempts<'_> {
         if self.engine.lease.is_revoked() { Err(Lost) } else { Ok(allowed.is_err()) }
     }
 
-    fn tries(&self, retries: Backoff, policy: &StepPolicy, failures: u32) -> Tries {
+    fn tries(&self, retries: &Backoff, policy: &StepPolicy, failures: u32) -> Tries {
         let seed = self.frame.saga_id.as_uuid().as_u64_pair().1;
-        Tries::resumed(retries, policy.patience, failures, known::waited(self.noted.as_deref()), seed)
+        let (retries, patience) = (retries.clone(), policy.patience.clone());
+        Tries::resumed(retries, patience, failures, known::waited(self.noted.as_deref()), seed)
     }
 
     /// The right to make the next call.

@@ -17,7 +17,7 @@ pub(crate) enum Failure {
 }
 
 /// The tries of one operation of a step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tries {
     retries: Backoff,
     patience: Backoff,

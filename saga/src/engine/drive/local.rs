@@ -139,8 +139,8 @@ impl Driver<'_> {
             return Ok(Ended::Neither(Neither::Fatal(reason), failures));
         };
         let schedule = match doing {
-            Doing::Execute => policy.retries,
-            Doing::Undo(_) => policy.undo_retries,
+            Doing::Execute => policy.retries.clone(),
+            Doing::Undo(_) => policy.undo_retries.clone(),
         };
         let setting = Setting { attempts: &attempts, policy: &policy, at, step, store };
         let mut pause = FIRST_PAUSE;
