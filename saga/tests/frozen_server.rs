@@ -38,7 +38,7 @@ impl Channel {
 
 fn policy() -> StepPolicy {
     let soon = Backoff::constant(100, Duration::from_millis(100));
-    StepPolicy::default().retries(soon).undo_retries(soon)
+    StepPolicy::default().retries(soon.clone()).undo_retries(soon)
 }
 
 macro_rules! step {

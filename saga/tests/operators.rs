@@ -198,7 +198,7 @@ async fn a_closed_saga_shows_the_step_that_may_have_happened() {
 /// A saga whose first step, or its undo, fails again and again: 720 tries of two seconds.
 async fn trying(undoes: bool) -> Orchestrator {
     let often = Backoff::constant(720, Duration::from_secs(2));
-    let policy = StepPolicy::default().retries(often).undo_retries(often);
+    let policy = StepPolicy::default().retries(often.clone()).undo_retries(often);
     let first = match undoes {
         true => First { undo: Arc::new(|| Err(StepError::retryable("busy"))), policy, ..First::default() },
         false => {

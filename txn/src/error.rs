@@ -194,7 +194,10 @@ pub enum Misuse {
         label: &'static str,
     },
     /// The name of a setting for the transaction, or its value, is not possible.
-    #[error("a setting must have a name of 1 to 63 letters, digits, _ and ., and a value without zero bytes")]
+    #[error(
+        "a setting must have a name of 1 to 63 letters, digits, _ and ., and a value without zero bytes; what begins with \
+         transaction_ is set by isolation and read_only"
+    )]
     Setting,
     /// The connection was inside a transaction that somebody else left open. It was rolled back: committing it would
     /// have committed their writes too.
@@ -279,7 +282,9 @@ impl<E> Error<E> {
             | Self::Unsettled { .. }
             | Self::ResultUnreadable(_)
             // Committed under another label: another operation, or this one before it was renamed.
-            | Self::Misuse(Misuse::TokenReused { .. } | Misuse::TokenTableMoved { .. }) => Effect::Unknown,
+            | Self::Misuse(Misuse::TokenReused { .. } | Misuse::TokenTableMoved { .. })
+            // Before anybody could ask about a token.
+            | Self::Misuse(Misuse::OpenTransaction { .. }) => Effect::Unknown,
             Self::App(_)
             | Self::RolledBack(_)
             | Self::Conflict { .. }

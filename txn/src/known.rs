@@ -6,7 +6,6 @@
 
 use crate::attempt::Question;
 use crate::backend::Backend;
-use crate::classify::Class;
 use crate::error::Error;
 use crate::token::Token;
 
@@ -35,15 +34,14 @@ impl Known {
             Error::Conflict { last: cause, .. } | Error::Deadline { cause, .. } => {
                 Error::Unsettled { attempts, cause }
             }
-            // A statement that is wrong, such as one on a table of tokens that is not there, is no wait.
-            Error::Pool(error) => match error.failure::<DB>() {
-                failure
-                    if failure.class() == Class::Other && error.driver().as_database_error().is_some() =>
-                {
-                    Error::Pool(error)
+            // A table of tokens that is not there, or may not be used, holds no token: asking again is of no use.
+            Error::Pool(error) => {
+                let answer = error.driver().as_database_error();
+                if answer.is_some_and(|answer| DB::lacks_table(answer) || DB::forbids(answer)) {
+                    return Error::Pool(error);
                 }
-                cause => Error::Unsettled { attempts, cause },
-            },
+                Error::Unsettled { attempts, cause: error.failure::<DB>() }
+            }
             other => other,
         }
     }

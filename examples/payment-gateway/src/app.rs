@@ -99,7 +99,11 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     // An hour, with pauses of up to five minutes.
     let patience = Backoff::doubling(18, tempo.step_retry, tempo.step_retry.saturating_mul(150)).jittered();
     let policy = |timeout| {
-        StepPolicy::default().retries(retries).undo_retries(undo).patience(patience).timeout(timeout)
+        StepPolicy::default()
+            .retries(retries.clone())
+            .undo_retries(undo.clone())
+            .patience(patience.clone())
+            .timeout(timeout)
     };
     let saga = Saga::named(PAYMENT)
         .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: policy(tempo.order_timeout) })

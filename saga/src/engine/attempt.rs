@@ -78,7 +78,12 @@ impl Attempts<'_> {
             if self.lapsed().await? {
                 return Ok(known.later(Duration::ZERO));
             }
-            let failure = match self.turn(&policy).await {
+            let turn = self.turn(&policy).await;
+            // It may have waited for its turn.
+            if self.lapsed().await? {
+                return Ok(known.later(Duration::ZERO));
+            }
+            let failure = match turn {
                 Ok(turn) => match self.once(&mut known, turn).await? {
                     Once::Known(finding) => return Ok((finding, known.failures())),
                     Once::Lapsed => return Ok(known.later(Duration::ZERO)),
@@ -214,6 +219,7 @@ impl Attempts<'_> {
     /// not run again.
     pub(super) async fn find_out(&self, reason: &str) -> Result<Finding, Lost> {
         let policy = self.step.policy();
+        let _hears_requests = self.engine.asked.trying();
         let mut asked = 0;
         loop {
             self.engine.lease.allows(self.era).await?;
@@ -246,7 +252,11 @@ impl Attempts<'_> {
             if self.lapsed().await? {
                 return Ok(known.undo_later(Duration::ZERO));
             }
-            let failure = match self.turn(&policy).await {
+            let turn = self.turn(&policy).await;
+            if self.lapsed().await? {
+                return Ok(known.undo_later(Duration::ZERO));
+            }
+            let failure = match turn {
                 Ok(mut turn) => {
                     let undone = self.undo_once(&policy, known.failures(), done.clone()).await;
                     turn.heard(undone.as_ref().err());

@@ -311,7 +311,8 @@ fn effect_of_sqlstate(code: &str) -> Effect {
         "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "38", "3D", "3F", "40", "42", "44", "53", "54",
         "55", "P0",
     ];
-    let refused = REFUSALS.iter().any(|class| code.starts_with(class)) && code != "40003" || code == "57014";
+    let refused = REFUSALS.iter().any(|class| code.starts_with(class)) && !matches!(code, "40003" | "25P04")
+        || code == "57014";
     if refused { Effect::NotApplied } else { Effect::Unknown }
 }
 
@@ -341,8 +342,8 @@ mod tests {
     #[test]
     fn a_server_that_went_away_or_does_not_know_leaves_the_effect_unknown() {
         for code in [
-            "08000", "08003", "08006", "08P01", "40003", "57P01", "57P02", "57P03", "57P05", "58030",
-            "XX000", "",
+            "08000", "08003", "08006", "08P01", "40003", "25P04", "57P01", "57P02", "57P03", "57P05",
+            "58030", "XX000", "",
         ] {
             assert_eq!(effect_of_sqlstate(code), Effect::Unknown, "{code}");
         }

@@ -203,6 +203,8 @@ impl SqliteStore {
                     .bind(change.current_step)
                     .bind(change.unresolved)
                     .bind(intervention.unless_driven)
+                    .bind(&intervention.request_cancel)
+                    .bind(intervention.request_pause)
                     .fetch_optional(&mut *tx)
                     .await?
             }

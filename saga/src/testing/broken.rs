@@ -94,6 +94,8 @@ faults! {
     MovesBack is caught by a_decision_does_not_move_the_saga_back
     /// A driver writes on after a decision.
     DecidesBesideTheDriver is caught by a_decision_fences_the_driver
+    /// A decision loses the request that came with it.
+    DecidesWithoutTheRequest is caught by a_decision_may_carry_a_request
     /// A decision for a saga that nobody drives applies to any.
     StopsTheDriven is caught by a_decision_for_the_undriven_spares_a_driven_saga
     /// A request to pause is not kept.

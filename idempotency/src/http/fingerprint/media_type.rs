@@ -37,7 +37,10 @@ impl<'a> MediaType<'a> {
             text.push(b';');
             text.extend(parameter);
         }
-        Self { text: Cow::Owned(text), boundary: boundary.filter(|boundary| !boundary.is_empty()) }
+        Self {
+            text: Cow::Owned(text),
+            boundary: boundary.filter(|boundary| (1..=BOUNDARY_MAX).contains(&boundary.len())),
+        }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -45,6 +48,10 @@ impl<'a> MediaType<'a> {
         essence == b"application/json" || essence.ends_with(b"+json")
     }
 }
+
+/// No boundary may be longer (RFC 2046, 5.1.1). To look for one of any length would let a client choose what that costs; a
+/// longer one is a part of the body like any other.
+const BOUNDARY_MAX: usize = 70;
 
 /// What stands between semicolons that are not inside quotes.
 fn pieces(value: &[u8]) -> Vec<&[u8]> {

@@ -52,7 +52,10 @@ fn classify(error: sqlx::Error) -> Failure {
             "57014" => Failure::refused(ErrorKind::Timeout, error),
             "53100" | "53200" => Failure::refused(ErrorKind::Full, error),
             "57P03" | "53300" => Failure::refused(ErrorKind::Unavailable, error),
-            code if code.starts_with("08") || code.starts_with("57P") || code == "40003" => {
+            code if code.starts_with("08")
+                || code.starts_with("57P")
+                || matches!(code, "40003" | "25P04") =>
+            {
                 Failure::in_doubt(ErrorKind::Unavailable, error)
             }
             code if REFUSALS.iter().any(|class| code.starts_with(class)) => {

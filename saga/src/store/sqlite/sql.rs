@@ -224,7 +224,7 @@ pub(super) const DECIDE: &str = "\
 UPDATE saga_heads SET
     status = ?3, resume_status = ?4, error_message = ?5, current_step = ?6, unresolved = ?7,
     lease_epoch = lease_epoch + 1, write_no = 0, row_version = row_version + 1, stalled_claims = 0,
-    owner_id = NULL, pause_requested = 0, run_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
+    owner_id = NULL, cancel_reason = COALESCE(?9, cancel_reason), pause_requested = ?10, run_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),
     updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
 WHERE id = ?1 AND row_version = ?2 AND NOT (?8 AND EXISTS (
     SELECT 1 FROM saga_workers w

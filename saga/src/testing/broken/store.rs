@@ -232,6 +232,9 @@ impl SagaStore for BrokenStore {
                 decision.row_version = stored.instance.row_version;
             }
             (Fault::StopsTheDriven, _) => decision.unless_driven = false,
+            (Fault::DecidesWithoutTheRequest, _) if decision.change.is_some() => {
+                decision.request_cancel = None
+            }
             (Fault::LosesPauses, _) => decision.request_pause = false,
             (Fault::LosesCancels, _) => decision.request_cancel = None,
             (Fault::LetsRequestsWait, _) => {

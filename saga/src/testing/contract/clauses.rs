@@ -250,6 +250,25 @@ clauses! {
         check(seen == [(3, Some(StepStatus::Failed))], || format!("after the decision: {seen:?}"))
     }
 
+    /// A decision that lets a saga go on can ask it to turn back in the same write: its driver starts nothing before it
+    /// has heard that.
+    a_decision_may_carry_a_request(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let mut stuck = record(id, 1, 1);
+        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
+        let verdict = apply(store, stuck).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let mut decision = intervention(id, load(store, id).await?.instance.row_version);
+        decision.change = Some(change(Status::InProgress, Vec::new()));
+        decision.request_cancel = Some("customer left".into());
+        let answer = store.intervene(&decision).await?;
+        check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        let claimed = store.claim(&claim_by(other)).await?;
+        let asked: Vec<_> = claimed.iter().map(|journal| journal.instance.cancel_requested.as_deref()).collect();
+        check(asked == [Some("customer left")], || format!("whoever claims it is asked {asked:?}"))
+    }
+
     /// A decision about a saga that nobody drives does not touch one that somebody drives.
     a_decision_for_the_undriven_spares_a_driven_saga(store) {
         let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);

@@ -23,7 +23,8 @@ use crate::backend::{Fate, Mark};
 const STATISTICS_IN_MEMORY: u32 = 150_000;
 
 const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
-const STATS_EPOCH: &str = "pg_stat_get_bgwriter_stat_reset_time()::text";
+/// As a number: the text of a time depends on settings of the session.
+const STATS_EPOCH: &str = "extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text";
 /// A standby has neither transaction ids to give nor a place in the log.
 pub(super) const WRITABLE: &str = "current_setting('transaction_read_only') = 'off'";
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
