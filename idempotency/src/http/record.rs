@@ -73,7 +73,8 @@ pub(crate) fn is_turned_away<B: Body>(config: &Config, response: &Response<B>, n
         401 | 403 | 407 | 421 | 425 | 429 => true,
         // A router says these without a body. A handler that says them has been reached, and usually says more.
         404 if no_route && (bare() || config.policy.effects != Effects::Opaque) => true,
-        405 if bare() && response.headers().contains_key(http::header::ALLOW) => true,
+        // axum adds `Allow` outside of a layer of the method router, so its absence proves nothing.
+        405 if bare() => true,
         _ => config.released.contains(&response.status()),
     }
 }

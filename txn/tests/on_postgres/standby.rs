@@ -88,7 +88,9 @@ async fn after_a_failover_the_sessions_of_the_old_server_are_replaced_within_one
     fill(&pool, 4).await;
     proxy.redirect(host(primary.url()));
     for run in 1..=4 {
-        let add = on(&pool, "add").attempts(1);
+        // The first and each second one in the mode that a standby refuses before it could say that it takes no writes.
+        let isolation = if run % 2 == 1 { Isolation::Serializable } else { Isolation::ReadCommitted };
+        let add = on(&pool, "add").attempts(1).isolation(isolation);
         if run == 1 {
             add.run(async |tx| sqlx::query(ADD).execute(&mut *tx).await).await.unwrap();
         } else {

@@ -22,7 +22,7 @@ pub(super) async fn begin(
 ) -> Result<Begun, sqlx::Error> {
     let mark = if marked { fate::question(connection) } else { None };
     if mark.is_none() && !settings.policy.cancel_abandoned {
-        first_row(connection, preamble).await?;
+        first_row(connection, preamble).await.map_err(|error| told_by_a_standby(error, settings))?;
         return Ok(Begun::default());
     }
     for part in ["; SELECT ", ADDRESS, ", (", WRITABLE, ")::text"] {
@@ -32,7 +32,8 @@ pub(super) async fn begin(
         preamble.push_str(", ");
         preamble.push_str(mark);
     }
-    let row = first_row(connection, preamble).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let row = first_row(connection, preamble).await.map_err(|error| told_by_a_standby(error, settings))?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
     if !settings.read_only && row.try_get::<&str, _>(2)? == "false" {
         return Err(sqlx::Error::Database(Box::new(ReadOnlyServer)));
     }
@@ -46,6 +47,16 @@ pub(super) async fn begin(
         None => None,
     };
     Ok(Begun { mark, address: address.filter(|_| settings.policy.cancel_abandoned) })
+}
+
+/// A standby refuses SERIALIZABLE before it could say that it takes no writes. feature_not_supported, of which BEGIN knows
+/// no other.
+fn told_by_a_standby(error: sqlx::Error, settings: &Settings) -> sqlx::Error {
+    let code = error.as_database_error().and_then(|answer| answer.code());
+    if !settings.read_only && code.as_deref() == Some("0A000") {
+        return sqlx::Error::Database(Box::new(ReadOnlyServer));
+    }
+    error
 }
 
 /// Cancels what the session is busy with, if it still is in that transaction: so nobody else is hit, and nothing on
