@@ -11,7 +11,7 @@ use crate::key::{KeyError, Scope};
 /// Derives the scope of a request from what authentication left in its extensions.
 pub(crate) type ScopeFn = dyn Fn(&Parts) -> Result<Scope, Refusal> + Send + Sync;
 
-/// A layer nobody has told whose keys these are. It is not a [`Layer`] yet, so an application without a scope does not
+/// A layer nobody has told whose keys these are. It is not a `Layer` yet, so an application without a scope does not
 /// compile.
 #[derive(Debug, Clone, Copy)]
 pub struct Unscoped;
