@@ -3,6 +3,7 @@
 //! A rule is a pure function from the tree's text (or cargo's view of it) to findings, and each has a test that shows
 //! it failing. A rule that needs a person to interpret it does not belong here.
 
+mod circles;
 mod decisions;
 mod edges;
 mod fences;
@@ -11,6 +12,7 @@ mod lengths;
 mod links;
 mod names;
 mod promises;
+mod ratchet;
 mod roots;
 mod tree;
 
@@ -20,11 +22,12 @@ use tree::Tree;
 /// Runs every rule and fails if one found something.
 pub(crate) fn run() -> Result<(), String> {
     let metadata = workspace::metadata()?;
-    let tree = Tree::read(&workspace::root()).map_err(|error| format!("failed to read the tree: {error}"))?;
+    let tree = read()?;
     let findings: Vec<String> = [
         ("edges", edges::check(&edges::of(&metadata))),
         ("roots", roots::check(&tree, &roots::of(&metadata))),
         ("lengths", lengths::check(&tree)),
+        ("circles", circles::check(&tree)),
         ("promises", promises::check(&tree)),
         ("decisions", decisions::check(&tree)),
         ("fences", fences::check(&tree)),
@@ -40,4 +43,30 @@ pub(crate) fn run() -> Result<(), String> {
         return Ok(());
     }
     Err(format!("the tree is not tidy:\n\n{}", findings.join("\n")))
+}
+
+/// Prints the circles of modules that stand today.
+pub(crate) fn list_circles() -> Result<(), String> {
+    say::line(&circles::list(&read()?)?);
+    Ok(())
+}
+
+/// Writes the numbers that fell into the ratchet files.
+pub(crate) fn lower() -> Result<(), String> {
+    let tree = read()?;
+    let ratchets = [(circles::RATCHET, circles::counts(&tree)?)];
+    for (path, counts) in ratchets {
+        let Some(file) = tree.get(path) else { continue };
+        let lowered = ratchet::lowered(&file.text, &counts);
+        if lowered != file.text {
+            std::fs::write(workspace::root().join(path), lowered)
+                .map_err(|error| format!("failed to write {path}: {error}"))?;
+            say::line(&format!("{path} is lower."));
+        }
+    }
+    Ok(())
+}
+
+fn read() -> Result<Tree, String> {
+    Tree::read(&workspace::root()).map_err(|error| format!("failed to read the tree: {error}"))
 }
