@@ -11,7 +11,7 @@ use crate::step::{Progress, Step};
 /// A test, and what makes it long.
 struct Run {
     name: &'static str,
-    /// What happens, as a phrase.
+    /// The thing that happens, as a phrase.
     what: &'static str,
     /// The arguments of `cargo`.
     cargo: &'static str,

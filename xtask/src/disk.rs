@@ -1,11 +1,11 @@
-//! Whether the disk has room for a build: a full one ends a linker with a bus error, which tells nobody why.
+//! Checks that the disk has room for a build: on a full disk the linker ends with a bus error that does not name the cause.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::say;
 
-/// What `cargo xtask ci` leaves in the target folder of a fresh clone (6.1 GiB), and some for the tests, in KiB.
+/// The space that `cargo xtask ci` leaves in the target folder of a fresh clone (6.1 GiB), and some for the tests, in KiB.
 const NEEDED: u64 = 7 << 20;
 
 /// Fails if what is free and what has been built before are together less than a whole build.

@@ -37,8 +37,10 @@ The developer's commands of Probity.
   cargo demo [-- OPTIONS]        run the platform's story and check its books; -- --help says more
   cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
   cargo xtask ci                 tidy, test, package the published crates, run the benches once
-  cargo xtask tidy               sizes, dependency edges, circles, promises, decisions, code in Markdown, leftovers
+  cargo xtask tidy               sizes, dependency edges, circles, first sentences, promises, decisions, links, leftovers
   cargo xtask tidy circles       print every circle of modules that stands today
+  cargo xtask tidy first-sentences
+                                 print the doc comments that begin with What, Who, So or another riddle
   cargo xtask tidy lower         write the numbers that fell into the ratchet files
   cargo xtask chaos [NAME]       the tests that choose at random, for much longer; --seed N makes the same choices
   cargo xtask services install   install redis-server, PostgreSQL and PgBouncer, if missing";
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["tidy", "circles"] => tidy::list_circles(),
+        ["tidy", "first-sentences"] => tidy::list_first_sentences(),
         ["tidy", "lower"] => tidy::lower(),
         ["chaos", rest @ ..] => chaos::run(rest),
         ["services", "install"] => services::install(),

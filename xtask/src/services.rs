@@ -35,7 +35,7 @@ fn missing() -> Vec<Missing> {
         .collect()
 }
 
-/// How this machine installs packages.
+/// The package manager of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Machine {
     Apt { as_root: bool },
@@ -63,7 +63,7 @@ impl Machine {
     }
 }
 
-/// What to run to install `missing`; `None` if only a person can.
+/// The command that installs `missing`; `None` if only a person can install it.
 fn commands(missing: &[Missing], machine: Machine) -> Option<Vec<Vec<&'static str>>> {
     let as_root = match machine {
         Machine::Apt { as_root } => as_root,

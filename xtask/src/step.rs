@@ -35,7 +35,7 @@ impl Step {
         self
     }
 
-    /// What to type to run only this.
+    /// The command that runs only this step.
     fn as_typed(&self) -> String {
         let environment =
             self.environment.iter().map(|(name, value)| format!("{name}='{value}' ")).collect::<String>();

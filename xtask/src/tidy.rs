@@ -7,6 +7,7 @@ mod circles;
 mod decisions;
 mod edges;
 mod fences;
+mod first_sentences;
 mod leftovers;
 mod lengths;
 mod links;
@@ -28,6 +29,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("roots", roots::check(&tree, &roots::of(&metadata))),
         ("lengths", lengths::check(&tree)),
         ("circles", circles::check(&tree)),
+        ("first_sentences", first_sentences::check(&tree)),
         ("promises", promises::check(&tree)),
         ("decisions", decisions::check(&tree)),
         ("fences", fences::check(&tree)),
@@ -51,10 +53,19 @@ pub(crate) fn list_circles() -> Result<(), String> {
     Ok(())
 }
 
+/// Prints the doc comments that begin with a riddle.
+pub(crate) fn list_first_sentences() -> Result<(), String> {
+    say::line(&first_sentences::list(&read()?));
+    Ok(())
+}
+
 /// Writes the numbers that fell into the ratchet files.
 pub(crate) fn lower() -> Result<(), String> {
     let tree = read()?;
-    let ratchets = [(circles::RATCHET, circles::counts(&tree)?)];
+    let ratchets = [
+        (circles::RATCHET, circles::counts(&tree)?),
+        (first_sentences::RATCHET, first_sentences::counts(&tree)),
+    ];
     for (path, counts) in ratchets {
         let Some(file) = tree.get(path) else { continue };
         let lowered = ratchet::lowered(&file.text, &counts);

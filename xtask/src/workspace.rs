@@ -1,4 +1,4 @@
-//! Where the workspace is, and which crates of it are published.
+//! The place of the workspace, and the crates of it that are published.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -20,7 +20,7 @@ const USAGE: &str = "cargo xtask chaos flakes [--alone N] [--suite N] [--only TE
   --suite N     rounds of all binaries on an idle machine, and as many with every core busy (5)
   --only TEXT   only binaries whose name contains TEXT, such as probity-txn or http";
 
-/// What the command line chooses.
+/// The choices of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     alone: u32,
@@ -47,7 +47,7 @@ struct Failure {
     log: PathBuf,
 }
 
-/// Runs it.
+/// Runs what `words` choose, and fails if one run of one binary failed.
 pub(super) fn run(words: &[&str]) -> Result<(), String> {
     let plan = parse(words)?;
     services::install()?;
@@ -250,22 +250,37 @@ mod tests {
         assert!(parse(&["--often", "3"]).is_err());
     }
 
+    fn binary(program: &str, folder: &Path) -> Binary {
+        Binary {
+            name: "package/target".to_owned(),
+            program: program.into(),
+            folder: folder.to_owned(),
+            package: "package".to_owned(),
+            version: "0.1.0".to_owned(),
+        }
+    }
+
     #[test]
     fn a_failed_run_names_its_tests_and_keeps_its_output() {
         let folder = testkit::temp_dir();
-        let binary = |program: &str| Binary {
-            name: "package/target".to_owned(),
-            program: program.into(),
-            folder: folder.path().to_owned(),
-            package: "package".to_owned(),
-            version: "0.1.0".to_owned(),
-        };
+        let binary = |program| binary(program, folder.path());
         let failure = once(&binary("false"), "alone, round 1", folder.path());
         let failure = failure.expect("it runs").expect("it fails");
         assert!(failure.log.exists());
         assert!(conclude(&[failure]).is_err_and(|message| message.contains("alone, round 1")));
         assert!(once(&binary("true"), "alone, round 1", folder.path()).expect("it runs").is_none());
         assert!(once(&binary("/no/such/program"), "alone, round 1", folder.path()).is_err());
+    }
+
+    #[test]
+    fn each_failed_round_counts_and_none_is_repeated() {
+        let folder = testkit::temp_dir();
+        let binary = binary("false", folder.path());
+        let mut failures = Vec::new();
+        repeat(3, "alone", &[&binary], folder.path(), &mut failures).expect("it runs");
+        let rounds: Vec<_> = failures.iter().map(|failure| failure.what.as_str()).collect();
+        let round = |number| format!("package/target: alone, round {number}");
+        assert_eq!(rounds, [round(1), round(2), round(3)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::tree::Tree;
 
-/// What must not stand in the tree, and what to do instead. Written in halves, or this file would find itself.
+/// Words that must not stand in the tree, and the remedy for each. Written in halves, or this file would find itself.
 const UNWANTED: [(&str, &str, &str); 6] = [
     ("TO", "DO", "open an issue, or say under what we do not promise that it is missing"),
     ("FIX", "ME", "fix it, or open an issue"),
@@ -37,7 +37,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     findings
 }
 
-/// Whether `word` stands in `line`, not as a part of a longer word.
+/// Tells whether `word` stands in `line`, not as a part of a longer word.
 fn has_word(line: &str, word: &str) -> bool {
     let bounded = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let is_open_ended = !word.ends_with(char::is_alphanumeric);
@@ -48,7 +48,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Whether a path in `line` starts with `place`.
+/// Tells whether a path in `line` starts with `place`.
 fn has_path(line: &str, place: &str) -> bool {
     let starts = |c: char| c.is_whitespace() || "\"'`(=:<[,".contains(c);
     line.match_indices(place).any(|(at, _)| line[..at].chars().next_back().is_none_or(starts))

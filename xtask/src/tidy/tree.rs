@@ -12,7 +12,7 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// Whether the name ends with `.` and one of these.
+    /// Tells whether the name ends with `.` and one of these.
     pub(crate) fn is(&self, kinds: &[&str]) -> bool {
         self.path.rsplit_once('.').is_some_and(|(_, kind)| kinds.contains(&kind))
     }

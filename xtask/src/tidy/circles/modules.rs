@@ -273,7 +273,7 @@ fn is_cfg_test(attribute: &TokenTree) -> bool {
         }
 }
 
-/// How many tokens the item has that starts here.
+/// Counts the tokens of the item that starts here.
 fn item_length(tokens: &[TokenTree]) -> usize {
     let with_body: BTreeSet<&str> =
         ["fn", "mod", "impl", "struct", "enum", "trait", "union", "macro_rules"].into();
@@ -306,7 +306,7 @@ fn is_sign(token: &TokenTree, sign: char) -> bool {
 mod tests {
     use super::*;
 
-    /// What `a/src/one.rs` names, if it has this text, as `line path -> file`.
+    /// The imports of `a/src/one.rs` if it has this text, as `line path -> file`.
     fn named(text: &str) -> Vec<String> {
         let tree = Tree::of(&[
             ("a/src/lib.rs", "mod one; pub mod two; pub use two::Two;"),
