@@ -37,7 +37,7 @@ The developer's commands of Probity.
   cargo demo [-- OPTIONS]        run the platform's story and check its books; -- --help says more
   cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
   cargo xtask ci                 tidy, test, package the published crates, run the benches once
-  cargo xtask tidy               sizes, dependency edges, circles, first sentences, promises, decisions, links, leftovers
+  cargo xtask tidy               sizes, dependency edges, circles, twins, first sentences, promises, decisions, links, leftovers
   cargo xtask tidy circles       print every circle of modules that stands today
   cargo xtask tidy first-sentences
                                  print the doc comments that begin with What, Who, So or another riddle

@@ -16,6 +16,7 @@ mod promises;
 mod ratchet;
 mod roots;
 mod tree;
+mod twins;
 
 use crate::{say, workspace};
 use tree::Tree;
@@ -34,6 +35,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("decisions", decisions::check(&tree)),
         ("fences", fences::check(&tree)),
         ("links", links::check(&tree)),
+        ("twins", twins::check(&tree)),
         ("names", names::check(&tree)),
         ("leftovers", leftovers::check(&tree)),
     ]
