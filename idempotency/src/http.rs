@@ -9,7 +9,6 @@ mod extract;
 mod fingerprint;
 mod layer;
 mod outer;
-mod outliving;
 mod problem;
 mod record;
 mod request;

@@ -18,6 +18,8 @@ mod observe;
 mod policy;
 mod recording;
 mod recover;
+#[cfg(feature = "tower")]
+mod shield;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

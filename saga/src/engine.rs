@@ -8,7 +8,6 @@
 
 mod alert;
 mod attempt;
-mod carried;
 mod caught;
 mod census;
 mod drive;
@@ -35,7 +34,6 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
 pub(crate) use alert::tell_of_stop;
-pub(crate) use carried::Carried;
 pub(crate) use waiters::{News, Waiters};
 pub(crate) use worker::work;
 pub(crate) use writer::Unanswered;

@@ -14,6 +14,9 @@ mod orchestrator;
 mod plan;
 mod policy;
 mod record;
+mod shield;
+#[cfg(feature = "postgres")]
+mod sqlstate;
 mod step;
 mod store;
 #[cfg(feature = "testing")]

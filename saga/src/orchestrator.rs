@@ -24,11 +24,12 @@ pub use operate::{Cancelled, Operator};
 use start::{Turn, insert_and_drive};
 
 use crate::codec::{Place, Sealer};
-use crate::engine::{Carried, Engine, News, Settings, Stop, Unanswered};
+use crate::engine::{Engine, News, Settings, Stop, Unanswered};
 use crate::error::SagaError;
 use crate::machine::Status;
 use crate::plan::Saga;
 use crate::record::{Document, Instance, Journal, ListFilter, NewSaga, SagaId, StepRow, WorkerId, unquoted};
+use crate::shield::Shield;
 use crate::store::SagaStore;
 
 /// A saga with its steps, as `get` shows it. Payloads are redacted in `Debug`.
@@ -168,7 +169,7 @@ impl Orchestrator {
         let engine = &self.handle.engine;
         let permit = engine.room_to_start().await?;
         // From here on the row may be there: without this task nobody would know that no step has begun.
-        Carried::new(insert_and_drive(Arc::clone(engine), new, permit, waits)).await
+        Shield::new(insert_and_drive(Arc::clone(engine), new, permit, waits)).await
     }
 
     /// Starts a saga inside the caller's transaction, with one INSERT: both commit, or neither.

@@ -120,6 +120,41 @@ async fn a_start_whose_caller_goes_away_is_driven_from_its_beginning() {
     assert_eq!(p.run("p", "1", &lines()).await.unwrap(), Outcome::Completed);
 }
 
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_start_dropped_by_a_panicking_sibling_is_driven_from_its_beginning() {
+    let store = Arc::new(Slow::default());
+    let p = Arc::new(on(&store).await);
+    store.insert.store(true, Ordering::SeqCst);
+    let starting = Arc::clone(&p);
+    let both = tokio::spawn(async move {
+        let input = lines();
+        tokio::join!(starting.start("p", "1", &input), async {
+            tokio::task::yield_now().await;
+            panic!("the sibling's fault");
+        })
+    });
+    assert!(both.await.unwrap_err().is_panic());
+    assert_eq!(p.run("p", "1", &lines()).await.unwrap(), Outcome::Completed);
+}
+
+// proves: S-7
+#[test]
+fn a_start_dropped_outside_of_the_runtime_is_driven_from_its_beginning() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let store = Arc::new(Slow::default());
+    let p = Arc::new(runtime.block_on(on(&store)));
+    store.insert.store(true, Ordering::SeqCst);
+    let starting = Arc::clone(&p);
+    let mut start = Box::pin(async move { starting.start("p", "1", &lines()).await });
+    runtime.block_on(std::future::poll_fn(|context| {
+        assert!(start.as_mut().poll(context).is_pending(), "the insert takes a moment");
+        std::task::Poll::Ready(())
+    }));
+    drop(start);
+    assert_eq!(runtime.block_on(p.run("p", "1", &lines())).unwrap(), Outcome::Completed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_whose_caller_goes_away_leaves_its_turn_to_the_next() {
     let store = Arc::new(Slow::default());

@@ -7,6 +7,9 @@ use std::fmt;
 
 use sqlx::error::DatabaseError;
 
+#[cfg(feature = "postgres")]
+use crate::sqlstate::{self, Condition};
+
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -46,14 +49,27 @@ pub enum Class {
 }
 
 impl Class {
-    /// Reads a PostgreSQL SQLSTATE: the longest prefix in the table wins.
+    /// Reads a PostgreSQL SQLSTATE.
+    #[cfg(feature = "postgres")]
     #[must_use]
     pub fn of_sqlstate(sqlstate: &str) -> Self {
-        tables::SQLSTATES
-            .iter()
-            .filter(|(prefix, _)| sqlstate.starts_with(prefix))
-            .max_by_key(|(prefix, _)| prefix.len())
-            .map_or(Self::Other, |&(_, class)| class)
+        match sqlstate::read(sqlstate).condition {
+            Condition::Serialization => Self::Serialization,
+            Condition::Deadlock => Self::Deadlock,
+            Condition::LockTimeout => Self::LockTimeout,
+            Condition::Canceled => Self::Timeout,
+            Condition::ConnectionLost | Condition::NotConnected => Self::ConnectionLost,
+            Condition::SessionTimeout => Self::SessionTimeout,
+            Condition::ReadOnly => Self::ReadOnly,
+            Condition::Constraint => Self::Constraint,
+            Condition::Aborted => Self::Aborted,
+            Condition::StalePlan => Self::StalePlan,
+            Condition::Resources | Condition::TooManyConnections => Self::Overloaded,
+            Condition::Storage | Condition::Corrupt => Self::Storage,
+            Condition::Data | Condition::Forbidden | Condition::Statement | Condition::Unrecognized => {
+                Self::Other
+            }
+        }
     }
 
     /// Reads a SQLite result code, extended or primary: the extended row wins.

@@ -38,6 +38,8 @@ mod settings;
 mod shield;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "postgres")]
+mod sqlstate;
 mod statement;
 mod telemetry;
 mod token;

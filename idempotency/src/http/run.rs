@@ -7,7 +7,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use tracing::{Instrument, Span, debug_span, error, warn};
 use super::body::ReplayBody;
 use super::config::{Config, Shared};
 use super::outer;
-use super::outliving::{Outliving, Work};
 use super::problem::{Problem, STATUS_HEADER};
 use super::record::{self, Fate, Kept, Verdict};
 use super::wait::Claimed;
 use crate::lease::guard::renewing;
+use crate::shield::Shield;
 use crate::{
     Answer, Claim, ErrorKind, Fingerprint, LeaseGuard, OwnerToken, RecordId, Settlement, State, StoreError,
     Tombstone, TombstoneReason, Written, observe, recover,
@@ -81,24 +81,25 @@ where
     let counted = shared.config.tasks.0.token();
     let mut asking = Box::pin(asked(Arc::clone(&shared), run, gone).instrument(span.clone()));
     // What is known at once, as a replay from memory is, does not have to outlive anybody.
-    let work: Work<_> = match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
-        Poll::Ready(Ok(Answer::Acquired(guard))) => {
-            Box::pin(granted(shared, inner, request, (guard, no_route), counted).instrument(span))
-        }
-        Poll::Ready(answer) => return Ok(span.in_scope(|| without_running(&shared.config, answer))),
-        Poll::Pending => {
-            let later = async move {
-                match asking.await {
-                    Ok(Answer::Acquired(guard)) => {
-                        granted(shared, inner, request, (guard, no_route), counted).await
+    let work: Pin<Box<dyn Future<Output = _> + Send>> =
+        match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
+            Poll::Ready(Ok(Answer::Acquired(guard))) => {
+                Box::pin(granted(shared, inner, request, (guard, no_route), counted).instrument(span))
+            }
+            Poll::Ready(answer) => return Ok(span.in_scope(|| without_running(&shared.config, answer))),
+            Poll::Pending => {
+                let later = async move {
+                    match asking.await {
+                        Ok(Answer::Acquired(guard)) => {
+                            granted(shared, inner, request, (guard, no_route), counted).await
+                        }
+                        answer => Ok(without_running(&shared.config, answer)),
                     }
-                    answer => Ok(without_running(&shared.config, answer)),
-                }
-            };
-            Box::pin(later.instrument(span))
-        }
-    };
-    Outliving::new(work).await
+                };
+                Box::pin(later.instrument(span))
+            }
+        };
+    Shield::new(work).await
 }
 
 /// Resolves when the client has left.

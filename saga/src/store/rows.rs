@@ -10,6 +10,8 @@ use sqlx::error::DatabaseError;
 use crate::error::{Effect, StoreError};
 use crate::machine::{Status, StepStatus};
 use crate::record::{Census, Document, Instance, Journal, Requests, Rested, SagaId, StepRow};
+#[cfg(feature = "postgres")]
+use crate::sqlstate::{self, Condition, Outcome};
 
 /// Reads the few types that the statements return.
 pub(super) trait Columns {
@@ -247,10 +249,19 @@ fn is_gone_by_its_answer(answer: &dyn DatabaseError) -> bool {
         const UNUSABLE: [i32; 2] = [10, 13];
         return code.parse::<i32>().is_ok_and(|code| UNUSABLE.contains(&(code & 0xff)));
     }
-    // A disk that is full (53), a connection that failed (08), a statement whose completion is unknown, and a server that
-    // was stopped, crashed or started under it.
-    ["53", "08"].iter().any(|class| code.starts_with(class))
-        || matches!(code, "40003" | "57P01" | "57P02" | "57P03")
+    is_gone_by_sqlstate(code)
+}
+
+#[cfg(feature = "postgres")]
+fn is_gone_by_sqlstate(code: &str) -> bool {
+    use Condition::{ConnectionLost, NotConnected, Resources, TooManyConnections};
+    matches!(sqlstate::read(code).condition, ConnectionLost | NotConnected | TooManyConnections | Resources)
+}
+
+/// SQLite alone answers with result codes, which were read before.
+#[cfg(not(feature = "postgres"))]
+fn is_gone_by_sqlstate(_: &str) -> bool {
+    false
 }
 
 /// The database answered, and not about itself.
@@ -271,13 +282,17 @@ pub(super) fn is_about_a_row(code: &str) -> bool {
     code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
 
-/// Connections, sessions and transactions, missing tables, resources, shutdown, and I/O: every saga would hear the same.
-/// A missing right may come from a policy on rows.
-fn is_about_the_server(sqlstate: &str) -> bool {
-    const CLASSES: [&str; 13] =
-        ["08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"];
-    let class = sqlstate.get(..2).unwrap_or_default();
-    CLASSES.contains(&class) && sqlstate != "42501"
+/// A condition of the server, its sessions or its tables, which every saga would meet, as opposed to one of the data of a
+/// single saga. A missing right may come from a policy on rows, and a damaged page may hold one saga's rows.
+#[cfg(feature = "postgres")]
+fn is_about_the_server(code: &str) -> bool {
+    use Condition::{Constraint, Corrupt, Data, Forbidden, Unrecognized};
+    !matches!(sqlstate::read(code).condition, Constraint | Data | Forbidden | Corrupt | Unrecognized)
+}
+
+#[cfg(not(feature = "postgres"))]
+fn is_about_the_server(_: &str) -> bool {
+    false
 }
 
 fn effect(error: &sqlx::Error) -> Effect {
@@ -303,17 +318,17 @@ fn effect_of_answer(answer: &dyn DatabaseError) -> Effect {
     effect_of_sqlstate(code)
 }
 
-/// Only what is known to be a refusal of the statement or its transaction, of which nothing is left then, proves that
-/// nothing was written: not an error of a server in trouble (58, XX), of a connection (08), of a server that was stopped
-/// under the statement (57P), nor a code of something between that nobody here knows.
+#[cfg(feature = "postgres")]
 fn effect_of_sqlstate(code: &str) -> Effect {
-    const REFUSALS: [&str; 19] = [
-        "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "38", "3D", "3F", "40", "42", "44", "53", "54",
-        "55", "P0",
-    ];
-    let refused = REFUSALS.iter().any(|class| code.starts_with(class)) && !matches!(code, "40003" | "25P04")
-        || code == "57014";
-    if refused { Effect::NotApplied } else { Effect::Unknown }
+    match sqlstate::read(code).statement {
+        Outcome::RolledBack => Effect::NotApplied,
+        Outcome::Unknown => Effect::Unknown,
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn effect_of_sqlstate(_: &str) -> Effect {
+    Effect::Unknown
 }
 
 /// The results after which SQLite has rolled the statement back, in any extension: ERROR, PERM, ABORT, BUSY, LOCKED,
@@ -339,20 +354,40 @@ pub(super) fn json_list<T: ToString>(items: impl IntoIterator<Item = T>) -> Stri
 mod tests {
     use super::*;
 
+    /// Each column: the code, whether its effect is known to be none, whether the database is gone, whether it is about
+    /// the server.
+    #[cfg(feature = "postgres")]
     #[test]
-    fn a_server_that_went_away_or_does_not_know_leaves_the_effect_unknown() {
-        for code in [
-            "08000", "08003", "08006", "08P01", "40003", "25P04", "57P01", "57P02", "57P03", "57P05",
-            "58030", "XX000", "",
+    fn a_code_says_what_was_applied_whether_the_database_is_gone_and_whether_it_is_about_one_saga() {
+        for (code, none, gone, server) in [
+            ("08006", false, true, true),
+            ("40003", false, true, true),
+            ("57P01", false, true, true),
+            ("57P03", true, true, true),
+            ("57P05", true, true, true),
+            ("53100", true, true, true),
+            ("53300", true, true, true),
+            ("53400", true, true, true),
+            ("25P03", true, false, true),
+            ("25P04", false, false, true),
+            ("25006", true, false, true),
+            ("40001", true, false, true),
+            ("42P01", true, false, true),
+            ("42501", true, false, false),
+            ("23514", true, false, false),
+            ("22021", true, false, false),
+            ("P0001", true, false, false),
+            ("58030", false, false, true),
+            ("XX001", false, false, false),
+            ("XX000", false, false, false),
+            ("", false, false, false),
         ] {
-            assert_eq!(effect_of_sqlstate(code), Effect::Unknown, "{code}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_refused_applied_nothing() {
-        for code in ["22021", "23505", "23514", "40001", "40P01", "42P01", "53300", "55P03", "57014"] {
-            assert_eq!(effect_of_sqlstate(code), Effect::NotApplied, "{code}");
+            let judged = (
+                effect_of_sqlstate(code) == Effect::NotApplied,
+                is_gone_by_sqlstate(code),
+                is_about_the_server(code),
+            );
+            assert_eq!(judged, (none, gone, server), "{code}");
         }
     }
 

@@ -11,6 +11,7 @@ use super::forward::forward_to_sqlx;
 use super::{Backend, Begun, Claim, Driver, Fate, Mark, TxAddress};
 use crate::classify::Class;
 use crate::settings::{Isolation, Locals, Settings};
+use crate::sqlstate::{self, Outcome};
 
 mod fate;
 mod open;
@@ -161,10 +162,8 @@ impl Driver for Postgres {
         Class::of_sqlstate(code)
     }
 
-    // A session that idled for too long (25P03) never saw the COMMIT: PostgreSQL looks at that clock before it looks at
-    // the statement. That of the whole transaction (25P04) may strike in the midst of it.
     fn commit_left_open(code: &str) -> bool {
-        matches!(code, "40003" | "25P04") || Class::of_sqlstate(code) == Class::ConnectionLost
+        sqlstate::read(code).commit == Outcome::Unknown
     }
 
     fn fate<'e>(
