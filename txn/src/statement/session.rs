@@ -5,7 +5,7 @@
 
 use super::scan::{Dialect, Piece};
 
-/// What would stay behind a committed transaction.
+/// A change of the session that would outlive a committed transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leftover {
     /// A setting, a role, a session authorization; or their reset.
@@ -32,6 +32,8 @@ pub(super) struct Trail<'s> {
     first: &'s str,
     words: u32,
     last: &'s str,
+    /// An INTO of a SELECT was read, and not yet the name of the table that it creates.
+    selects_into: bool,
     /// The last piece was a word.
     after_word: bool,
     /// The words of a CREATE so far only say what kind of thing it creates.
@@ -65,6 +67,7 @@ impl<'s> Trail<'s> {
             first: "",
             words: 0,
             last: "",
+            selects_into: false,
             after_word: false,
             describing: false,
             temporary: false,
@@ -164,12 +167,13 @@ impl<'s> Trail<'s> {
             if is("HOLD") && self.follows("WITH") {
                 self.leave(Leftover::Cursor);
             }
-        } else if self.begins("SELECT") {
-            if among(&["TEMP", "TEMPORARY"])
-                && ["INTO", "LOCAL", "GLOBAL"].iter().any(|word| self.follows(word))
-            {
+        } else if self.begins("SELECT") || self.begins("WITH") {
+            if self.selects_into && among(&["TEMP", "TEMPORARY", "PG_TEMP"]) {
                 self.leave(Leftover::Temporary);
             }
+            let written_to = self.follows("INSERT") || self.follows("MERGE");
+            self.selects_into =
+                (is("INTO") && !written_to) || (self.selects_into && among(&["LOCAL", "GLOBAL"]));
         } else if self.begins("CREATE") {
             self.created(word);
         }
@@ -299,6 +303,10 @@ mod tests {
             ("CREATE TEMP SEQUENCE s", Temporary),
             ("CREATE TABLE pg_temp.t (a int)", Temporary),
             ("SELECT 1 AS a INTO TEMP t", Temporary),
+            ("SELECT 1 AS a INTO LOCAL TEMPORARY TABLE t", Temporary),
+            ("select 1 as a into pg_temp.t from payments", Temporary),
+            ("WITH p AS (SELECT 1 AS a) SELECT a INTO TEMP t FROM p", Temporary),
+            ("WITH p AS (INSERT INTO q SELECT 1 RETURNING a) SELECT a INTO pg_temp.t FROM p", Temporary),
             ("PREPARE p AS SELECT 1", Prepared),
             ("DEALLOCATE ALL", Prepared),
             ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", Cursor),
@@ -321,6 +329,10 @@ mod tests {
             "CREATE TEMPORARY TABLE t ON COMMIT DROP AS SELECT 1",
             "CREATE TABLE temp (a int)",
             "INSERT INTO temp SELECT 1",
+            "INSERT INTO pg_temp.t SELECT 1",
+            "WITH p AS (INSERT INTO temp SELECT 1 RETURNING a) SELECT a, temp FROM p",
+            "WITH p AS (SELECT 1 AS a) MERGE INTO temp USING p ON temp.a = p.a WHEN MATCHED THEN DELETE",
+            "SELECT local temp FROM payments",
             "UPDATE payments SET role = 'x', listen = 'y'",
             "DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1",
             "NOTIFY payments",
