@@ -8,34 +8,35 @@ use std::mem;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::{TryStreamExt as _, future};
+use futures_util::TryStreamExt as _;
+use futures_util::future::{Either, join, select};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Pool, SqlSafeStr};
 use tokio::runtime::Handle;
 
 use crate::admission::Place;
 use crate::backend::{Backend, Mark, TxAddress};
-use crate::cancel;
+use crate::cancel::Canceller;
 use crate::classify::{Class, Failure};
 use crate::settings::Settings;
 
 /// How long a rollback, or the goodbye of a closing connection, may take.
 const CLEANUP: Duration = Duration::from_secs(5);
 
-/// How long a rollback waits for the statement before it, until that is cancelled. Most end by themselves.
+/// The time that a rollback waits for the statement before it, until that is cancelled. Most end by themselves.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// A borrowed connection from just before BEGIN on.
 pub(crate) struct Session<DB: Backend> {
     connection: Option<PoolConnection<DB>>,
-    /// Where it was borrowed: what it is busy with is cancelled from another connection.
+    /// The pool that lent the connection. Another connection with its options cancels what this one is busy with.
     pool: Pool<DB>,
     /// Of the open transaction, if a statement of it can be cancelled.
     address: Option<TxAddress>,
     runtime: Handle,
     /// Whether the session was made read-only for this run, and has to be made writable at its end.
     narrowed: bool,
-    /// Whether a statement may have changed the role, up to the end of the transaction.
+    /// A statement may have changed the role, up to the end of the transaction.
     pub(crate) role_changed: bool,
     /// Held until the rollback of a dropped run is done: up to then the run has its locks.
     place: Place,
@@ -151,7 +152,7 @@ impl<DB: Backend> Session<DB> {
         }
     }
 
-    /// Whether the transaction is over, and no cancellation of a statement of it is under way.
+    /// Rolls back; tells whether the transaction is over, and no cancellation of a statement of it is under way.
     async fn try_rollback(&mut self) -> bool {
         let text = DB::rollback_text(self.narrowed);
         let (address, pool) = (self.address, self.pool.clone());
@@ -162,7 +163,14 @@ impl<DB: Backend> Session<DB> {
                 (Ok(answer), _) => (answer, false),
                 (Err(_elapsed), None) => (rollback.await, false),
                 (Err(_elapsed), Some(address)) => {
-                    (future::join(rollback, Box::pin(cancel::statement(&pool, address))).await.0, true)
+                    match select(rollback, Box::pin(Canceller::connect(&pool))).await {
+                        // The statement has ended by itself, and nothing was sent that could still arrive.
+                        Either::Left((answer, _)) => (answer, false),
+                        Either::Right((None, rollback)) => (rollback.await, false),
+                        Either::Right((Some(canceller), rollback)) => {
+                            (join(rollback, Box::pin(canceller.cancel(address))).await.0, true)
+                        }
+                    }
                 }
             }
         };

@@ -11,6 +11,7 @@ use super::both::patient;
 use super::lost::let_pass;
 
 const ADD: &str = "UPDATE accounts SET balance = balance + 1 WHERE id = 'b'";
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7)";
 /// Longer than any test lasts.
 const SLEEP: &str = "SELECT pg_sleep(36000)";
 
@@ -67,6 +68,30 @@ async fn a_dropped_run_cancels_its_statement_and_gives_its_locks_and_its_connect
         assert_eq!(bank.balance("b").await, 1, "nothing of the abandoned run is left");
         assert_eq!(pid(&bank).await, before, "the connection went back to the pool");
     }
+}
+
+#[tokio::test]
+async fn a_statement_that_ends_before_it_could_be_cancelled_costs_no_connection() {
+    let bank = Bank::open(1).await;
+    let (observer, before) = (observer(&bank).await, pid(&bank).await);
+    // The connection that would cancel is accepted, and never answered.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = (*bank.pool.connect_options()).clone();
+    let address = silent.local_addr().unwrap();
+    bank.pool.set_connect_options(options.host(&address.ip().to_string()).port(address.port()));
+    let mut holder = observer.begin().await.unwrap();
+    sqlx::query(LOCK).execute(&mut *holder).await.unwrap();
+    {
+        let run = on(&bank.pool, "abandoned").policy(patient());
+        tokio::select! {
+            outcome = run.run(async |tx| sqlx::query(LOCK).execute(&mut *tx).await) => panic!("it waits: {outcome:?}"),
+            () = until(&observer, "wait_event = 'advisory'", 1) => {}
+        }
+    }
+    let _connecting = silent.accept().await.unwrap();
+    // The statement ends by itself.
+    holder.commit().await.unwrap();
+    assert_eq!(pid(&bank).await, before, "the connection went back to the pool");
 }
 
 #[tokio::test]
