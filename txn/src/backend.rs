@@ -16,8 +16,6 @@ use crate::settings::{Isolation, Locals, Settings};
 mod forward;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "postgres")]
-mod read_only_server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -52,7 +50,7 @@ pub struct TxAddress {
     pub(crate) began: i64,
 }
 
-/// What the answer to BEGIN says.
+/// The facts that come with the answer to BEGIN.
 #[derive(Debug, Default)]
 pub struct Begun {
     /// If it was asked for, and the server can be asked about a lost COMMIT.
@@ -74,7 +72,7 @@ pub enum Fate {
     Unknown,
 }
 
-/// Where a claim met the table of tokens, and as whom.
+/// The table of tokens that a claim met, and the role that met it.
 #[derive(Debug)]
 pub struct Home {
     /// The number of the table, where the session decides what its name means.
@@ -94,7 +92,7 @@ pub enum Claim {
         label: String,
         /// Its result.
         result: String,
-        /// Where.
+        /// The table that holds it.
         home: Home,
     },
     /// Somebody else's token came or went while we looked; look again in a fresh transaction.
@@ -168,16 +166,16 @@ pub trait Driver: sqlx::Database + HasStatementCache {
         address: TxAddress,
     ) -> BoxFuture<'_, Result<(), sqlx::Error>>;
 
-    /// Where the pool's connections lead, for messages: never with the password.
+    /// Names the server that the pool's connections lead to, for messages: never with the password.
     fn server(options: &<Self::Connection as sqlx::Connection>::Options) -> String;
 
-    /// What to do about an error of this code where a transaction could not be opened.
+    /// Gives the remedy for an error of this code where a transaction could not be opened.
     fn remedy(code: &str) -> Option<&'static str>;
 
     /// The statements that make the settings of a transaction.
     fn locals_text(locals: &Locals) -> String;
 
-    /// Whether BEGIN failed because the connection is inside a transaction already.
+    /// Tells whether BEGIN failed because the connection is inside a transaction already.
     fn is_inside(error: &dyn DatabaseError) -> bool;
 
     /// Whether the error says that a table or a column is not there, or that its name needs quotes.
@@ -186,13 +184,13 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Whether the error says that a key cannot be compared with the column.
     fn compares_nothing(error: &dyn DatabaseError) -> bool;
 
-    /// Whether the error says that a table or its schema is not there.
+    /// Tells whether the error says that a table or its schema is not there.
     fn lacks_table(error: &dyn DatabaseError) -> bool;
 
-    /// Whether the error says that no unique key fits an ON CONFLICT.
+    /// Tells whether the error says that no unique key fits an ON CONFLICT.
     fn lacks_key(error: &dyn DatabaseError) -> bool;
 
-    /// Whether the error says that the role lacks a right.
+    /// Tells whether the error says that the role lacks a right.
     fn forbids(error: &dyn DatabaseError) -> bool;
 
     /// Whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
@@ -225,6 +223,12 @@ pub trait Driver: sqlx::Database + HasStatementCache {
         label: &'e str,
         named: bool,
     ) -> BoxFuture<'e, Result<Claim, sqlx::Error>>;
+
+    /// Asks which table the session means by `name`; none where there is none, or where its name says it all.
+    fn table_number<'e>(
+        connection: &'e mut Self::Connection,
+        name: &'e str,
+    ) -> BoxFuture<'e, Result<Option<i64>, sqlx::Error>>;
 
     /// The name of the table with this number, with its schema; none for a temporary one.
     fn qualified(

@@ -10,11 +10,11 @@ use futures_util::future::{self, BoxFuture};
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use sqlx::{Describe, Either, Execute, Executor, SqlStr};
 
-use crate::aborted::Aborted;
 use crate::backend::{Backend, Step};
 use crate::classify::Failure;
 use crate::error::{Misuse, Reason};
 use crate::open::Open;
+use crate::own_answer::OwnAnswer;
 use crate::session::Session;
 use crate::statement::{Inspected, Takes};
 use crate::tx::Tx;
@@ -177,7 +177,7 @@ where
 
 fn refuse_spoiled(watch: &Watch) -> Result<(), sqlx::Error> {
     match watch.spoiled() {
-        Some(reason) => Err(sqlx::Error::Database(Box::new(Aborted(reason.clone())))),
+        Some(reason) => Err(OwnAnswer::aborted(reason.clone())),
         None => Ok(()),
     }
 }

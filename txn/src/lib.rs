@@ -5,7 +5,6 @@
 )]
 #![forbid(unsafe_code)]
 
-mod aborted;
 mod admission;
 mod affected;
 mod attempt;
@@ -27,6 +26,7 @@ mod lossless;
 mod nesting;
 mod once;
 mod open;
+mod own_answer;
 mod policy;
 mod pool_error;
 mod purge;

@@ -1,10 +1,12 @@
-//! Tokens do not stay for ever.
+//! Deletes old tokens.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Pool;
 
 use crate::backend::Backend;
+use crate::token_home;
 use crate::token_table::{TokenTable, TokenTableError};
 
 /// Deletes the tokens of runs that began more than `age` ago, by the database's clock, and says how
@@ -22,7 +24,7 @@ use crate::token_table::{TokenTable, TokenTableError};
 ///
 /// # Errors
 ///
-/// [`TokenTableError::Database`] with whatever the database answers.
+/// [`TokenTableError::Moved`]; [`TokenTableError::Database`] with whatever the database answers.
 ///
 /// # Examples
 ///
@@ -36,6 +38,33 @@ use crate::token_table::{TokenTable, TokenTableError};
 /// ```
 pub async fn purge_tokens<DB: Backend>(pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
     TokenTable::new().purge(pool, age).await
+}
+
+/// Finds the whole name of the table whose name alone is known, as a run with a token does. A session that means another
+/// table than those before it is closed.
+pub(crate) async fn whole_name<DB: Backend>(
+    pool: &Pool<DB>,
+    name: &str,
+) -> Result<Arc<str>, TokenTableError> {
+    // Any of those that lie in the pool can be such a session.
+    for _ in 0..=pool.size() {
+        let mut connection = pool.acquire().await?;
+        let found = match DB::table_number(&mut connection, name).await? {
+            Some(number) => token_home::whole_name(&mut *connection, pool, name, number).await?,
+            None if token_home::knows(pool, name) => None,
+            // The purge will hear that it is missing.
+            None => return Ok(name.into()),
+        };
+        if let Some(table) = found {
+            return Ok(table);
+        }
+        tracing::warn!(
+            table = name,
+            "a session of the pool means another table of tokens than before; closing it"
+        );
+        let _ = connection.close().await;
+    }
+    Err(TokenTableError::Moved { table: name.to_owned() })
 }
 
 pub(crate) async fn purge<DB: Backend>(

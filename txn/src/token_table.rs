@@ -46,7 +46,7 @@ pub struct TokenTable {
     prefix: Option<String>,
 }
 
-/// Why the table of tokens cannot be used.
+/// The reason why the table of tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenTableError {
@@ -61,7 +61,7 @@ pub enum TokenTableError {
     Missing {
         /// Its name.
         table: String,
-        /// What the database said.
+        /// The answer of the database.
         source: sqlx::Error,
     },
     /// The role of the pool lacks a right.
@@ -72,7 +72,7 @@ pub enum TokenTableError {
     Forbidden {
         /// Its name.
         table: String,
-        /// What the database said.
+        /// The answer of the database.
         source: sqlx::Error,
     },
     /// A column or the unique key of the table is not there.
@@ -82,8 +82,17 @@ pub enum TokenTableError {
     Differs {
         /// Its name.
         table: String,
-        /// What the database said.
+        /// The answer of the database.
         source: sqlx::Error,
+    },
+    /// The sessions of the pool mean another table by this name than those before them, or none.
+    #[error(
+        "the sessions of the pool know another table of tokens as {table} than before, or none: something changed \
+         their search path; find it, or name the schema with TokenTable::schema"
+    )]
+    Moved {
+        /// Its name.
+        table: String,
     },
     /// The database could not be asked.
     #[error("the table of tokens could not be looked at: {0}")]
@@ -94,7 +103,9 @@ pub enum TokenTableError {
 impl From<TokenTableError> for sqlx::Error {
     fn from(error: TokenTableError) -> Self {
         match error {
-            TokenTableError::Name(misuse) => Self::InvalidArgument(misuse.to_string()),
+            error @ (TokenTableError::Name(_) | TokenTableError::Moved { .. }) => {
+                Self::InvalidArgument(error.to_string())
+            }
             TokenTableError::Missing { source, .. }
             | TokenTableError::Forbidden { source, .. }
             | TokenTableError::Differs { source, .. }
@@ -191,7 +202,7 @@ impl TokenTable {
         })
     }
 
-    /// As [`purge_tokens`](crate::purge_tokens), in this table.
+    /// Deletes old tokens from this table, as [`purge_tokens`](crate::purge_tokens) does.
     ///
     /// # Cancel safety
     ///
@@ -199,9 +210,11 @@ impl TokenTable {
     ///
     /// # Errors
     ///
-    /// [`TokenTableError::Name`]; [`TokenTableError::Database`] with whatever the database answers.
+    /// [`TokenTableError::Name`]; [`TokenTableError::Moved`]; [`TokenTableError::Database`] with whatever the database
+    /// answers.
     pub async fn purge<DB: Backend>(&self, pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
         let table = self.name::<DB>().map_err(TokenTableError::Name)?;
+        let table = if self.floats::<DB>() { purge::whole_name(pool, &table).await? } else { table.into() };
         Ok(purge::purge(pool, &table, age).await?)
     }
 
@@ -221,7 +234,7 @@ impl TokenTable {
         })
     }
 
-    /// Whether the session decides where the table is.
+    /// Tells whether the session decides where the table is.
     pub(crate) fn floats<DB: Backend>(&self) -> bool {
         self.schema.is_none() && DB::SCHEMA.is_none()
     }

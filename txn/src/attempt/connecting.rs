@@ -17,14 +17,14 @@ use crate::classify::{Class, Failure};
 use crate::pool_error::PoolError;
 use crate::telemetry;
 
-/// So long a pool may be silent before the server is asked.
+/// The time that a pool may be silent before the server is asked.
 const SILENCE: Duration = Duration::from_millis(250);
-/// So long the server may take to answer the question.
+/// The time that the server may take to answer the question.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Many runs wait at once; a server that is away hears of one at a time.
 static AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
-/// What the start of an attempt is waiting for, to be told when the deadline passes.
+/// Names the thing that the start of an attempt is waiting for, to be told when the deadline passes.
 #[derive(Debug)]
 pub(super) struct Waiting(Failure);
 
@@ -87,7 +87,7 @@ pub(super) async fn acquire<DB: Backend>(
     }
 }
 
-/// What a new connection meets: if nothing, the pool just has none to spare.
+/// Makes a connection beside the pool and returns the error that it met; if it met none, the pool just has none to spare.
 async fn ask<DB: Backend>(pool: &Pool<DB>) -> sqlx::Error {
     // Never closed.
     let _permit = AT_A_TIME.acquire().await;

@@ -6,7 +6,7 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Pool};
+use sqlx::AssertSqlSafe;
 use tokio::time::Sleep;
 
 use super::connecting::{NoConnection, Waiting, acquire};
@@ -23,14 +23,14 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::shield::Shield;
 use crate::token::Token;
-use crate::token_home::{self, Met};
+use crate::token_home;
 
 /// An open transaction.
 pub(super) struct Opened<DB: Backend> {
     pub(super) session: Session<DB>,
-    /// What it can be looked up by.
+    /// The mark by which the transaction can be looked up.
     pub(super) mark: Option<Mark>,
-    /// Where its result goes, if it holds a token.
+    /// The place of the result, if the transaction holds a token.
     pub(super) result_place: Option<ResultPlace>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct ResultPlace {
     pub(super) role: Option<String>,
 }
 
-/// What the table of tokens says about the token of a run.
+/// The answer of the table of tokens about the token of a run.
 enum Claimed<T, E> {
     /// The run holds it.
     Granted(ResultPlace),
@@ -198,7 +198,7 @@ async fn claim<DB: Backend, T, E>(
             Claim::Moving => return Ok((claim, None)),
         };
         let table = match home.table.filter(|_| floats) {
-            Some(number) => whole_name(session, pool, &name, number).await?,
+            Some(number) => token_home::whole_name(session.connection(), pool, &name, number).await?,
             None => Some(Arc::from(name.as_str())),
         };
         Ok((claim, table))
@@ -244,18 +244,4 @@ async fn claim<DB: Backend, T, E>(
             Err(if again { Attempt::Again(failure) } else { failed() })
         }
     }
-}
-
-/// The whole name of the table that the session met as `name`; none if it is not that of the sessions before it.
-async fn whole_name<DB: Backend>(
-    session: &mut Session<DB>,
-    pool: &Pool<DB>,
-    name: &str,
-    number: i64,
-) -> Result<Option<Arc<str>>, sqlx::Error> {
-    if let Met::Known(table) = token_home::met(pool, name, number) {
-        return Ok(Some(table));
-    }
-    let table = DB::qualified(session.connection(), number).await?;
-    Ok(table.and_then(|table| token_home::remember(pool, name, number, table)))
 }

@@ -132,6 +132,13 @@ impl Driver for Postgres {
         tokens::claim(connection, table, token, label, named).boxed()
     }
 
+    fn table_number<'e>(
+        connection: &'e mut PgConnection,
+        name: &'e str,
+    ) -> BoxFuture<'e, Result<Option<i64>, sqlx::Error>> {
+        tokens::table_number(connection, name).boxed()
+    }
+
     fn qualified(
         connection: &mut PgConnection,
         table: i64,

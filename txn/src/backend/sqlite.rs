@@ -142,6 +142,13 @@ impl Driver for Sqlite {
         .boxed()
     }
 
+    fn table_number<'e>(
+        _connection: &'e mut SqliteConnection,
+        _name: &'e str,
+    ) -> BoxFuture<'e, Result<Option<i64>, sqlx::Error>> {
+        future::ready(Ok(None)).boxed()
+    }
+
     fn qualified(
         _connection: &mut SqliteConnection,
         _table: i64,

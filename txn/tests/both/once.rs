@@ -211,3 +211,20 @@ async fn a_result_that_would_not_come_back_as_it_is_is_refused_and_nothing_is_wr
     let run = || on(&bank.pool, "transfer").once("PAY-6").run(async |_tx| Ok::<_, sqlx::Error>(None::<i64>));
     assert_eq!((run().await.unwrap(), run().await.unwrap()), (None, None), "the token is free");
 }
+
+#[tokio::test]
+async fn a_temporary_table_is_not_taken_for_the_table_of_tokens() {
+    // proves: T-6
+    let bank = Bank::open(1).await;
+    create_token_table(&bank.pool).await.unwrap();
+    let pay = || on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await);
+    pay().await.unwrap();
+    sqlx::raw_sql(
+        "CREATE TEMP TABLE probity_txn_tokens (token TEXT PRIMARY KEY, label TEXT, result TEXT DEFAULT '')",
+    )
+    .execute(&bank.pool)
+    .await
+    .unwrap();
+    pay().await.unwrap();
+    assert_eq!(bank.balance("b").await, 60);
+}

@@ -1,11 +1,12 @@
-//! What one run would leave in its session for the next borrower of the connection.
+//! Tests that a run leaves nothing in its session for the next borrower of the connection, and joins nothing that was
+//! left.
 
 use probity_txn::{Error, Isolation, Misuse, Tx, create_token_table, on};
 
 use super::Bank;
 use super::both::move_60;
 
-const LEFTOVERS: [&str; 12] = [
+const LEFTOVERS: [&str; 14] = [
     "SET search_path = other",
     "SET SESSION lock_timeout = 1",
     "SET ROLE pg_monitor",
@@ -16,6 +17,8 @@ const LEFTOVERS: [&str; 12] = [
     "LISTEN payments",
     "SELECT pg_advisory_lock(7)",
     "CREATE TEMP TABLE scratch (a int)",
+    "WITH p AS (SELECT 1 AS a) SELECT a INTO TEMP scratch FROM p",
+    "SELECT 1 AS a INTO pg_temp.scratch",
     "PREPARE mine AS SELECT 1",
     "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
 ];
@@ -109,6 +112,38 @@ async fn a_run_on_a_connection_that_somebody_left_in_a_transaction_commits_nothi
         assert_eq!((bank.balance("a").await, bank.balance("b").await), (100, 0), "{level}");
         run().await.expect("the next run works");
         assert_eq!((bank.balance("a").await, bank.balance("b").await), (40, 60), "{level}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_left_open_is_noticed_even_if_it_has_only_begun() {
+    // proves: T-1
+    for theirs in ["BEGIN; SET LOCAL app.tenant = '7'", "BEGIN READ ONLY", "BEGIN; LOCK TABLE accounts"] {
+        for kind in ["a look-up", "a token", "read_only"] {
+            let bank = Bank::open(1).await;
+            create_token_table(&bank.pool).await.unwrap();
+            let run = || {
+                let run = on(&bank.pool, "tenant");
+                match kind {
+                    "read_only" => run.read_only(),
+                    _ => run,
+                }
+            };
+            let tenant = async |tx: &mut Tx<'_, sqlx::Postgres>| {
+                let tenant = "SELECT coalesce(current_setting('app.tenant', true), '')";
+                sqlx::query_scalar::<_, String>(tenant).fetch_one(&mut *tx).await
+            };
+            let tenant = async || match kind {
+                "a token" => run().once("T").run(tenant).await,
+                _ => run().run(tenant).await,
+            };
+            // As text, so that sqlx does not know of it.
+            sqlx::raw_sql(theirs).execute(&bank.pool).await.unwrap();
+            let error = tenant().await.expect_err(theirs);
+            let noticed = matches!(error, Error::Misuse(Misuse::OpenTransaction { label: "tenant" }));
+            assert!(noticed, "{theirs}, {kind}: {error:?}");
+            assert_eq!(tenant().await.expect("the next run works"), "", "{theirs}, {kind}");
+        }
     }
 }
 

@@ -22,12 +22,17 @@ pub(super) async fn behind(proxy: &Proxy, url: &str) -> PgPool {
         .connect(&url.replace(&host(url), &proxy.address()))
         .await
         .unwrap();
+    create_counter(&pool).await;
+    pool
+}
+
+/// Creates a table with one counter, and the table of tokens.
+pub(super) async fn create_counter(pool: &PgPool) {
     sqlx::raw_sql("CREATE TABLE counter (n BIGINT NOT NULL); INSERT INTO counter VALUES (0)")
-        .execute(&pool)
+        .execute(pool)
         .await
         .unwrap();
-    create_token_table(&pool).await.unwrap();
-    pool
+    create_token_table(pool).await.unwrap();
 }
 
 /// `host:port` of a URL.

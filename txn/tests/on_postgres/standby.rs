@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use probity_txn::{Class, Effect, Error, Isolation, create_token_table, on};
+use probity_txn::{Class, Effect, Error, Isolation, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use super::both::patient;
-use super::lost::host;
+use super::lost::{create_counter, host};
 use super::proxy::Proxy;
 use super::worn::fill;
 
@@ -16,11 +16,7 @@ const READ: &str = "SELECT n FROM counter";
 
 async fn prepare(url: &str) -> PgPool {
     let pool = PgPool::connect(url).await.unwrap();
-    sqlx::raw_sql("CREATE TABLE counter (n BIGINT NOT NULL); INSERT INTO counter VALUES (0)")
-        .execute(&pool)
-        .await
-        .unwrap();
-    create_token_table(&pool).await.unwrap();
+    create_counter(&pool).await;
     pool
 }
 

@@ -1,5 +1,5 @@
-//! Where the table of tokens is: whatever path and role a session or a closure has, it is one table; and it is used by
-//! roles that may hardly do anything.
+//! Tests that the table of tokens is one table, whatever path and role a session or a closure has, and that roles that
+//! may hardly do anything can use it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -102,17 +102,34 @@ async fn a_search_path_that_was_left_on_a_session_pays_no_token_twice() {
 }
 
 #[tokio::test]
-async fn a_temporary_table_is_not_taken_for_the_table_of_tokens() {
+async fn a_rotated_password_does_not_let_a_search_path_that_was_left_pay_a_token_twice() {
     // proves: T-6
     let bank = two_schemas(1).await;
     let pay = || on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await);
     pay().await.unwrap();
-    sqlx::raw_sql("CREATE TEMP TABLE probity_txn_tokens (LIKE public.probity_txn_tokens INCLUDING ALL)")
-        .execute(&bank.pool)
-        .await
-        .unwrap();
+    sqlx::query("SET search_path = other, public").execute(&bank.pool).await.unwrap();
+    bank.pool.set_connect_options((*bank.pool.connect_options()).clone());
     pay().await.unwrap();
     assert_eq!(bank.balance("b").await, 60);
+    assert_eq!(tokens(&bank.pool, "other.probity_txn_tokens").await, 0);
+}
+
+#[tokio::test]
+async fn a_purge_deletes_from_the_table_that_the_runs_of_its_pool_write_to() {
+    // proves: T-6
+    let bank = two_schemas(1).await;
+    on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await).await.unwrap();
+    let old = "INSERT INTO public.probity_txn_tokens VALUES ('old', 'pay', '', '2020-01-01');
+        INSERT INTO other.probity_txn_tokens VALUES ('theirs', 'pay', '', '2020-01-01')";
+    sqlx::raw_sql(old).execute(&bank.pool).await.unwrap();
+    // Somebody else who uses the pool: a path to another table, and one to none.
+    for path in ["other", "pg_catalog"] {
+        let leave = sqlx::AssertSqlSafe(format!("SET search_path = {path}"));
+        sqlx::query(leave).execute(&bank.pool).await.unwrap();
+        purge_tokens(&bank.pool, std::time::Duration::from_hours(24)).await.unwrap();
+        assert_eq!(tokens(&bank.pool, "public.probity_txn_tokens").await, 1, "{path}");
+        assert_eq!(tokens(&bank.pool, "other.probity_txn_tokens").await, 1, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -144,7 +161,11 @@ async fn sessions_that_go_elsewhere_on_purpose_are_refused_unless_the_schema_is_
     assert!(matches!(error, Error::Misuse(Misuse::TokenTableMoved { label: "pay" })), "{error:?}");
     assert_eq!(error.effect(), Effect::Unknown, "it was looked for in the wrong table");
     assert!(error.to_string().contains("TokenTable::schema"), "the remedy: {error}");
+    let age = std::time::Duration::from_hours(24);
+    let purged = purge_tokens(&pool, age).await;
+    assert!(matches!(purged, Err(TokenTableError::Moved { .. })), "{purged:?}");
     let named = TokenTable::new().schema("public");
+    assert_eq!(named.purge(&pool, age).await.unwrap(), 0);
     let stored = pay().in_table(&named).run(async |_tx| Ok::<_, sqlx::Error>(3)).await;
     assert_eq!(stored.unwrap(), 1);
 }

@@ -1,6 +1,6 @@
-//! What one run would leave in its connection for the next borrower; and a name that means something else there.
+//! Tests that a run leaves nothing in its connection for the next borrower, and joins nothing that was left.
 
-use probity_txn::{Error, Misuse, create_token_table, on};
+use probity_txn::{Error, Misuse, on};
 
 use super::Bank;
 use super::both::move_60;
@@ -24,23 +24,6 @@ async fn what_would_stay_with_the_connection_is_refused_with_its_remedy() {
     let version = on(&bank.pool, "question")
         .run(async |tx| sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(&mut *tx).await);
     assert_eq!(version.await.unwrap(), 0);
-}
-
-#[tokio::test]
-async fn a_temporary_table_is_not_taken_for_the_table_of_tokens() {
-    // proves: T-6
-    let bank = Bank::open(1).await;
-    create_token_table(&bank.pool).await.unwrap();
-    let pay = || on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await);
-    pay().await.unwrap();
-    sqlx::raw_sql(
-        "CREATE TEMP TABLE probity_txn_tokens (token TEXT PRIMARY KEY, label TEXT, result TEXT DEFAULT '')",
-    )
-    .execute(&bank.pool)
-    .await
-    .unwrap();
-    pay().await.unwrap();
-    assert_eq!(bank.balance("b").await, 60);
 }
 
 #[tokio::test]

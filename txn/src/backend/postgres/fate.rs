@@ -23,7 +23,7 @@ use crate::backend::{Fate, Mark};
 const STATISTICS_IN_MEMORY: u32 = 150_000;
 
 const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
-/// As a number: the text of a time depends on settings of the session.
+/// The time of the last reset of the statistics, as a number: the text of a time depends on settings of the session.
 const STATS_EPOCH: &str = "extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text";
 /// A standby has neither transaction ids to give nor a place in the log.
 pub(super) const WRITABLE: &str = "current_setting('transaction_read_only') = 'off'";
@@ -36,7 +36,7 @@ const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 /// server that was stopped has the same, and that has the same identifier too.
 static SYSTEMS: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-/// What BEGIN asks for beside its own, if the server is new enough.
+/// The columns of a mark, which travel with BEGIN if the server is new enough.
 pub(super) fn question(connection: &PgConnection) -> Option<String> {
     let version = connection.server_version_num()?;
     (version >= STATISTICS_IN_MEMORY)
@@ -114,7 +114,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Resul
     Ok(judge(status.as_deref(), stats_epoch.as_deref() == Some(mark.stats_epoch.as_str())))
 }
 
-/// What the server said before, as a string constant.
+/// Writes a text that the server gave before as a string constant.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,5 @@
-//! What else travels with BEGIN: where the transaction can be found while it is open, and whether it may write.
+//! The question that travels with BEGIN: where the transaction can be found while it is open, whether it may write, and
+//! whether it is a new one.
 //!
 //! A statement that nobody waits for any more would go on, with all its locks. sqlx keeps the key of the protocol's own
 //! cancel request to itself, so another session cancels it by `pg_cancel_backend`.
@@ -6,12 +7,16 @@
 use sqlx::{PgConnection, Row as _};
 
 use super::fate::{self, WRITABLE, first_row};
-use crate::backend::read_only_server::ReadOnlyServer;
 use crate::backend::{Begun, TxAddress};
+use crate::own_answer::OwnAnswer;
 use crate::settings::Settings;
 
 /// The process of the session, and when its transaction began, in microseconds.
 const ADDRESS: &str = "pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text";
+
+/// Tells a transaction that began with this message from one that somebody left open: now() is when it began, and
+/// statement_timestamp() is when the server received the message.
+const BEGAN_JUST_NOW: &str = "now() = statement_timestamp()";
 
 /// Sends the preamble, and asks in the same round trip for what the run will want to know.
 pub(super) async fn begin(
@@ -25,7 +30,7 @@ pub(super) async fn begin(
         first_row(connection, preamble).await.map_err(|error| told_by_a_standby(error, settings))?;
         return Ok(Begun::default());
     }
-    for part in ["; SELECT ", ADDRESS, ", (", WRITABLE, ")::text"] {
+    for part in ["; SELECT ", ADDRESS, ", (", WRITABLE, ")::text, (", BEGAN_JUST_NOW, ")::text"] {
         preamble.push_str(part);
     }
     if let Some(mark) = &mark {
@@ -34,8 +39,12 @@ pub(super) async fn begin(
     }
     let row = first_row(connection, preamble).await.map_err(|error| told_by_a_standby(error, settings))?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    // First, because a transaction that somebody left open may be read-only as well.
+    if row.try_get::<&str, _>(3)? == "false" {
+        return Err(OwnAnswer::inside_a_transaction());
+    }
     if !settings.read_only && row.try_get::<&str, _>(2)? == "false" {
-        return Err(sqlx::Error::Database(Box::new(ReadOnlyServer)));
+        return Err(OwnAnswer::read_only_server());
     }
     let number = |column| row.try_get::<&str, _>(column)?.parse::<i64>().map_err(sqlx::Error::decode);
     let address = match i32::try_from(number(0)?) {
@@ -43,7 +52,7 @@ pub(super) async fn begin(
         Err(_) => None,
     };
     let mark = match mark {
-        Some(_) => Some(fate::mark(connection, &row, 3).await?),
+        Some(_) => Some(fate::mark(connection, &row, 4).await?),
         None => None,
     };
     Ok(Begun { mark, address: address.filter(|_| settings.policy.cancel_abandoned) })
@@ -54,7 +63,7 @@ pub(super) async fn begin(
 fn told_by_a_standby(error: sqlx::Error, settings: &Settings) -> sqlx::Error {
     let code = error.as_database_error().and_then(|answer| answer.code());
     if !settings.read_only && code.as_deref() == Some("0A000") {
-        return sqlx::Error::Database(Box::new(ReadOnlyServer));
+        return OwnAnswer::read_only_server();
     }
     error
 }

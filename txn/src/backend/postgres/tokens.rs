@@ -36,6 +36,15 @@ pub(super) async fn claim(
     }))
 }
 
+/// The number of the table that the session finds by `name`, quoted.
+pub(super) async fn table_number(
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<Option<i64>, sqlx::Error> {
+    let number = "SELECT pg_catalog.to_regclass($1)::oid::bigint";
+    sqlx::query_scalar(number).bind(name).persistent(false).fetch_one(connection).await
+}
+
 /// The name of a table with its schema, both quoted; none for a temporary one.
 pub(super) async fn qualified(
     connection: &mut PgConnection,
