@@ -55,14 +55,14 @@ pub(crate) enum Attempt<T, E> {
     Lost(Question),
 }
 
-/// What an attempt begins with.
+/// The conditions under which an attempt starts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     /// From 1.
     pub(crate) number: u32,
     /// Until when COMMIT must have been sent.
     pub(crate) limit: Instant,
-    /// Whether the one before met a stale plan, so that this one makes all plans afresh.
+    /// The attempt before met a stale plan, so this one makes all plans afresh.
     pub(crate) forget_plans: bool,
 }
 

@@ -36,8 +36,9 @@ pub enum Error<E> {
         attempts: u32,
         /// The deadline of the policy.
         deadline: Duration,
-        /// What took so long, with its own cause and the remedy where they are known: a connection that could not
-        /// be made, a pool without a free one, the closure; or the conflict after which there was no time to try again.
+        /// The thing that took so long, with its own cause and the remedy where they are known: a connection that could
+        /// not be made, a pool without a free one, the closure; or the conflict after which there was no time to try
+        /// again.
         #[source]
         cause: Failure,
     },
@@ -145,7 +146,7 @@ pub enum Misuse {
     /// A statement cannot run in a transaction of a runner. It was not sent.
     #[error("a statement was refused: {remedy}")]
     Statement {
-        /// What to do instead.
+        /// The thing to do instead.
         remedy: &'static str,
     },
     /// A statement has more parameters than the database takes. It was not sent.
@@ -154,9 +155,9 @@ pub enum Misuse {
          array"
     )]
     Parameters {
-        /// How many there were.
+        /// The number of parameters that the statement has.
         found: usize,
-        /// How many the database takes.
+        /// The number of parameters that the database takes.
         limit: usize,
         /// The database.
         database: &'static str,
@@ -164,7 +165,7 @@ pub enum Misuse {
     /// A lock was asked for where it would prove nothing, or for too many rows. It was not sent.
     #[error("a lock was refused: {remedy}")]
     Lock {
-        /// What to do instead.
+        /// The thing to do instead.
         remedy: &'static str,
     },
     /// A token is empty or too long.

@@ -9,20 +9,20 @@ use sqlx::Pool;
 use crate::backend::Backend;
 use crate::classify::{Class, Failure};
 
-/// How many of the next connections may turn out to be of no use without anything having been tried on them.
+/// The number of next connections that may turn out to be of no use without anything having been tried on them.
 pub(crate) struct Passed {
     left: usize,
-    /// Whether the pool lends them without a test.
+    /// The pool lends them without a test.
     untested: bool,
 }
 
 impl Passed {
-    /// Those that lie in `pool` now.
+    /// Counts the connections that lie in `pool` now.
     pub(crate) fn lying_in<DB: Backend>(pool: &Pool<DB>) -> Self {
         Self { left: pool.num_idle(), untested: !pool.options().get_test_before_acquire() }
     }
 
-    /// Whether `failure` of the first statement only says that the connection was of no use, and another one is to
+    /// Tells whether `failure` of the first statement only says that the connection was of no use, and another one is to
     /// be taken.
     pub(crate) fn over(&mut self, failure: &Failure) -> bool {
         let useless = match failure.class() {

@@ -56,7 +56,7 @@ pub trait Lockable: 'static {
 pub trait LockKey<DB: Database>:
     for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB> + Type<DB> + Clone + Ord + Send + Sync + 'static
 {
-    /// Whether many keys are one parameter, so that one statement text serves every count of them.
+    /// The constant is true where many keys are one parameter, so that one statement text serves every count of them.
     #[doc(hidden)]
     const ONE_PARAMETER: bool;
 

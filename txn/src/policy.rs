@@ -33,24 +33,25 @@ pub struct Policy {
     pub idle_timeout: Option<Duration>,
     /// Whether a lock that was not granted in time is a conflict to retry.
     pub retry_lock_timeout: bool,
-    /// Whether a session that the server ended because the transaction idled or lasted too long is a conflict to
-    /// retry. A closure that was slow once is slow again, and calls whom it calls again; so it is not by default.
+    /// A session that the server ended because the transaction idled or lasted too long is a conflict to retry if this is
+    /// set. It is off by default: a closure that was slow once is slow again, and repeats its calls to other services.
     pub retry_session_timeout: bool,
-    /// Whether a cached plan that a migration made stale is a conflict to retry, which it is by default. The next
+    /// A cached plan that a migration made stale is a conflict to retry if this is set, as it is by default. The next
     /// attempt plans afresh. Either way the connection that holds the plan is closed: at once, or, where a
     /// [scope](crate::Tx::scope) absorbed the failure, at the end of the run.
     pub retry_stale_plan: bool,
     /// Whether PostgreSQL (15 and later) is asked what became of a transaction whose COMMIT got no
     /// answer. It costs no round trip, but each transaction takes its id at BEGIN.
     pub look_up_lost_commits: bool,
-    /// Whether a pooler such as PgBouncer, in transaction mode, stands between: no statement of a run gets a name then,
-    /// since the next transaction may have another server session. It costs one round trip per statement.
+    /// The setting says that a pooler such as PgBouncer, in transaction mode, stands between. No statement of a run gets
+    /// a name then, since the next transaction may have another server session. It costs one round trip per statement.
     pub behind_pooler: bool,
-    /// Whether a statement that nobody waits for any more is cancelled on the server (PostgreSQL): that of a run that
-    /// was dropped or is past its deadline. It costs no round trip; but a run that is not looked up (with a token, or
-    /// read-only) asks with BEGIN for what it needs.
+    /// A statement that nobody waits for any more is cancelled on the server (PostgreSQL) if this is set: the statement
+    /// of a run that was dropped or is past its deadline. It costs no round trip; but a run that is not looked up (with
+    /// a token, or read-only) then asks a question with BEGIN. That question also shows a transaction that somebody left
+    /// open and that has only begun.
     pub cancel_abandoned: bool,
-    /// How long one [hook](crate::Tx::after_commit) may take. It is dropped then, and the next one runs.
+    /// The time that one [hook](crate::Tx::after_commit) may take. After it the hook is dropped, and the next one runs.
     pub hook_timeout: Duration,
     /// More time than this between the statements of one attempt is reported as a warning: it is
     /// the mark of an external call inside a transaction.

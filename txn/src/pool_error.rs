@@ -1,4 +1,4 @@
-//! Why no transaction could be opened: where, what was said, and what to do.
+//! The error of a transaction that could not be opened: the server, its answer, and the remedy.
 
 use std::io;
 
@@ -20,25 +20,25 @@ pub struct PoolError {
 }
 
 impl PoolError {
-    /// What `error` means for somebody who borrows from `pool`.
+    /// Explains `error` to somebody who borrows from `pool`.
     pub(crate) fn new<DB: Backend>(pool: &Pool<DB>, error: sqlx::Error) -> Self {
         let server = DB::server(&pool.connect_options()).into();
         Self { server, remedy: remedy::<DB>(&error), source: Box::new(error) }
     }
 
-    /// Where the pool leads, as a URL without the password: `postgres://app@db:5432/bank`.
+    /// Names the server that the pool leads to, as a URL without the password: `postgres://app@db:5432/bank`.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// What to do about it.
+    /// Names the remedy.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         self.remedy
     }
 
-    /// What the driver said.
+    /// Gives the driver's error.
     #[must_use]
     pub fn driver(&self) -> &sqlx::Error {
         &self.source

@@ -1,4 +1,4 @@
-//! Where the pauses between attempts come from: the policy, or a schedule of the caller's.
+//! Chooses the pauses between attempts: those of the policy, or of a schedule of the caller's.
 //!
 //! Invariant: no clock and no randomness of its own. A schedule of the caller's begins anew with each run.
 

@@ -46,7 +46,7 @@ impl std::fmt::Debug for Locals {
 }
 
 impl Locals {
-    /// Whether the transaction may run as another role because of them.
+    /// Tells whether the transaction may run as another role because of these settings.
     pub(crate) fn change_role(&self) -> bool {
         self.values.iter().any(|(name, _)| {
             name.eq_ignore_ascii_case("role") || name.eq_ignore_ascii_case("session_authorization")
@@ -80,14 +80,14 @@ impl Settings {
         }
     }
 
-    /// Whether a failure of this class is worth a fresh transaction. What a run that declared to only read is
-    /// refused to write, it is refused again.
+    /// Tells whether a failure of this class is worth a fresh transaction. A run that declared to only read, and was
+    /// refused a write, would be refused it again.
     pub(crate) fn retries(&self, class: Class) -> bool {
         self.policy.retries(class) && !(self.read_only && class == Class::ReadOnly)
     }
 
-    /// Whether the session is of no use to anybody after a failure of this class: it is gone, or holds a stale plan,
-    /// or leads to a server that takes no writes.
+    /// Tells whether the session is of no use to anybody after a failure of this class: it is gone, or holds a stale
+    /// plan, or leads to a server that takes no writes.
     pub(crate) fn spends_the_session(&self, class: Class) -> bool {
         match class {
             Class::ConnectionLost | Class::SessionTimeout | Class::StalePlan => true,

@@ -30,9 +30,9 @@ pub(crate) struct Inspected<DB: Database> {
     statement: Option<DB::Statement>,
     arguments: Option<Result<Option<DB::Arguments>, BoxDynError>>,
     persistent: bool,
-    /// Whether the role may be another one afterwards, up to the end of the transaction.
+    /// The role may be another one afterwards, up to the end of the transaction.
     pub(crate) changes_role: bool,
-    /// Whether it may do things to the session that its text does not show.
+    /// The statement may do things to the session that its text does not show.
     pub(crate) opaque: bool,
 }
 
@@ -103,7 +103,7 @@ fn refusal(control: Control) -> Misuse {
     Misuse::Statement { remedy }
 }
 
-/// What to do instead of leaving this to whoever borrows the connection next.
+/// Names the remedy for a statement that would leave this to the next borrower of the connection.
 fn remedy(left: Leftover) -> &'static str {
     match left {
         Leftover::Setting => {

@@ -70,12 +70,12 @@ const fn part(bytes: &[u8], at: usize) -> usize {
     if end > at && !bytes[at].is_ascii_digit() { end } else { 0 }
 }
 
-/// How the keys are given to a statement.
+/// The form in which the keys are given to a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     /// All as one array: one text, whatever their count.
     Array,
-    /// So many parameters.
+    /// This number of parameters, one for each key.
     Each(usize),
 }
 

@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::open::Open;
 use crate::tx::Tx;
 
-/// How many savepoints one call keeps: a quarter of what a transaction may keep.
+/// The number of savepoints that one call keeps: a quarter of what a transaction may keep.
 const GROUPS_MAX: usize = 16;
 
-/// What became of each item.
+/// The results of the items, in their order.
 type Results<T, E> = Vec<Result<T, Error<E>>>;
 
 impl<DB: Backend> Tx<'_, DB> {
@@ -84,34 +84,20 @@ impl<DB: Backend> Tx<'_, DB> {
         E: Send + 's,
     {
         let items: Vec<I::Item> = items.into_iter().collect();
-        each(&mut *self.open, items, body)
-    }
-}
-
-async fn each<DB, I, F, T, E>(
-    open: &mut Open<DB>,
-    items: Vec<I>,
-    mut body: F,
-) -> Result<Results<T, E>, Error<E>>
-where
-    DB: Backend,
-    I: Clone + Send,
-    for<'t, 'x> F: AsyncFnOnce(&'t mut Tx<'x, DB>, I) -> Result<T, E>
-        + ItemFnOnce<&'t mut Tx<'x, DB>, I, Result<T, E>, Fut: Send>
-        + Clone
-        + Send,
-    T: Send,
-    E: Send,
-{
-    let mut results = Vec::with_capacity(items.len());
-    let size = items.len().div_ceil(GROUPS_MAX).max(1);
-    let mut items = items.into_iter();
-    loop {
-        let group: Vec<I> = items.by_ref().take(size).collect();
-        if group.is_empty() {
-            return Ok(results);
+        let open = &mut *self.open;
+        let mut body = body;
+        async move {
+            let mut results = Vec::with_capacity(items.len());
+            let size = items.len().div_ceil(GROUPS_MAX).max(1);
+            let mut items = items.into_iter();
+            loop {
+                let group: Vec<I::Item> = items.by_ref().take(size).collect();
+                if group.is_empty() {
+                    return Ok(results);
+                }
+                results.extend(together(open, group, &mut body).await?);
+            }
         }
-        results.extend(together(open, group, &mut body).await?);
     }
 }
 

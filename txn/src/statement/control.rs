@@ -24,9 +24,9 @@ pub(super) struct Reading {
     pub(super) several: bool,
     /// The first thing that would stay with the session.
     pub(super) leaves: Option<Leftover>,
-    /// Whether the role may be another one up to the end of the transaction.
+    /// The role may be another one up to the end of the transaction.
     pub(super) role: bool,
-    /// Whether it may do things that the text does not show.
+    /// The text may do things that cannot be read from it.
     pub(super) opaque: bool,
 }
 

@@ -57,7 +57,7 @@ impl Notes {
     }
 }
 
-/// What is traced by this crate on the thread that listens, a line each.
+/// The traces of this crate on the thread that listens, a line each.
 #[derive(Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
 
