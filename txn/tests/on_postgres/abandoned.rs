@@ -116,7 +116,8 @@ async fn idle(bank: &Bank, policy: Policy, last_statement: bool) -> (Result<u32,
     let observer = observer(bank).await;
     let (calls, session) = (AtomicU32::new(0), AtomicI32::new(0));
     let outcome = on(&bank.pool, "idle")
-        .policy(Policy { idle_timeout: Some(Duration::from_millis(50)), ..policy })
+        // Long enough for the attempts that do not idle, on a machine that is busy.
+        .policy(Policy { idle_timeout: Some(Duration::from_millis(500)), ..policy })
         .run(async |tx| {
             calls.fetch_add(1, Ordering::SeqCst);
             let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await?;
