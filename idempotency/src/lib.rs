@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "tower", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "tower"),
+    doc = "Lets a retried request, message or job take effect once and get the first answer again."
+)]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

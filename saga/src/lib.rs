@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "sqlite", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "Runs sagas: every step happens, or every step is undone, or a person is told."
+)]
 #![forbid(unsafe_code)]
 
 pub mod guide;

@@ -14,6 +14,7 @@ mod links;
 mod names;
 mod promises;
 mod ratchet;
+mod readmes;
 mod roots;
 mod tree;
 mod twins;
@@ -36,6 +37,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("fences", fences::check(&tree)),
         ("links", links::check(&tree)),
         ("twins", twins::check(&tree)),
+        ("readmes", readmes::check(&tree)),
         ("names", names::check(&tree)),
         ("leftovers", leftovers::check(&tree)),
     ]

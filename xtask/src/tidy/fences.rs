@@ -36,7 +36,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
 }
 
 /// The line and the language of every opening fence.
-fn fences(text: &str) -> Vec<(usize, &str)> {
+pub(super) fn fences(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut open: Option<&str> = None;
     for (number, line) in text.lines().enumerate() {

@@ -21,8 +21,13 @@ fn leads_somewhere(tree: &Tree, path: &str) -> bool {
     path.is_empty() || tree.files().iter().any(|file| file.path == path || file.path.starts_with(&folder))
 }
 
-/// The targets of links to files: `[text](target)`, outside of code.
+/// The targets of links to files.
 fn links(text: &str) -> Vec<&str> {
+    targets(text).into_iter().filter(|target| is_file(target)).collect()
+}
+
+/// The targets of links, `[text](target)`, outside of code.
+pub(super) fn targets(text: &str) -> Vec<&str> {
     let mut in_code = false;
     let mut found = Vec::new();
     for line in text.lines() {
@@ -34,8 +39,7 @@ fn links(text: &str) -> Vec<&str> {
         }
         // Between back ticks, at the odd places, stands code.
         for prose in line.split('`').step_by(2) {
-            let targets = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
-            found.extend(targets.filter(|target| is_file(target)));
+            found.extend(prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()));
         }
     }
     found

@@ -1,13 +1,18 @@
 //! Every promise we claim is proven by a test, and no test proves what we do not promise.
 //!
 //! `docs/GUARANTEES.md` has a table row `| T-1 | what | kept |` or `| T-1 | what | not yet |` for every promise; a test
-//! that proves one says so in a comment that starts with the word `proves` and a colon, followed by ids.
+//! that proves one says so in a comment that starts with the word `proves` and a colon, followed by ids. The README of each
+//! crate repeats its table in the same words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::{File, Tree};
 
 const GUARANTEES: &str = "docs/GUARANTEES.md";
+
+/// The READMEs that repeat the promises of their crate, by the letter of the ids.
+const READMES: [(char, &str); 3] =
+    [('T', "txn/README.md"), ('I', "idempotency/README.md"), ('S', "saga/README.md")];
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let Some(guarantees) = tree.get(GUARANTEES) else { return vec![format!("{GUARANTEES} is missing")] };
@@ -36,11 +41,44 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     }
     let unproven = kept.iter().filter(|(id, kept)| **kept && !proven.contains(**id));
     findings.extend(unproven.map(|(id, _)| format!("{id} is kept, but no test says `proves: {id}`")));
+    findings.extend(tables(tree, &guarantees.text));
     for readme in tree.markdown().filter(|file| file.path.ends_with("README.md")) {
         let claims = claims(&readme.text).into_iter().filter(|id| kept.get(id) == Some(&false));
         findings.extend(claims.map(|id| format!("{} claims {id}, which is not kept yet", readme.path)));
     }
     findings
+}
+
+/// Compares the table in the README of each published crate with ours: the same ids, each with the same words.
+fn tables(tree: &Tree, guarantees: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (letter, path) in READMES {
+        let Some(readme) = tree.get(path) else { continue };
+        let words =
+            |text| -> BTreeMap<_, _> { promises(text).filter(|(id, _)| id.starts_with(letter)).collect() };
+        let (ours, theirs) = (words(guarantees), words(&readme.text));
+        for (id, promise) in &ours {
+            match theirs.get(id) {
+                None => findings.push(format!("{path} lacks {id}, which {GUARANTEES} promises")),
+                Some(other) if other != promise => {
+                    findings.push(format!("{path} says of {id} {other:?}, and {GUARANTEES} {promise:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        let more = theirs.keys().filter(|id| !ours.contains_key(*id));
+        findings.extend(more.map(|id| format!("{path} has {id}, which {GUARANTEES} does not promise")));
+    }
+    findings
+}
+
+/// `(id, promise)` of every row that starts with an id.
+fn promises(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let mut cells = line.trim().strip_prefix('|')?.split('|').map(str::trim);
+        let id = cells.next().filter(|cell| is_id(cell))?;
+        Some((id, cells.next()?))
+    })
 }
 
 /// `(id, state)` of every row that starts with an id.
@@ -118,6 +156,25 @@ mod tests {
     fn a_readme_may_say_what_is_not_kept_yet() {
         assert_eq!(claims("| T-1 | a | yes |\n| T-6 | b | not yet |\n"), ["T-1"]);
         assert_eq!(claims("It keeps T-1.\n\nNot yet:\nT-6 and\nT-7.\n"), ["T-1"]);
+    }
+
+    #[test]
+    fn the_readme_of_a_crate_promises_the_same_in_the_same_words() {
+        let found = |readme: &str| {
+            let files =
+                [(GUARANTEES, BOTH), ("txn/tests/a.rs", "// proves: T-1, T-6\n"), ("txn/README.md", readme)];
+            tables(&Tree::of(&files), BOTH)
+        };
+        assert_eq!(found("| T-1 | together |\n| T-6 | token |\n"), [""; 0]);
+        assert_eq!(
+            found("| T-1 | together |\n"),
+            ["txn/README.md lacks T-6, which docs/GUARANTEES.md promises"]
+        );
+        assert_eq!(
+            found("| T-1 | apart |\n| T-6 | token |\n"),
+            ["txn/README.md says of T-1 \"apart\", and docs/GUARANTEES.md \"together\""]
+        );
+        assert_eq!(found("| T-1 | together |\n| T-6 | token |\n| T-9 | more |\n").len(), 1);
     }
 
     #[test]
