@@ -3,6 +3,7 @@
 //! A rule is a pure function from the tree's text (or cargo's view of it) to findings, and each has a test that shows
 //! it failing. A rule that needs a person to interpret it does not belong here.
 
+mod benchmarks;
 mod circles;
 mod decisions;
 mod edges;
@@ -38,6 +39,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("links", links::check(&tree)),
         ("twins", twins::check(&tree)),
         ("readmes", readmes::check(&tree)),
+        ("benchmarks", benchmarks::check(&tree)),
         ("names", names::check(&tree)),
         ("leftovers", leftovers::check(&tree)),
     ]
