@@ -9,6 +9,7 @@ mod extract;
 mod fingerprint;
 mod layer;
 mod outer;
+mod passage;
 mod problem;
 mod record;
 mod request;

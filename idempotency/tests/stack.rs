@@ -162,7 +162,7 @@ async fn a_layer_of_axum_that_takes_one_type_of_body() {
     paid_once(app, request::<axum::body::Body>).await;
 }
 
-/// What cannot be made here at least compiles.
+/// Bodies that a test cannot make: it compiles services for them.
 #[test]
 fn bodies_that_cannot_be_made_from_bytes_fit() {
     fn fits<B>(_: impl Service<Request<B>>) {}

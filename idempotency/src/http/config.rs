@@ -70,7 +70,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What all services of one layer share.
+/// The state that all services of one layer share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) scope: Arc<ScopeFn>,

@@ -7,7 +7,8 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use super::record::{self, Verdict};
+use super::passage::{self, Passage};
+use super::record;
 use crate::{Lease, Recording};
 
 /// The handler's lease.
@@ -38,7 +39,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for Lease {
 /// An extractor whose refusal gives the key back: `OrRelease(Json(order)): OrRelease<Json<Order>>`.
 ///
 /// axum calls a handler only when all its extractors have succeeded. The refusal of one therefore proves that the handler
-/// was not reached, which its status (400, 413, 415 or 422, say) does not.
+/// was not reached, which its status (400, 413, 415 or 422, say) does not. That holds of one request: if it was copied, as
+/// the extractor `Parts` and a layer that sends it again do, a copy may have run, and the answer is recorded.
 ///
 /// ```
 /// # use axum::{Json, Router, routing::post};
@@ -55,7 +57,8 @@ impl<S: Sync, E: FromRequest<S>> FromRequest<S> for OrRelease<E> {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        E::from_request(request, state).await.map(Self).map_err(released)
+        let came = Passage::of(request.extensions());
+        E::from_request(request, state).await.map(Self).map_err(|rejection| released(rejection, came))
     }
 }
 
@@ -63,13 +66,14 @@ impl<S: Sync, E: FromRequestParts<S>> FromRequestParts<S> for OrRelease<E> {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        E::from_request_parts(parts, state).await.map(Self).map_err(released)
+        let came = Passage::of(&parts.extensions);
+        E::from_request_parts(parts, state).await.map(Self).map_err(|rejection| released(rejection, came))
     }
 }
 
-fn released(rejection: impl IntoResponse) -> Response {
+fn released(rejection: impl IntoResponse, came: Option<Passage>) -> Response {
     let mut response = rejection.into_response();
-    response.extensions_mut().insert(Verdict::Retryable);
+    passage::not_reached(&mut response, came);
     response
 }
 

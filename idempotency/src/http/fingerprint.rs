@@ -1,4 +1,4 @@
-//! What makes a retry the same request.
+//! Decides whether a retry is the same request as the first one of its key.
 //!
 //! Invariant: only what the client sent counts, nothing of our routing; and what is left out is what a rule names. Method
 //! and target always count: another resource is never the same request (I-3).

@@ -102,7 +102,7 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// How long that hook may take before the outcome counts as unknown for now; 15 s.
+    /// Limits how long that hook may take before the outcome counts as unknown for now; 15 s.
     ///
     /// # Panics
     /// If it is zero.
@@ -175,13 +175,14 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// How long the body of an answer of known length may take before it counts as a stream; 2 s.
+    /// Limits how long the body of an answer of known length may take before it counts as a stream; 2 s.
     pub fn response_patience(mut self, patience: Duration) -> Self {
         self.change().response_patience = patience;
         self
     }
 
-    /// How long the body of an answer of unknown length may pause before it counts as a stream, and goes out; not at all.
+    /// Limits how long the body of an answer of unknown length may pause before it counts as a stream, and goes out; not at
+    /// all.
     ///
     /// A stream leaves a tombstone: the client gets it as it comes, and a retry is told that it ran. Say more than zero for a
     /// handler that passes on short answers which come in chunks, so that they are recorded. An answer of type

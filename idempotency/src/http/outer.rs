@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Extensions;
 
 use super::config::Shared;
+use super::passage::Passage;
 use super::problem::Problem;
 use crate::claim::{Effects, Renewed};
 use crate::error::ErrorKind;
@@ -27,7 +28,9 @@ pub(crate) fn announce(shared: &Shared, extensions: &mut Extensions, lease: &Lea
     extensions.insert(lease.clone());
 }
 
-/// Whether a layer further out holds `record` in this layer's store. The handler then gets that lease.
+/// Tells whether a layer further out holds `record` in this layer's store. The handler then gets that lease.
+///
+/// Of several copies of a request one is passed on; the others ask the store, which says that their record is running.
 ///
 /// Its terms and effects are those of the layer that claimed. If this one declares more effects, the record is marked
 /// first: what the outer layer would take for proof that nothing happened is none here.
@@ -35,11 +38,15 @@ pub(crate) async fn holds(
     shared: &Shared,
     extensions: &mut Extensions,
     record: RecordId,
+    came: Option<&Passage>,
 ) -> Result<bool, Problem> {
     let Some(Claims(claims)) = extensions.get::<Claims>().cloned() else { return Ok(false) };
     for (store, lease) in claims {
         if lease.record() != record || !is_same(shared, &store, &lease).await? {
             continue;
+        }
+        if !came.is_some_and(Passage::use_once) {
+            return Ok(false);
         }
         if shared.config.policy.effects == Effects::Opaque && !lease.0.may_have_had_effect() {
             lease.effect_starting().await.map_err(|error| match error.kind() {
@@ -53,7 +60,7 @@ pub(crate) async fn holds(
     Ok(false)
 }
 
-/// Whether `store`, in which `lease` is held, is this layer's. Only the store with that very claim knows its token.
+/// Tells whether `store`, in which `lease` is held, is this layer's. Only the store with that very claim knows its token.
 async fn is_same(
     shared: &Shared,
     store: &Arc<dyn IdempotencyManager>,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use super::passage::{self, Passage};
 use super::record::Verdict;
 use super::scope::Refusal;
 use crate::{KeyError, Tombstone};
@@ -18,7 +19,7 @@ pub(crate) const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempote
 
 /// The header of the key, unless another is chosen.
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// Where the problem types are described, unless the service describes them elsewhere.
+/// The address that describes the problem types, unless the service describes them elsewhere.
 const TYPE_BASE: &str = "https://github.com/probity-rs/probity/blob/main/idempotency/docs/problems.md#";
 /// The longest a client is told to wait before it asks again.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
@@ -140,14 +141,6 @@ impl Problem {
         }
     }
 
-    /// What it means to a layer further out, whose attempt has ended with it: no handler was reached.
-    const fn verdict(&self) -> Verdict {
-        match self {
-            Self::Unmarked => Verdict::Unknown,
-            _ => Verdict::Retryable,
-        }
-    }
-
     fn details(&self, settings: &Refusals) -> ProblemDetails {
         let key = settings.key_name();
         let tombstone = match self {
@@ -181,7 +174,7 @@ pub struct ProblemDetails {
     pub title: String,
     /// The status that says it best.
     pub status: StatusCode,
-    /// What the client should do.
+    /// A sentence that tells the client what to do.
     pub detail: String,
     /// After how many seconds the client may ask again.
     pub retry_after: Option<u64>,
@@ -215,7 +208,7 @@ impl ProblemDetails {
 /// Renders a refusal.
 pub(crate) type RenderFn = dyn Fn(&ProblemDetails) -> Response<Bytes> + Send + Sync;
 
-/// How a layer refuses.
+/// The settings by which a layer refuses.
 #[derive(Clone)]
 pub(crate) struct Refusals {
     pub(crate) key_header: HeaderName,
@@ -230,11 +223,18 @@ impl Refusals {
     }
 
     /// The answer to a request that is refused. The headers that clients rely on are set however it is rendered.
-    pub(crate) fn response(&self, problem: &Problem) -> Response<Bytes> {
+    ///
+    /// A layer further out, from which the request `came`, is told that it reached no handler.
+    pub(crate) fn response(&self, problem: &Problem, came: Option<Passage>) -> Response<Bytes> {
         let details = problem.details(self);
         let mut response =
             self.render.as_ref().map_or_else(|| details.to_response(), |render| render(&details));
-        response.extensions_mut().insert(problem.verdict());
+        if matches!(problem, Problem::Unmarked) {
+            // The mark may be in the store: to free the key would be to run what may have been announced.
+            response.extensions_mut().insert(Verdict::Unknown);
+        } else {
+            passage::not_reached(&mut response, came);
+        }
         let headers = response.headers_mut();
         headers.insert(STATUS_HEADER, HeaderValue::from_static(problem.idempotency_status()));
         if let Some(seconds) = details.retry_after {

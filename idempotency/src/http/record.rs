@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION,
-    CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK, LOCATION, RETRY_AFTER, TRAILER,
+    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_TYPE, ETAG, LAST_MODIFIED, LINK, LOCATION, RETRY_AFTER, TRAILER,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -66,15 +66,23 @@ pub(crate) enum Fate {
     Surrender,
 }
 
-/// Whether the status of an answer says that the request was turned away before anything was done.
-pub(crate) fn is_turned_away<B: Body>(config: &Config, response: &Response<B>, no_route: bool) -> bool {
-    let bare = || response.body().size_hint().exact() == Some(0);
+/// Tells whether the status of an answer says that the request was turned away before anything was done. `at_once` says that
+/// the answer was there without waiting, as it is where nothing outside of the process was asked.
+pub(crate) fn is_turned_away<B: Body>(
+    config: &Config,
+    response: &Response<B>,
+    no_route: bool,
+    at_once: bool,
+) -> bool {
+    let headers = response.headers();
+    // A router says these at once and without a body. axum states the length of what its routes answer, and not of what it
+    // answers in their place; outside of a router, it names the allowed methods of the latter too.
+    let bare = || at_once && response.body().size_hint().exact() == Some(0);
+    let no_length = || !headers.contains_key(CONTENT_LENGTH);
     match response.status().as_u16() {
         401 | 403 | 407 | 421 | 425 | 429 => true,
-        // A router says these without a body. A handler that says them has been reached, and usually says more.
-        404 if no_route && (bare() || config.policy.effects != Effects::Opaque) => true,
-        // axum adds `Allow` outside of a layer of the method router, so its absence proves nothing.
-        405 if bare() => true,
+        404 if no_route && (config.policy.effects != Effects::Opaque || (bare() && no_length())) => true,
+        405 if bare() && (no_length() || headers.contains_key(ALLOW)) => true,
         _ => config.released.contains(&response.status()),
     }
 }

@@ -1,16 +1,25 @@
-//! Whether a request has met a route, where a router can be asked.
+//! Asks axum's routers whether a request has met a route.
 //!
 //! Invariant: "missing" is proven or not said. It is said only inside an axum router that has matched neither a route nor
-//! a nested service; what stands behind is then its fallback.
+//! a nested service, and only by a layer which that router was given: what stands behind is then its fallback. A service
+//! that was put behind the layer by hand may be a router, and find the route that the one around the layer did not.
 
 use http::Extensions;
 
-/// Whether an axum router around this layer has found no route for the request.
 #[cfg(feature = "axum")]
-pub(crate) async fn is_missing(extensions: &Extensions) -> bool {
-    use axum::extract::{MatchedPath, NestedPath, OriginalUri};
+use super::passage;
 
-    extensions.get::<OriginalUri>().is_some()
+/// Tells whether an axum router around this layer has found no route for the request. `S` is the service behind the layer:
+/// a router that is given a layer puts it around its `Route`s.
+#[cfg(feature = "axum")]
+pub(crate) async fn is_missing<S: 'static>(extensions: &mut Extensions) -> bool {
+    use std::any::TypeId;
+
+    use axum::extract::{MatchedPath, NestedPath, OriginalUri};
+    use axum::routing::Route;
+
+    TypeId::of::<S>() == TypeId::of::<Route>()
+        && extensions.get::<OriginalUri>().is_some()
         && extensions.get::<MatchedPath>().is_none()
         && extensions.get::<NestedPath>().is_none()
         && !is_nested(extensions).await
@@ -18,14 +27,14 @@ pub(crate) async fn is_missing(extensions: &Extensions) -> bool {
 
 /// Without axum, nobody can be asked.
 #[cfg(not(feature = "axum"))]
-pub(crate) async fn is_missing(_: &Extensions) -> bool {
+pub(crate) async fn is_missing<S>(_: &mut Extensions) -> bool {
     false
 }
 
-/// Whether a nested service was matched. axum keeps a private note of that, which its own router reads: a route that is
-/// matched inside has a path that begins with the nest's.
+/// Tells whether a nested service was matched. axum keeps a private note of that, which its own router reads: a route that
+/// is matched inside has a path that begins with the nest's.
 #[cfg(feature = "axum")]
-async fn is_nested(extensions: &Extensions) -> bool {
+async fn is_nested(extensions: &mut Extensions) -> bool {
     use std::sync::LazyLock;
 
     use axum::Router;
@@ -40,7 +49,7 @@ async fn is_nested(extensions: &Extensions) -> bool {
         LazyLock::new(|| Router::new().route("/", any(async |path: MatchedPath| path.as_str().to_owned())));
 
     let mut request = Request::new(Body::empty());
-    *request.extensions_mut() = extensions.clone();
+    *request.extensions_mut() = passage::copy_unmarked(extensions);
     let answer = match ECHO.clone().call(request).await {
         Ok(answer) => answer.into_body().collect().await,
         Err(never) => match never {},

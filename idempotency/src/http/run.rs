@@ -24,6 +24,7 @@ use tracing::{Instrument, Span, debug_span, error, warn};
 use super::body::ReplayBody;
 use super::config::{Config, Shared};
 use super::outer;
+use super::passage::{self, Passage};
 use super::problem::{Problem, STATUS_HEADER};
 use super::record::{self, Fate, Kept, Verdict};
 use super::wait::Claimed;
@@ -38,8 +39,16 @@ use crate::{
 pub(crate) struct Run {
     claim: Claim,
     payload: Bytes,
+    origin: Origin,
+}
+
+/// The facts about a request that are known before it runs.
+#[derive(Clone)]
+pub(crate) struct Origin {
     /// A router around the layer has found no route.
-    no_route: bool,
+    pub(crate) no_route: bool,
+    /// The passage by which the request came from a layer further out.
+    pub(crate) came: Option<Passage>,
 }
 
 impl Run {
@@ -48,12 +57,12 @@ impl Run {
         record: RecordId,
         fingerprint: Fingerprint,
         payload: &Bytes,
-        no_route: bool,
+        origin: Origin,
     ) -> Result<Self, Problem> {
         let token = OwnerToken::generate().map_err(unavailable)?;
         let (effects, terms) = (config.policy.effects, config.policy.terms);
         let claim = Claim { record, token, fingerprint, effects, terms };
-        Ok(Self { claim, payload: payload.clone(), no_route })
+        Ok(Self { claim, payload: payload.clone(), origin })
     }
 }
 
@@ -74,7 +83,7 @@ where
     ResB: Body<Data = Bytes> + Send + 'static,
     ResB::Error: Send,
 {
-    let (record, no_route) = (run.claim.record, run.no_route);
+    let (record, origin) = (run.claim.record, run.origin.clone());
     let span = debug_span!(parent: Span::current(), "idempotency", ?record, attempt = Empty, status = Empty);
     // Only those who wait for others want to know that the client has left: this is dropped then.
     let (_awaited, gone) = shared.config.waiting.is_some().then(oneshot::channel).unzip();
@@ -84,16 +93,18 @@ where
     let work: Pin<Box<dyn Future<Output = _> + Send>> =
         match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
             Poll::Ready(Ok(Answer::Acquired(guard))) => {
-                Box::pin(granted(shared, inner, request, (guard, no_route), counted).instrument(span))
+                Box::pin(granted(shared, inner, request, (guard, origin), counted).instrument(span))
             }
-            Poll::Ready(answer) => return Ok(span.in_scope(|| without_running(&shared.config, answer))),
+            Poll::Ready(answer) => {
+                return Ok(span.in_scope(|| without_running(&shared.config, answer, origin.came)));
+            }
             Poll::Pending => {
                 let later = async move {
                     match asking.await {
                         Ok(Answer::Acquired(guard)) => {
-                            granted(shared, inner, request, (guard, no_route), counted).await
+                            granted(shared, inner, request, (guard, origin), counted).await
                         }
-                        answer => Ok(without_running(&shared.config, answer)),
+                        answer => Ok(without_running(&shared.config, answer, origin.came)),
                     }
                 };
                 Box::pin(later.instrument(span))
@@ -124,7 +135,7 @@ async fn granted<S, ReqB, ResB>(
     shared: Arc<Shared>,
     inner: S,
     mut request: Request<ReqB>,
-    (guard, no_route): (LeaseGuard, bool),
+    (guard, origin): (LeaseGuard, Origin),
     _counted: TaskTrackerToken,
 ) -> Result<Response<ReplayBody<ResB>>, S::Error>
 where
@@ -135,22 +146,28 @@ where
     let _running = shared.config.waiting.as_ref().map(|waiting| waiting.running(lease.record()));
     Span::current().record("attempt", lease.attempt());
     outer::announce(&shared, request.extensions_mut(), &lease);
-    renewing(lease, execute(&shared, inner, request, (guard, no_route))).await
+    renewing(lease, execute(&shared, inner, request, (guard, origin))).await
 }
 
 /// Calls the service, and settles by what it did.
 async fn execute<S, ReqB, ResB>(
     shared: &Arc<Shared>,
     mut inner: S,
-    request: Request<ReqB>,
-    (guard, no_route): (LeaseGuard, bool),
+    mut request: Request<ReqB>,
+    (guard, origin): (LeaseGuard, Origin),
 ) -> Result<Response<ReplayBody<ResB>>, S::Error>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>>,
     ResB: Body<Data = Bytes>,
 {
-    match caught(AssertUnwindSafe(|| inner.call(request))).await {
-        Ok(Ok(response)) => Ok(finish(&shared.config, (guard, no_route), response).await),
+    let passage = Passage::begin(request.extensions_mut());
+    let (answer, at_once) = caught(AssertUnwindSafe(|| inner.call(request))).await;
+    match answer {
+        Ok(Ok(response)) => {
+            let turned_away = record::is_turned_away(&shared.config, &response, origin.no_route, at_once);
+            let said = Said { verdict: passage.verdict(&response), turned_away };
+            Ok(finish(&shared.config, guard, response, said, origin.came).await)
+        }
         Ok(Err(error)) => {
             give_up(guard).await;
             Err(error)
@@ -167,6 +184,7 @@ where
 fn without_running<B: Body>(
     config: &Config,
     answer: Result<Answer<LeaseGuard>, StoreError>,
+    came: Option<Passage>,
 ) -> Response<ReplayBody<B>> {
     let problem = match answer {
         Ok(Answer::Replay(recording)) => match record::replay(&recording) {
@@ -188,18 +206,29 @@ fn without_running<B: Body>(
         Err(error) => unavailable(error),
     };
     Span::current().record("status", problem.idempotency_status());
-    config.refusals.response(&problem).map(ReplayBody::full)
+    config.refusals.response(&problem, came).map(ReplayBody::full)
 }
 
-/// Calls the service and awaits it, turning a panic at either point into a value.
-async fn caught<Fut: Future>(call: AssertUnwindSafe<impl FnOnce() -> Fut>) -> Result<Fut::Output, Panic> {
-    let mut future = pin!(catch_unwind(call)?);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
+/// Calls the service and awaits it, turning a panic at either point into a value. Tells whether it had the answer at once,
+/// without waiting for anything.
+async fn caught<Fut: Future>(
+    call: AssertUnwindSafe<impl FnOnce() -> Fut>,
+) -> (Result<Fut::Output, Panic>, bool) {
+    let mut future = match catch_unwind(call) {
+        Ok(future) => pin!(future),
+        Err(panic) => return (Err(panic), true),
+    };
+    let mut at_once = true;
+    let output = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => {
+            at_once = false;
+            Poll::Pending
+        }
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Err(panic) => Poll::Ready(Err(panic)),
     })
-    .await
+    .await;
+    (output, at_once)
 }
 
 async fn give_up(mut guard: LeaseGuard) {
@@ -208,37 +237,47 @@ async fn give_up(mut guard: LeaseGuard) {
     }
 }
 
+/// The grounds on which a key may be given back.
+struct Said {
+    verdict: Option<Verdict>,
+    turned_away: bool,
+}
+
 /// Settles by what the handler answered, then answers. If the store is down the client is not kept waiting: it gets
 /// the answer, marked as unrecorded, and recording is tried again for as long as the lease would have lasted.
 async fn finish<B>(
     config: &Config,
-    (mut guard, no_route): (LeaseGuard, bool),
-    response: Response<B>,
+    mut guard: LeaseGuard,
+    mut response: Response<B>,
+    Said { verdict, turned_away }: Said,
+    came: Option<Passage>,
 ) -> Response<ReplayBody<B>>
 where
     B: Body<Data = Bytes>,
 {
     let lease = guard.lease();
+    passage::reached(&mut response);
     if lease.0.recorded_in() == Some(response.status().as_u16()) {
         guard.settled_in_transaction();
         return marked(response.map(ReplayBody::inner), "created");
     }
-    let verdict = response.extensions().get::<Verdict>().copied();
-    let turned_away = record::is_turned_away(config, &response, no_route);
-    let (settlement, mut response) =
-        match record::fate(verdict, response.status(), turned_away, lease.0.effects, lease.0.is_marked()) {
-            Fate::Surrender => {
-                if let Err(error) = guard.surrender().await {
-                    warn!(%error, "a lease could not be surrendered; it will lapse");
-                }
-                return marked(response.map(ReplayBody::inner), "indeterminate");
+    let fate = record::fate(verdict, response.status(), turned_away, lease.0.effects, lease.0.is_marked());
+    if fate == Fate::Release && verdict == Some(Verdict::Retryable) {
+        passage::not_reached(&mut response, came);
+    }
+    let (settlement, mut response) = match fate {
+        Fate::Surrender => {
+            if let Err(error) = guard.surrender().await {
+                warn!(%error, "a lease could not be surrendered; it will lapse");
             }
-            Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
-            fate => match record::keep(config, response, fate == Fate::Bury).await {
-                Kept::Recording(recording, response) => (Settlement::Record(recording), response),
-                Kept::Tombstone(tombstone, response) => (Settlement::Bury(tombstone), response),
-            },
-        };
+            return marked(response.map(ReplayBody::inner), "indeterminate");
+        }
+        Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
+        fate => match record::keep(config, response, fate == Fate::Bury).await {
+            Kept::Recording(recording, response) => (Settlement::Record(recording), response),
+            Kept::Tombstone(tombstone, response) => (Settlement::Bury(tombstone), response),
+        },
+    };
     let written = guard.settle(&settlement).await;
     let status = match (&written, &settlement) {
         (Ok(Written::Refused(State::Completed) | Written::AlreadyApplied), _) => {

@@ -1,4 +1,4 @@
-//! Whose keys these are, and what is said to those who have none.
+//! The scope of a request's key, and the refusal of a request that has none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl fmt::Debug for Scoped {
     }
 }
 
-/// Why the scope function will not name a scope: usually that nobody is authenticated.
+/// The reason why the scope function names no scope: usually nobody is authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub(crate) status: StatusCode,

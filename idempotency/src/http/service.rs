@@ -13,8 +13,10 @@ use tower_service::Service;
 
 use super::body::ReplayBody;
 use super::config::Shared;
+use super::passage::{self, Passage};
 use super::problem::Problem;
-use super::run::{self, Run};
+use super::record::Verdict;
+use super::run::{self, Origin, Run};
 use super::{outer, request, route};
 use crate::identity::RecordId;
 
@@ -71,10 +73,19 @@ where
             return passed(&mut inner, request.map(ReplayBody::new));
         }
         Box::pin(async move {
-            match prepare(&shared, request).await {
+            let came = Passage::of(request.extensions());
+            match prepare::<S, _>(&shared, request, came.as_ref()).await {
                 Ok((request, Some(run))) => run::tracked(shared, inner, request, run).await,
-                Ok((request, None)) => passed(&mut inner, request).await,
-                Err(problem) => Ok(shared.config.refusals.response(&problem).map(ReplayBody::full)),
+                Ok((mut request, None)) => {
+                    let passage = Passage::begin(request.extensions_mut());
+                    let mut response = passed(&mut inner, request).await?;
+                    match passage.verdict(&response) {
+                        Some(Verdict::Retryable) => passage::not_reached(&mut response, came),
+                        _ => passage::reached(&mut response),
+                    }
+                    Ok(response)
+                }
+                Err(problem) => Ok(shared.config.refusals.response(&problem, came).map(ReplayBody::full)),
             }
         })
     }
@@ -94,25 +105,28 @@ where
 
 /// Everything that can be refused before the store is asked. Without a `Run` the request goes on without a claim: a layer
 /// further out holds its record.
-async fn prepare<B>(
+async fn prepare<S, B>(
     shared: &Shared,
     request: Request<B>,
+    came: Option<&Passage>,
 ) -> Result<(Request<ReplayBody<B>>, Option<Run>), Problem>
 where
+    S: 'static,
     B: Body<Data = Bytes>,
 {
     let config = &shared.config;
     let (mut parts, body) = request.into_parts();
-    let no_route = route::is_missing(&parts.extensions).await;
+    let no_route = route::is_missing::<S>(&mut parts.extensions).await;
     let missing = if no_route { Problem::NoRoute } else { Problem::KeyMissing };
     let key = request::key(&parts.headers, &config.refusals.key_header)?.ok_or(missing)?;
     let scope = (shared.scope)(&parts).map_err(Problem::Refused)?;
     let record = RecordId::derive(&config.hash, &scope, &key);
-    if outer::holds(shared, &mut parts.extensions, record).await? {
+    if outer::holds(shared, &mut parts.extensions, record, came).await? {
         return Ok((Request::from_parts(parts, ReplayBody::new(body)), None));
     }
     let body = request::body(&parts.headers, body, config.request_cap).await?;
     let fingerprint = config.rules.apply(&config.hash, &parts, &body);
-    let run = Run::new(config, record, fingerprint, &body, no_route)?;
+    let origin = Origin { no_route, came: came.cloned() };
+    let run = Run::new(config, record, fingerprint, &body, origin)?;
     Ok((Request::from_parts(parts, ReplayBody::from(body)), Some(run)))
 }

@@ -21,7 +21,7 @@ impl Tasks {
         self.0.reopen();
     }
 
-    /// How many are running.
+    /// The number of handlers that are running.
     #[must_use]
     pub fn running(&self) -> usize {
         self.0.len()

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tower::ServiceExt;
 
+mod gateway;
 #[cfg(feature = "testing")]
 mod nested;
 mod routing;

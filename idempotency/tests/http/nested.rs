@@ -87,7 +87,7 @@ async fn layers_over_two_stores_or_of_two_scopes_stay_two() {
     }
 }
 
-/// What the inner layer says of its own, the outer one must not keep: nothing ran.
+/// The outer layer must not keep the refusal of the inner one: nothing ran.
 #[tokio::test]
 async fn a_refusal_of_the_inner_layer_is_not_recorded_by_the_outer_one() {
     let inner = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));

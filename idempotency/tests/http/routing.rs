@@ -1,5 +1,4 @@
-//! What routing has to do with a key: nothing with what it was used for, and everything with whether a handler was
-//! reached.
+//! Routing decides nothing about what a key was used for, and gives it back where no handler was reached.
 
 use axum::middleware::from_fn;
 use axum::response::IntoResponse;
@@ -202,4 +201,76 @@ async fn a_middleware_inside_that_says_so_gives_the_key_back() {
     let app = Router::new().route("/payments", post(|| async { "paid" }).layer(busy)).layer(layer());
     assert_eq!(status(&call(&app, request(Some("k"), "{}")).await), (503, "released".to_owned()));
     assert_eq!(status(&call(&app, request(Some("k"), "{}")).await), (503, "released".to_owned()));
+}
+
+/// Answers with this status and nothing else, as a router does, after it has run and, if it `waits`, waited.
+fn bare(status: StatusCode, waits: bool, count: &Count) -> axum::routing::MethodRouter {
+    let count = Arc::clone(count);
+    any(move || async move {
+        count.fetch_add(1, Ordering::SeqCst);
+        if waits {
+            tokio::task::yield_now().await;
+        }
+        status
+    })
+}
+
+// proves: I-5
+#[tokio::test]
+async fn a_router_behind_the_fallback_of_another_is_no_missing_route() {
+    let behind = |layer: IdempotencyLayer, inner: Router| {
+        Router::new().fallback_service(ServiceBuilder::new().layer(layer).service(inner))
+    };
+    let given = |layer: IdempotencyLayer, inner: Router| Router::new().fallback_service(inner).layer(layer);
+    for (place, around) in [("behind it", behind as fn(_, _) -> _), ("given to the outer router", given)] {
+        for (status, waits) in [(404, false), (404, true), (405, false), (405, true)] {
+            let count = Count::default();
+            let answer = bare(StatusCode::from_u16(status).unwrap(), waits, &count);
+            let app = around(layer(), Router::new().route("/payments", answer));
+            for expected in ["created", "replayed"] {
+                let told = call(&app, request(Some("k"), "{}")).await;
+                assert_eq!(self::status(&told), (status, expected.to_owned()), "{place} {status} {waits}");
+            }
+            assert_eq!(count.load(Ordering::SeqCst), 1, "{place}: an opaque handler runs once");
+        }
+        // The inner router's own 405 is known by the methods that it names.
+        let app = around(layer(), Router::new().route("/payments", get(|| async { "a list" })));
+        let told = call(&app, request(Some("k"), "{}")).await;
+        assert_eq!(self::status(&told), (405, "released".to_owned()), "{place}");
+    }
+    // A declared effect is no proof that nothing was reached: this is the answer of a handler like any other.
+    let app = behind(
+        layer().effects(Effects::Marked),
+        Router::new().route("/payments", bare(StatusCode::NOT_FOUND, false, &Count::default())),
+    );
+    assert_eq!(status(&call(&app, request(Some("k"), "{}")).await), (404, "created".to_owned()));
+    // And its routes need a key.
+    let told = call(&behind(layer(), app), request(None, "{}")).await;
+    assert_eq!((told.status().as_u16(), problem(&told).as_str()), (400, "key-missing"));
+}
+
+// proves: I-5
+#[tokio::test]
+async fn an_answer_that_was_waited_for_is_not_a_routers() {
+    let count = Count::default();
+    let not_allowed = bare(StatusCode::METHOD_NOT_ALLOWED, true, &count);
+    let waiting = Arc::clone(&count);
+    let fallback = move || async move {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        StatusCode::NOT_FOUND
+    };
+    for (app, path) in [
+        (Router::new().route("/payments", not_allowed).layer(layer()), "/payments"),
+        (Router::new().fallback(fallback).layer(layer()), "/nowhere"),
+    ] {
+        count.store(0, Ordering::SeqCst);
+        for expected in ["created", "replayed"] {
+            assert_eq!(status(&call(&app, to(path, Some("k"))).await).1, expected, "{path}");
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 1, "{path}");
+    }
+    // On the method router itself, too, where axum has not named the allowed methods yet.
+    let app = Router::new().route("/payments", get(|| async { "a list" }).layer(layer()));
+    assert_eq!(status(&call(&app, to("/payments", Some("k"))).await), (405, "released".to_owned()));
 }

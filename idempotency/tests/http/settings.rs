@@ -1,4 +1,4 @@
-//! What a service may choose: what counts of a request, and how a refusal is named and looks.
+//! A service chooses what counts of a request, and how a refusal is named and looks.
 
 use http::HeaderName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};

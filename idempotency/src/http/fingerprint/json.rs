@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What is nested deeper counts as it was sent.
+/// The depth of nesting beyond which a value counts as it was sent.
 const DEPTH_MAX: usize = 32;
 
 /// A JSON pointer, in its parts.

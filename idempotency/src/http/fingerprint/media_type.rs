@@ -49,11 +49,11 @@ impl<'a> MediaType<'a> {
     }
 }
 
-/// No boundary may be longer (RFC 2046, 5.1.1). To look for one of any length would let a client choose what that costs; a
-/// longer one is a part of the body like any other.
+/// The longest boundary that RFC 2046, 5.1.1, allows. To look for one of any length would let a client choose what that
+/// costs; a body with a longer one counts byte for byte.
 const BOUNDARY_MAX: usize = 70;
 
-/// What stands between semicolons that are not inside quotes.
+/// Splits a header value at the semicolons that are not inside quotes.
 fn pieces(value: &[u8]) -> Vec<&[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     value
@@ -118,6 +118,9 @@ mod tests {
         assert_eq!(boundary("Multipart/mixed; Boundary=\"a;\\\"b\""), Some(b"a;\"b".to_vec()));
         assert_eq!(text("multipart/form-data; boundary=X-1"), "multipart/form-data");
         assert_eq!(boundary("multipart/form-data; boundary="), None);
+        let long = |length: usize| boundary(&format!("multipart/form-data; boundary={}", "b".repeat(length)));
+        assert_eq!(long(70), Some(vec![b'b'; 70]), "the longest that is allowed");
+        assert_eq!(long(71), None, "its body counts byte for byte");
         assert_eq!(
             (boundary("text/x; boundary=1"), text("text/x; boundary=1")),
             (None, "text/x;boundary=1".into())

@@ -1,6 +1,6 @@
 //! Multipart bodies, without their boundary: a client that builds its request again chooses another.
 
-/// What stands between the delimiters of `boundary`; each piece keeps the rest of its delimiter's line.
+/// Splits a body at the delimiters of `boundary`; each piece keeps the rest of its delimiter's line.
 pub(crate) fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<&'a [u8]> {
     let delimiter = [b"--", boundary].concat();
     let (mut pieces, mut start, mut from) = (Vec::new(), 0, 0);
@@ -19,7 +19,8 @@ pub(crate) fn split<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// Whether `rest` ends a delimiter: the last one with two dashes, any other with its line. More text would make it data.
+/// Tells whether a delimiter ends where `rest` begins: the last one with two dashes, any other with its line. More text would
+/// make it data.
 fn ends_line(rest: &[u8]) -> bool {
     let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     rest.starts_with(b"--") || rest[blank..].starts_with(b"\r\n")
