@@ -16,7 +16,7 @@ use testkit::{Redis, RedisCluster};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// What is awaited comes sooner, on the slowest machine; without it a test would hang.
+/// A limit that nothing reaches, on the slowest machine; without it a test would hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 static CLUSTER: LazyLock<RedisCluster> = LazyLock::new(Redis::cluster);
@@ -150,7 +150,7 @@ impl Load {
     }
 }
 
-/// Whether the store can claim and complete each of so many keys that every node has some.
+/// Says whether the store can claim and complete each of so many keys that every node has some.
 async fn serves_every_key(store: &RedisStore<ClusterConnection>) -> bool {
     let pay = async || {
         let (claim, kept) = (a_claim(), Duration::from_secs(60));

@@ -156,7 +156,7 @@ async fn the_server_says_how_far_it_can_be_trusted() {
 }
 
 thread_local! {
-    /// What was logged on this thread, which runs one test.
+    /// The log of this thread, which runs one test.
     static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 

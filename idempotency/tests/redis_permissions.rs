@@ -62,7 +62,7 @@ fn a_claim(effects: Effects) -> Claim {
     }
 }
 
-/// What a call does to a record that is in flight, or has never been claimed.
+/// A call for a record that is in flight, or has never been claimed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Call {
     Begin,

@@ -49,7 +49,7 @@ pub struct RedisStore<C = ConnectionManager> {
     connection: C,
     prefix: String,
     scripts: Arc<Scripts>,
-    /// Whether an error is that of the only time a call was sent.
+    /// The connection sends a call once, so an error is the error of the only try.
     sends_once: bool,
 }
 

@@ -19,7 +19,7 @@ use super::connect::{TLS, choose_cryptography, misconfigured, not_connected, per
 use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
 use crate::StoreError;
 
-/// How long making a connection anew rests: while a node is silent, calls to it fail whatever the connection.
+/// The pause between two replacements of a connection: while a node is silent, calls to it fail on every connection.
 const REST: Duration = Duration::from_secs(1);
 
 /// A connection to a Redis Cluster that replaces itself after calls went unanswered.

@@ -1,4 +1,4 @@
-//! What an error of the driver or the server says about a call.
+//! Reads from an error of the driver or the server whether a call may have written.
 //!
 //! Invariant: only errors that are known to come before a script writes count as refusals. Between us and the server
 //! there may be a proxy, which also answers with errors, and may have passed the call on.
@@ -22,7 +22,7 @@ const REFUSALS: [(&str, ErrorKind); 7] = [
     ("WRONGPASS", ErrorKind::Rejected),
 ];
 
-/// What a failure of the driver or the server says, if it was sent once at most.
+/// Classifies an error of a call that was sent once at most.
 pub(super) fn classify(error: RedisError) -> Failure {
     if error.is_timeout() {
         return Failure::in_doubt(ErrorKind::Timeout, error);
@@ -65,7 +65,7 @@ fn of_server(kind: ServerErrorKind, error: RedisError) -> Failure {
     }
 }
 
-/// As [`classify`], of a script with this name: an error that it raised came before it wrote.
+/// Classifies an error of the script with this name: an error that the script raised came before its write.
 pub(super) fn of_script(name: &str, error: RedisError) -> Failure {
     let general = error.kind() == redis::ErrorKind::Server(ServerErrorKind::ResponseError);
     if general && error.detail().is_some_and(|said| said.contains(name)) {
@@ -74,8 +74,8 @@ pub(super) fn of_script(name: &str, error: RedisError) -> Failure {
     classify(error)
 }
 
-/// Whether connections of this type send what they are given once at most. A cluster connection of the driver repeats
-/// it after a broken connection, and then an error is only the last one's.
+/// Says whether connections of this type send a call once at most. A cluster connection of the driver repeats a call
+/// after a broken connection, and then its error is only that of the last try.
 pub(super) fn sends_once<C: 'static>() -> bool {
     let this = TypeId::of::<C>();
     #[cfg(feature = "redis-sentinel")]
@@ -94,7 +94,7 @@ mod tests {
 
     const SCRIPT: &str = "3fc39d916dec13fdb63700bda5245dd97ba7a1c0";
 
-    /// As the driver reads it.
+    /// Makes an error as the driver reads it from the server.
     fn said(error: &str) -> RedisError {
         let read = redis::parse_redis_value(format!("-{error}\r\n").as_bytes());
         read.and_then(Value::extract_error).expect_err("an error")

@@ -1,4 +1,4 @@
-//! What a Redis user must be permitted to do, and whether it is.
+//! Names the commands that a Redis user must be permitted, and asks the server whether they are.
 
 use redis::Value;
 use redis::aio::{ConnectionLike, ConnectionManager};
@@ -8,11 +8,16 @@ use super::RedisStore;
 use crate::error::Unreadable;
 use crate::{ErrorKind, OwnerToken, RecordId, StoreError};
 
-/// How many keys are asked about for each server of a cluster beyond the first: which server has which key is not asked,
-/// so that there are enough for each.
-const KEYS_PER_SERVER: u32 = 8;
-/// How many are asked about if nobody says how many servers there are.
-const KEYS: u32 = 24;
+/// The number of keys that are asked about for each server of a cluster beyond the first. The keys are random, so there are
+/// enough of them for every server to have one.
+const KEYS_PER_SERVER: u32 = 16;
+/// The number of keys that are asked about if the number of servers is not known.
+const KEYS: u32 = 48;
+
+/// The number of keys that are asked about: one server has every key, each of several has some of many.
+fn keys_for(servers: Option<u32>) -> u32 {
+    servers.map_or(KEYS, |servers| 1 + KEYS_PER_SERVER * servers.saturating_sub(1))
+}
 
 impl RedisStore<ConnectionManager> {
     /// The commands that the store's user must be permitted, for keys that begin with the store's prefix. `INFO` beside
@@ -40,8 +45,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
 
     /// The same of this many servers, `None` if nobody knows.
     pub(super) async fn permitted_on(&self, servers: Option<u32>) -> Result<(), StoreError> {
-        let keys = servers.map_or(KEYS, |servers| 1 + KEYS_PER_SERVER * servers.saturating_sub(1));
-        for _ in 0..keys {
+        for _ in 0..keys_for(servers) {
             let key = self.key(nowhere()?);
             let mut connection = self.connection.clone();
             let asked = self.scripts.permitted.call(&key).send(&mut connection).await;
@@ -89,4 +93,20 @@ fn advice(refused: &[(String, String)]) -> String {
         "the Redis user may not run {} on keys of this store; permit each of RedisStore::COMMANDS for its prefix ({said})",
         commands.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_is_asked_once_and_none_of_several_is_likely_to_be_left_out() {
+        assert_eq!(keys_for(Some(1)), 1);
+        for servers in 2..=100 {
+            let misses_one = 1.0 - 1.0 / f64::from(servers);
+            let keys = i32::try_from(keys_for(Some(servers))).expect("a few thousand");
+            let some_is_left_out = f64::from(servers) * misses_one.powi(keys);
+            assert!(some_is_left_out < 1e-4, "of {servers}: {some_is_left_out}");
+        }
+    }
 }
