@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use probity_idempotency::*;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Row};
 use testkit::TestDatabase;
 
@@ -57,6 +57,17 @@ async fn pay(pool: &PgPool, begin: &'static str, lease: &Lease) -> Result<(), St
     Ok(())
 }
 
+/// Waits until a statement is inside PostgreSQL, where it waits for a row that the test has locked.
+async fn a_statement_waits_for_our_row(pool: &PgPool) {
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = async {
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(pool).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+}
+
 // proves: I-4
 #[tokio::test]
 async fn a_zombie_can_commit_neither_its_answer_nor_its_payment_at_any_isolation() {
@@ -88,14 +99,7 @@ async fn a_takeover_waits_for_a_completion_in_an_open_transaction_and_then_repla
     slow.lease().complete_in(&mut *tx, &Recording::new(201)).await.unwrap();
     let manager = Arc::clone(&database.manager);
     let heir = tokio::spawn(async move { manager.begin(&a_claim(Duration::from_secs(30))).await });
-    // The heir's statement is inside PostgreSQL once it waits for our row.
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let waiting = async {
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&database.pool).await.unwrap() == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+    a_statement_waits_for_our_row(&database.pool).await;
     tx.commit().await.unwrap();
     assert_eq!(heir.await.unwrap().unwrap(), Answer::Replay(Recording::new(201)));
     assert_eq!(payments(&database.pool).await, 1);
@@ -125,11 +129,45 @@ async fn a_claim_in_the_callers_transaction_is_real_only_when_it_commits() {
 
 #[tokio::test]
 async fn many_starts_at_once_create_one_table() {
-    let database = database().await;
-    let starts: Vec<_> = (0..6).map(|_| tokio::spawn(PostgresStore::new(database.pool.clone()))).collect();
-    for start in starts {
-        start.await.unwrap().unwrap();
+    for isolation in [None, Some("serializable")] {
+        let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
+        let options: PgConnectOptions = database.url().parse().unwrap();
+        let options = options.options(isolation.map(|level| ("default_transaction_isolation", level)));
+        let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
+        let starts: Vec<_> = (0..6).map(|_| tokio::spawn(PostgresStore::new(pool.clone()))).collect();
+        for start in starts {
+            start.await.unwrap().unwrap();
+        }
+        assert_eq!(database.query("SELECT count(*) FROM idempotency_schema"), "2", "one for each step");
     }
+}
+
+// A claim draws its fence before it waits for the row.
+#[tokio::test]
+async fn the_fence_of_a_claim_that_waited_is_above_earlier_ones_and_below_later_ones() {
+    let database = database().await;
+    let (pool, store) = (&database.pool, &database.store);
+    let (lease, kept) = (Duration::from_secs(30), Duration::ZERO);
+    let mut tx = pool.begin().await.unwrap();
+    let first = a_claim(lease);
+    assert!(matches!(store.begin_in(&mut *tx, &first).await.unwrap(), Answer::Acquired(_)));
+    let (direct, waiting) = (store.clone().direct(), a_claim(lease));
+    let waits = tokio::spawn(async move { direct.begin(&waiting).await });
+    a_statement_waits_for_our_row(pool).await;
+    store.abandon_in(&mut *tx, &first.holder()).await.unwrap();
+    let second = a_claim(lease);
+    let Answer::Acquired(earlier) = store.begin_in(&mut *tx, &second).await.unwrap() else { panic!("held") };
+    store.abandon_in(&mut *tx, &second.holder()).await.unwrap();
+    tx.commit().await.unwrap();
+    let Answer::Acquired(waited) = waits.await.unwrap().unwrap() else { panic!("not granted") };
+    assert!(waited.fence > earlier.fence, "{waited:?} after {earlier:?}");
+    assert_eq!(
+        store.complete(&waiting.holder(), &Recording::new(200), kept).await.unwrap(),
+        Written::Applied
+    );
+    assert_eq!(store.purge(10).await.unwrap(), 1);
+    let Answer::Acquired(later) = store.begin(&a_claim(lease)).await.unwrap() else { panic!("not granted") };
+    assert!(later.fence > waited.fence, "{later:?} after {waited:?}");
 }
 
 /// The tables as the first version of this crate made them, with a record that has the clock's fence.
@@ -143,10 +181,17 @@ async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
                (extract(epoch FROM now()) * 1000000)::bigint, 1, 1, 1, 1, 1 RETURNING fence";
     let first = a_claim(Duration::ZERO);
     let (record, token) = (first.record.as_bytes().as_slice(), first.token.as_bytes().as_slice());
-    let query =
-        sqlx::query_scalar(old).bind(record).bind(token).bind(first.fingerprint.as_bytes().as_slice());
-    let fence: i64 = query.fetch_one(&pool).await.unwrap();
+    let print = first.fingerprint.as_bytes().as_slice();
+    let written = async || {
+        let query = sqlx::query_scalar::<_, i64>(old).bind(record).bind(token).bind(print);
+        query.fetch_one(&pool).await.unwrap()
+    };
+    let before = written().await;
     let store = PostgresStore::new(pool.clone()).await.unwrap();
+    assert_eq!(store.purge(10).await.unwrap(), 1);
+    // A program of version 1 that still runs beside the new ones.
+    let fence = written().await;
+    assert!(fence > before);
     assert_eq!(store.purge(10).await.unwrap(), 1);
     for (store, attempt) in [(store.clone(), 1), (store.direct(), 2)] {
         let Answer::Acquired(grant) = store.begin(&a_claim(Duration::ZERO)).await.unwrap() else {

@@ -42,6 +42,25 @@ fn a_claim(effects: Effects, lease: Duration) -> Claim {
     }
 }
 
+/// The arguments of [`execute`] for a job whose effects are all in the database.
+struct Job {
+    manager: Arc<dyn IdempotencyManager>,
+    scope: Scope,
+    key: IdempotencyKey,
+    print: Fingerprint,
+    policy: Policy,
+}
+
+async fn a_job(key: &str, database: &Database) -> Job {
+    Job {
+        manager: Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap()),
+        scope: Scope::new("jobs").unwrap(),
+        key: IdempotencyKey::new(key).unwrap(),
+        print: Fingerprint::of(&HashKey::default(), &[b"payout"]),
+        policy: Policy::default().effects(Effects::Local),
+    }
+}
+
 fn granted(answer: Answer<LeaseGuard>) -> LeaseGuard {
     match answer {
         Answer::Acquired(guard) => guard,
@@ -117,11 +136,17 @@ async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
     let old = "INSERT INTO idempotency_records (id, token, fingerprint, effects, state, fence, attempt, created_at, \
                lease_until, cap_until, expires_at) VALUES ($1, $2, $3, 'local', 'in_flight', $4, 1, 1, 1, 1, 1)";
     let (first, far) = (a_claim(Effects::Local, Duration::ZERO), i64::MAX / 2);
-    let (record, token) = (first.record.as_bytes().as_slice(), first.token.as_bytes().as_slice());
-    let print = first.fingerprint.as_bytes().as_slice();
-    sqlx::query(old).bind(record).bind(token).bind(print).bind(far).execute(&database.pool).await.unwrap();
+    let written = async |record: RecordId, fence: i64| {
+        let query =
+            sqlx::query(old).bind(record.as_bytes().as_slice()).bind(first.token.as_bytes().as_slice());
+        let query = query.bind(first.fingerprint.as_bytes().as_slice()).bind(fence);
+        query.execute(&database.pool).await.unwrap();
+    };
+    written(first.record, far).await;
     let store = SqliteStore::new(database.pool.clone()).await.unwrap();
-    assert_eq!(store.purge(10).await.unwrap(), 1);
+    // A program of version 1 that still runs beside the new ones.
+    written(RecordId::from_bytes([9; 32]), 1).await;
+    assert_eq!(store.purge(10).await.unwrap(), 2);
     let Answer::Acquired(grant) = store.begin(&first).await.unwrap() else { panic!("not granted") };
     assert_eq!((grant.fence, grant.attempt), (Fence(far.unsigned_abs() + 1), 1));
 }
@@ -164,11 +189,7 @@ async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
 #[tokio::test]
 async fn a_result_given_after_its_transaction_rolled_back_is_recorded_all_the_same() {
     let database = database().await;
-    let manager: Arc<dyn IdempotencyManager> =
-        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
-    let (scope, key) = (Scope::new("jobs").unwrap(), IdempotencyKey::new("payout-1").unwrap());
-    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
-    let policy = Policy::default().effects(Effects::Local);
+    let Job { manager, scope, key, print, policy } = a_job("payout-1", &database).await;
     let pool = database.pool.clone();
     let work = async |lease: Lease| {
         pay(&pool, &lease, false).await.unwrap();
@@ -186,15 +207,10 @@ async fn a_result_given_after_its_transaction_rolled_back_is_recorded_all_the_sa
 #[tokio::test]
 async fn a_result_that_is_not_the_recorded_one_is_refused() {
     let database = database().await;
-    let manager: Arc<dyn IdempotencyManager> =
-        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
-    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
-    let policy = Policy::default().effects(Effects::Local);
-    let scope = Scope::new("jobs").unwrap();
     for (key, recorded, is_refused) in
         [("differs", "1", true), ("is-no-json", "one", true), ("spaced", " 2 ", false)]
     {
-        let key = IdempotencyKey::new(key).unwrap();
+        let Job { manager, scope, key, print, policy } = a_job(key, &database).await;
         let work = async |lease: Lease| {
             let mut tx = database.pool.begin().await.unwrap();
             lease.complete_in(&mut *tx, &Recording::payload(recorded)).await?;
@@ -218,11 +234,7 @@ async fn a_result_that_is_not_the_recorded_one_is_refused() {
 #[tokio::test]
 async fn a_typed_completion_gives_back_the_result_that_is_replayed() {
     let database = database().await;
-    let manager: Arc<dyn IdempotencyManager> =
-        Arc::new(SqliteStore::new(database.pool.clone()).await.unwrap());
-    let (scope, key) = (Scope::new("jobs").unwrap(), IdempotencyKey::new("payout-1").unwrap());
-    let print = Fingerprint::of(&HashKey::default(), &[b"payout"]);
-    let policy = Policy::default().effects(Effects::Local);
+    let Job { manager, scope, key, print, policy } = a_job("payout-1", &database).await;
     for expected in [Execution::Fresh(vec![1, 2]), Execution::Replayed(vec![1, 2])] {
         let work = async |lease: Lease| {
             let mut tx = database.pool.begin().await.unwrap();

@@ -1,4 +1,4 @@
-//! How a store is opened: names, a pooler between, and who makes the tables.
+//! Opens a store: with names of its own, behind a pooler, with or without making the tables.
 
 use std::fmt;
 
@@ -31,8 +31,8 @@ impl<DB: Dialect> SqlStoreBuilder<DB> {
         Self { pool, names: Names::default() }
     }
 
-    /// What the names of the tables begin with: `idempotency_`, unless it is chosen here. Two stores with different
-    /// prefixes do not see each other's records.
+    /// Sets what the names of the tables begin with, which is `idempotency_` otherwise. Two stores with different prefixes
+    /// do not see each other's records.
     pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.names.prefix = prefix.into();
         self

@@ -11,7 +11,7 @@ use crate::StoreError;
 pub(super) struct Own<DB: Dialect> {
     pub(super) connection: PoolConnection<DB>,
     pub(super) asked: bool,
-    /// Whether another session may get the next message, unless a transaction is open.
+    /// Another session may get the next message, unless a transaction is open.
     pub(super) behind_pooler: bool,
 }
 

@@ -2,7 +2,8 @@
 
 use std::pin::Pin;
 
-use crate::StoreError;
+use crate::error::Failure;
+use crate::{ErrorKind, StoreError};
 
 /// A database this crate knows: `sqlx::Sqlite` and `sqlx::Postgres`. Sealed.
 pub trait Dialect: driver::Driver {}
@@ -35,7 +36,7 @@ pub(crate) mod driver {
         /// The SQL that makes the tables of this version.
         fn ddl(names: &Names) -> String;
 
-        /// What a failure of the driver says.
+        /// Classifies an error of the driver.
         fn classify(error: sqlx::Error) -> Failure;
 
         /// Looks whether the database can keep records, and where; creates or upgrades the tables under a lock if it
@@ -100,6 +101,19 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     Text(&'static str),
     MaybeBytes(Option<&'a [u8]>),
+}
+
+/// Classifies an error of the driver's own: the database did not say it.
+pub(super) fn of_the_driver(error: sqlx::Error) -> Failure {
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            Failure::refused(ErrorKind::Unavailable, error)
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+            Failure::in_doubt(ErrorKind::Corrupt, error)
+        }
+        _ => Failure::in_doubt(ErrorKind::Unavailable, error),
+    }
 }
 
 /// Implements [`Dialect`]'s statements for one database: generic code over two drivers would need a page of bounds,
@@ -238,3 +252,23 @@ macro_rules! impl_dialect {
     };
 }
 pub(crate) use impl_dialect;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Effect;
+
+    // proves: I-5
+    #[test]
+    fn a_row_that_cannot_be_decoded_may_be_that_of_a_write() {
+        for error in [sqlx::Error::ColumnNotFound("fence".into()), sqlx::Error::Decode("no number".into())] {
+            let error = StoreError::from(of_the_driver(error));
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::Unknown));
+            assert_eq!(error.nothing_written().effect(), Effect::NotApplied);
+        }
+        let refused = StoreError::from(of_the_driver(sqlx::Error::PoolTimedOut));
+        assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+        let crashed = StoreError::from(of_the_driver(sqlx::Error::WorkerCrashed));
+        assert_eq!((crashed.kind(), crashed.effect()), (ErrorKind::Unavailable, Effect::Unknown));
+    }
+}

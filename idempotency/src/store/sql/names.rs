@@ -1,4 +1,4 @@
-//! How the tables of a store are called, and its statements with those names.
+//! The names of a store's tables, and the store's statements with those names.
 //!
 //! Invariant: a store names its tables once. What a session's search path says later, in the caller's transaction for
 //! one, changes nothing.
@@ -11,18 +11,18 @@ use super::Dialect;
 use super::statements::Templates;
 use crate::StoreError;
 
-/// What table names begin with unless a store chooses otherwise.
+/// The prefix of table names unless a store chooses another.
 pub(crate) const USUAL_PREFIX: &str = "idempotency_";
 /// PostgreSQL cuts names after 63 bytes, and the longest of ours adds 30 to the prefix.
 const PREFIX_LENGTH_MAX: usize = 32;
 
-/// What a store's statements depend on, beside its database.
+/// The choices that a store's statements depend on, beside its database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// Where the tables are; wherever the search path says if none is named.
+    /// The schema of the tables; the search path decides if none is named.
     pub(crate) schema: Option<String>,
     pub(crate) prefix: String,
-    /// Whether another session may get the next statement.
+    /// A pooler may give the next statement to another session.
     pub(crate) behind_pooler: bool,
     /// An expression for the database's clock, instead of its own.
     pub(crate) clock: Option<String>,
@@ -71,9 +71,11 @@ impl Names {
 
     /// A statement of ours for these names. `now` is the database's clock in it.
     pub(crate) fn statement(&self, template: &str, now: &str) -> Sql {
-        let mut text = template
-            .replace("idempotency_records", &self.table("records"))
-            .replace("idempotency_fences", &self.table("fences"));
+        // What was put in is not looked at again: a schema or a prefix may hold one of our own names.
+        let between = template.split("idempotency_records");
+        let between: Vec<_> =
+            between.map(|part| part.replace("idempotency_fences", &self.table("fences"))).collect();
+        let mut text = between.join(&self.table("records"));
         if let Some(clock) = &self.clock {
             text = text.replace(now, clock);
         }
@@ -128,6 +130,18 @@ pub(crate) fn set_of<DB: Dialect>(names: &Names) -> &'static Set {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_hold_our_own_are_put_in_once() {
+        let (schema, prefix) = (Some("idempotency_fences".into()), "idempotency_records_".into());
+        let names = Names { schema, prefix, ..Names::default() };
+        let sql = names.statement("DELETE FROM idempotency_records, idempotency_fences", "now").text;
+        assert_eq!(
+            sql,
+            "DELETE FROM \"idempotency_fences\".\"idempotency_records_records\", \
+             \"idempotency_fences\".\"idempotency_records_fences\""
+        );
+    }
 
     #[test]
     fn names_are_quoted_and_odd_ones_refused() {

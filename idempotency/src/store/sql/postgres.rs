@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use self::sharing::Sharing;
 use super::PostgresStore;
-use super::dialect::{Value, impl_dialect};
+use super::dialect::{Value, impl_dialect, of_the_driver};
 use super::names::{Names, Set};
 use super::statements::{PATIENT_POSTGRES, POSTGRES, postgres_now};
 use crate::error::Failure;
@@ -43,34 +43,31 @@ fn shared(pool: &PgPool, set: &'static Set) -> Option<Arc<dyn IdempotencyManager
     Some(Arc::new(Sharing::new(PostgresStore { pool: pool.clone(), set, sharing: None })))
 }
 
-/// What a failure of the driver says.
+/// Classifies an error of the driver, by the class of PostgreSQL's own error code.
 fn classify(error: sqlx::Error) -> Failure {
-    match &error {
-        sqlx::Error::Database(inner) => match inner.code().as_deref().unwrap_or_default() {
-            // Conflicts of serializable transactions, deadlocks, lock timeouts: rolled back, try again.
-            "40001" | "40P01" | "55P03" => Failure::refused(ErrorKind::Unavailable, error),
-            "57014" => Failure::refused(ErrorKind::Timeout, error),
-            "53100" | "53200" => Failure::refused(ErrorKind::Full, error),
-            "57P03" | "53300" => Failure::refused(ErrorKind::Unavailable, error),
-            code if code.starts_with("08")
-                || code.starts_with("57P")
-                || matches!(code, "40003" | "25P04") =>
-            {
-                Failure::in_doubt(ErrorKind::Unavailable, error)
-            }
-            code if REFUSALS.iter().any(|class| code.starts_with(class)) => {
-                Failure::refused(ErrorKind::Rejected, error)
-            }
-            // Of a server in trouble (58, XX), or of something between us and it.
-            _ => Failure::in_doubt(ErrorKind::Rejected, error),
-        },
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-            Failure::refused(ErrorKind::Unavailable, error)
+    match error.as_database_error().map(|said| said.code().unwrap_or_default().into_owned()) {
+        Some(code) => of_code(&code, error),
+        None => of_the_driver(error),
+    }
+}
+
+fn of_code(code: &str, error: sqlx::Error) -> Failure {
+    match code {
+        // Conflicts of serializable transactions, deadlocks, lock timeouts: rolled back, try again.
+        "40001" | "40P01" | "55P03" => Failure::refused(ErrorKind::Unavailable, error),
+        "57014" => Failure::refused(ErrorKind::Timeout, error),
+        "53100" | "53200" => Failure::refused(ErrorKind::Full, error),
+        "57P03" | "53300" => Failure::refused(ErrorKind::Unavailable, error),
+        // The connection or the server went away under the statement, or a limit on the transaction ended it as it
+        // was being committed.
+        _ if code.starts_with("08") || code.starts_with("57P") || matches!(code, "40003" | "25P04") => {
+            Failure::in_doubt(ErrorKind::Unavailable, error)
         }
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-            Failure::in_doubt(ErrorKind::Corrupt, error)
+        _ if REFUSALS.iter().any(|class| code.starts_with(class)) => {
+            Failure::refused(ErrorKind::Rejected, error)
         }
-        _ => Failure::in_doubt(ErrorKind::Unavailable, error),
+        // Of a server in trouble (58, XX), or of something between us and it.
+        _ => Failure::in_doubt(ErrorKind::Rejected, error),
     }
 }
 
@@ -81,12 +78,31 @@ mod tests {
 
     // proves: I-5
     #[test]
-    fn a_row_that_cannot_be_decoded_may_be_that_of_a_write() {
-        for error in [sqlx::Error::ColumnNotFound("fence".into()), sqlx::Error::Decode("no number".into())] {
-            let error = StoreError::from(classify(error));
-            assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::Unknown));
-            assert_eq!(error.nothing_written().effect(), Effect::NotApplied);
+    fn only_codes_that_are_known_to_undo_the_statement_prove_that_nothing_was_written() {
+        let judged = |code: &str| {
+            let error = StoreError::from(of_code(code, sqlx::Error::WorkerCrashed));
+            (error.kind(), error.effect())
+        };
+        for (code, kind) in [
+            ("40001", ErrorKind::Unavailable),
+            ("40P01", ErrorKind::Unavailable),
+            ("55P03", ErrorKind::Unavailable),
+            ("57P03", ErrorKind::Unavailable),
+            ("53300", ErrorKind::Unavailable),
+            ("57014", ErrorKind::Timeout),
+            ("53100", ErrorKind::Full),
+            ("23505", ErrorKind::Rejected),
+            ("25006", ErrorKind::Rejected),
+            ("42501", ErrorKind::Rejected),
+            ("P0001", ErrorKind::Rejected),
+        ] {
+            assert_eq!(judged(code), (kind, Effect::NotApplied), "{code}");
         }
-        assert_eq!(StoreError::from(classify(sqlx::Error::PoolTimedOut)).effect(), Effect::NotApplied);
+        for code in ["08006", "08P01", "25P04", "40003", "57P01", "57P02", "57P05"] {
+            assert_eq!(judged(code), (ErrorKind::Unavailable, Effect::Unknown), "{code}");
+        }
+        for code in ["", "58030", "F0000", "HV000", "XX000", "99999"] {
+            assert_eq!(judged(code), (ErrorKind::Rejected, Effect::Unknown), "{code}");
+        }
     }
 }

@@ -1,9 +1,8 @@
-//! SQLite: BEGIN IMMEDIATE locks the migration, which only starts if tables are missing; a statement that was refused has provably changed
-//! nothing.
+//! SQLite: the tables, which BEGIN IMMEDIATE locks while they are made, and what an error of the driver left behind.
 
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::dialect::{Value, impl_dialect};
+use super::dialect::{Value, impl_dialect, of_the_driver};
 use super::names::{Names, Set, safe};
 use super::schema;
 use super::statements::{SQLITE, sqlite_now};
@@ -80,26 +79,22 @@ async fn version(on: &mut SqliteConnection, names: &Names) -> Result<i64, StoreE
     Ok(found)
 }
 
-/// What a failure of the driver says.
+/// Classifies an error of the driver, by SQLite's primary result code.
 fn classify(error: sqlx::Error) -> Failure {
-    match &error {
-        sqlx::Error::Database(inner) => {
-            // The primary result code is the low byte.
-            match inner.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default() & 0xff {
-                BUSY | LOCKED => Failure::refused(ErrorKind::Unavailable, error),
-                FULL => Failure::refused(ErrorKind::Full, error),
-                code if ROLLED_BACK.contains(&code) => Failure::refused(ErrorKind::Rejected, error),
-                // An I/O error, say: the commit it broke may be on disk.
-                _ => Failure::in_doubt(ErrorKind::Rejected, error),
-            }
-        }
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-            Failure::refused(ErrorKind::Unavailable, error)
-        }
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-            Failure::in_doubt(ErrorKind::Corrupt, error)
-        }
-        _ => Failure::in_doubt(ErrorKind::Unavailable, error),
+    match error.as_database_error().map(|said| said.code().and_then(|code| code.parse().ok())) {
+        Some(code) => of_code(code.unwrap_or_default(), error),
+        None => of_the_driver(error),
+    }
+}
+
+fn of_code(code: u32, error: sqlx::Error) -> Failure {
+    // The primary result code is the low byte.
+    match code & 0xff {
+        BUSY | LOCKED => Failure::refused(ErrorKind::Unavailable, error),
+        FULL => Failure::refused(ErrorKind::Full, error),
+        primary if ROLLED_BACK.contains(&primary) => Failure::refused(ErrorKind::Rejected, error),
+        // An I/O error, say: the commit it broke may be on disk.
+        _ => Failure::in_doubt(ErrorKind::Rejected, error),
     }
 }
 
@@ -110,12 +105,26 @@ mod tests {
 
     // proves: I-5
     #[test]
-    fn a_row_that_cannot_be_decoded_may_be_that_of_a_write() {
-        for error in [sqlx::Error::ColumnNotFound("fence".into()), sqlx::Error::Decode("no number".into())] {
-            let error = StoreError::from(classify(error));
-            assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::Unknown));
-            assert_eq!(error.nothing_written().effect(), Effect::NotApplied);
+    fn only_codes_that_are_known_to_undo_the_statement_prove_that_nothing_was_written() {
+        let judged = |code| {
+            let error = StoreError::from(of_code(code, sqlx::Error::WorkerCrashed));
+            (error.kind(), error.effect())
+        };
+        // With extended codes: BUSY_SNAPSHOT, CONSTRAINT_PRIMARYKEY.
+        for (code, kind) in [
+            (5, ErrorKind::Unavailable),
+            (517, ErrorKind::Unavailable),
+            (6, ErrorKind::Unavailable),
+            (13, ErrorKind::Full),
+            (1, ErrorKind::Rejected),
+            (8, ErrorKind::Rejected),
+            (1555, ErrorKind::Rejected),
+        ] {
+            assert_eq!(judged(code), (kind, Effect::NotApplied), "{code}");
         }
-        assert_eq!(StoreError::from(classify(sqlx::Error::PoolTimedOut)).effect(), Effect::NotApplied);
+        // Of no code, NOMEM, IOERR, IOERR_FSYNC, CORRUPT, PROTOCOL, NOTADB.
+        for code in [0, 7, 10, 1034, 11, 15, 26] {
+            assert_eq!(judged(code), (ErrorKind::Rejected, Effect::Unknown), "{code}");
+        }
     }
 }

@@ -23,7 +23,7 @@ const STEPS: &[&str] = &[
     include_str!("../../../../sql/postgres/0002_fences.sql"),
 ];
 
-/// Where the tables are, whether this role may use them, and what the session forgets in a crash.
+/// Asks where the tables are, whether this role may use them, and which settings let the session forget in a crash.
 const LOOK: &str = "SELECT current_setting('synchronous_commit') AS synchronous_commit, \
     current_setting('fsync') AS fsync, \
     (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -33,7 +33,7 @@ const LOOK: &str = "SELECT current_setting('synchronous_commit') AS synchronous_
     has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($2), 'SELECT') \
     AND has_table_privilege(to_regclass($2), 'INSERT') AND has_table_privilege(to_regclass($2), 'UPDATE') AS may";
 
-/// How long a second connection is waited for, to see whether two of them are one session.
+/// The time to wait for a second connection, which shows whether two connections are one session.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn ddl(names: &Names) -> String {
@@ -108,9 +108,11 @@ async fn look(on: &mut PgConnection, names: &Names) -> Result<Found, StoreError>
 
 /// Takes the steps that are missing, unless somebody else has taken them meanwhile.
 async fn migrate(on: &mut PgConnection, names: &Names) -> Result<(), StoreError> {
-    // Another process may migrate for long; a table may be large.
-    let patience = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
-    sqlx::raw_sql(patience).execute(&mut *on).await.map_err(classify)?;
+    // Another process may migrate for long; a table may be large. What that process has made must be seen afterwards,
+    // whatever isolation the role has.
+    let settings = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; \
+        SET LOCAL statement_timeout = 0";
+    sqlx::raw_sql(settings).execute(&mut *on).await.map_err(classify)?;
     let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").persistent(false).bind(MIGRATION_LOCK);
     lock.execute(&mut *on).await.map_err(classify)?;
     if let Some(schema) = &names.schema {
