@@ -63,7 +63,7 @@ impl ErrorKind {
 pub struct StoreError {
     kind: ErrorKind,
     effect: Effect,
-    /// Whether the words are this crate's own, and quote nothing.
+    /// The words are this crate's own, and quote nothing.
     own_words: bool,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -187,9 +187,9 @@ impl SharedError {
     }
 }
 
-/// What a driver or a server says went wrong, before anybody has said how far the call had come.
+/// An error of a driver or a server, of which nobody has said yet how far the call had come.
 ///
-/// As it stands it is the failure of a call that may have written: only a refusal proves that it did not.
+/// It counts as the failure of a call that may have written: only a refusal proves that the call did not.
 #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
 #[derive(Debug)]
 pub struct Failure {

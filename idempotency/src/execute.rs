@@ -58,9 +58,9 @@ pub enum ExecuteError<E> {
     /// something that is not JSON. Do not run it again: it happened. Give `serde` a way to read old results.
     #[error("the work ran before, but its stored result cannot be read: {source}")]
     ResultUnreadable {
-        /// What is stored.
+        /// The stored recording.
         recording: Recording,
-        /// Why it is no result of this type.
+        /// The reason why the recording is no result of this type.
         #[source]
         source: serde_json::Error,
     },
@@ -68,14 +68,14 @@ pub enum ExecuteError<E> {
     /// returned one is refused. Record what you return: `Lease::complete_result_in` gives it back.
     #[error("the work ran, and recorded another result than it returned; retries get the recorded one")]
     ResultDiffers {
-        /// What is stored, and replayed from now on.
+        /// The stored recording, which is replayed from now on.
         recording: Recording,
     },
 }
 
 impl<E> ExecuteError<E> {
-    /// Whether the work of this key may have taken effect. Only [`NotRun`](Self::NotRun) says that the work of this call
-    /// did not; an earlier call's may have.
+    /// Says whether the work of this key may have taken effect. Only [`NotRun`](Self::NotRun) says that the work of this
+    /// call did not; the work of an earlier call may have.
     #[must_use]
     pub const fn effect(&self) -> Effect {
         match self {

@@ -124,7 +124,7 @@ impl Held {
         self.marked.load(Ordering::SeqCst)
     }
 
-    /// Whether `complete_in` was used. Whether that was committed, only the store knows.
+    /// Says whether `complete_in` was used. Only the store knows whether its transaction was committed.
     pub(crate) fn has_recorded_in(&self) -> bool {
         #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
         let recorded = self.recorded.load(Ordering::SeqCst) != NOT_RECORDED;

@@ -33,7 +33,7 @@ pub(crate) async fn stored<T>(
     answer
 }
 
-/// How many lost attempts a process remembers, so that the log names each once.
+/// The number of lost attempts that a process remembers, so that the log names each once.
 const LOST: usize = 1024;
 
 /// Logs, at level ERROR, that nobody knows what became of an attempt; once in a process, however often it is asked for.

@@ -88,8 +88,8 @@ impl Policy {
         self
     }
 
-    /// How long the [`Recover`] hook may take before the outcome counts as unknown for now; 15 s. Callers that come meanwhile
-    /// are answered "in flight".
+    /// Limits how long the [`Recover`] hook may take before the outcome counts as unknown for now; 15 s unless it is said
+    /// here. Callers that come while the hook runs are answered "in flight".
     ///
     /// # Panics
     /// If it is zero: nobody would ever be asked.

@@ -23,15 +23,17 @@ use crate::{
 
 /// How often one caller follows a record that keeps becoming indeterminate under it.
 const ROUNDS: u32 = 2;
-/// How long a hook may take, unless said otherwise.
+/// The time that a hook may take unless the policy says otherwise.
 pub(crate) const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long an inquiry is held before it is renewed: for so long nobody can ask after its process has died.
+/// The lease of an inquiry, which is renewed while the hook runs. If the asking process dies, nobody else can ask before
+/// this lease ends.
 const HELD: Duration = Duration::from_secs(10);
-/// How long an inquiry is held in all beyond what the hook may take: for the calls to the store around it.
+/// The time that an inquiry may be held beyond the time of the hook: for the calls to the store before and after it.
 const AROUND: Duration = Duration::from_secs(10);
-/// How long an inquiry is held at most, whatever the hook may take. After that another caller may ask beside it.
+/// The longest time that an inquiry is held, however long the hook may take. After it another caller may ask at the same
+/// time.
 const HELD_MAX: Duration = Duration::from_secs(3600);
-/// How long "nobody can say" is repeated without asking again.
+/// The time for which callers are told "nobody can say" without asking the hook again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out what happened to an attempt that may have had its effect: usually by asking the downstream system about
@@ -144,7 +146,7 @@ struct Asking<'a> {
     limit: Duration,
 }
 
-/// What came of it.
+/// The result of an inquiry.
 enum Inquired {
     /// The truth is in the record: claim again.
     Settled,

@@ -43,7 +43,7 @@ fn answer(number: u8) -> Recording {
     Recording::new(201).header("n", vec![number]).body(vec![number; 100])
 }
 
-/// Why a store could not be opened.
+/// The reason why a store could not be opened.
 fn reason<T>(opened: Result<T, StoreError>) -> String {
     let Err(error) = opened else { panic!("it opened") };
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied), "{error:?}");

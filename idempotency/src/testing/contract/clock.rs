@@ -1,11 +1,12 @@
-//! What must hold whatever the store's clock shows.
+//! The rules that hold whatever the store's clock shows.
 
 use std::time::Duration;
 
 use super::{Clock, HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
 use crate::Written;
 
-/// How often the record ends and is claimed again: more often than a clock of milliseconds moves on a fast machine.
+/// The number of times that the record ends and is claimed again: more than a clock of milliseconds moves on a fast
+/// machine.
 const ROUNDS: u32 = 48;
 
 /// The clock stands still between two holders, steps back by an hour, and stands still again.
