@@ -22,7 +22,7 @@ const RUNS: &[Run] = &[
     Run {
         name: "idempotency-kills",
         what: "2000 workers ended by kill -9 on PostgreSQL, 2000 on Redis; no key is paid twice",
-        cargo: "test --locked -p probity-idempotency --all-features --test kill",
+        cargo: "test --locked -p probity-idempotency --all-features --test processes kill::",
         longer: &[("PROBITY_TEST_KILLS", "2000")],
     },
     Run {

@@ -132,7 +132,7 @@ async fn many_starts_at_once_create_one_table() {
 #[tokio::test]
 async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
     let database = database().await;
-    sqlx::raw_sql(include_str!("../sql/sqlite/0001_records.sql")).execute(&database.pool).await.unwrap();
+    sqlx::raw_sql(include_str!("../../sql/sqlite/0001_records.sql")).execute(&database.pool).await.unwrap();
     let old = "INSERT INTO idempotency_records (id, token, fingerprint, effects, state, fence, attempt, created_at, \
                lease_until, cap_until, expires_at) VALUES ($1, $2, $3, 'local', 'in_flight', $4, 1, 1, 1, 1, 1)";
     let (first, far) = (a_claim(Effects::Local, Duration::ZERO), i64::MAX / 2);
@@ -173,7 +173,7 @@ async fn a_dropped_table_is_an_error_and_never_a_grant() {
 async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
     let database = database().await;
     let store = SqliteStore::new(database.pool.clone()).await.unwrap();
-    let chapter = include_str!("../docs/operating.md");
+    let chapter = include_str!("../../docs/operating.md");
     let query = chapter.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
     let waiting = async |pool: &SqlitePool| sqlx::query(query).fetch_all(pool).await.unwrap().len();
     let lost = a_claim(Effects::Opaque, Duration::ZERO);

@@ -96,7 +96,7 @@ async fn a_role_that_may_only_read_and_write_the_tables_starts_and_does_everythi
     let lacks = reason(PostgresStore::verify(service.clone()).await);
     assert!(lacks.contains("GRANT SELECT"), "{lacks}");
     let grants =
-        include_str!("../sql/postgres/grants.sql").replace("TO service", &format!("TO {}", role.name()));
+        include_str!("../../sql/postgres/grants.sql").replace("TO service", &format!("TO {}", role.name()));
     let _ = database.query(&grants);
     let refused = sqlx::query("CREATE TABLE another (id int)").execute(&service).await;
     assert!(refused.is_err(), "the role is not restricted");
@@ -110,7 +110,7 @@ async fn a_role_that_may_only_read_and_write_the_tables_starts_and_does_everythi
 async fn tables_of_an_older_version_are_not_verified_and_lost_ones_not_made_anew() {
     let database = database().await;
     let owner = pool(database.url(), 2).await;
-    let _ = database.query(include_str!("../sql/postgres/0001_records.sql"));
+    let _ = database.query(include_str!("../../sql/postgres/0001_records.sql"));
     let old = reason(PostgresStore::verify(owner.clone()).await);
     assert!(old.contains("have version 1"), "{old}");
     PostgresStore::new(owner.clone()).await.unwrap();
@@ -123,8 +123,8 @@ async fn tables_of_an_older_version_are_not_verified_and_lost_ones_not_made_anew
     let memory = memory.connect("sqlite::memory:").await.unwrap();
     let absent = reason(SqliteStore::verify(memory.clone()).await);
     assert!(absent.contains("have version 0"), "{absent}");
-    sqlx::raw_sql(include_str!("../sql/sqlite/0001_records.sql")).execute(&memory).await.unwrap();
-    sqlx::raw_sql(include_str!("../sql/sqlite/0002_fences.sql")).execute(&memory).await.unwrap();
+    sqlx::raw_sql(include_str!("../../sql/sqlite/0001_records.sql")).execute(&memory).await.unwrap();
+    sqlx::raw_sql(include_str!("../../sql/sqlite/0002_fences.sql")).execute(&memory).await.unwrap();
     SqliteStore::verify(memory.clone()).await.unwrap();
     sqlx::raw_sql("DROP TABLE idempotency_records").execute(&memory).await.unwrap();
     let gone = reason(SqliteStore::new(memory).await);

@@ -8,8 +8,8 @@ use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType}
 use redis::{ConnectionAddr, IntoConnectionInfo, TlsMode};
 use testkit::Redis;
 
-use crate::certificates::{Authority, reasons};
-use crate::{Trusted, trusted};
+use super::certificates::{Authority, reasons};
+use super::{Trusted, trusted};
 
 const KEPT: Duration = Duration::from_secs(3600);
 

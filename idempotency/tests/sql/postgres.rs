@@ -175,7 +175,7 @@ async fn the_fence_of_a_claim_that_waited_is_above_earlier_ones_and_below_later_
 async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
     let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(4).connect(database.url()).await.unwrap();
-    sqlx::raw_sql(include_str!("../sql/postgres/0001_records.sql")).execute(&pool).await.unwrap();
+    sqlx::raw_sql(include_str!("../../sql/postgres/0001_records.sql")).execute(&pool).await.unwrap();
     let old = "INSERT INTO idempotency_records (id, token, fingerprint, effects, state, fence, attempt, created_at, \
                lease_until, cap_until, expires_at) SELECT $1, $2, $3, 'local', 'in_flight', \
                (extract(epoch FROM now()) * 1000000)::bigint, 1, 1, 1, 1, 1 RETURNING fence";

@@ -4,8 +4,8 @@ use probity_idempotency::*;
 use redis::{ClientTlsConfig, TlsCertificates};
 use testkit::Redis;
 
-use crate::certificates::{Authority, reasons};
-use crate::{Trusted, trusted};
+use super::certificates::{Authority, reasons};
+use super::{Trusted, trusted};
 
 /// It is refused for good, and says why.
 fn assert_refused(result: Result<RedisStore, StoreError>, why: &str) {
