@@ -19,6 +19,7 @@ mod scope;
 mod service;
 mod tasks;
 mod trailers;
+mod verdict;
 mod wait;
 
 pub use body::ReplayBody;
@@ -27,7 +28,7 @@ pub use extract::OrRelease;
 pub use fingerprint::FingerprintRules;
 pub use layer::IdempotencyLayer;
 pub use problem::ProblemDetails;
-pub use record::Verdict;
 pub use scope::{Refusal, Scoped, Unscoped};
 pub use service::IdempotencyService;
 pub use tasks::Tasks;
+pub use verdict::Verdict;

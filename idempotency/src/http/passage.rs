@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Extensions, Response};
 
-use super::record::Verdict;
+use super::verdict::Verdict;
 
 /// The mark of a request that a layer has passed on. It is kept in the extensions, so a copy of the request has it too.
 struct Passed(Passage);

@@ -10,8 +10,8 @@ use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::passage::{self, Passage};
-use super::record::Verdict;
 use super::scope::Refusal;
+use super::verdict::Verdict;
 use crate::{KeyError, Tombstone};
 
 pub(crate) const STATUS_HEADER: HeaderName = HeaderName::from_static("idempotency-status");

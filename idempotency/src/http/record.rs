@@ -22,6 +22,7 @@ use super::body::ReplayBody;
 use super::config::Config;
 use super::problem::{REPLAYED_HEADER, STATUS_HEADER};
 use super::trailers;
+use super::verdict::Verdict;
 use crate::deadline::deadline;
 use crate::{Effects, ErrorKind, Recording, StoreError, Tombstone, TombstoneReason};
 
@@ -43,19 +44,6 @@ static KEPT: [HeaderName; 14] = [
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
 ];
-
-/// What a handler says about its own answer, in the response's extensions; it overrides the rules by status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Record it: every retry gets it again.
-    Final,
-    /// Nothing happened: release the key. After a mark this is not believed, and the answer is recorded.
-    Retryable,
-    /// Something may have happened, and this answer does not tell: leave the record indeterminate.
-    Unknown,
-    /// It happened, but do not store the answer: retries are refused.
-    NoStore,
-}
 
 /// What is to be done with an answer, by verdict, status and effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

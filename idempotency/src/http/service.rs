@@ -15,8 +15,8 @@ use super::body::ReplayBody;
 use super::config::Shared;
 use super::passage::{self, Passage};
 use super::problem::Problem;
-use super::record::Verdict;
 use super::run::{self, Origin, Run};
+use super::verdict::Verdict;
 use super::{outer, request, route};
 use crate::identity::RecordId;
 

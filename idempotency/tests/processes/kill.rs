@@ -154,7 +154,12 @@ struct Orders {
 impl Orders {
     fn as_command(&self) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "kill::a_worker_without_orders_does_nothing", "--nocapture", "--test-threads=1"]);
+        command.args([
+            "--exact",
+            "kill::a_worker_without_orders_does_nothing",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
         let Self { store, url, prefix, seed, keys } = self;
         command.env(ORDERS, format!("{store}|{url}|{prefix}|{seed}|{}|{}", keys.start, keys.end));
         command

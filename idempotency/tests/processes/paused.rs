@@ -152,7 +152,12 @@ fn a_process_that_was_stopped_past_its_lease_commits_neither_its_answer_nor_its_
         made
     });
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "paused::a_process_without_orders_does_nothing", "--nocapture", "--test-threads=1"]);
+    command.args([
+        "--exact",
+        "paused::a_process_without_orders_does_nothing",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     command.env(ORDERS, format!("{}|{}|{prefix}", database.url(), redis.url()));
     let mut zombie = Program::spawn(command);
     zombie.wait_for_line("paid, not committed");

@@ -2,8 +2,7 @@
 
 use std::pin::Pin;
 
-use crate::error::Failure;
-use crate::{ErrorKind, StoreError};
+use crate::error::{ErrorKind, Failure, StoreError};
 
 /// A database this crate knows: `sqlx::Sqlite` and `sqlx::Postgres`. Sealed.
 pub trait Dialect: driver::Driver {}

@@ -1,0 +1,14 @@
+//! The word of a handler about its own answer.
+
+/// The word of a handler about its own answer, in the response's extensions; it overrides the rules by status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Record it: every retry gets it again.
+    Final,
+    /// Nothing happened: release the key. After a mark this is not believed, and the answer is recorded.
+    Retryable,
+    /// Something may have happened, and this answer does not tell: leave the record indeterminate.
+    Unknown,
+    /// It happened, but do not store the answer: retries are refused.
+    NoStore,
+}
