@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 use tokio::time::Instant;
 
-/// How long to measure.
+/// The rounds of a measurement and the length of each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounds {
     pub(crate) number: usize,
@@ -26,13 +26,13 @@ impl Rounds {
         Self { number: 1, each: self.each / 4 }
     }
 
-    /// Whether it only proves that the bench still runs.
+    /// Tells whether the measurement only proves that the bench still runs.
     pub(crate) fn is_quick(self) -> bool {
         self.number == 1
     }
 }
 
-/// What one side of a round achieved.
+/// The result of one side in a round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) calls: u64,

@@ -44,7 +44,7 @@ pub(crate) async fn measure(rounds: Rounds) {
     }
 }
 
-/// What the first program that can be found says of its version.
+/// The version that the first program that can be found prints.
 fn version(programs: &[&str]) -> String {
     let ask = |program: &&str| std::process::Command::new(program).arg("--version").output().ok();
     programs.iter().find_map(ask).map_or_else(

@@ -23,7 +23,7 @@ const SERVER: [&str; 3] = ["shared_buffers=512MB", "max_wal_size=4GB", "checkpoi
 /// Every flush waits 3 ms first, as a networked disk would.
 const SLOW_DISK: [&str; 2] = ["commit_delay=3000", "commit_siblings=0"];
 
-/// What can be measured by itself.
+/// The parts that can be measured one at a time.
 const PARTS: [&str; 5] = ["memory", "sqlite", "postgres", "standing", "slow-disk"];
 
 /// The parts named in `chosen`, all of them if none is.

@@ -17,7 +17,7 @@ mod one_update;
 /// Connections of every pool here, as in many services.
 const CONNECTIONS: u32 = 32;
 
-/// What to measure of it.
+/// The parts that can be measured one at a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     OneUpdate,

@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::patience::{LIMIT, wait_for};
 use crate::session::Session;
 
-/// How the watchdog ends a process.
+/// The way in which the watchdog ends a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Farewell {
     /// At once: the process has no children, or they are in its group.
@@ -93,7 +93,7 @@ impl Leashed {
         &mut self.child
     }
 
-    /// How it ended; `None` while it runs.
+    /// The exit status of the process; `None` while it runs.
     pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none()
             && let Ok(Some(status)) = self.child.try_wait()
@@ -104,7 +104,7 @@ impl Leashed {
         self.ended
     }
 
-    /// How it ended; `None` if it did not within `limit`.
+    /// Waits for the exit status of the process; `None` if it did not end within `limit`.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         wait_for(limit, || self.try_wait())
     }

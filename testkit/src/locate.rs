@@ -1,4 +1,4 @@
-//! Where the servers' programs are, and what to do when they are not.
+//! The places of the servers' programs, and the remedy where one is missing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl Missing {
         Missing { what: "PgBouncer (pgbouncer)", debian: "pgbouncer", homebrew: "pgbouncer" }
     }
 
-    /// What is missing, in words.
+    /// The name of the missing program, in words.
     #[must_use]
     pub fn what(&self) -> &'static str {
         self.what

@@ -3,7 +3,7 @@
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-/// How long anything local may take on a crowded machine. Only a defect takes longer, so the test then fails.
+/// The time that anything local may take on a crowded machine. Only a defect takes longer, so the test then fails.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Asks `ready` until it gives something; `None` if it did not within `limit`.
@@ -28,7 +28,7 @@ pub(crate) fn deadline(limit: Duration) -> Instant {
     Instant::now() + limit
 }
 
-/// What is left until `deadline`; zero when it has passed.
+/// The time that is left until `deadline`; zero when it has passed.
 #[expect(clippy::disallowed_methods, reason = "other processes cannot be put on a test clock")]
 pub(crate) fn time_left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())

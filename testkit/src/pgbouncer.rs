@@ -13,7 +13,8 @@ use crate::account::Account;
 use crate::leash::{Farewell, Leash, Leashed};
 use crate::locate::pgbouncer;
 use crate::patience::{LIMIT, wait_for};
-use crate::{free_port, temp_dir};
+use crate::port::free_port;
+use crate::session::temp_dir;
 
 /// When PgBouncer gives a server connection back to its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl PgBouncer {
         PgBouncer::start_with(url, pooling, &[])
     }
 
-    /// As [`PgBouncer::start`], with lines of the section `[pgbouncer]` of its settings:
+    /// Starts a pooler like [`PgBouncer::start`], with lines of the section `[pgbouncer]` of its settings:
     /// `"default_pool_size = 1"`. A later line wins over an earlier one.
     ///
     /// # Panics
@@ -185,7 +186,7 @@ impl PgBouncer {
     }
 }
 
-/// Where the pooler finds its server.
+/// The server behind the pooler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Upstream {
     user: String,

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::Rng;
+use crate::random::Rng;
 
 /// A loopback port that nobody listens on right now.
 ///

@@ -1,6 +1,7 @@
 //! PostgreSQL: one server for a test process, one database per test.
 
 mod database;
+mod psql;
 mod role;
 mod server;
 
@@ -50,7 +51,7 @@ impl Postgres {
         Postgres::start_with(&[])
     }
 
-    /// As [`Postgres::start`], with settings as `postgresql.conf` would have them: `"fsync=off"`.
+    /// Starts a server like [`Postgres::start`], with settings in the form of `postgresql.conf`: `"fsync=off"`.
     ///
     /// # Panics
     ///

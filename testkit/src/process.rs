@@ -11,7 +11,7 @@ pub(crate) fn children_of(parent: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// Whether `pid` still runs. A process that ended but was not yet collected by its parent does not.
+/// Tells whether `pid` still runs. A process that ended but was not yet collected by its parent does not.
 pub(crate) fn is_running(pid: Pid) -> bool {
     snapshot().iter().any(|entry| entry.pid == pid.as_raw_pid() && !entry.ended)
 }

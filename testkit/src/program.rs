@@ -72,7 +72,7 @@ impl Program {
         self.leashed.pid().as_raw_pid().unsigned_abs()
     }
 
-    /// Whether it still runs.
+    /// Tells whether the program still runs.
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         self.leashed.try_wait().is_none()

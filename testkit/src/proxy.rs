@@ -46,7 +46,7 @@ impl Proxy {
         Proxy { address, server, open: Mutex::new(Some(Open::start(listener, server))) }
     }
 
-    /// Where the proxy listens.
+    /// The address at which the proxy listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -13,7 +13,7 @@ use sentinel::RedisSentinels;
 use server::Server;
 pub use tls::TlsFiles;
 
-use crate::Rng;
+use crate::random::Rng;
 
 /// A Redis server: shared by the tests of this process, or one test's own to break.
 ///
@@ -52,8 +52,8 @@ impl Redis {
         Redis::start_with(&[])
     }
 
-    /// As [`Redis::start`], with options of `redis-server`: `["--maxmemory", "2mb"]`, or `["--appendfsync", "no"]` for
-    /// less durability.
+    /// Starts a server like [`Redis::start`], with options of `redis-server`: `["--maxmemory", "2mb"]`, or
+    /// `["--appendfsync", "no"]` for less durability.
     ///
     /// # Panics
     ///
@@ -64,8 +64,8 @@ impl Redis {
         Redis { url: server.url(), server: Some(server) }
     }
 
-    /// As [`Redis::start_with`], with a URL that speaks TLS. It asks clients for no certificate, unless told so with
-    /// `["--tls-auth-clients", "yes"]`.
+    /// Starts a server like [`Redis::start_with`], with a URL that speaks TLS. It asks clients for no certificate, unless
+    /// told so with `["--tls-auth-clients", "yes"]`.
     ///
     /// # Panics
     ///
@@ -86,7 +86,7 @@ impl Redis {
         RedisCluster::start(None)
     }
 
-    /// As [`Redis::cluster`], over TLS.
+    /// Starts a cluster like [`Redis::cluster`], over TLS.
     ///
     /// # Panics
     ///
@@ -106,7 +106,7 @@ impl Redis {
         RedisSentinels::start(None)
     }
 
-    /// As [`Redis::sentinels`], over TLS.
+    /// Starts servers like [`Redis::sentinels`], over TLS.
     ///
     /// # Panics
     ///

@@ -62,7 +62,7 @@ fn ctrl_c_at_the_terminal_leaves_nothing() {
     things.assert_all_gone();
 }
 
-/// Whether this process inherited an ignored `SIGINT` (signal 2), where the system tells.
+/// Tells whether this process inherited an ignored `SIGINT` (signal 2), where the system tells.
 fn interrupts_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
@@ -179,7 +179,7 @@ fn listens(port: u16) -> bool {
     std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(1)).is_ok()
 }
 
-/// Whether a process runs; one that ended and that nobody collected does not.
+/// Tells whether a process runs; one that ended and that nobody collected does not.
 fn runs(id: u32) -> bool {
     if Path::new("/proc/self").exists() {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"));

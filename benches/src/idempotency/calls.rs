@@ -30,7 +30,7 @@ pub(super) fn fresh() -> Claim {
     }
 }
 
-/// What is recorded: a status, a header, and a body of usual size.
+/// The recorded answer: a status, a header, and a body of usual size.
 pub(super) fn recording() -> Recording {
     Recording::new(201).header("content-type", "application/json").body(BODY)
 }

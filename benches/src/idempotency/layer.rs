@@ -21,7 +21,7 @@ use crate::closed_loop::{Rounds, say};
 
 /// The most callers; each has a connection of its own.
 const CONNECTIONS: usize = 256;
-/// How many race for one key.
+/// The number of callers that race for one key.
 const RACERS: usize = 64;
 
 /// Both sides read the body: the layer has to.
@@ -107,7 +107,7 @@ async fn over_http(rounds: Rounds) {
     race(rounds, "the layer", &guarded).await;
 }
 
-/// So many connections ask for one new key at once, again and again: how long until all are answered.
+/// Measures the time until all callers are answered that ask for one new key at the same instant, again and again.
 async fn race(rounds: Rounds, who: &str, connections: &Arc<Connections>) {
     let (mut times, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..rounds.number * 20 {

@@ -40,7 +40,7 @@ pub(super) async fn measure(rounds: Rounds) {
     say(format!("\nBytes per finished record in memory, with a body of {}: {bytes}", BODY.len()));
 }
 
-/// How much the process grows per record.
+/// Measures the bytes by which the process grows per record.
 #[expect(clippy::expect_used, reason = "as below")]
 async fn size(calls: u32) -> u64 {
     let store = MemoryStore::new();

@@ -9,7 +9,7 @@ use probity_saga::{
     NewSaga, Record, SagaId, SagaStore, StoreError, Verdict, Worker, WorkerId,
 };
 
-/// How much was written.
+/// The number of records and commits that were written.
 #[derive(Debug, Default)]
 pub(super) struct Count {
     records: AtomicU64,

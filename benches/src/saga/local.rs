@@ -49,7 +49,7 @@ pub(super) async fn memory(rounds: Rounds) {
     }
 }
 
-/// What this process has computed so far, bench and store included; nothing where there is no `/proc`.
+/// The processor time of this process so far, bench and store included; zero where there is no `/proc`.
 fn cpu_time() -> Duration {
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -42,7 +42,7 @@ pub(super) async fn recovery(server: &Postgres, sagas: u64) {
     pool.close().await;
 }
 
-/// What a saga costs this process that waits a day for its next try.
+/// Measures the cost, to this process, of a saga that waits a day for its next try.
 #[expect(clippy::expect_used, reason = "as above")]
 pub(super) async fn parked(server: &Postgres, sagas: u64) {
     let bench = Bench::on(server).await;

@@ -1,4 +1,4 @@
-//! What is measured: sagas of two steps that do nothing, one that completes and one that turns back.
+//! The measured sagas: two steps that do nothing, one saga that completes and one that turns back.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use probity_saga::{
     StepPolicy,
 };
 
-/// What the second step makes of the saga.
+/// The input that lets the second step complete the saga.
 pub(super) const DONE: u64 = 0;
 pub(super) const REFUSED: u64 = 1;
 /// The undo of the first step is tried again after a day.

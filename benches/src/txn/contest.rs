@@ -10,20 +10,20 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::closed_loop::{Pace, Rounds, say};
 
-/// What a task does again and again; whether it was done.
+/// The call that a task repeats; it answers whether the work was done.
 type Call = Arc<dyn Fn(Turn) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// Whose turn it is to call.
 #[derive(Clone, Copy)]
 pub(super) struct Turn {
     pub(super) task: u64,
-    /// How often the task called before.
+    /// The number of earlier calls of the task.
     pub(super) number: u64,
     end: Instant,
 }
 
 impl Turn {
-    /// Who tries until it is done stops here, between two transactions.
+    /// Tells whether a call that tries until it succeeds has to stop, between two transactions.
     pub(super) fn is_over(self) -> bool {
         Instant::now() >= self.end
     }
@@ -115,7 +115,7 @@ pub(super) fn head(title: &str) {
     say("|--:|---|--:|--:|--:|---|--:|--:|--:|");
 }
 
-/// How much longer the last call of a task may take; it is not counted any more.
+/// The time that the last call of a task may take beyond the end of the round; that call is not counted.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Runs the call in so many tasks until the time is over; how many of the calls in time failed is the second.

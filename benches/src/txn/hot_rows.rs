@@ -61,7 +61,7 @@ async fn shift(connection: &mut PgConnection, from: i64, to: i64) -> Result<(), 
     Ok(())
 }
 
-/// What one finds in services: SERIALIZABLE, update as it comes, and again at once on a conflict.
+/// The usual code of a service: SERIALIZABLE, updates in any order, and another try at once on a conflict.
 async fn naive(pool: &PgPool, turn: Turn) -> bool {
     let (from, to) = pair(turn);
     while !turn.is_over() {
@@ -80,7 +80,7 @@ async fn naive(pool: &PgPool, turn: Turn) -> bool {
     false
 }
 
-/// What somebody writes who knows: both rows locked in order, at READ COMMITTED.
+/// The careful code of an expert: both rows locked in order, at READ COMMITTED.
 async fn by_hand(pool: &PgPool, from: i64, to: i64) -> Result<(), sqlx::Error> {
     let mut tx = pool.begin().await?;
     sqlx::query("SELECT id FROM hot WHERE id IN ($1, $2) ORDER BY id FOR UPDATE")

@@ -31,7 +31,7 @@ const TAKE: &str =
     "INSERT INTO raw_tokens (token, label) VALUES ($1, 'bench') ON CONFLICT (token) DO NOTHING";
 const STORE: &str = "UPDATE raw_tokens SET result = $2 WHERE token = $1";
 
-/// What a run with the default policy sends instead of BEGIN and COMMIT.
+/// The text that a run with the default policy sends instead of BEGIN.
 pub(super) const GUARDED_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
     SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
     SELECT pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text, \
@@ -41,13 +41,13 @@ pub(super) const GUARDED_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SE
     THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
     pg_stat_get_bgwriter_stat_reset_time()::text";
 pub(super) const GUARDED_COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
-/// What a run with a token sends instead of BEGIN: it needs no transaction id.
+/// The text that a run with a token sends instead of BEGIN: it needs no transaction id.
 const TOKEN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
     SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
     SELECT pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text, \
     (current_setting('transaction_read_only') = 'off')::text";
 
-/// What is compared with what: as little as possible, the same statements, and what a token adds.
+/// The sides and the side each is compared with: as little as possible, the same statements, and with a token.
 const POSTGRES_LINES: [(&str, &str); 11] = [
     ("raw", "raw"),
     ("raw, same statements", "raw"),

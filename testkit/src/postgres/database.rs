@@ -1,10 +1,10 @@
 //! One test's own database on a server.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use super::TestRole;
-use crate::Rng;
+use super::psql::run;
+use super::role::TestRole;
+use crate::random::Rng;
 
 /// A database that no other test uses. It is dropped with the value, whoever is still connected.
 #[derive(Debug)]
@@ -82,22 +82,6 @@ impl Drop for TestDatabase {
         // A server that the test killed or froze does not answer, and takes its databases with it anyway.
         let _unreachable =
             run(&self.psql, &self.server_url, &format!("DROP DATABASE {} WITH (FORCE)", self.name));
-    }
-}
-
-pub(super) fn run(psql: &Path, url: &str, sql: &str) -> Result<String, String> {
-    let answer = Command::new(psql)
-        .args(["--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only"])
-        .args(["--set", "ON_ERROR_STOP=1", "--dbname", url, "--command", sql])
-        .env("PGCONNECT_TIMEOUT", "5")
-        .env("PGAPPNAME", "testkit")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("failed to run {}: {error}", psql.display()))?;
-    if answer.status.success() {
-        Ok(String::from_utf8_lossy(&answer.stdout).trim_end().to_owned())
-    } else {
-        Err(String::from_utf8_lossy(&answer.stderr).trim_end().to_owned())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::database::run;
-use crate::Rng;
+use super::psql::run;
+use crate::random::Rng;
 
 /// A role of one test's own on one database. It is dropped with the value, with what it was granted there.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use crate::account::Account;
 use crate::leash::{Farewell, Leash, Leashed};
 use crate::patience::{LIMIT, wait_for};
+use crate::port::free_port;
 use crate::process;
-use crate::{free_port, temp_dir};
+use crate::session::temp_dir;
 
 /// Later settings win, so a test can override these.
 const SETTINGS: [&str; 5] = [
@@ -159,7 +160,7 @@ impl Server {
         Err(self.log())
     }
 
-    /// What `pg_ctl` looks at: the first line of the pid file says who, the eighth how far it came.
+    /// Reads the pid file like `pg_ctl`: its first line names the process, its eighth the state.
     fn serves(&self, pid: Pid) -> bool {
         let Ok(text) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
         let mut lines = text.lines();

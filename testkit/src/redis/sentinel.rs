@@ -11,7 +11,9 @@ use super::tls::{TlsFiles, TlsPort};
 use super::wire;
 use crate::locate::redis_server;
 use crate::patience::{LIMIT, wait_for};
-use crate::{Program, free_port, temp_dir};
+use crate::port::free_port;
+use crate::program::Program;
+use crate::session::temp_dir;
 
 const SERVICE: &str = "probity";
 const WATCHERS: usize = 3;
@@ -87,7 +89,7 @@ impl RedisSentinels {
         assert!(promoted.is_some(), "the Redis Sentinels did not promote the replica within a minute");
     }
 
-    /// Whether all watchers say this of a master at this port.
+    /// Tells whether all watchers say this of a master at this port.
     fn agree(&self, what: &str, port: u16) -> bool {
         let address = format!("address=127.0.0.1:{port}");
         self.watchers.iter().all(|watcher| {

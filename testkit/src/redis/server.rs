@@ -13,7 +13,8 @@ use super::wire;
 use crate::leash::{Farewell, Leash, Leashed};
 use crate::locate::redis_server;
 use crate::patience::{LIMIT, wait_for};
-use crate::{free_port, temp_dir};
+use crate::port::free_port;
+use crate::session::temp_dir;
 
 /// Later options win, so a test can override these.
 const OPTIONS: [&str; 8] =
@@ -139,7 +140,7 @@ impl Server {
     }
 }
 
-/// Whether the data set is in memory. `async_loading` is another line, of replicas.
+/// Tells whether the data set is in memory. `async_loading` is another line, of replicas.
 fn has_loaded(about: &str) -> bool {
     about.lines().any(|line| line == "loading:0")
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::free_port;
+use crate::port::free_port;
 
 /// The PEM files of a server that speaks TLS. Who needs them makes them: certificates differ from test to test.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl TlsPort {
         format!("rediss://127.0.0.1:{}/", self.number)
     }
 
-    /// What the server must be told. Servers speak TLS among each other too, and so tell clients these ports.
+    /// The settings of the server. Servers speak TLS among each other too, and so tell clients these ports.
     pub(super) fn settings(&self) -> [(&'static str, String); 7] {
         let path = |file: &PathBuf| file.display().to_string();
         [
