@@ -24,6 +24,8 @@ mod recording;
 mod recover;
 #[cfg(feature = "tower")]
 mod shield;
+#[cfg(feature = "postgres")]
+mod sqlstate;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -8,7 +8,7 @@ use super::tree::Tree;
 /// The paths of each set of twins. The crates' folders differ, the text does not.
 const TWINS: &[&[&str]] = &[
     &["txn/src/shield.rs", "idempotency/src/shield.rs", "saga/src/shield.rs"],
-    &["txn/src/sqlstate.rs", "saga/src/sqlstate.rs"],
+    &["txn/src/sqlstate.rs", "idempotency/src/sqlstate.rs", "saga/src/sqlstate.rs"],
 ];
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {

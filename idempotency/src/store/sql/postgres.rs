@@ -16,14 +16,9 @@ use super::names::{Names, Set};
 use super::statements::{PATIENT_POSTGRES, POSTGRES, postgres_now};
 use crate::error::Failure;
 use crate::machine::Entry;
+use crate::sqlstate::{self, Condition, Outcome};
 use crate::store::stored::StoredRow;
 use crate::{ErrorKind, IdempotencyManager, StoreError};
-
-/// Classes of errors with which PostgreSQL refuses a statement or its transaction, of which nothing is left then.
-const REFUSALS: [&str; 19] = [
-    "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "38", "3D", "3F", "40", "42", "44", "53", "54",
-    "55", "P0",
-];
 
 impl_dialect!(sqlx::Postgres, true, set, prepare::ddl, prepare::prepare, shared);
 
@@ -52,22 +47,23 @@ fn classify(error: sqlx::Error) -> Failure {
 }
 
 fn of_code(code: &str, error: sqlx::Error) -> Failure {
-    match code {
-        // Conflicts of serializable transactions, deadlocks, lock timeouts: rolled back, try again.
-        "40001" | "40P01" | "55P03" => Failure::refused(ErrorKind::Unavailable, error),
-        "57014" => Failure::refused(ErrorKind::Timeout, error),
-        "53100" | "53200" => Failure::refused(ErrorKind::Full, error),
-        "57P03" | "53300" => Failure::refused(ErrorKind::Unavailable, error),
-        // The connection or the server went away under the statement, or a limit on the transaction ended it as it
-        // was being committed.
-        _ if code.starts_with("08") || code.starts_with("57P") || matches!(code, "40003" | "25P04") => {
-            Failure::in_doubt(ErrorKind::Unavailable, error)
-        }
-        _ if REFUSALS.iter().any(|class| code.starts_with(class)) => {
-            Failure::refused(ErrorKind::Rejected, error)
-        }
-        // Of a server in trouble (58, XX), or of something between us and it.
-        _ => Failure::in_doubt(ErrorKind::Rejected, error),
+    use Condition::{
+        Canceled, ConnectionLost, Deadlock, LockTimeout, NotConnected, Resources, Serialization,
+        SessionTimeout, TooManyConnections,
+    };
+    let read = sqlstate::read(code);
+    let kind = match read.condition {
+        // Conflicts and lock timeouts are rolled back: a retry may succeed. So may one on another connection.
+        Serialization | Deadlock | LockTimeout | ConnectionLost | NotConnected | TooManyConnections
+        | SessionTimeout => ErrorKind::Unavailable,
+        Canceled => ErrorKind::Timeout,
+        Resources => ErrorKind::Full,
+        _ => ErrorKind::Rejected,
+    };
+    // Each statement of the store is a transaction of its own.
+    match read.statement {
+        Outcome::RolledBack => Failure::refused(kind, error),
+        Outcome::Unknown => Failure::in_doubt(kind, error),
     }
 }
 
@@ -91,6 +87,10 @@ mod tests {
             ("53300", ErrorKind::Unavailable),
             ("57014", ErrorKind::Timeout),
             ("53100", ErrorKind::Full),
+            ("53400", ErrorKind::Full),
+            ("57P05", ErrorKind::Unavailable),
+            ("08004", ErrorKind::Unavailable),
+            ("25P03", ErrorKind::Unavailable),
             ("23505", ErrorKind::Rejected),
             ("25006", ErrorKind::Rejected),
             ("42501", ErrorKind::Rejected),
@@ -98,7 +98,7 @@ mod tests {
         ] {
             assert_eq!(judged(code), (kind, Effect::NotApplied), "{code}");
         }
-        for code in ["08006", "08P01", "25P04", "40003", "57P01", "57P02", "57P05"] {
+        for code in ["08006", "08P01", "25P04", "40003", "57P01", "57P02", "57P04"] {
             assert_eq!(judged(code), (ErrorKind::Unavailable, Effect::Unknown), "{code}");
         }
         for code in ["", "58030", "F0000", "HV000", "XX000", "99999"] {
