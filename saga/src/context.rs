@@ -36,7 +36,7 @@ pub(crate) struct Frame {
     pub(crate) effects: Effects,
 }
 
-/// What a step said has happened, of one attempt. Every copy shows the same.
+/// The effects that a step stated in one attempt. Every copy shows the same.
 #[derive(Clone, Default)]
 pub(crate) struct Effects(Arc<Mutex<Vec<String>>>);
 
@@ -131,8 +131,8 @@ impl<I> StepContext<I> {
     /// then finds the next service away would end as "no effect", and its charge would never be undone (S-12).
     ///
     /// A step with one effect needs none of this, which is the better form: split the step if you can. A local step has
-    /// its effects in its transaction; one that states an effect and does not commit pauses its saga. If the answer to its
-    /// COMMIT was lost the statement is lost as well, so an effect elsewhere wants a step of its own.
+    /// its effects in its transaction; one that states an effect and does not commit pauses its saga. If the worker dies
+    /// before that is known the statement is lost, so an effect elsewhere wants a step of its own.
     ///
     /// # Examples
     ///

@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     pub(crate) poll: Duration,
     pub(crate) in_flight: usize,
     pub(crate) start_patience: Duration,
-    /// How many calls a provider may have at once, by its name.
+    /// The most calls that a provider may have at once, by its name.
     pub(crate) provider_limits: BTreeMap<String, usize>,
     pub(crate) grace: Duration,
     pub(crate) park_after: Duration,
@@ -99,7 +99,7 @@ pub(crate) struct Engine {
     pub(crate) lease: Lease,
     pub(crate) writer: Writer,
     active: Mutex<BTreeSet<SagaId>>,
-    /// Whose drive ended without rest: their next step may have been started.
+    /// Sagas whose drive ended without rest: their next step may have been started.
     left: Mutex<BTreeSet<SagaId>>,
     asked: Asked,
     providers: Providers,

@@ -199,9 +199,9 @@ pub enum SagaError {
         "this worker drives {in_flight} sagas, which is all it may, and none ended within {waited:?}: nothing was written; start again later, start on another worker, or raise `in_flight`"
     )]
     Busy {
-        /// How many it may drive.
+        /// The number of sagas that it may drive.
         in_flight: usize,
-        /// How long the start waited.
+        /// The time that the start waited.
         waited: std::time::Duration,
     },
     /// The store could not be used.

@@ -1,4 +1,5 @@
-//! How often, how long, and what to do when nobody knows. Plain data; the engine obeys it.
+//! The rules of a step: how often and how long it is tried, and what happens when nobody knows. Plain data; the engine
+//! obeys it.
 
 mod tries;
 
@@ -56,13 +57,13 @@ impl Default for StepPolicy {
 }
 
 impl StepPolicy {
-    /// How often `execute` is tried again, and after which waits.
+    /// Sets how often `execute` is tried again, and after which waits.
     pub fn retries(mut self, retries: Backoff) -> Self {
         self.retries = retries;
         self
     }
 
-    /// How long one attempt may take before its outcome counts as unknown.
+    /// Sets how long one attempt may take before its outcome counts as unknown.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -75,7 +76,7 @@ impl StepPolicy {
         self
     }
 
-    /// What to do when nobody knows in the end.
+    /// Sets what to do when nobody knows in the end.
     pub fn when_unknown(mut self, choice: WhenUnknown) -> Self {
         self.when_unknown = choice;
         self
@@ -93,16 +94,17 @@ impl StepPolicy {
         self
     }
 
-    /// How often `compensate` is tried again, and after which waits.
+    /// Sets how often `compensate` is tried again, and after which waits.
     pub fn undo_retries(mut self, retries: Backoff) -> Self {
         self.undo_retries = retries;
         self
     }
 
-    /// How often, and after which waits, a provider that cannot be reached is called again, and a question is asked
+    /// Sets how often, and after which waits, a provider that cannot be reached is called again, and a question is asked
     /// again to which a probe has no answer yet: the question itself failed, or it was answered by
     /// [`NotSeenYet`](crate::Probe::NotSeenYet). Unless set, 18 waits that double from 2 seconds up to 5 minutes, which
-    /// is an hour. It counts for `execute`, for `probe`, and for an undo whose provider cannot be reached.
+    /// is an hour. It counts for `execute`, for `probe`, and for an undo whose provider cannot be reached. When it is over
+    /// the tries follow that [`retries`](Self::retries) or [`undo_retries`](Self::undo_retries) have left.
     ///
     /// A saga that waits for longer than a few seconds is not held in memory, and the row of its step says for whom it
     /// waits. In the end it turns back if nothing can have happened, and is stuck if something can.

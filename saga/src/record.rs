@@ -299,11 +299,15 @@ pub struct Record {
     pub from: Status,
     /// The status after the write.
     pub change: Change,
-    /// Give the saga up, to be claimed again after this long; at once if an operator asked for something.
+    /// Give the saga up, to be claimed again after this long; at once if an operator asked for something else than what it
+    /// is doing ([`turning`](Self::turning)).
     pub release: Option<Duration>,
     /// Write the saga's own row in any case: the lease had lapsed, and a claim that saw it lapsed must see that the saga
     /// moved.
     pub rewrite: bool,
+    /// The writer is about to turn the saga back, as it was asked to. That request does not end the wait of `release`; one
+    /// to pause does.
+    pub turning: bool,
 }
 
 impl Record {

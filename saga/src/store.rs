@@ -209,12 +209,12 @@ pub trait SagaStore: Send + Sync + 'static {
     }
 }
 
-/// How a store inserts one saga on a connection that is not its own.
+/// The statement by which a store inserts one saga on a connection that is not its own.
 #[derive(Debug, Clone)]
 pub struct StartStatement {
     /// The INSERT, with the names of the store's tables.
     pub sql: std::sync::Arc<str>,
-    /// Whether the connection may keep it prepared by name, which a pooler in transaction mode does not allow.
+    /// The permission to keep it prepared by name on that connection, which a pooler in transaction mode does not allow.
     pub named: bool,
 }
 

@@ -20,7 +20,7 @@ undoable!(Ship);
 /// A channel that honours its keys, and an order that can be paid.
 struct Books {
     calls: Calls,
-    /// Whether the charge of a key still stands.
+    /// The charges by their keys: `true` while the charge stands.
     charges: Mutex<BTreeMap<String, bool>>,
     paid: AtomicBool,
 }
@@ -69,7 +69,7 @@ enum Kind {
     LazyUndo,
     /// Charges and pays, and takes a refused payment for no effect.
     Forgets,
-    /// As `Forgets`, but says that it has charged.
+    /// Does as `Forgets`, but says that it has charged.
     States,
 }
 

@@ -211,3 +211,17 @@ async fn a_server_that_stands_still_longer_than_every_limit_loses_nothing_and_re
         timeout(PATIENCE, worker.drain()).await.expect("a worker that cannot leave").unwrap();
     }
 }
+
+/// A port that takes connections and says nothing, as a server that stands still does to somebody new.
+#[tokio::test(start_paused = true)]
+async fn a_store_does_not_wait_for_ever_for_a_server_that_never_answers() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://postgres@{}/postgres", silent.local_addr().unwrap());
+    for behind_pooler in [false, true] {
+        let builder = PostgresStore::builder(PgPool::connect_lazy(&url).unwrap());
+        let builder = if behind_pooler { builder.behind_pooler() } else { builder };
+        let opened = timeout(Duration::from_secs(60), builder.build()).await.expect("it waits for ever");
+        let refused = opened.unwrap_err().to_string();
+        assert!(refused.contains("does not answer"), "{refused}");
+    }
+}

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use probity_saga::{
-    Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, OrchestratorBuilder, Outcome, Probe, Saga,
-    SagaStep, Started, Status, StepContext, StepError, StepPolicy, StepStatus,
+    Backoff, Cancelled, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, OrchestratorBuilder,
+    Outcome, Probe, Saga, SagaStep, Started, Status, StepContext, StepError, StepPolicy, StepStatus,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -80,6 +80,26 @@ impl SagaStep for Charge {
     }
 }
 
+/// Must not run twice, and nothing comes back behind it.
+struct Pay(Arc<Channel>);
+impl ForwardStep for Pay {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Pay";
+
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        Charge(Arc::clone(&self.0), policy()).execute(cx).await
+    }
+
+    async fn probe(&self, cx: &StepContext<u32>) -> Result<Probe<u32>, StepError> {
+        Charge(Arc::clone(&self.0), policy()).probe(cx).await
+    }
+
+    fn policy(&self) -> StepPolicy {
+        policy().not_idempotent()
+    }
+}
+
 /// Is refused when the channel is away, which it then is.
 struct Refused(Arc<Channel>);
 impl ForwardStep for Refused {
@@ -120,6 +140,7 @@ fn builder(channel: &Arc<Channel>, policy: StepPolicy) -> OrchestratorBuilder<Me
         .poll(Duration::from_secs(5))
         .register(Saga::named("payment").step(charge(policy)).build().unwrap())
         .register(refunded.no_compensation("nothing happens").build().unwrap())
+        .register(Saga::named("paid").pivot(Pay(Arc::clone(channel))).build().unwrap())
         .register(Saga::named("note").pivot(Note).build().unwrap())
 }
 
@@ -281,4 +302,81 @@ async fn a_pause_that_the_other_side_asks_for_is_kept() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     let outcome = timeout(Duration::from_secs(3), orchestrator.wait(&started)).await;
     assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
+}
+
+/// A saga that was asked to turn back while nobody knows of its pivot, and whose provider is away since.
+async fn cancelled_in_doubt(channel: &Arc<Channel>) -> (Orchestrator, Started) {
+    let orchestrator = builder(channel, policy()).start().await.unwrap();
+    channel.loses.store(true, Ordering::SeqCst);
+    channel.mute.store(true, Ordering::SeqCst);
+    let started = orchestrator.start("paid", "1", &1_u32).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    channel.away.store(true, Ordering::SeqCst);
+    let answer = orchestrator.operator("ann").cancel("paid", "1", "the customer left").await.unwrap();
+    assert_eq!(answer, Cancelled::Requested);
+    (orchestrator, started)
+}
+
+// proves: S-7, S-8, S-14
+#[tokio::test(start_paused = true)]
+async fn a_pivot_in_doubt_that_is_asked_to_turn_back_waits_for_its_provider_without_memory() {
+    let channel = Arc::new(Channel::default());
+    let (orchestrator, started) = cancelled_in_doubt(&channel).await;
+    sleep(30 * MINUTE).await;
+    let view = orchestrator.get("paid", "1").await.unwrap().unwrap();
+    let step = &view.steps[0];
+    assert_eq!((view.instance.status, step.status), (Status::InProgress, StepStatus::Unknown));
+    assert!(step.error.as_deref().is_some_and(|error| error.starts_with("waits for channel: ")), "{step:?}");
+    assert!(step.retry_in.is_some() && view.instance.owner.is_none(), "it is held in memory: {view:?}");
+    let calls = channel.calls.load(Ordering::SeqCst);
+    assert!(calls < 30, "{calls} calls of a provider that is away, for one saga");
+    channel.away.store(false, Ordering::SeqCst);
+    channel.mute.store(false, Ordering::SeqCst);
+    assert_eq!(end(&orchestrator, &started).await, Outcome::Completed);
+    let view = orchestrator.get("paid", "1").await.unwrap().unwrap();
+    assert!(view.instance.cancelled_too_late().is_some());
+    assert_eq!(channel.charges.load(Ordering::SeqCst), 1, "it was charged again");
+}
+
+// proves: S-8, S-14
+#[tokio::test(start_paused = true)]
+async fn a_pivot_in_doubt_whose_provider_never_comes_back_is_a_persons_after_an_hour() {
+    let channel = Arc::new(Channel::default());
+    let (orchestrator, started) = cancelled_in_doubt(&channel).await;
+    let began = Instant::now();
+    let outcome = end(&orchestrator, &started).await;
+    let said = matches!(&outcome, Outcome::Stuck { step: 1, reason } if reason.contains("the customer left"));
+    assert!(said, "{outcome:?}");
+    assert!((45 * MINUTE..75 * MINUTE).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn a_request_to_pause_ends_the_wait_of_a_saga_that_is_about_to_turn_back() {
+    let channel = Arc::new(Channel::default());
+    let (orchestrator, started) = cancelled_in_doubt(&channel).await;
+    sleep(10 * MINUTE).await;
+    orchestrator.operator("ann").pause("paid", "1", "let me look").await.unwrap();
+    let outcome = timeout(Duration::from_secs(15), orchestrator.wait(&started)).await.unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_comes_back_after_the_patience_is_reached_by_the_tries_that_are_left() {
+    let patience = Backoff::constant(1, Duration::from_secs(1));
+    let often = Backoff::constant(20, MINUTE);
+    let policy = policy().patience(patience).retries(often.clone()).undo_retries(often);
+    for saga in ["payment", "refunded"] {
+        let channel = Arc::new(Channel::default());
+        let orchestrator = builder(&channel, policy.clone()).start().await.unwrap();
+        channel.away.store(saga == "payment", Ordering::SeqCst);
+        let started = orchestrator.start(saga, "1", &1_u32).await.unwrap();
+        sleep(10 * MINUTE).await;
+        channel.away.store(false, Ordering::SeqCst);
+        let outcome = end(&orchestrator, &started).await;
+        let done = matches!(outcome, Outcome::Completed | Outcome::Compensated { .. });
+        assert!(done && channel.charges.load(Ordering::SeqCst) == 1, "{saga}: {outcome:?}");
+        assert_eq!(channel.refunds.load(Ordering::SeqCst), u32::from(saga == "refunded"));
+    }
 }

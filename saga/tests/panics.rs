@@ -1,5 +1,8 @@
 //! A panic outside a step's calls, in paused time: the saga is parked with the text, once.
 
+#[macro_use]
+mod undoable;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,18 +13,7 @@ use probity_saga::{
 };
 use tokio::time::{sleep, timeout};
 
-struct Reserve;
-impl SagaStep for Reserve {
-    type Input = u32;
-    type Output = u32;
-    const NAME: &'static str = "Reserve";
-    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
-        Ok(*cx.input())
-    }
-    async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
-        Ok(Evidence::new("released"))
-    }
-}
+undoable!(Reserve);
 
 #[derive(Default)]
 struct Rules {

@@ -1,5 +1,5 @@
-//! PostgreSQL: rows that the database refuses, that nobody can read, or that somebody holds, and reads that take every
-//! connection.
+//! PostgreSQL: rows that the database refuses, that nobody can read, or that somebody holds, reads that take every
+//! connection, and claims after whose first statement something else comes first.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -11,8 +11,8 @@ use std::time::Duration;
 use handmade::{first_step, new_saga};
 
 use probity_saga::{
-    Backoff, Evidence, Executed, ListFilter, Orchestrator, Outcome, PostgresStore, Saga, SagaStep, SagaStore,
-    StepContext, StepError, StepPolicy, Verdict, Worker, WorkerId,
+    Backoff, ClaimRequest, Effect, Evidence, Executed, ListFilter, NewSaga, Orchestrator, Outcome,
+    PostgresStore, Saga, SagaStep, SagaStore, StepContext, StepError, StepPolicy, Verdict, Worker, WorkerId,
 };
 use sqlx::PgPool;
 use tokio::time::timeout;
@@ -157,16 +157,7 @@ async fn a_worker_leaves_all_but_what_somebody_holds() {
     assert_eq!(store.retire(me).await.unwrap(), 1);
     somebody.rollback().await.unwrap();
     // Its worker is gone, so whoever looks takes it.
-    let request = probity_saga::ClaimRequest {
-        worker: other,
-        runnable: vec![("other".into(), "v1".into())],
-        own: Vec::new(),
-        limit: 10,
-        stalled_max: 5,
-        suspect_at: 2,
-        suspects: 1,
-    };
-    assert_eq!(store.claim(&request).await.unwrap().len(), 2);
+    assert_eq!(store.claim(&claim_by(other)).await.unwrap().len(), 2);
 }
 
 // proves: S-6
@@ -203,4 +194,58 @@ async fn beating(store: &PostgresStore) -> WorkerId {
     let id = WorkerId::generate();
     let _first = store.beat(&Worker { id, lease: Duration::from_secs(3600), pid: 1 }).await.unwrap();
     id
+}
+
+/// A store with one saga of a dead worker, and the request of a living one.
+async fn claimable() -> (PostgresStore, PgPool, NewSaga, ClaimRequest, impl Sized) {
+    let (store, pool, database) = store().await;
+    let new = new_saga(WorkerId::generate(), "PAY-1");
+    let _ = store.insert(std::slice::from_ref(&new)).await.unwrap();
+    let request = claim_by(beating(&store).await);
+    (store, pool, new, request, database)
+}
+
+fn claim_by(worker: WorkerId) -> ClaimRequest {
+    ClaimRequest {
+        worker,
+        runnable: vec![("other".into(), "v1".into())],
+        own: Vec::new(),
+        limit: 10,
+        stalled_max: 5,
+        suspect_at: 2,
+        suspects: 1,
+    }
+}
+
+/// A decision of an operator that comes right after the statement that claims, and before the one that loads.
+const DECIDES_AT_ONCE: &str = "
+    CREATE FUNCTION decide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        UPDATE saga_heads SET owner_id = NULL, lease_epoch = lease_epoch + 1, row_version = row_version + 1
+        WHERE id = NEW.id;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER decide AFTER UPDATE ON saga_heads FOR EACH ROW WHEN (NEW.owner_id IS NOT NULL)
+        EXECUTE FUNCTION decide()";
+
+// proves: S-6
+#[tokio::test]
+async fn a_saga_that_a_decision_took_away_before_it_was_loaded_is_not_handed_out() {
+    let (store, pool, new, request, _database) = claimable().await;
+    sqlx::raw_sql(DECIDES_AT_ONCE).execute(&pool).await.unwrap();
+    let claimed = store.claim(&request).await.unwrap();
+    assert!(claimed.is_empty(), "handed out, and whoever claims it next gets it as well: {claimed:?}");
+    let instance = store.load(&[new.id]).await.unwrap().remove(0).instance;
+    assert_eq!((instance.owner, instance.epoch), (None, 3));
+}
+
+// proves: S-7
+#[tokio::test]
+async fn a_claim_that_could_not_be_loaded_may_have_been_written() {
+    let (store, pool, new, request, _database) = claimable().await;
+    let mut somebody = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE saga_step_rows IN ACCESS EXCLUSIVE MODE").execute(&mut *somebody).await.unwrap();
+    let failed = store.claim(&request).await.unwrap_err();
+    assert_eq!(failed.effect(), Effect::Unknown, "{failed}");
+    somebody.rollback().await.unwrap();
+    assert_eq!(store.owned(request.worker).await.unwrap(), [new.id]);
 }

@@ -2,11 +2,14 @@
 #![cfg(all(feature = "postgres", feature = "sqlite", feature = "testing"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[macro_use]
+mod undoable;
+
 use std::sync::OnceLock;
 
 use probity_saga::{
-    Evidence, Executed, ListFilter, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SagaStep,
-    SagaStore, SqliteStore, StepContext, StepError,
+    Evidence, ListFilter, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SagaStore, SqliteStore,
+    StepContext, StepError,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row as _, raw_sql};
@@ -101,18 +104,7 @@ impl LocalStep<Postgres> for Note {
     }
 }
 
-struct Charge;
-impl SagaStep for Charge {
-    type Input = u32;
-    type Output = u32;
-    const NAME: &'static str = "Charge";
-    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
-        Ok(*cx.input())
-    }
-    async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
-        Ok(Evidence::new("refunded"))
-    }
-}
+undoable!(Charge);
 
 async fn worker(store: PostgresStore) -> Orchestrator {
     let saga = Saga::named("payment").local_step(Note).step(Charge).build().unwrap();
@@ -281,7 +273,7 @@ async fn a_pooler_that_drops_the_settings_is_found_out_and_named() {
     assert!(refused.contains("unsupported startup parameter"), "{refused}");
 }
 
-/// Reads the setting that the statements of the store ran with, by a trigger on one of its tables.
+/// A trigger on the tables tells the setting that the statements of the store ran with.
 #[tokio::test]
 async fn asynchronous_commit_of_the_role_does_not_reach_the_store_behind_a_pooler() {
     let server = testkit::Postgres::start_with(&["synchronous_commit=off"]);

@@ -24,6 +24,8 @@ enum Illness {
     Away,
     /// Panics over a batch that holds a saga of this step.
     PanicsOver(&'static str),
+    /// Answers after this time.
+    Slow(Duration),
     /// Says once that the lease had lapsed.
     Lapses,
     /// Writes and loses the answer, and then cannot be reached.
@@ -61,6 +63,10 @@ impl Sick {
                 sleep(Duration::from_secs(10)).await;
                 Err(StoreError::not_applied(call, "no connection"))
             }
+            Some(Illness::Slow(takes)) => {
+                sleep(takes).await;
+                Ok(())
+            }
             Some(Illness::PanicsOver(_) | Illness::Lapses | Illness::LosesItsAnswer) | None => Ok(()),
         }
     }
@@ -74,8 +80,12 @@ impl SagaStore for Sick {
     async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
         self.suffer("beat").await?;
         let beat = self.inner.beat(worker).await?;
-        let lapses = self.ill.lock().unwrap().remove("beat");
-        Ok(if matches!(lapses, Some(Illness::Lapses)) { Beat::Lapsed } else { beat })
+        let mut ill = self.ill.lock().unwrap();
+        let lapses = matches!(ill.get("beat"), Some(Illness::Lapses));
+        if lapses {
+            ill.remove("beat");
+        }
+        Ok(if lapses { Beat::Lapsed } else { beat })
     }
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
         self.inner.retire(worker).await
@@ -363,4 +373,60 @@ async fn explore_does_not_call_a_saga_lost_whose_store_is_away() {
     let explored = explore_on(store, 1_u32, || Saga::named("explored").step(Charge).build()).await;
     let Err(Explored::Broken(broken)) = explored else { panic!("{explored:?}") };
     assert!(broken.to_string().starts_with("the store could not be asked"), "{broken}");
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_beats_are_slow_but_held_takes_lost_sagas_over() {
+    let store = Arc::new(Sick::default());
+    let orchestrator = worker(&store, Duration::ZERO).await;
+    store.make_ill("beat", Illness::Slow(Duration::from_secs(11)));
+    sleep(Duration::from_secs(120)).await;
+    let lost = start_unattended(&orchestrator, "payment", "LOST", &1_u32).await.unwrap();
+    let outcome = timeout(Duration::from_secs(120), orchestrator.wait(&lost)).await;
+    assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
+}
+
+/// Is busy for a while.
+struct Busy(Arc<AtomicU32>);
+
+impl ForwardStep for Busy {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "Busy";
+
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0..15 => Err(StepError::retryable("busy")),
+            _ => Ok(1),
+        }
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().retries(Backoff::constant(20, Duration::from_secs(2)))
+    }
+}
+
+// proves: S-8
+#[tokio::test(start_paused = true)]
+async fn a_saga_paused_and_resumed_within_a_poll_waits_between_its_tries_again() {
+    testkit::time_limit();
+    let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
+    // Looks for sagas come between two looks for requests.
+    store.make_ill("claim", Illness::Slow(Duration::from_secs(3)));
+    let saga = Saga::named("busy").pivot(Busy(calls.clone())).build().unwrap();
+    let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga);
+    let orchestrator = builder.poll(Duration::from_secs(10)).start().await.unwrap();
+    let started = orchestrator.start("busy", "B-1", &1_u32).await.unwrap();
+    sleep(Duration::from_secs(15)).await;
+    orchestrator.operator("ann").pause("busy", "B-1", "look").await.unwrap();
+    let outcome = timeout(Duration::from_secs(6), orchestrator.wait(&started)).await.unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
+    let before = calls.load(Ordering::SeqCst);
+    orchestrator.operator("ann").resume("busy", "B-1", "seen").await.unwrap();
+    sleep(Duration::from_millis(8_500)).await;
+    let tries = calls.load(Ordering::SeqCst) - before;
+    assert!((1..=2).contains(&tries), "{tries} tries in a moment");
+    let outcome = timeout(Duration::from_secs(60), orchestrator.wait(&started)).await;
+    assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
 }

@@ -1,23 +1,15 @@
 //! A step that reads an output without listing it is found before production is.
 #![cfg(feature = "testing")]
 
+#[macro_use]
+mod undoable;
+
 use probity_saga::testing::{Explored, explore};
 use probity_saga::{
     Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, StepContext, StepError,
 };
 
-struct Reserve;
-impl SagaStep for Reserve {
-    type Input = u32;
-    type Output = u32;
-    const NAME: &'static str = "Reserve";
-    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
-        Ok(*cx.input())
-    }
-    async fn compensate(&self, _: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
-        Ok(Evidence::new("released"))
-    }
-}
+undoable!(Reserve);
 
 /// Reads what it does not list, in `execute` or only in its undo.
 struct Charge {

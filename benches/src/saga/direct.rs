@@ -81,5 +81,6 @@ pub(super) fn done(saga: SagaId, order: u32) -> Record {
         change,
         release: None,
         rewrite: false,
+        turning: false,
     }
 }

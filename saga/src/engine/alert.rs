@@ -1,4 +1,4 @@
-//! What wakes a person: one line of the level ERROR for each saga that stopped.
+//! The alarm for a person: one line of the level ERROR for each saga that stopped.
 
 use crate::machine::Status;
 

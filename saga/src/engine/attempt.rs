@@ -1,8 +1,9 @@
-//! One step: attempts, questions, waits. Turns whatever happens into what is *known*.
+//! One step: attempts, questions and waits. This module turns whatever happens into what is *known*.
 //!
 //! Invariant: an outcome that is not known is asked about before the step runs again, and a step
 //! that must not run twice does not. An attempt that stated an effect never ends as if it had none.
 
+mod find_out;
 mod known;
 
 use std::future::Future;
@@ -44,11 +45,11 @@ pub(super) struct Attempts<'a> {
     pub(super) deadline: Option<Instant>,
     /// A request to turn back ends its waits.
     pub(super) turns: bool,
-    /// What was stored of the last failure.
+    /// The text that was stored of the last failure.
     pub(super) noted: Option<String>,
 }
 
-/// How a wait ended.
+/// The end of a wait.
 #[derive(PartialEq, Eq)]
 pub(super) enum Waited {
     Over,
@@ -60,11 +61,11 @@ pub(super) enum Waited {
     Asked(Duration),
 }
 
-/// How one try ended.
+/// The result of one try.
 enum Once {
     Known(Finding),
     Failed(Failure),
-    /// What is known must be written before the next call.
+    /// The lease lapsed: the row of the step must say what is known before the next call.
     Lapsed,
 }
 
@@ -162,8 +163,8 @@ impl Attempts<'_> {
         })
     }
 
-    /// When the schedule of failures is over: what may have happened is asked about, for longer if there is somebody who
-    /// may still answer.
+    /// Asks once more about a step that may have happened when the schedule of failures is over, and for longer if
+    /// somebody may still answer.
     async fn last_word(&self, known: &mut Known<'_>, failure: Failure) -> Result<Duration, Finding> {
         let (policy, reason) = (known.policy, known.reason());
         if !known.maybe {
@@ -213,34 +214,6 @@ impl Attempts<'_> {
             Probe::NotApplied => Finding::NotApplied(reason),
             Probe::NotSeenYet | Probe::Unknown => Finding::Unknown(reason, policy.when_unknown),
         }
-    }
-
-    /// What became of the step, asked as often as it would be tried, for as long as that can be held in memory. It is
-    /// not run again.
-    pub(super) async fn find_out(&self, reason: &str) -> Result<Finding, Lost> {
-        let policy = self.step.policy();
-        let _hears_requests = self.engine.asked.trying();
-        let mut asked = 0;
-        loop {
-            self.engine.lease.allows(self.era).await?;
-            match self.ask(&policy).await {
-                Probe::Applied(output) => return Ok(Finding::Succeeded(output)),
-                Probe::NotApplied => return Ok(Finding::NotApplied(reason.into())),
-                Probe::NotSeenYet | Probe::Unknown => asked += 1,
-            }
-            let wait =
-                policy.retries.wait_after(asked).filter(|wait| *wait <= self.engine.settings.park_after);
-            let Some(wait) = wait else { break };
-            // That it is to turn back is known.
-            match self.wait_heeding(wait, &policy, false).await {
-                Waited::Over => {}
-                Waited::Leaving(retry_in) | Waited::Asked(retry_in) => {
-                    return Ok(Finding::Later { maybe: true, error: Some(reason.into()), retry_in });
-                }
-                Waited::Late => break,
-            }
-        }
-        Ok(Finding::Unknown(reason.into(), WhenUnknown::Stick))
     }
 
     /// Undoes the step until it is done, refused, or its schedule says to come back later.
@@ -399,8 +372,8 @@ impl Attempts<'_> {
         result
     }
 
-    /// Whether the lease lapsed since this saga was last known to be ours. What is known of the step is then written
-    /// before anything else happens, and the store says whether the saga still is.
+    /// Says if the lease lapsed since this saga was last known to be ours. The driver then writes what is known of the
+    /// step before anything else happens, and the store says if the saga is still ours.
     pub(super) async fn lapsed(&self) -> Result<bool, Lost> {
         let allowed = self.engine.lease.allows(self.era).await;
         if self.engine.lease.is_revoked() { Err(Lost) } else { Ok(allowed.is_err()) }
@@ -434,7 +407,10 @@ impl Attempts<'_> {
         let closed = self.engine.providers.is_closed(policy.provider.as_deref());
         if closed || wait > self.engine.settings.park_after {
             let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            return Waited::Leaving(left.map_or(wait, |left| left.min(wait)));
+            return match left {
+                Some(Duration::ZERO) => Waited::Late,
+                left => Waited::Leaving(left.map_or(wait, |left| left.min(wait))),
+            };
         }
         let over = Instant::now() + wait;
         let left = || over.saturating_duration_since(Instant::now());
@@ -460,7 +436,7 @@ impl Attempts<'_> {
     }
 }
 
-/// Why a question was not answered.
+/// The reason for which a question was not answered.
 fn why(error: StepError) -> String {
     match error {
         StepError::Retryable(retry) => retry.to_string(),
@@ -469,7 +445,7 @@ fn why(error: StepError) -> String {
     }
 }
 
-/// What is said of a failure that came after effects.
+/// The text for a failure that came after effects.
 pub(super) fn after(reason: &str, effects: &str) -> String {
     format!("{reason} (after an effect that was acknowledged: {effects})")
 }

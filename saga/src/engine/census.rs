@@ -59,7 +59,7 @@ async fn show(engine: &Engine, shown: &mut Shown) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How many sagas of each type wait although nobody can run them.
+/// The number of sagas of each type that wait although nobody can run them.
 fn unrunnable(shown: &Shown) -> BTreeMap<String, u64> {
     let mut unrunnable = BTreeMap::new();
     for census in shown.values() {

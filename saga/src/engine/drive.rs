@@ -25,7 +25,7 @@ use crate::policy::FARTHEST;
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
 use crate::step::Probe;
 
-/// Why a drive ends without the saga being at rest.
+/// The reason for which a drive ends without the saga being at rest.
 enum Gone {
     /// Somebody else owns it, or will.
     Lost,
@@ -68,6 +68,8 @@ struct Driver<'a> {
     suspect: Option<OwnedSemaphorePermit>,
     /// It has done nothing yet.
     fresh: bool,
+    /// It was asked to turn back, and finds out if it may.
+    turning: bool,
 }
 
 /// Drives a saga; the news is for its waiters. `None`: others will go on with it.
@@ -106,7 +108,9 @@ pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<News> {
         deadline,
         suspect,
         fresh: true,
+        turning: false,
     };
+    engine.asked.knows(id, &driver.requests);
     driver.tell_if_overdue();
     match driver.run().await {
         Ok(news) => Some(news),
@@ -196,19 +200,23 @@ impl Driver<'_> {
         self.write_or_park(from, change, None).await.map(|()| true)
     }
 
-    /// Asked to turn back while the pivot may have happened: that is found out before anything else.
+    /// Finds out if the pivot happened, before anything else, when the saga was asked to turn back.
     async fn turn_unless_past(&mut self, pivot: usize, reason: String) -> Result<(), Gone> {
         if !self.is_ours().await? {
             return Ok(());
         }
         let from = self.state.status;
-        let found = self.attempts(pivot).find_out(&reason).await?;
+        let failures = self.state.rows[pivot].as_ref().map_or(0, |row| row.retries);
+        let (found, failures) = self.attempts(pivot).find_out(&reason, failures).await?;
         let release = match &found {
-            Finding::Later { retry_in, .. } => Some(*retry_in),
+            Finding::Later { retry_in, .. } => self.released_for(*retry_in, false),
             _ => None,
         };
-        let change = self.state.turned_unless_past(&self.saga.shape, pivot, found, reason);
-        self.write_or_park(from, change, release).await
+        let change = self.state.turned_unless_past(&self.saga.shape, pivot, failures, found, reason);
+        self.turning = true;
+        let written = self.write_or_park(from, change, release).await;
+        self.turning = false;
+        written
     }
 
     async fn leave(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
@@ -255,7 +263,7 @@ impl Driver<'_> {
         }
         let (finding, failures) = self.attempts(at).execute(maybe, failures).await?;
         let release = match &finding {
-            Finding::Later { retry_in, .. } => self.released_for(*retry_in),
+            Finding::Later { retry_in, .. } => self.released_for(*retry_in, self.turns()),
             _ => None,
         };
         if let Finding::Unknown(..) = finding {
@@ -274,7 +282,7 @@ impl Driver<'_> {
         let done = self.state.rows[at].as_ref().and_then(|row| row.output.clone());
         let undoing = self.attempts(at).undo(failures, done).await?;
         let release = match &undoing {
-            Undoing::Later { retry_in, .. } => self.released_for(*retry_in),
+            Undoing::Later { retry_in, .. } => self.released_for(*retry_in, self.turns()),
             _ => None,
         };
         let change = self.state.undone(&self.saga.shape, at, undoing);
@@ -346,13 +354,19 @@ impl Driver<'_> {
     async fn write(&mut self, from: Status, change: Change, release: Option<Duration>) -> Result<(), Gone> {
         match self.submit(from, change, release).await? {
             Verdict::Applied(requests) => {
-                self.requests = requests;
+                self.hears(requests);
                 self.tell_if_too_late(from);
                 if release.is_some() { Err(Gone::Released) } else { Ok(()) }
             }
             Verdict::Refused(reason) => self.refuse(from, reason).await,
             Verdict::Fenced => Err(Gone::Lost),
         }
+    }
+
+    /// Takes the requests that the store told with the answer to a write: they are newer than what a query told.
+    fn hears(&mut self, requests: Requests) {
+        self.engine.asked.knows(self.journal.instance.id, &requests);
+        self.requests = requests;
     }
 
     /// A request to turn back that met the result after which there is no way back. It stays in the
@@ -407,6 +421,7 @@ impl Driver<'_> {
             change,
             release: release.map(|wait| wait.min(FARTHEST)),
             rewrite: era != self.era,
+            turning: self.turning,
         };
         let verdict = match self.engine.writer.apply(record).await {
             Ok(verdict) => verdict,

@@ -23,8 +23,25 @@ struct State {
     /// Raised when the lease lapsed: whatever was owned before may have other owners now.
     era: u64,
     revoked: bool,
-    /// When the store was last seen to be away or slow.
+    /// When the store was last seen to be away, or to become slow.
     trouble: Option<Instant>,
+    /// The last beat was held, but its answer was late.
+    slow: bool,
+    /// When the first beat came through in this trouble.
+    through: Option<Instant>,
+}
+
+/// The most lengths of a lease for which a worker whose beats fail now and then takes nothing over.
+const LONGEST_SETTLING: u32 = 10;
+
+impl State {
+    /// The store was away, or the lease ran out.
+    fn is_troubled(&mut self, ttl: Duration) {
+        if self.trouble.is_none_or(|trouble| trouble.elapsed() >= ttl) {
+            self.through = None;
+        }
+        self.trouble = Some(Instant::now());
+    }
 }
 
 /// The era in which a saga was last known to be this worker's: read before the store was asked.
@@ -37,7 +54,8 @@ pub(crate) struct Lost;
 
 impl Lease {
     pub(crate) fn new(ttl: Duration) -> Self {
-        let state = State { last_beat: None, era: 0, revoked: false, trouble: None };
+        let state =
+            State { last_beat: None, era: 0, revoked: false, trouble: None, slow: false, through: None };
         Self { ttl, state: Arc::new(watch::Sender::new(state)) }
     }
 
@@ -51,8 +69,17 @@ impl Lease {
         self.state.send_modify(|state| {
             if state.last_beat.is_some_and(|beat| beat.elapsed() >= self.ttl) {
                 state.era += 1;
-                state.trouble = Some(Instant::now());
+                state.is_troubled(self.ttl);
+                state.through = None;
             }
+            // Slow beats that are held are trouble once: a store that is always slow would never let this worker take
+            // anything over.
+            let slow = sent.elapsed() > self.ttl / 3;
+            if slow && !state.slow {
+                state.is_troubled(self.ttl);
+            }
+            state.slow = slow;
+            state.through.get_or_insert_with(Instant::now);
             state.last_beat = state.last_beat.max(Some(sent));
         });
     }
@@ -61,22 +88,26 @@ impl Lease {
         self.state.send_modify(|state| {
             // The first beat of a worker is a lapse of nothing.
             if state.last_beat.is_some() {
-                state.trouble = Some(Instant::now());
+                state.is_troubled(self.ttl);
             }
+            state.through = Some(Instant::now());
             state.last_beat = Some(sent);
             state.era += 1;
         });
     }
 
-    /// A beat failed, or was answered late.
+    /// A beat failed.
     pub(crate) fn struggles(&self) {
-        self.state.send_modify(|state| state.trouble = Some(Instant::now()));
+        self.state.send_modify(|state| state.is_troubled(self.ttl));
     }
 
-    /// Whether the store was away a moment ago. Other workers, which may have had the same trouble, then get the length
-    /// of a lease to show that they live and to write what they hold, before anything is taken from them.
+    /// Says if the store was away a moment ago. Other workers, which may have had the same trouble, then get the length
+    /// of a lease to show that they live and to write what they hold, before anything is taken from them. Trouble that
+    /// does not end, while beats come through in between, does not keep this worker from it for ever.
     pub(crate) fn settles(&self) -> bool {
-        self.state.borrow().trouble.is_some_and(|trouble| trouble.elapsed() < self.ttl)
+        let state = self.state.borrow();
+        let recent = state.trouble.is_some_and(|trouble| trouble.elapsed() < self.ttl);
+        recent && state.through.is_none_or(|through| through.elapsed() < self.ttl * LONGEST_SETTLING)
     }
 
     /// This worker ends: nothing it drives may go on.
@@ -106,7 +137,7 @@ impl Lease {
 
     /// None: not yet.
     fn answer(&self, era: Era, state: State) -> Option<Result<(), Lost>> {
-        let State { last_beat, era: now, revoked, trouble: _ } = state;
+        let State { last_beat, era: now, revoked, .. } = state;
         if revoked || now != era.0 {
             return Some(Err(Lost));
         }
@@ -146,6 +177,40 @@ mod tests {
         lease.held(Instant::now());
         assert_eq!(lease.allows(era).await, Err(Lost));
         assert_eq!(lease.allows(lease.era()).await, Ok(()));
+    }
+
+    /// Beats every ten seconds for ten minutes, and the share of them after which the worker may take sagas over.
+    async fn free(lease: &Lease, mut beat: impl FnMut(u32)) -> u32 {
+        let mut free = 0;
+        for n in 0..60 {
+            tokio::time::advance(TTL / 3).await;
+            beat(n);
+            free += u32::from(!lease.settles());
+        }
+        free
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beats_that_are_slow_but_held_are_trouble_once() {
+        let lease = Lease::new(TTL);
+        lease.lapsed(Instant::now());
+        let late = TTL / 3 + Duration::from_secs(1);
+        assert_eq!(free(&lease, |_| lease.held(Instant::now() - late)).await, 57);
+        lease.held(Instant::now());
+        lease.held(Instant::now() - late);
+        assert!(lease.settles(), "it became slow again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_that_does_not_end_keeps_a_worker_from_taking_over_for_some_leases_only() {
+        let lease = Lease::new(TTL);
+        lease.lapsed(Instant::now());
+        let flickering = |n: u32| if n % 2 == 0 { lease.struggles() } else { lease.held(Instant::now()) };
+        assert_eq!(free(&lease, flickering).await, 29);
+        // An outage is not that, however long it is, and whatever was before.
+        free(&lease, |_| lease.struggles()).await;
+        lease.held(Instant::now());
+        assert!(lease.settles());
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> 
         change,
         release: None,
         rewrite: true,
+        turning: false,
     };
     match engine.writer.apply(record).await {
         Ok(Verdict::Applied(_)) => {

@@ -12,14 +12,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::step::StepError;
 
-/// So many calls in a row that did not reach a provider close the way to it.
+/// The number of calls in a row that did not reach a provider and close the way to it.
 const CLOSES_AFTER: u32 = 3;
 
 /// For how long it is closed before somebody tries; twice as long after each try in vain.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a call waits here for its turn, and after how long it comes again.
+/// The time for which a call waits here for its turn, and the one after which its saga comes again.
 const TURN: Duration = Duration::from_secs(1);
 const NEXT_TURN: Duration = Duration::from_secs(5);
 
@@ -33,27 +33,27 @@ pub(crate) struct Providers {
 struct Provider {
     name: String,
     turns: Arc<Semaphore>,
-    /// Who may wait for a turn: a quarter as many as have one, because they hold places meanwhile.
+    /// The places of those that wait for a turn: a quarter as many as have one, because they hold up places of sagas.
     queue: Semaphore,
     way: Mutex<Way>,
 }
 
-/// Whether calls go through.
+/// The state of the way to a provider: calls go through, or it is closed.
 #[derive(Default)]
 struct Way {
-    /// How many calls in a row did not reach it.
+    /// The number of calls in a row that did not reach it.
     in_vain: u32,
     closed_until: Option<Instant>,
     /// Somebody is trying whether it is back.
     trying: bool,
 }
 
-/// Why no call is made now.
+/// The reason for which no call is made now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Closed {
     /// It could not be reached a moment ago; somebody tries after this time.
     Away(String, Duration),
-    /// As many calls as it may have are under way; it may be this saga's turn after this time.
+    /// All calls that it may have are under way; it may be this saga's turn after this time.
     Full(String, Duration),
 }
 
@@ -86,7 +86,7 @@ impl Providers {
         Ok(Turn { of: Some((provider, turn)), tries })
     }
 
-    /// Whether a call would have to wait, or would be turned away.
+    /// Says if a call would have to wait, or would be turned away.
     pub(super) fn is_closed(&self, name: Option<&str>) -> bool {
         let Some(provider) = name.map(|name| self.of(name)) else { return false };
         provider.turns.available_permits() == 0 || provider.way().left().is_some()
@@ -122,13 +122,13 @@ impl std::fmt::Display for Closed {
 }
 
 impl Way {
-    /// How long nobody is let through.
+    /// The time for which nobody is let through.
     fn left(&self) -> Option<Duration> {
         let left = self.closed_until?.saturating_duration_since(Instant::now());
         if left.is_zero() { self.trying.then_some(FIRST_PAUSE) } else { Some(left) }
     }
 
-    /// Whether this call tries if the provider is back.
+    /// This call tries if the provider is back.
     fn enter(&mut self) -> Result<bool, Duration> {
         if let Some(left) = self.left() {
             return Err(left);
@@ -186,7 +186,7 @@ impl Provider {
 }
 
 impl Turn {
-    /// What the call said about the provider. An unknown outcome says nothing.
+    /// Takes what the call said about the provider. An unknown outcome says nothing.
     pub(super) fn heard(&mut self, error: Option<&StepError>) {
         let Some((provider, _)) = &self.of else { return };
         let missed = match error {

@@ -24,25 +24,25 @@ const MOST: usize = 256;
 /// How many are taken over first; twice as many after each claim that was full.
 const FIRST: usize = 16;
 
-/// What sagas share that may have killed their workers, until their first results: so many that were there at two deaths,
-/// or one that the next death would park.
+/// The number of sagas that may have killed their workers and are driven together until their first results: so many that
+/// were there at two deaths, or one that the next death would park.
 pub(super) const SUSPECTS: usize = 64;
 
 /// The share of a saga that was there at three deaths.
 const OF_THREE: u32 = 4;
 
-/// Which of those that may have killed their workers are looked for.
+/// The kind of suspects that is looked for: sagas that may have killed their workers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hunt {
     /// The one that waits longest, alone.
     One,
-    /// Those that were there at two deaths, together.
+    /// The sagas that were there at two deaths, together.
     OfTwo,
-    /// Also those that were there at three.
+    /// The same, with those that were there at three.
     OfThree,
 }
 
-/// What a look may take of them.
+/// The part of the suspects that a look may take.
 struct Leave {
     suspect_at: u32,
     suspects: u32,
@@ -51,7 +51,7 @@ struct Leave {
     shares: Option<OwnedSemaphorePermit>,
 }
 
-/// What a worker remembers between two looks.
+/// The memory of a worker between two looks.
 struct Recovery {
     engine: Arc<Engine>,
     /// Owned but not driven when last seen.
@@ -61,9 +61,11 @@ struct Recovery {
     /// Not earlier is a suspect asked for: that looks through all that waits.
     next_suspect: Instant,
     hunt: Hunt,
+    /// Nothing was taken over at the last look, because the store was away.
+    settling: bool,
 }
 
-/// What one look took over.
+/// The sagas that one look took over.
 struct Batch {
     /// As many as were asked for: there may be more.
     full: bool,
@@ -88,6 +90,7 @@ pub(super) async fn recover(engine: Arc<Engine>) {
         window: FIRST,
         next_suspect: Instant::now(),
         hunt: Hunt::One,
+        settling: false,
     };
     loop {
         let batch = match AssertUnwindSafe(recovery.look()).catch_unwind().await {
@@ -130,7 +133,11 @@ impl Recovery {
 
     async fn look(&mut self) -> Result<Batch, StoreError> {
         let engine = Arc::clone(&self.engine);
-        if engine.lease.settles() {
+        let before = std::mem::replace(&mut self.settling, engine.lease.settles());
+        if self.settling {
+            if !before {
+                tracing::warn!(lease = ?engine.settings.lease, "a heartbeat of this saga worker failed, came late or found its lease lapsed: it takes no sagas over for the length of a lease");
+            }
             return Ok(Batch::nothing());
         }
         let Some(mut room) = self.room().await else { return Ok(Batch::nothing()) };
@@ -194,7 +201,7 @@ impl Recovery {
         (engine.stopping() == Stop::Running).then_some(room)
     }
 
-    /// What the next look may take of those that may have killed their workers.
+    /// Says which of the sagas that may have killed their workers the next look may take.
     fn leave(&mut self) -> Leave {
         let (settings, suspects) = (&self.engine.settings, &self.engine.suspects);
         let free = permits(suspects.available_permits());
@@ -255,7 +262,7 @@ impl Recovery {
     }
 }
 
-/// What a saga takes of `SUSPECTS` that was there at so many deaths.
+/// The share of `SUSPECTS` that a saga takes which was there at so many deaths.
 fn share(deaths: u32, settings: &Settings) -> usize {
     match settings.stalled_max.saturating_sub(deaths) {
         0 | 1 => SUSPECTS,
@@ -268,7 +275,7 @@ fn permits(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(1)
 }
 
-/// Whether nobody can have begun the first step: this worker inserted the saga, this claim is the first, and no drive of
+/// Says if nobody can have begun the first step: this worker inserted the saga, this claim is the first, and no drive of
 /// it ended here. Its starter committed and never waited.
 fn is_untouched(engine: &Engine, journal: &Journal) -> bool {
     let Journal { instance, steps } = journal;
@@ -276,7 +283,7 @@ fn is_untouched(engine: &Engine, journal: &Journal) -> bool {
     first_claim && !engine.left().contains(&instance.id)
 }
 
-/// What is known of a saga that was taken over.
+/// The knowledge about a saga that was taken over.
 struct Known {
     era: super::Era,
     clean: bool,

@@ -1,4 +1,4 @@
-//! What operators ask of sagas that are tried again and again here.
+//! Requests of operators reach sagas that are tried again and again here.
 //!
 //! A driver hears of a request with its next write, and between two tries it writes nothing. While some driver here is
 //! between tries, one query per poll asks for the requests of all sagas of this worker.
@@ -19,7 +19,7 @@ use crate::record::{Requests, SagaId};
 /// The requests that stand, as of the last query.
 #[derive(Default)]
 pub(crate) struct Asked {
-    /// How many drivers are between the first failure of a step and its last try.
+    /// The number of drivers that are between the first failure of a step and its last try.
     trying: AtomicUsize,
     told: watch::Sender<BTreeMap<SagaId, Requests>>,
 }
@@ -39,7 +39,7 @@ impl Asked {
         Trying(self)
     }
 
-    /// Whether this saga is asked to stop, or, with `cancel`, to turn back.
+    /// Says if this saga is asked to stop, or, with `cancel`, to turn back.
     pub(super) fn stands(&self, saga: SagaId, cancel: bool) -> bool {
         is_heeded(&self.told.borrow(), saga, cancel)
     }
@@ -50,6 +50,18 @@ impl Asked {
         if told.wait_for(|told| is_heeded(told, saga, cancel)).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Corrects what the last query told of a saga by what a later answer of the store says: a request that was served
+    /// and still seemed to stand would end every wait at once.
+    pub(super) fn knows(&self, saga: SagaId, requests: &Requests) {
+        if self.told.borrow().get(&saga).is_none_or(|told| told == requests) {
+            return;
+        }
+        self.told.send_if_modified(|told| match (requests.pause, &requests.cancel) {
+            (false, None) => told.remove(&saga).is_some(),
+            _ => told.insert(saga, requests.clone()).is_some(),
+        });
     }
 
     fn tell(&self, now: BTreeMap<SagaId, Requests>) {

@@ -1,5 +1,5 @@
-//! What a worker does beside driving: keep its lease, look for sagas that nobody drives, and listen for those that
-//! others drive.
+//! The tasks of a worker beside driving: it keeps its lease, looks for sagas that nobody drives, and listens for those
+//! that others drive.
 //!
 //! Invariant: the lease waits for nothing else.
 
@@ -32,7 +32,7 @@ async fn beat(engine: &Engine) -> Result<(), StoreError> {
     let worker = Worker { id: engine.worker, lease: engine.settings.lease, pid: std::process::id() };
     let answer = engine.store.beat(&worker).await?;
     if sent.elapsed() > renewal(engine) {
-        engine.lease.struggles();
+        tracing::warn!(took = ?sent.elapsed(), lease = ?engine.settings.lease, "the saga store answers heartbeats late");
     }
     match answer {
         Beat::Held => engine.lease.held(sent),

@@ -12,7 +12,7 @@ impl Shape {
         self.steps.iter().position(|step| step.pivot)
     }
 
-    /// Whether a step stands at the pivot or behind it.
+    /// Tells whether a step stands at the pivot or behind it.
     pub(crate) fn is_final(&self, at: usize) -> bool {
         self.pivot().is_some_and(|pivot| pivot <= at)
     }

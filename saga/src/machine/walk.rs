@@ -51,7 +51,7 @@ impl Node {
         Self { state: State::load(shape, &journal, true).unwrap(), journal, there: vec![false; 3] }
     }
 
-    /// As an older version left it: turned back while the pivot, the second step, was in doubt.
+    /// Makes a saga as an older version left it: turned back while the pivot, the second step, was in doubt.
     fn turned_in_doubt(shape: &Shape) -> Self {
         let mut node = Self::begin(shape);
         for finding in
@@ -207,7 +207,8 @@ impl After<'_> {
         ] {
             let mut next = self.node.clone();
             next.there[pivot] = there.unwrap_or(next.there[pivot]);
-            let change = next.state.turned_unless_past(self.shape, pivot, found, "cancelled".into()).unwrap();
+            let change =
+                next.state.turned_unless_past(self.shape, pivot, 0, found, "cancelled".into()).unwrap();
             self.wrote(next, &change);
         }
     }

@@ -23,20 +23,20 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         }
     }
 
-    /// How long a dead worker's sagas wait for another worker (30 seconds unless set). It is
+    /// Sets how long a dead worker's sagas wait for another worker (30 seconds unless set). It is
     /// renewed at a third of this time.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease;
         self
     }
 
-    /// How often to look for sagas that nobody drives (1 second unless set).
+    /// Sets how often the worker looks for sagas that nobody drives (1 second unless set).
     pub fn poll(mut self, poll: Duration) -> Self {
         self.settings.poll = poll;
         self
     }
 
-    /// How many sagas this worker drives at once (1024 unless set). Above it a start waits for
+    /// Sets how many sagas this worker drives at once (1024 unless set). Above it a start waits for
     /// [`start_patience`](Self::start_patience). A step that starts or waits for another saga of the same orchestrator
     /// lends its place meanwhile.
     pub fn in_flight(mut self, sagas: usize) -> Self {
@@ -44,14 +44,14 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
-    /// How long a start waits while the limit of sagas in flight is reached, before it is answered by
+    /// Sets how long a start waits while the limit of sagas in flight is reached, before it is answered by
     /// [`SagaError::Busy`](crate::SagaError::Busy) (30 seconds unless set; nothing answers at once).
     pub fn start_patience(mut self, patience: Duration) -> Self {
         self.settings.start_patience = patience;
         self
     }
 
-    /// How many calls of this worker a provider may have at the same time: of steps whose policy names it
+    /// Sets how many calls of this worker a provider may have at the same time: of steps whose policy names it
     /// ([`StepPolicy::provider`](crate::StepPolicy::provider)). Unless set, half of `in_flight`. A saga whose turn does not
     /// come within a second is given up for some seconds, without memory and without a failure.
     pub fn provider_limit(mut self, provider: impl Into<String>, calls: usize) -> Self {
@@ -59,7 +59,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
-    /// How long `drain` waits for running steps (10 seconds unless set).
+    /// Sets how long `drain` waits for running steps (10 seconds unless set).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self

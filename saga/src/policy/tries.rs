@@ -1,4 +1,4 @@
-//! Which try comes when: a short schedule for failures, a long one for a provider that is away.
+//! The schedule of the tries of a step: a short one for failures, a long one for a provider that is away.
 //!
 //! One number is stored, so what it says after a pause is a guess: never that more definite failures were left than the
 //! policy gives, and never that there is no end.
@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::Backoff;
 
-/// How a try failed, as far as the next one is concerned.
+/// The kind of a failed try: it chooses the schedule of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Whoever was asked answered, or nobody can be asked.
+    /// The other side answered, or nobody can be asked.
     Definite,
-    /// The provider could not be reached, or a question to it may still be answered.
+    /// The provider could not be reached, or a question to it may still be answered. It waits by the schedule of
+    /// patience, and when that is over as after a definite failure.
     Away,
 }
 
@@ -43,13 +44,18 @@ impl Tries {
     pub(crate) fn after(&mut self, failure: Failure) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
         match failure {
-            Failure::Definite => {
-                self.definite += 1;
-                let most = self.retries.times().saturating_add(self.patience.times());
-                self.retries.spread(self.definite, self.seed).filter(|_| self.failures <= most)
+            Failure::Definite => self.after_definite(),
+            Failure::Away => {
+                let waits = self.failures - self.definite;
+                self.patience.spread(waits, self.seed).or_else(|| self.after_definite())
             }
-            Failure::Away => self.patience.spread(self.failures - self.definite, self.seed),
         }
+    }
+
+    fn after_definite(&mut self) -> Option<Duration> {
+        self.definite += 1;
+        let most = self.retries.times().saturating_add(self.patience.times());
+        self.retries.spread(self.definite, self.seed).filter(|_| self.failures <= most)
     }
 }
 
@@ -73,6 +79,7 @@ mod tests {
         assert_eq!(waits(&mut resumed(0, false), Failure::Definite), [2, 4, 8]);
         let away = waits(&mut resumed(0, false), Failure::Away);
         assert_eq!(away[..9], [2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(away[17..], [300, 2, 4, 8], "the tries of definite failures are left");
         assert!((3000..=3600).contains(&away.iter().sum::<u64>()), "{away:?}");
     }
 

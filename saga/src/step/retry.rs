@@ -20,13 +20,13 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Why the attempt failed.
+    /// The reason for which the attempt failed.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// Who could not be reached, if that is why the attempt failed.
+    /// The name of the provider that could not be reached, if the attempt failed for that.
     #[must_use]
     pub fn provider(&self) -> Option<&str> {
         self.provider.as_deref()

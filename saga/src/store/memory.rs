@@ -81,8 +81,8 @@ impl Inner {
         self.leases.get(&worker).is_some_and(|lease| lease.expires > now)
     }
 
-    /// Whether a worker has beaten within the last half of its lease. One that has not may have been cut off together with
-    /// others, which could not beat either.
+    /// Tells whether a worker has beaten within the last half of its lease. One that has not may have been cut off
+    /// together with others, which could not beat either.
     fn may_claim(&self, worker: WorkerId, now: Instant) -> bool {
         let left = |lease: &Lease| lease.expires.saturating_duration_since(now);
         self.leases.get(&worker).is_some_and(|lease| left(lease) > lease.length / 2)
@@ -180,7 +180,7 @@ impl Saga {
         if let Some(after) = record.release {
             self.instance.owner = None;
             // Whoever asked for something does not wait for what the driver wanted to wait for.
-            let after = if self.is_asked_for() { Duration::ZERO } else { after };
+            let after = if self.is_asked_for(record.turning) { Duration::ZERO } else { after };
             self.run_at = later(now, after);
         }
         Verdict::Applied(self.requests())
@@ -192,9 +192,9 @@ impl Saga {
     }
 
     /// A request that the next driver obeys. One to turn back means nothing after the turn.
-    fn is_asked_for(&self) -> bool {
+    fn is_asked_for(&self, turning: bool) -> bool {
         let Instance { status, pause_requested, cancel_requested, .. } = &self.instance;
-        *pause_requested || (cancel_requested.is_some() && *status == Status::InProgress)
+        *pause_requested || (!turning && cancel_requested.is_some() && *status == Status::InProgress)
     }
 
     fn requests(&self) -> Requests {
@@ -365,6 +365,8 @@ impl SagaStore for MemoryStore {
             saga.instance.epoch += 1;
             saga.instance.write_no = 0;
             saga.instance.owner = None;
+            // It was asked of the saga as it was before the decision.
+            saga.instance.pause_requested = false;
         } else {
             saga.instance.row_version += 1;
         }

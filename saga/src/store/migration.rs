@@ -4,6 +4,7 @@
 //! each other while a release is rolled out.
 
 use crate::error::StoreError;
+use crate::store::tables::Tables;
 
 /// The version of the tables that were found; 0 if there are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,20 @@ impl Version {
             )),
             found => Ok(all.into_iter().filter(|(version, _)| *version > found).collect()),
         }
+    }
+
+    /// Joins all steps for a database that has none of them, with the names of `tables`.
+    pub(super) fn whole(steps: &[&'static str], tables: &Tables) -> Result<String, StoreError> {
+        let all = Self(0).steps_to_newest(steps)?.into_iter();
+        Ok(all.map(|(_, file)| tables.text(file).to_string()).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Lists the versions whose file does not record them.
+    #[cfg(test)]
+    pub(super) fn without_a_record(steps: &[&'static str]) -> Vec<i64> {
+        let records = |version: i64| format!("INSERT INTO saga_schema (version) VALUES ({version});");
+        let all = Self(0).steps_to_newest(steps).expect("all of them").into_iter();
+        all.filter(|(version, file)| !file.contains(&records(*version))).map(|(version, _)| version).collect()
     }
 }
 

@@ -81,7 +81,7 @@ impl PostgresStore {
         Self::builder(pool).build().await
     }
 
-    /// As [`new`](Self::new), but never creates or changes a table.
+    /// Opens the store as [`new`](Self::new) does, but never creates or changes a table.
     ///
     /// # Cancel safety
     /// Read only.
@@ -97,7 +97,7 @@ impl PostgresStore {
         PostgresStoreBuilder::new(pool)
     }
 
-    /// Whether a session may keep statements prepared by name.
+    /// Tells whether a session may keep statements prepared by name.
     fn named(&self) -> bool {
         self.begin.is_none()
     }
@@ -177,7 +177,17 @@ impl PostgresStore {
         Ok(gone.len() as u64)
     }
 
-    async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, sqlx::Error> {
+    /// Claims by one statement and loads by the next ones, so a decision may come between them: what it took away again
+    /// is not this worker's to drive.
+    async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
+        let failed = |error| store_error("claim sagas", error);
+        let ids = self.claim_ids(request).await.map_err(failed)?;
+        // Whatever became of loading them, they are claimed.
+        let journals = self.journals(ids).await.map_err(|error| failed(error).after_a_write())?;
+        Ok(journals.into_iter().filter(|found| found.instance.owner == Some(request.worker)).collect())
+    }
+
+    async fn claim_ids(&self, request: &ClaimRequest) -> Result<Vec<Uuid>, sqlx::Error> {
         let claim = self
             .query(sql::CLAIM)
             .bind(request.worker.as_uuid())
@@ -197,7 +207,7 @@ impl PostgresStore {
                 ids.push(id);
             }
         }
-        self.journals(ids).await
+        Ok(ids)
     }
 
     async fn journals(&self, ids: Vec<Uuid>) -> Result<Vec<Journal>, sqlx::Error> {
@@ -379,7 +389,7 @@ impl SagaStore for PostgresStore {
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        self.claim_all(request).await.map_err(|error| store_error("claim sagas", error))
+        self.claim_all(request).await
     }
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {

@@ -52,7 +52,7 @@ impl SqliteStore {
         Self::builder(pool).build().await
     }
 
-    /// As [`new`](Self::new), but never creates or changes a table.
+    /// Opens the store as [`new`](Self::new) does, but never creates or changes a table.
     ///
     /// # Cancel safety
     /// Read only.

@@ -1,4 +1,4 @@
-//! Where the tables of a store are: their schema, and what their names begin with.
+//! The names of a store's tables, by their schema and their prefix, and the statements with those names.
 //!
 //! Statements are written with the usual names, `saga_heads` and so on. A store renders each of them once for the names
 //! it uses, so that no statement depends on the search path of a session.
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use crate::error::StoreError;
 
-/// What the names of all tables, views and indexes begin with, unless the user chooses otherwise.
+/// The prefix of the names of all tables, views and indexes, unless the user chooses another one.
 pub(super) const USUAL_PREFIX: &str = "saga_";
 
 /// Tables and views, without the prefix. A statement may name their schema.

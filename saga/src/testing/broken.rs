@@ -96,13 +96,17 @@ faults! {
     DecidesBesideTheDriver is caught by a_decision_fences_the_driver
     /// A decision loses the request that came with it.
     DecidesWithoutTheRequest is caught by a_decision_may_carry_a_request
+    /// A request to pause stands after a decision that answers it.
+    KeepsAnEarlierPause is caught by a_decision_settles_an_earlier_pause
+    /// A decision ends a saga, whatever is open.
+    DecidesOverOpenEffects is caught by no_decision_ends_a_saga_with_open_effects
     /// A decision for a saga that nobody drives applies to any.
     StopsTheDriven is caught by a_decision_for_the_undriven_spares_a_driven_saga
     /// A request to pause is not kept.
     LosesPauses is caught by a_request_reaches_the_driver_with_its_next_write
     /// A request to turn back is not kept.
     LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
-    /// Whoever asks is told of no request.
+    /// A driver that asks is told of no request.
     KeepsRequestsToItself is caught by a_request_is_told_to_whoever_asks
     /// What is asked of a saga waits for what its driver waits for.
     LetsRequestsWait is caught by a_saga_of_which_something_is_asked_waits_for_nothing_else

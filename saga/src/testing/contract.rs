@@ -96,6 +96,8 @@ macro_rules! store_contract {
             a_decision_does_not_move_the_saga_back
             a_decision_fences_the_driver
             a_decision_may_carry_a_request
+            a_decision_settles_an_earlier_pause
+            no_decision_ends_a_saga_with_open_effects
             a_decision_for_the_undriven_spares_a_driven_saga
             a_request_reaches_the_driver_with_its_next_write
             a_request_is_told_to_whoever_asks

@@ -39,5 +39,6 @@ pub(crate) fn first_step(saga: SagaId, name: &'static str) -> Record {
         unresolved: 0,
         steps: vec![step],
     };
-    Record { saga, epoch: 1, write_no: 1, from: Status::InProgress, change, release: None, rewrite: false }
+    let (release, rewrite, turning) = (None, false, false);
+    Record { saga, epoch: 1, write_no: 1, from: Status::InProgress, change, release, rewrite, turning }
 }

@@ -6,7 +6,7 @@ use probity_saga::{Orchestrator, Outcome, PostgresStore, Saga};
 
 use super::proxy::{Cut, Proxy, host};
 use super::scenarios::postgres::{Ship, effects, take};
-use super::script::Script;
+use super::script::{Fate, Script};
 use super::stores;
 
 /// How often each break is tried.
@@ -58,4 +58,32 @@ async fn a_commit_whose_answer_is_lost_is_not_done_again() {
 async fn an_undo_whose_commit_is_lost_is_committed_once() {
     assert_eq!(cut_each(Cut::BeforeTheServer, true).await, (RUNS, 2 * RUNS));
     assert_eq!(cut_each(Cut::BeforeTheAnswer, true).await, (RUNS, RUNS));
+}
+
+/// Runs one saga that loses the COMMIT of a local step, which stated an effect outside of it.
+async fn cut_after_an_effect_elsewhere(cut: Cut) -> (Outcome, Vec<String>, u32) {
+    let database = testkit::Postgres::shared().database();
+    let proxy = Proxy::to(host(database.url())).await;
+    let direct = stores::postgres_at(database.url()).await;
+    let store =
+        PostgresStore::new(stores::postgres_at(&proxy.instead_of(database.url())).await).await.unwrap();
+    let does = Script::of([Fate::WorksOutside]);
+    let take = take(does, Script::of([]));
+    let saga = Saga::named("order").local_step(take).step(Ship { refuses: false }).build().unwrap();
+    let builder = Orchestrator::new(store).poll(Duration::from_millis(20)).register(saga);
+    let orchestrator = builder.start().await.unwrap();
+    proxy.cut_after(0, cut);
+    let outcome = orchestrator.run("order", "O-1", &1_u32).await.unwrap();
+    assert!(!proxy.is_armed(), "it was not cut");
+    (outcome, effects(&direct, "O-1").await, does.calls())
+}
+
+// proves: S-9, S-12
+#[tokio::test]
+async fn a_lost_commit_after_an_effect_elsewhere_stops_the_saga_if_it_never_arrived() {
+    let (outcome, there, calls) = cut_after_an_effect_elsewhere(Cut::BeforeTheServer).await;
+    let stopped = matches!(&outcome, Outcome::Paused { reason } if reason.contains("mail m-1"));
+    assert!(stopped && there.is_empty() && calls == 1, "{outcome:?}, {there:?}, {calls} calls");
+    let (outcome, there, calls) = cut_after_an_effect_elsewhere(Cut::BeforeTheAnswer).await;
+    assert_eq!((outcome, there, calls), (Outcome::Completed, vec!["Take".into()], 1));
 }

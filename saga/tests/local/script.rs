@@ -16,6 +16,8 @@ pub(crate) enum Fate {
     Rejects,
     /// Did something outside of its transaction, said so, and fails.
     FailsOutside,
+    /// Did something outside of its transaction, said so, and works.
+    WorksOutside,
     /// Answers `Ok` although a statement failed.
     Swallows,
     Commits,

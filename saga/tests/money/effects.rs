@@ -8,7 +8,7 @@ use probity_saga::{
     StepContext, StepError, StepPolicy, StepStatus,
 };
 
-/// What the second call of the step comes to, and what the probe says, each in turn; then all is well.
+/// The answers of the other side: to the second call of the step and to the probe, each in turn; then all is well.
 #[derive(Default)]
 struct Peers {
     second: Mutex<VecDeque<StepError>>,

@@ -1,7 +1,9 @@
-//! What may never happen to money: an effect that is forgotten, an undo that goes on past one that failed, and an undo
-//! behind a pivot that happened.
+//! Three things must never happen to money: an effect is forgotten, undoing goes on past an undo that failed, or anything
+//! is undone behind a pivot that happened.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod effects;
+#[path = "../handmade/mod.rs"]
+mod handmade;
 mod pivot;
 mod undo;

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use probity_saga::{
-    Cancelled, Change, Document, Evidence, Executed, ForwardStep, MemoryStore, NewSaga, Orchestrator,
-    Outcome, Probe, Record, Resolution, Saga, SagaError, SagaId, SagaStep, SagaStore, SagaView, Started,
-    Status, StepContext, StepError, StepPolicy, StepRow, StepStatus, Verdict, WorkerId,
+    Cancelled, Document, Evidence, Executed, ForwardStep, MemoryStore, NewSaga, Orchestrator, Outcome, Probe,
+    Resolution, Saga, SagaError, SagaStep, SagaStore, SagaView, Started, Status, StepContext, StepError,
+    StepPolicy, StepRow, StepStatus, Verdict, WorkerId,
 };
 
-/// What the bank says of the transfer, and what happened to the reservation.
+use crate::handmade::{first_step, new_saga};
+
+/// The answers of the bank about the transfer, and the fate of the reservation.
 struct World {
     probe: Mutex<Probe<u32>>,
     hangs: AtomicBool,
@@ -54,7 +56,7 @@ impl ForwardStep for Pay {
 
 struct Stage {
     world: Arc<World>,
-    store: Arc<MemoryStore>,
+    store: Arc<dyn SagaStore>,
     orchestrator: Orchestrator,
 }
 
@@ -62,12 +64,16 @@ fn saga(world: &Arc<World>) -> Saga {
     Saga::named("pay").step(Reserve(world.clone())).pivot(Pay(world.clone())).build().unwrap()
 }
 
-async fn worker(store: &Arc<MemoryStore>, world: &Arc<World>) -> Orchestrator {
+async fn worker(store: &Arc<dyn SagaStore>, world: &Arc<World>) -> Orchestrator {
     Orchestrator::shared(store.clone()).register(saga(world)).start().await.unwrap()
 }
 
 impl Stage {
     async fn new(hangs: bool) -> Self {
+        Self::on(Arc::new(MemoryStore::new()), hangs).await
+    }
+
+    async fn on(store: Arc<dyn SagaStore>, hangs: bool) -> Self {
         testkit::time_limit();
         let world = Arc::new(World {
             probe: Mutex::new(Probe::Unknown),
@@ -75,14 +81,13 @@ impl Stage {
             paid: false.into(),
             released: false.into(),
         });
-        let store = Arc::new(MemoryStore::new());
         let orchestrator = worker(&store, &world).await;
         Self { world, store, orchestrator }
     }
 
     /// The pivot is stuck: it was called, and nobody knows.
-    async fn stuck() -> Self {
-        let stage = Self::new(false).await;
+    async fn stuck(store: Arc<dyn SagaStore>) -> Self {
+        let stage = Self::on(store, false).await;
         let outcome = stage.orchestrator.run("pay", "P-1", &1_u32).await.unwrap();
         assert!(matches!(outcome, Outcome::Stuck { step: 2, .. }), "{outcome:?}");
         stage
@@ -156,10 +161,8 @@ async fn a_cancel_while_nobody_knows_of_the_pivot_undoes_nothing_and_waits_for_a
     }
 }
 
-// proves: S-5, S-14
-#[tokio::test(start_paused = true)]
-async fn an_operator_who_turns_a_stuck_pivot_back_hears_that_it_is_asked_first() {
-    let stage = Stage::stuck().await;
+async fn an_operator_hears_that_a_stuck_pivot_is_asked_first(store: Arc<dyn SagaStore>) {
+    let stage = Stage::stuck(store).await;
     stage.says(Probe::Applied(7));
     let answer = stage.orchestrator.operator("ann").compensate("pay", "P-1", "customer left").await.unwrap();
     assert_eq!(answer, Cancelled::Requested);
@@ -167,15 +170,60 @@ async fn an_operator_who_turns_a_stuck_pivot_back_hears_that_it_is_asked_first()
     assert!(!stage.released() && stage.view().await.instance.cancelled_too_late().is_some());
 }
 
-// proves: S-14
-#[tokio::test(start_paused = true)]
-async fn a_stuck_pivot_that_did_not_happen_is_turned_back() {
-    let stage = Stage::stuck().await;
+async fn a_stuck_pivot_turns_back(store: Arc<dyn SagaStore>) {
+    let stage = Stage::stuck(store).await;
     stage.says(Probe::NotApplied);
     let answer = stage.orchestrator.operator("ann").compensate("pay", "P-1", "customer left").await.unwrap();
     assert_eq!(answer, Cancelled::Requested);
     assert!(matches!(stage.end().await, Outcome::Compensated { .. }));
     assert!(stage.released());
+}
+
+// proves: S-5, S-14
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_turns_a_stuck_pivot_back_hears_that_it_is_asked_first() {
+    an_operator_hears_that_a_stuck_pivot_is_asked_first(Arc::new(MemoryStore::new())).await;
+}
+
+// proves: S-14
+#[tokio::test(start_paused = true)]
+async fn a_stuck_pivot_that_did_not_happen_is_turned_back() {
+    a_stuck_pivot_turns_back(Arc::new(MemoryStore::new())).await;
+}
+
+/// The decision that lets such a saga go on carries the request to turn back: a database has to write both.
+#[cfg(feature = "sqlite")]
+mod on_sqlite {
+    use probity_saga::SqliteStore;
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+
+    use super::*;
+
+    async fn store() -> (Arc<dyn SagaStore>, impl Sized) {
+        testkit::time_limit();
+        let folder = testkit::temp_dir();
+        let options = SqliteConnectOptions::new()
+            .filename(folder.path().join("sagas.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        (Arc::new(SqliteStore::new(pool).await.unwrap()), folder)
+    }
+
+    // proves: S-5, S-14
+    #[tokio::test]
+    async fn an_operator_who_turns_a_stuck_pivot_back_hears_that_it_is_asked_first() {
+        let (store, _folder) = store().await;
+        an_operator_hears_that_a_stuck_pivot_is_asked_first(store).await;
+    }
+
+    // proves: S-14
+    #[tokio::test]
+    async fn a_stuck_pivot_that_did_not_happen_is_turned_back() {
+        let (store, _folder) = store().await;
+        a_stuck_pivot_turns_back(store).await;
+    }
 }
 
 // proves: S-14
@@ -199,41 +247,21 @@ async fn a_saga_that_was_paused_from_outside_at_its_pivot_asks_before_it_turns_b
     assert!(!stage.released());
 }
 
-/// As a version before this one left it: turned back while the pivot was in doubt, which nobody could resolve.
+/// Makes a saga as a version before this one left it: turned back while the pivot was in doubt, which nobody could
+/// resolve.
 async fn turned_in_doubt() -> Stage {
     let stage = Stage::new(false).await;
-    let (id, owner) = (SagaId::generate(), WorkerId::generate());
-    let input = Document::encode(&1_u32).unwrap();
     let definition = saga(&stage.world).fingerprint().into();
-    let (saga_type, business_id) = ("pay".into(), "P-1".into());
-    let new = NewSaga { id, saga_type, business_id, definition, input, input_hash: "hash".into(), owner };
+    let new = NewSaga { saga_type: "pay".into(), definition, ..new_saga(WorkerId::generate(), "P-1") };
+    let mut record = first_step(new.id, "Reserve");
     assert_eq!(stage.store.insert(&[new]).await.unwrap(), [probity_saga::Inserted::Created]);
-    let row = |order, name: &'static str, status, output: Option<Document>| StepRow {
-        order,
-        name: name.into(),
-        status,
-        output,
-        evidence: None,
-        error: None,
-        retries: 0,
-        retries_max: 3,
-        undo_retries: 0,
-        completion: order,
-        retry_in: None,
-        resolved_by: None,
-    };
-    let reserved = row(1, "Reserve", StepStatus::Succeeded, Some(Document::encode(&1_u32).unwrap()));
-    let change = Change {
-        status: Status::Compensating,
-        resume_status: None,
-        reason: Some("cancel by bob: in the old days".into()),
-        current_step: 2,
-        unresolved: 2,
-        steps: vec![reserved, row(2, "Pay", StepStatus::Unknown, None)],
-    };
-    let from = Status::InProgress;
-    let release = Some(Duration::ZERO);
-    let record = Record { saga: id, epoch: 1, write_no: 1, from, change, release, rewrite: false };
+    let (change, status, output) = (&mut record.change, StepStatus::Unknown, None);
+    change.steps[0].output = Some(Document::encode(&1_u32).unwrap());
+    let reserved = change.steps[0].clone();
+    change.steps.push(StepRow { order: 2, name: "Pay".into(), status, output, completion: 2, ..reserved });
+    (change.status, change.current_step, change.unresolved) = (Status::Compensating, 2, 2);
+    change.reason = Some("cancel by bob: in the old days".into());
+    record.release = Some(Duration::ZERO);
     assert!(matches!(stage.store.apply(&[record]).await.unwrap()[..], [Verdict::Applied(_)]));
     stage
 }

@@ -1,4 +1,4 @@
-//! What is known of a step between its tries.
+//! The knowledge about a step between its tries.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use crate::machine::{Finding, Undoing};
 use crate::policy::{Failure, StepPolicy, Tries};
 use crate::step::Retry;
 
-/// Begins what is said of a saga that waits for somebody else. Whoever takes the saga up reads by it that it waited.
+/// The beginning of the stored text of a saga that waits for somebody else. A worker that takes the saga up reads by it
+/// that it waited.
 const WAITS: &str = "waits for ";
 
-/// Whether this is said of a step that waited for somebody else.
+/// Says if this text is that of a step that waited for somebody else.
 pub(super) fn waited(error: Option<&str>) -> bool {
     error.is_some_and(|error| error.starts_with(WAITS))
 }
@@ -22,7 +23,7 @@ pub(super) struct Known<'p> {
     /// There is somebody to ask what became of it, who may still answer.
     pub(super) patient: bool,
     pub(super) error: Option<String>,
-    /// What was stored of it before.
+    /// The text that was stored of the step before.
     noted: Option<String>,
     tries: Tries,
     last: Failure,
@@ -64,7 +65,7 @@ impl<'p> Known<'p> {
         self.tries.after(failure).map(|pause| pause.max(asked))
     }
 
-    /// Why no try is left.
+    /// The reason that is given when no try is left.
     pub(super) fn reason(&self) -> String {
         self.error.clone().unwrap_or_else(|| "not seen on the other side".into())
     }
@@ -81,7 +82,7 @@ impl<'p> Known<'p> {
         Undoing::Later { failures, error: self.told(), retry_in }
     }
 
-    /// What is stored of the last failure: also for whom the saga waits.
+    /// The text that is stored of the last failure: it also says for whom the saga waits.
     fn told(self) -> Option<String> {
         if self.last == Failure::Definite || waited(self.error.as_deref()) {
             return self.error.or(self.noted);

@@ -1,7 +1,8 @@
 //! A local step: its effect and its record in one transaction of the store.
 //!
 //! Invariant: an attempt ends with both committed, or with neither. When the commit is not answered this
-//! driver does not guess: it gives the saga up, and whoever claims it reads which of the two it was.
+//! driver does not guess: it gives the saga up, and the worker that claims it reads which of the two it was. If the step
+//! stated an effect that no rollback takes back, the driver finds out itself, and stops the saga if it was neither.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::error::{Effect, StoreError};
 use crate::machine::{Finding, Illegal, State, Undoing};
 use crate::plan::AnyLocal;
 use crate::policy::StepPolicy;
-use crate::record::{Change, Document, Record, Requests};
+use crate::record::{Change, Document, Record, Requests, Verdict};
 use crate::step::{Evidence, StepError, whole};
 use crate::store::{LocalStore, LocalVerdict};
 
@@ -24,13 +25,13 @@ use crate::store::{LocalStore, LocalVerdict};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What is to be done in the transaction.
+/// The work that is to be done in the transaction.
 enum Doing {
     Execute,
     Undo(Document),
 }
 
-/// What was done in it.
+/// The work that was done in it.
 enum Done {
     Output(Document),
     Evidence(Evidence),
@@ -43,7 +44,7 @@ struct Committed {
     era: Era,
 }
 
-/// How one attempt ended.
+/// The end of one attempt.
 enum Once {
     Committed(Box<Committed>),
     /// Nothing of it is there.
@@ -52,23 +53,27 @@ enum Once {
     Unavailable(StoreError),
     /// Nothing of it is there, and its record never will be.
     Unrecordable(String),
+    /// The answer to the commit was lost: all of it is there, or nothing.
+    Unanswered(String),
 }
 
-/// How a local step ended.
+/// The end of a local step.
 enum Ended {
     Committed(Box<Committed>),
     Unrecordable(String),
+    /// An effect elsewhere was stated, and the answer to the commit was lost.
+    Unanswered(String),
     Neither(Neither, u32),
 }
 
-/// Why nothing of it is there.
+/// The reason for which nothing of it is there.
 enum Neither {
     Refused(String),
     Fatal(String),
     Later { error: Option<String>, retry_in: Duration },
 }
 
-/// What an attempt needs beside the driver.
+/// The things that an attempt needs beside the driver.
 struct Setting<'a> {
     attempts: &'a Attempts<'a>,
     policy: &'a StepPolicy,
@@ -83,13 +88,20 @@ impl Driver<'_> {
         match self.until_known(at, &Doing::Execute, failures).await? {
             Ended::Committed(committed) => self.adopt(*committed),
             Ended::Unrecordable(reason) => self.refuse(from, reason).await?,
+            Ended::Unanswered(reason) => {
+                let mut state = self.state.clone();
+                let fatal = Finding::Fatal { reason, ran: false };
+                let stop = state.executed(&self.saga.shape, at, failures, fatal);
+                self.stop_unless_committed(state, stop).await?;
+            }
             Ended::Neither(neither, failures) => {
                 let (finding, release) = match neither {
                     Neither::Refused(reason) => (Finding::NotApplied(reason), None),
                     Neither::Fatal(reason) => (Finding::Fatal { reason, ran: false }, None),
-                    Neither::Later { error, retry_in } => {
-                        (Finding::Later { maybe: false, error, retry_in }, self.released_for(retry_in))
-                    }
+                    Neither::Later { error, retry_in } => (
+                        Finding::Later { maybe: false, error, retry_in },
+                        self.released_for(retry_in, self.turns()),
+                    ),
                 };
                 let change = self.state.executed(&self.saga.shape, at, failures, finding);
                 self.write_or_park(from, change, release).await?;
@@ -107,13 +119,19 @@ impl Driver<'_> {
         match self.until_known(at, &Doing::Undo(output), failures).await? {
             Ended::Committed(committed) => self.adopt(*committed),
             Ended::Unrecordable(reason) => self.refuse(from, reason).await?,
+            Ended::Unanswered(reason) => {
+                let mut state = self.state.clone();
+                let stop = state.undone(&self.saga.shape, at, Undoing::Fatal(reason));
+                self.stop_unless_committed(state, stop).await?;
+            }
             Ended::Neither(neither, failures) => {
                 let (undoing, release) = match neither {
                     Neither::Refused(reason) => (Undoing::GivenUp(reason), None),
                     Neither::Fatal(reason) => (Undoing::Fatal(reason), None),
-                    Neither::Later { error, retry_in } => {
-                        (Undoing::Later { failures, error, retry_in }, self.released_for(retry_in))
-                    }
+                    Neither::Later { error, retry_in } => (
+                        Undoing::Later { failures, error, retry_in },
+                        self.released_for(retry_in, self.turns()),
+                    ),
                 };
                 let change = self.state.undone(&self.saga.shape, at, undoing);
                 self.write_or_park(from, change, release).await?;
@@ -126,7 +144,8 @@ impl Driver<'_> {
         let from = self.state.status;
         self.write_no += 1;
         drop(self.suspect.take());
-        (self.state, self.requests, self.era) = (committed.state, committed.requests, committed.era);
+        (self.state, self.era) = (committed.state, committed.era);
+        self.hears(committed.requests);
         self.count_transition(from, self.state.status);
         self.tell_if_too_late(from);
     }
@@ -153,6 +172,7 @@ impl Driver<'_> {
             let error = match self.once(&setting, doing, failures).await? {
                 Once::Committed(committed) => return Ok(Ended::Committed(committed)),
                 Once::Unrecordable(reason) => return Ok(Ended::Unrecordable(reason)),
+                Once::Unanswered(reason) => return Ok(Ended::Unanswered(reason)),
                 Once::Failed(StepError::Rejected(reason)) => {
                     return Ok(Ended::Neither(Neither::Refused(reason), failures));
                 }
@@ -198,15 +218,19 @@ impl Driver<'_> {
         let error = match &once {
             Once::Failed(error) => error.to_string(),
             Once::Unavailable(error) => error.to_string(),
+            Once::Unanswered(error) => error.clone(),
             Once::Committed(_) | Once::Unrecordable(_) => return Ok(once),
         };
-        Ok(match effects.stated() {
-            Some(effects) => Once::Failed(StepError::fatal(format!(
-                "{} (after an effect outside of its transaction, which no rollback takes back; give it a step of its own)",
-                after(&error, &effects)
-            ))),
-            None => once,
-        })
+        let outside = effects.stated().map(|effects| {
+            let error = after(&error, &effects);
+            format!("{error} (after an effect outside of its transaction, which no rollback takes back; give it a step of its own)")
+        });
+        match (once, outside) {
+            (Once::Unanswered(_), Some(reason)) => Ok(Once::Unanswered(reason)),
+            (Once::Unanswered(_), None) => Err(Gone::Lost),
+            (_, Some(reason)) => Ok(Once::Failed(StepError::fatal(reason))),
+            (once, None) => Ok(once),
+        }
     }
 
     async fn in_a_transaction(
@@ -262,11 +286,48 @@ impl Driver<'_> {
             }
             Err(error) if error.effect() == Effect::NotApplied => Ok(Once::Unavailable(error)),
             Err(error) => {
-                tracing::warn!(saga.id = %record.saga, %error, "the commit of a local step was not answered; the saga is claimed again and read");
+                tracing::warn!(saga.id = %record.saga, %error, "the commit of a local step was not answered; the saga is read again");
                 metrics::counter!("probity_saga_local_commits_unanswered_total").increment(1);
-                Err(Gone::Lost)
+                Ok(Once::Unanswered(error.to_string()))
             }
         }
+    }
+
+    /// Stops the saga unless the step was committed. The stop has the number of the step's record, so the store applies
+    /// one of them at most, and it waits for a transaction that is still open.
+    async fn stop_unless_committed(
+        &mut self,
+        stopped: State,
+        stop: Result<Change, Illegal>,
+    ) -> Result<(), Gone> {
+        let (from, id) = (self.state.status, self.journal.instance.id);
+        let Ok(change) = stop else { return Err(Gone::Lost) };
+        let record = Record { rewrite: true, ..self.next_record(change) };
+        let Ok(Verdict::Applied(requests)) = self.engine.writer.apply(record).await else {
+            return Err(Gone::Lost);
+        };
+        let mut pause = FIRST_PAUSE;
+        while !self.engine.lease.is_revoked() {
+            match self.engine.store.load(&[id]).await {
+                Ok(found) => {
+                    let stands = found.first().map(|journal| journal.instance.status);
+                    if stands != Some(stopped.status) {
+                        return Err(Gone::Lost);
+                    }
+                    self.write_no += 1;
+                    self.state = stopped;
+                    self.hears(requests);
+                    self.count_transition(from, self.state.status);
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(saga.id = %id, %error, "a saga whose commit was not answered cannot be read yet");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        Err(Gone::Lost)
     }
 
     fn failed(&self, attempts: &Attempts<'_>, doing: &Doing, error: StepError) -> Once {
@@ -285,8 +346,12 @@ impl Driver<'_> {
             Done::Output(output) => state.executed(shape, at, failures, Finding::Succeeded(output))?,
             Done::Evidence(evidence) => state.undone(shape, at, Undoing::Done(evidence.as_str().into()))?,
         };
+        Ok(self.next_record(change))
+    }
+
+    fn next_record(&self, change: Change) -> Record {
         let instance = &self.journal.instance;
-        Ok(Record {
+        Record {
             saga: instance.id,
             epoch: instance.epoch,
             write_no: self.write_no + 1,
@@ -294,7 +359,8 @@ impl Driver<'_> {
             change,
             release: None,
             rewrite: false,
-        })
+            turning: false,
+        }
     }
 }
 

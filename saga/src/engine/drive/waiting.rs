@@ -8,7 +8,7 @@ use super::{Driver, Gone};
 use crate::machine::{Finding, Next, Status, StepStatus, Undoing};
 use crate::policy::FARTHEST;
 
-/// What is left of a wait is over by the time that it was written.
+/// The part of a wait that is over by the time that it is written.
 const SOON: Duration = Duration::from_secs(1);
 
 impl Driver<'_> {
@@ -26,14 +26,14 @@ impl Driver<'_> {
         Ok(allowed.is_ok())
     }
 
-    /// For how long a saga that waits is given up. It is not if it goes on at once: after a lapse, or because an
-    /// operator asked for something.
-    pub(super) fn released_for(&self, retry_in: Duration) -> Option<Duration> {
-        let asked = self.engine.asked.stands(self.journal.instance.id, self.turns());
+    /// The time for which a saga that waits is given up. It is not given up if it goes on at once: after a lapse, or
+    /// because an operator asked for something; with `turns`, also if that is to turn back.
+    pub(super) fn released_for(&self, retry_in: Duration, turns: bool) -> Option<Duration> {
+        let asked = self.engine.asked.stands(self.journal.instance.id, turns);
         (!asked && !retry_in.is_zero()).then_some(retry_in)
     }
 
-    /// Whether a request to turn back still means something.
+    /// Says if a request to turn back still means something.
     pub(super) fn turns(&self) -> bool {
         self.state.status == Status::InProgress
     }

@@ -82,10 +82,10 @@ impl State {
         &mut self,
         shape: &Shape,
         pivot: usize,
+        failures: u32,
         found: Finding,
         reason: String,
     ) -> Result<Change, Illegal> {
-        let failures = self.rows[pivot].as_ref().map_or(0, |row| row.retries);
         match found {
             Finding::NotApplied(_) => {
                 self.row(shape, pivot, StepStatus::Failed, failures);
@@ -100,7 +100,7 @@ impl State {
         }
     }
 
-    /// What asking told about an unknown step of a saga that turned back. `None` if nothing is new.
+    /// Takes what a probe answered about an unknown step of a saga that turned back. `None` if nothing is new.
     pub(crate) fn asked(
         &mut self,
         shape: &Shape,
@@ -153,7 +153,7 @@ impl State {
         Ok(self.change(shape, &[at]))
     }
 
-    /// How many effects are open.
+    /// Counts the effects that are open.
     pub(crate) fn unresolved(&self, shape: &Shape) -> u32 {
         let turned = [self.resume.unwrap_or(self.status), self.status].contains(&Status::Compensating);
         let open = |(at, row): (usize, &Option<StepRow>)| match row.as_ref().map(|row| row.status) {

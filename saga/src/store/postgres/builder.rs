@@ -1,6 +1,4 @@
-//! How a store in PostgreSQL is opened: names, connections, a pooler between, and who makes the tables.
-
-use std::time::Duration;
+//! The builder of a store in PostgreSQL: names, connections, a pooler between, and who makes the tables.
 
 use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgPoolOptions};
@@ -54,8 +52,8 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// What the names of the tables, views and indexes begin with: `saga_`, unless it is chosen here. Two stores with
-    /// other prefixes do not see each other's sagas.
+    /// Sets the prefix of the names of all tables, views and indexes: `saga_`, unless it is chosen here. Two stores with
+    /// different prefixes do not see each other's sagas.
     pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -71,14 +69,14 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// How many connections the engine opens at most, beside one for the worker's lease alone: by default as many as
+    /// Limits the connections that the engine opens, beside one for the worker's lease alone: by default to as many as
     /// the given pool may have, but at least 4 and at most 8.
     pub fn connections(mut self, most: u32) -> Self {
         self.connections = most.max(1);
         self
     }
 
-    /// How many connections local steps open at most: by default as many as the given pool may have, but at most 8.
+    /// Limits the connections that local steps open: by default to as many as the given pool may have, but at most 8.
     /// None is opened while no local step runs.
     pub fn local_connections(mut self, most: u32) -> Self {
         self.local_connections = most.max(1);
@@ -106,7 +104,7 @@ impl PostgresStoreBuilder {
         self.open(true).await
     }
 
-    /// As [`build`](Self::build), but never creates or changes a table.
+    /// Opens the store as [`build`](Self::build) does, but never creates or changes a table.
     ///
     /// # Cancel safety
     /// Read only.
@@ -124,7 +122,7 @@ impl PostgresStoreBuilder {
         session::look(&options, self.behind_pooler).await?;
         let connections = |most: u32| {
             let own = PgPoolOptions::new().max_connections(most).test_before_acquire(false);
-            let own = own.acquire_timeout(Duration::from_secs(10));
+            let own = own.acquire_timeout(session::CONNECT);
             if self.behind_pooler { own } else { session::checked(own) }
         };
         let own = connections(self.connections).connect_with(options.clone()).await;

@@ -49,7 +49,7 @@ pub(super) fn bind_appends<'q>(query: Statement<'q>, records: &[&'q Record]) -> 
 /// For records that write their saga's row, and at most one step row.
 pub(super) fn bind_writes<'q>(query: Statement<'q>, records: &[&'q Record]) -> Statement<'q> {
     let steps = || records.iter().map(|record| record.change.steps.first());
-    Steps::of(steps()).bind(bind_heads(query, records)).bind(retries_in(steps()))
+    Steps::of(steps()).bind(bind_heads(query, records)).bind(retries_in(steps())).bind(turning(records))
 }
 
 /// For records that write their saga's row, and any number of step rows.
@@ -57,7 +57,7 @@ pub(super) fn bind_many<'q>(query: Statement<'q>, records: &[&'q Record]) -> Sta
     let steps = || records.iter().flat_map(|record| record.change.steps.iter().map(Some));
     let sagas = records.iter().flat_map(|record| vec![record.saga.as_uuid(); record.change.steps.len()]);
     let query = Steps::of(steps()).bind(bind_heads(query, records)).bind(retries_in(steps()));
-    query.bind(sagas.collect::<Vec<Uuid>>())
+    query.bind(sagas.collect::<Vec<Uuid>>()).bind(turning(records))
 }
 
 /// For a decision, which is about one saga and tries nothing later.
@@ -78,6 +78,10 @@ fn bind_heads<'q>(query: Statement<'q>, records: &[&'q Record]) -> Statement<'q>
         .bind(records.iter().map(|record| record.release.map(millis)).collect::<Vec<_>>())
         .bind(changes().map(|change| change.status.is_active()).collect::<Vec<_>>())
         .bind(keeps.collect::<Vec<_>>())
+}
+
+fn turning(records: &[&Record]) -> Vec<bool> {
+    records.iter().map(|record| record.turning).collect()
 }
 
 fn retries_in<'a>(steps: impl Iterator<Item = Option<&'a StepRow>>) -> Vec<Option<i64>> {

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, Postgres};
 use sqlx::{AssertSqlSafe, Row as _, Transaction};
 use tokio::time::timeout;
 
-use super::{ANSWER, PostgresStore, columns, is_about_the_record, sql};
+use super::{ANSWER, PostgresStore, columns, is_about_the_record, session, sql};
 use crate::error::{Effect, StoreError};
 use crate::record::Record;
 use crate::store::rows::{self, store_error};
@@ -28,7 +28,7 @@ pub(super) fn pool(given: &PgPool, options: PgConnectOptions, most: u32) -> PgPo
         .clone()
         .min_connections(0)
         .max_connections(most)
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(session::CONNECT)
         .connect_lazy_with(options.application_name("probity-saga-local"))
 }
 

@@ -1,15 +1,21 @@
-//! What the sessions of the engine must be like, and whether they are.
+//! The settings that every session of the engine must have, and the check that it has them.
 //!
 //! Invariant: no statement of the engine runs without these settings. A connection asks for them when it begins, and is
 //! then asked what is in force, because a pooler may drop them without a word. Where a pooler is known to be between,
 //! each statement runs in a transaction of its own that begins by setting them: so it also has one session of the server
 //! for itself from being parsed to being executed.
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use tokio::time::timeout;
 
 use crate::error::StoreError;
 use crate::store::rows::store_error;
+
+/// The longest wait for a connection.
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 
 /// Settings of a session, and their values as the server shows them.
 pub(super) const SETTINGS: [(&str, &str); 8] = [
@@ -30,7 +36,7 @@ pub(super) fn begin() -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE{set}")
 }
 
-/// How connections ask for the settings. Behind a pooler they do not, because it refuses or drops them.
+/// Makes connections ask for the settings. Behind a pooler they do not, because it refuses or drops them.
 pub(super) fn asked_for(options: PgConnectOptions, behind_pooler: bool) -> PgConnectOptions {
     let options = options.application_name("probity-saga");
     if behind_pooler { options } else { options.options(SETTINGS) }
@@ -39,11 +45,10 @@ pub(super) fn asked_for(options: PgConnectOptions, behind_pooler: bool) -> PgCon
 /// Opens a connection and closes it again, so that whatever is wrong is told at once and in the server's own words: a
 /// pool would try again in silence.
 pub(super) async fn look(options: &PgConnectOptions, behind_pooler: bool) -> Result<(), StoreError> {
-    let failed = |error| store_error("connect to PostgreSQL", error);
-    let mut connection = PgConnection::connect_with(options).await.map_err(failed)?;
-    let wrong =
-        if behind_pooler { Vec::new() } else { wrong_settings(&mut connection).await.map_err(failed)? };
-    let _answered_already = connection.close().await;
+    let operation = "connect to PostgreSQL";
+    let found = timeout(CONNECT, first_look(options, behind_pooler)).await;
+    let found = found.map_err(|_elapsed| StoreError::not_applied(operation, "the server does not answer"))?;
+    let wrong = found.map_err(|error| store_error(operation, error))?;
     if wrong.is_empty() {
         return Ok(());
     }
@@ -53,6 +58,13 @@ pub(super) async fn look(options: &PgConnectOptions, behind_pooler: bool) -> Res
         wrong.join(", ")
     );
     Err(StoreError::not_applied("check the settings of a session", why))
+}
+
+async fn first_look(options: &PgConnectOptions, behind_pooler: bool) -> Result<Vec<String>, sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    let wrong = if behind_pooler { Vec::new() } else { wrong_settings(&mut connection).await? };
+    let _answered_already = connection.close().await;
+    Ok(wrong)
 }
 
 /// The pool opens no connection without the settings.

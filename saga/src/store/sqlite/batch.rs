@@ -34,6 +34,7 @@ struct Head<'a> {
     current_step: u32,
     unresolved: u32,
     release: Option<String>,
+    turning: bool,
 }
 
 impl<'a> Heads<'a> {
@@ -49,6 +50,7 @@ impl<'a> Heads<'a> {
             current_step: record.change.current_step,
             unresolved: record.change.unresolved,
             release: record.release.map(modifier),
+            turning: record.turning,
         };
         Self(records.iter().filter(|record| rewrite || !record.only_appends()).map(head).collect())
     }

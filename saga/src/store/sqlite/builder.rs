@@ -1,4 +1,4 @@
-//! How a store in SQLite is opened: names, and who makes the tables.
+//! The builder of a store in SQLite: names, and who makes the tables.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::store::rows::store_error;
 use crate::store::tables::{Tables, USUAL_PREFIX};
 
-/// How long a write waits for the writes before it; each of them waits at most for the pool's busy timeout.
+/// The longest wait of a write for the writes before it; each of them waits at most for the pool's busy timeout.
 const QUEUE: Duration = Duration::from_secs(60);
 
 /// Opens a [`SqliteStore`] that differs from what [`SqliteStore::new`] opens.
@@ -36,8 +36,8 @@ impl SqliteStoreBuilder {
         Self { pool, prefix: USUAL_PREFIX.into() }
     }
 
-    /// What the names of the tables, views and indexes begin with: `saga_`, unless it is chosen here. Two stores with
-    /// other prefixes do not see each other's sagas.
+    /// Sets the prefix of the names of all tables, views and indexes: `saga_`, unless it is chosen here. Two stores with
+    /// different prefixes do not see each other's sagas.
     pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -63,7 +63,7 @@ impl SqliteStoreBuilder {
         self.open(true).await
     }
 
-    /// As [`build`](Self::build), but never creates or changes a table.
+    /// Opens the store as [`build`](Self::build) does, but never creates or changes a table.
     ///
     /// # Cancel safety
     /// Read only.

@@ -50,9 +50,10 @@ ON CONFLICT (fingerprint) DO UPDATE SET seen_at = strftime('%Y-%m-%d %H:%M:%f', 
 /// A cheap look without the write lock: most polls find nothing. It goes from owner to owner of the index, not from
 /// saga to saga: what living workers drive costs nothing. Of those that may have killed their workers only a few go.
 ///
-/// Whoever claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name, it
-/// drives. It gets nothing unless it has beaten within the last half of its lease: it may have waited for the file, and
-/// then the others have not beaten either. No wait ends later than in an hour: a row that says so was written while the clock was ahead.
+/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name,
+/// it drives. It gets nothing unless it has beaten within the last half of its lease: it may have waited for the file, and
+/// then the others have not beaten either. No wait ends later than in an hour: a row that says so was written while the
+/// clock was ahead.
 pub(super) const CLAIMABLE: &str = "\
 WITH RECURSIVE owners (owner_id) AS (
     SELECT min(owner_id) FROM saga_heads
@@ -126,7 +127,7 @@ pub(super) const OWNED: &str = "\
 SELECT id FROM saga_heads
 WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
 
-/// What operators ask of the sagas of a worker.
+/// Reads what operators ask of the sagas of a worker.
 pub(super) const ASKED: &str = "\
 SELECT id, cancel_reason, pause_requested FROM saga_heads
 WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
@@ -172,14 +173,14 @@ UPDATE saga_heads SET
     owner_id = CASE WHEN r.release IS NULL AND r.status IN ('pending', 'in_progress', 'committing', 'compensating') THEN owner_id END,
     pause_requested = CASE WHEN r.status IN ('pending', 'in_progress', 'committing', 'compensating') THEN pause_requested ELSE 0 END,
     run_at = CASE WHEN r.release IS NULL THEN run_at
-        WHEN pause_requested OR (cancel_reason IS NOT NULL AND r.status = 'in_progress') THEN strftime('%Y-%m-%d %H:%M:%f', 'now')
+        WHEN pause_requested OR (cancel_reason IS NOT NULL AND r.status = 'in_progress' AND NOT r.turning) THEN strftime('%Y-%m-%d %H:%M:%f', 'now')
         ELSE strftime('%Y-%m-%d %H:%M:%f', 'now', r.release) END,
     completed_at = CASE WHEN r.status = 'completed' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE completed_at END,
     compensated_at = CASE WHEN r.status = 'compensated' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE compensated_at END
 FROM (SELECT value ->> 'saga' AS saga, value ->> 'epoch' AS epoch, value ->> 'write_no' AS write_no,
           value ->> 'from' AS was, value ->> 'status' AS status, value ->> 'resume' AS resume,
           value ->> 'reason' AS reason, value ->> 'current_step' AS current_step,
-          value ->> 'unresolved' AS unresolved, value ->> 'release' AS release
+          value ->> 'unresolved' AS unresolved, value ->> 'release' AS release, value ->> 'turning' AS turning
       FROM json_each(?1)) r
 WHERE id = r.saga AND lease_epoch = r.epoch AND saga_heads.status = r.was AND saga_heads.write_no < r.write_no
 RETURNING id, cancel_reason, pause_requested";

@@ -231,6 +231,9 @@ impl SagaStore for BrokenStore {
             (Fault::AcceptsStaleDecisions, Some(stored)) => {
                 decision.row_version = stored.instance.row_version;
             }
+            (Fault::KeepsAnEarlierPause, Some(stored)) => {
+                decision.request_pause |= stored.instance.pause_requested;
+            }
             (Fault::StopsTheDriven, _) => decision.unless_driven = false,
             (Fault::DecidesWithoutTheRequest, _) if decision.change.is_some() => {
                 decision.request_cancel = None
@@ -243,6 +246,9 @@ impl SagaStore for BrokenStore {
                 self.memory().requests.insert(decision.saga, Requests { cancel, pause });
             }
             _ => {}
+        }
+        if let (Fault::DecidesOverOpenEffects, Some(change)) = (self.fault, &mut decision.change) {
+            change.unresolved = 0;
         }
         if let Some(change) = &decision.change {
             self.memory().decided.insert(decision.saga, change.current_step);

@@ -75,7 +75,7 @@ clauses! {
         check(claimed == [now], || format!("claimed {claimed:?}, released now {now}, later {later}"))
     }
 
-    /// What is left of a step's wait is told, by the store's clock.
+    /// A store tells what is left of a step's wait, by its own clock.
     what_is_left_of_a_wait_gets_less(store) {
         let me = worker(store, LONG).await?;
         let id = saga(store, me, "B-1").await?;
@@ -103,7 +103,7 @@ clauses! {
         check(claimed == [id], || format!("claimed {claimed:?}, and {id} waits for a day"))
     }
 
-    /// Whoever claims is alive, whatever its lease says, and drives what it does not name.
+    /// A worker that claims is alive, whatever its lease says, and drives what it does not name.
     ones_own_saga_is_not_a_dead_owners(store) {
         let me = worker(store, Duration::ZERO).await?;
         let id = saga(store, me, "B-1").await?;

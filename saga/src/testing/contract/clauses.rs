@@ -9,8 +9,8 @@ use super::scene::{
 };
 use crate::machine::{Status, StepStatus};
 use crate::record::{
-    Beat, Inserted, Intervened, Intervention, ListFilter, NewSaga, Requests, Rested, SagaId, Verdict, Worker,
-    WorkerId,
+    Beat, Change, Inserted, Intervened, Intervention, ListFilter, NewSaga, Requests, Rested, SagaId, Verdict,
+    Worker, WorkerId,
 };
 use crate::store::SagaStore;
 
@@ -231,11 +231,7 @@ clauses! {
     /// A decision takes the saga away from whoever drives it.
     a_decision_fences_the_driver(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
-        let id = saga(store, me, "B-1").await?;
-        let mut stuck = record(id, 1, 1);
-        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
-        let verdict = apply(store, stuck).await?;
-        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let id = stuck(store, me, "B-1").await?;
         let mut retry = intervention(id, load(store, id).await?.instance.row_version);
         retry.change = Some(change(Status::InProgress, vec![step(1, StepStatus::Failed)]));
         let answer = store.intervene(&retry).await?;
@@ -254,11 +250,7 @@ clauses! {
     /// has heard that.
     a_decision_may_carry_a_request(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
-        let id = saga(store, me, "B-1").await?;
-        let mut stuck = record(id, 1, 1);
-        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
-        let verdict = apply(store, stuck).await?;
-        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let id = stuck(store, me, "B-1").await?;
         let mut decision = intervention(id, load(store, id).await?.instance.row_version);
         decision.change = Some(change(Status::InProgress, Vec::new()));
         decision.request_cancel = Some("customer left".into());
@@ -267,6 +259,41 @@ clauses! {
         let claimed = store.claim(&claim_by(other)).await?;
         let asked: Vec<_> = claimed.iter().map(|journal| journal.instance.cancel_requested.as_deref()).collect();
         check(asked == [Some("customer left")], || format!("whoever claims it is asked {asked:?}"))
+    }
+
+    /// A decision answers a request to pause that was made before it: the saga goes on.
+    a_decision_settles_an_earlier_pause(store) {
+        let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
+        let id = saga(store, dead, "B-1").await?;
+        let mut decision = intervention(id, load(store, id).await?.instance.row_version);
+        decision.request_pause = true;
+        let answer = store.intervene(&decision).await?;
+        check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        let mut decision = intervention(id, load(store, id).await?.instance.row_version);
+        decision.change = Some(change(Status::InProgress, Vec::new()));
+        let answer = store.intervene(&decision).await?;
+        check(answer == Intervened::Applied, || format!("{answer:?}"))?;
+        let claimed = store.claim(&claim_by(me)).await?;
+        let asked: Vec<_> = claimed.iter().map(|journal| journal.instance.pause_requested).collect();
+        check(asked == [false], || format!("whoever claims it is asked to pause: {asked:?}"))
+    }
+
+    /// No decision writes `completed` or `compensated` either while an effect is open.
+    no_decision_ends_a_saga_with_open_effects(store) {
+        let me = worker(store, LONG).await?;
+        let id = stuck(store, me, "B-1").await?;
+        let before = load(store, id).await?.instance;
+        for end in [Status::Completed, Status::Compensated] {
+            let mut lie = intervention(id, before.row_version);
+            lie.change = Some(Change { unresolved: 1, ..change(end, vec![step(1, StepStatus::Compensated)]) });
+            let answer = store.intervene(&lie).await;
+            check(answer.is_err(), || format!("{end}: {answer:?}"))?;
+            let after = load(store, id).await?;
+            let seen = (after.instance.status, after.instance.row_version, after.steps.first().map(|row| row.status));
+            let expected = (Status::Stuck, before.row_version, Some(StepStatus::Succeeded));
+            check(seen == expected, || format!("a refused {end} left {seen:?}"))?;
+        }
+        Ok(())
     }
 
     /// A decision about a saga that nobody drives does not touch one that somebody drives.
@@ -323,13 +350,21 @@ clauses! {
         check(told == expected, || format!("told {told:?} instead of {expected:?}"))
     }
 
-    /// Whoever asked to turn back or to pause does not wait for what the driver wanted to wait for. A request to turn
-    /// back means nothing once the saga has turned.
+    /// A request to turn back or to pause ends the wait for which a driver releases its saga. One to turn back does not
+    /// once the saga has turned, nor if the driver is about to turn it.
     a_saga_of_which_something_is_asked_waits_for_nothing_else(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let mut due = Vec::new();
-        for (n, (cancel, pause, turned)) in
-            [(true, false, false), (false, true, false), (true, false, true), (false, false, false)].into_iter().enumerate()
+        for (n, [cancel, pause, turned, turning]) in [
+            [true, false, false, false],
+            [false, true, false, false],
+            [true, false, true, false],
+            [false, false, false, false],
+            [true, false, false, true],
+            [true, true, false, true],
+        ]
+        .into_iter()
+        .enumerate()
         {
             let id = saga(store, me, &format!("B-{n}")).await?;
             if cancel || pause {
@@ -339,13 +374,13 @@ clauses! {
                 check(answer == Intervened::Applied, || format!("{answer:?}"))?;
             }
             let mut later = record(id, 1, 1);
-            later.release = Some(LONG);
+            (later.release, later.turning) = (Some(LONG), turning);
             if turned {
                 later.change.status = Status::Compensating;
             }
             let verdict = apply(store, later).await?;
             check(is_applied(&verdict), || format!("{verdict:?}"))?;
-            if (cancel || pause) && !turned {
+            if pause || (cancel && !turned && !turning) {
                 due.push(id);
             }
         }
@@ -386,11 +421,7 @@ clauses! {
     /// What is at rest is told with its reason; what goes on is not.
     what_rests_is_told_to_those_who_wait(store) {
         let me = worker(store, LONG).await?;
-        let (goes_on, rests) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
-        let mut stuck = record(rests, 1, 1);
-        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
-        let verdict = apply(store, stuck).await?;
-        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let (goes_on, rests) = (saga(store, me, "B-1").await?, stuck(store, me, "B-2").await?);
         let told = store.rested(&[goes_on, rests, SagaId::generate()]).await?;
         let expected =
             Rested { saga: rests, status: Status::Stuck, step: 1, reason: Some("because".into()) };
@@ -401,16 +432,11 @@ clauses! {
     what_is_open_is_counted(store) {
         let me = worker(store, LONG).await?;
         let (_driven, lost) = (saga(store, me, "B-1").await?, saga(store, WorkerId::generate(), "B-2").await?);
-        let ends = saga(store, me, "B-3").await?;
-        let stops = saga(store, me, "B-4").await?;
+        let (ends, _stops) = (saga(store, me, "B-3").await?, stuck(store, me, "B-4").await?);
         let mut last = record(ends, 1, 1);
         last.change.status = Status::Completed;
-        let mut stuck = record(stops, 1, 1);
-        (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
-        for record in [last, stuck] {
-            let verdict = apply(store, record).await?;
-            check(is_applied(&verdict), || format!("{verdict:?}"))?;
-        }
+        let verdict = apply(store, last).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
         for (runnable, unrunnable) in [(claim_by(me).runnable, 0), (Vec::new(), 1)] {
             let mut counted = store.census(&runnable).await?;
             counted.sort_by_key(|census| census.status);
@@ -421,6 +447,16 @@ clauses! {
         }
         Ok(())
     }
+}
+
+/// Starts a saga and stops it after its first result.
+async fn stuck(store: &dyn SagaStore, owner: WorkerId, business_id: &str) -> Result<SagaId> {
+    let id = saga(store, owner, business_id).await?;
+    let mut stuck = record(id, 1, 1);
+    (stuck.change.status, stuck.change.resume_status) = (Status::Stuck, Some(Status::InProgress));
+    let verdict = apply(store, stuck).await?;
+    check(is_applied(&verdict), || format!("{verdict:?}"))?;
+    Ok(id)
 }
 
 fn intervention(saga: SagaId, row_version: i64) -> Intervention {

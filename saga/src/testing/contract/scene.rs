@@ -128,7 +128,16 @@ pub(super) fn change(status: Status, steps: Vec<StepRow>) -> Change {
 /// The first result of a saga that goes forward.
 pub(super) fn record(saga: SagaId, epoch: i64, write_no: i64) -> Record {
     let change = change(Status::InProgress, vec![step(1, StepStatus::Succeeded)]);
-    Record { saga, epoch, write_no, from: Status::InProgress, change, release: None, rewrite: false }
+    Record {
+        saga,
+        epoch,
+        write_no,
+        from: Status::InProgress,
+        change,
+        release: None,
+        rewrite: false,
+        turning: false,
+    }
 }
 
 /// A mere step forward, as the engine writes most of the time.
@@ -143,6 +152,7 @@ pub(super) fn forward(saga: SagaId, epoch: i64, order: u32) -> Record {
         change,
         release: None,
         rewrite: false,
+        turning: false,
     }
 }
 

@@ -29,11 +29,11 @@ pub struct Calls(Arc<Mutex<Way>>);
 struct Way {
     passed: Vec<&'static str>,
     refusal: Option<Refusal>,
-    /// What is away from now on.
+    /// The name of the calls that do not arrive from now on.
     away: Option<&'static str>,
 }
 
-/// Which call does not arrive.
+/// The call that does not arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// This one, and those after it arrive.
@@ -61,7 +61,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Calls {
-    /// Whether a call of this name arrives. Ask before anything else happens in the fake.
+    /// Decides whether a call of this name arrives. Ask before anything else happens in the fake.
     ///
     /// # Errors
     /// [`Refused`] if the call does not arrive.
@@ -92,7 +92,7 @@ impl Calls {
         (way.refusal, way.away) = (None, None);
     }
 
-    /// How many calls there were, also those that did not arrive.
+    /// Counts the calls, also those that did not arrive.
     pub(super) fn count(&self) -> usize {
         self.lock().passed.len()
     }

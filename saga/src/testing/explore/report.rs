@@ -1,4 +1,4 @@
-//! What an exploration found.
+//! The report of an exploration.
 
 use std::fmt;
 
@@ -7,21 +7,22 @@ use super::schedule::{Schedule, Seen};
 use super::{Broken, Explored};
 use crate::machine::Status;
 
-/// What was explored. Its text says all of it, with the first schedule that left the saga to a person.
+/// The schedules that were explored, by their ends. Its text says all of it, with the first schedule that left the saga
+/// to a person.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Report {
-    /// How many schedules ran.
+    /// The number of schedules that ran.
     pub schedules: usize,
-    /// Those that ended with every step done.
+    /// The number that ended with every step done.
     pub completed: usize,
-    /// Those that ended with every effect undone.
+    /// The number that ended with every effect undone.
     pub compensated: usize,
-    /// Those that ended before a person, stuck or paused: see [`first_waiting`](Self::first_waiting). For some sagas that
-    /// is right. A pivot without a probe, a step that must not run twice and has none, and an undo that can be refused
+    /// The number that ended before a person, stuck or paused: see [`first_waiting`](Self::first_waiting). For some sagas
+    /// that is right. A pivot without a probe, a step that must not run twice and has none, and an undo that can be refused
     /// all end there when they have to.
     pub waiting: usize,
-    /// Those that a person closed.
+    /// The number that a person closed.
     pub aborted: usize,
     /// The first schedule that ended before a person.
     pub first_waiting: Option<Waiting>,
@@ -30,11 +31,11 @@ pub struct Report {
 /// A schedule that ended before a person, and what that person reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// What went wrong, and when.
+    /// The faults of the schedule, and their places.
     pub schedule: String,
     /// Stuck or paused.
     pub status: Status,
-    /// What the saga says of itself.
+    /// The reason that the saga itself gives.
     pub reason: String,
 }
 

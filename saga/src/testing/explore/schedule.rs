@@ -63,7 +63,7 @@ pub(super) struct Seen {
     /// How many points the process of the person passed who asked.
     pub(super) desk: usize,
     pub(super) waits: bool,
-    /// How many calls its fakes heard of before anybody helped.
+    /// The number of calls that its fakes heard of before a person helped.
     pub(super) calls: usize,
 }
 

@@ -9,9 +9,10 @@
 /// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Those that
 /// may have killed their workers are looked for by themselves, and only if some may go: no index leads to them.
 ///
-/// Whoever claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name, it
-/// drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have waited for a
-/// server that was away, and then the others have not beaten either. No wait ends later than in an hour: a row that says so was written while the clock was ahead.
+/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name,
+/// it drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have waited for a
+/// server that was away, and then the others have not beaten either. No wait ends later than in an hour: a row that says
+/// so was written while the clock was ahead.
 pub(in super::super) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads
@@ -96,7 +97,7 @@ pub(in super::super) const OWNED: &str = "\
 SELECT id FROM saga_heads
 WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
 
-/// What operators ask of the sagas of a worker.
+/// Reads what operators ask of the sagas of a worker.
 pub(in super::super) const ASKED: &str = "\
 SELECT id::text AS id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM saga_heads
 WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')

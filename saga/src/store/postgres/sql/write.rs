@@ -33,7 +33,8 @@ WITH written AS (
         updated_at = clock_timestamp(), owner_id = CASE WHEN r.keeps THEN h.owner_id END,
         pause_requested = h.pause_requested AND r.active,
         run_at = CASE WHEN r.release IS NULL THEN h.run_at
-            WHEN h.pause_requested OR (h.cancel_reason IS NOT NULL AND r.status = 'in_progress') THEN clock_timestamp()
+            WHEN h.pause_requested OR (h.cancel_reason IS NOT NULL AND r.status = 'in_progress' AND NOT r.turning)
+            THEN clock_timestamp()
             ELSE clock_timestamp() + r.release * interval '1 millisecond' END"
     };
 }
@@ -47,10 +48,10 @@ pub(in super::super) const APPLY: &str = concat!(
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
         $9::bigint[], $10::bigint[], $11::boolean[], $12::boolean[], $13::bigint[], $14::text[], $15::text[],
         $16::text[], $17::text[], $18::bigint[], $19::bigint[], $20::text[], $21::bigint[], $22::bigint[], $23::text[],
-        $24::bigint[])
+        $24::bigint[], $25::boolean[])
         AS r (id, epoch, write_no, was, status, resume, reason, current_step, unresolved, release, active, keeps,
             step_order, step_name, step_status, result, error, retries, retries_max, evidence, undo_retries, completion,
-            resolved_by, retry_in)
+            resolved_by, retry_in, turning)
     LEFT JOIN saga_step_rows s ON s.saga_id = r.id AND s.step_order = r.step_order
     WHERE h.id = r.id AND h.lease_epoch = r.epoch AND h.status = r.was AND h.write_no < r.write_no
     RETURNING h.cancel_reason, h.pause_requested, r.*, s.saga_id IS NOT NULL AS replaces),
@@ -82,8 +83,9 @@ macro_rules! several {
             heads!(),
     "
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
-        $9::bigint[], $10::bigint[], $11::boolean[], $12::boolean[])
-        AS r (id, epoch, write_no, was, status, resume, reason, current_step, unresolved, release, active, keeps)
+        $9::bigint[], $10::bigint[], $11::boolean[], $12::boolean[], $26::boolean[])
+        AS r (id, epoch, write_no, was, status, resume, reason, current_step, unresolved, release, active, keeps,
+            turning)
     WHERE h.id = r.id AND h.lease_epoch = r.epoch AND h.status = r.was AND h.write_no < r.write_no",
             $fence,
             "
