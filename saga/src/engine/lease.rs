@@ -205,7 +205,8 @@ mod tests {
     async fn trouble_that_does_not_end_keeps_a_worker_from_taking_over_for_some_leases_only() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
-        let flickering = |n: u32| if n % 2 == 0 { lease.struggles() } else { lease.held(Instant::now()) };
+        let flickering =
+            |n: u32| if n.is_multiple_of(2) { lease.struggles() } else { lease.held(Instant::now()) };
         assert_eq!(free(&lease, flickering).await, 29);
         // An outage is not that, however long it is, and whatever was before.
         free(&lease, |_| lease.struggles()).await;

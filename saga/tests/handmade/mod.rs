@@ -1,4 +1,5 @@
 //! Sagas and results made by hand, for what a store does alone.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use probity_saga::{Change, Document, NewSaga, Record, SagaId, Status, StepRow, StepStatus, WorkerId};
 

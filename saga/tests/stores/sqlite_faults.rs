@@ -2,13 +2,11 @@
 #![cfg(feature = "sqlite")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod handmade;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use handmade::{first_step, new_saga};
+use crate::handmade::{first_step, new_saga};
 use probity_saga::{
     Effect, Evidence, Executed, Orchestrator, Outcome, Record, Saga, SagaStep, SagaStore, SqliteStore,
     StepContext, StepError, Verdict, WorkerId,

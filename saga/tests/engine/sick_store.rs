@@ -424,7 +424,13 @@ async fn a_saga_paused_and_resumed_within_a_poll_waits_between_its_tries_again()
     assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
     let before = calls.load(Ordering::SeqCst);
     orchestrator.operator("ann").resume("busy", "B-1", "seen").await.unwrap();
-    sleep(Duration::from_millis(8_500)).await;
+    let tried_again = async {
+        while calls.load(Ordering::SeqCst) == before {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), tried_again).await.expect("nobody goes on with it");
+    sleep(Duration::from_millis(500)).await;
     let tries = calls.load(Ordering::SeqCst) - before;
     assert!((1..=2).contains(&tries), "{tries} tries in a moment");
     let outcome = timeout(Duration::from_secs(60), orchestrator.wait(&started)).await;

@@ -2,9 +2,6 @@
 //! forget what people asked for.
 #![cfg(feature = "testing")]
 
-#[macro_use]
-mod undoable;
-
 use std::sync::Arc;
 
 use probity_saga::testing::broken::{BrokenStore, Fault};

@@ -2,9 +2,6 @@
 #![cfg(all(feature = "testing", feature = "sqlite", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[macro_use]
-mod undoable;
-
 use std::sync::Arc;
 
 use probity_saga::testing::{Report, explore_on};

@@ -1,8 +1,5 @@
 //! A panic outside a step's calls, in paused time: the saga is parked with the text, once.
 
-#[macro_use]
-mod undoable;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;

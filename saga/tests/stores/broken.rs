@@ -26,7 +26,7 @@ fn each_clause_catches_a_broken_store() {
 #[test]
 fn the_macros_make_a_test_of_each_clause() {
     let (whole, local) =
-        (include_str!("../src/testing/contract.rs"), include_str!("../src/testing/contract/local.rs"));
+        (include_str!("../../src/testing/contract.rs"), include_str!("../../src/testing/contract/local.rs"));
     for (text, clause) in contract::names()
         .map(|name| (whole, name))
         .chain(contract::LOCAL_CLAUSES.iter().map(|name| (local, *name)))

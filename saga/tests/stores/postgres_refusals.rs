@@ -3,12 +3,10 @@
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod handmade;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use handmade::{first_step, new_saga};
+use crate::handmade::{first_step, new_saga};
 
 use probity_saga::{
     Backoff, ClaimRequest, Effect, Evidence, Executed, ListFilter, NewSaga, Orchestrator, Outcome,

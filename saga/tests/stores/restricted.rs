@@ -2,9 +2,6 @@
 #![cfg(all(feature = "postgres", feature = "sqlite", feature = "testing"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[macro_use]
-mod undoable;
-
 use std::sync::OnceLock;
 
 use probity_saga::{
@@ -15,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row as _, raw_sql};
 use testkit::{PgBouncer, Pooling, TestDatabase};
 
-const GRANTS: &str = include_str!("../sql/postgres/grants.sql");
+const GRANTS: &str = include_str!("../../sql/postgres/grants.sql");
 
 async fn pool(url: &str) -> PgPool {
     testkit::time_limit();

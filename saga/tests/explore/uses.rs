@@ -1,9 +1,6 @@
 //! A step that reads an output without listing it is found before production is.
 #![cfg(feature = "testing")]
 
-#[macro_use]
-mod undoable;
-
 use probity_saga::testing::{Explored, explore};
 use probity_saga::{
     Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, StepContext, StepError,

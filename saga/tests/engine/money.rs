@@ -3,7 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod effects;
-#[path = "../handmade/mod.rs"]
-mod handmade;
 mod pivot;
 mod undo;
