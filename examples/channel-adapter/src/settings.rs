@@ -20,17 +20,11 @@ impl Delays {
     /// # Errors
     /// [`StartError::Setting`] when one of them is not a number of milliseconds.
     pub fn from_settings(settings: &Settings) -> Result<Delays, StartError> {
+        // No delay is a delay.
+        let milliseconds = |name, default| settings.number(name, 0, default).map(Duration::from_millis);
         Ok(Delays {
-            slow: milliseconds(settings, "CHANNEL_SLOW_MS", 1_500)?,
-            hang: milliseconds(settings, "CHANNEL_HANG_MS", 120_000)?,
+            slow: milliseconds("CHANNEL_SLOW_MS", 1_500)?,
+            hang: milliseconds("CHANNEL_HANG_MS", 120_000)?,
         })
     }
-}
-
-fn milliseconds(settings: &Settings, name: &'static str, default: u64) -> Result<Duration, StartError> {
-    let Some(text) = settings.variable(name) else { return Ok(Duration::from_millis(default)) };
-    text.parse().map(Duration::from_millis).map_err(|_| StartError::Setting {
-        name,
-        problem: format!("must be a number of milliseconds, not `{text}`"),
-    })
 }

@@ -10,11 +10,11 @@ use axum::routing::post;
 use http::StatusCode;
 use http::request::Parts;
 use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
-use probity_saga::{Backoff, Cancelled, Orchestrator, Saga, SagaError, StepPolicy};
+use probity_saga::{Cancelled, Orchestrator, Saga, SagaError};
 use serde_json::{Value, json};
 use service_shell::{
     Drain, Health, HttpTimeouts, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError, database,
-    http_client,
+    http_client, step_policy,
 };
 
 use crate::auth::{Gatekeeper, Merchant, signed};
@@ -94,25 +94,18 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     let channel_adapter =
         service_shell::Peer::new(&client(tempo.channel_timeout)?, "channel", &peers.channel, token);
     let (orders, channel) = (Peer::new(order_service), Peer::new(channel_adapter));
-    let retries = Backoff::doubling(3, tempo.step_retry, tempo.step_retry.saturating_mul(4));
-    let undo = Backoff::doubling(9, tempo.step_retry, Duration::from_secs(300));
-    // An hour, with pauses of up to five minutes.
-    let patience = Backoff::doubling(18, tempo.step_retry, tempo.step_retry.saturating_mul(150)).jittered();
-    let policy = |timeout| {
-        StepPolicy::default()
-            .retries(retries.clone())
-            .undo_retries(undo.clone())
-            .patience(patience.clone())
-            .timeout(timeout)
-    };
+    let policy = step_policy(tempo.step_retry, tempo.step_patience);
+    let ordering = policy.clone().timeout(tempo.order_timeout).provider(orders.name());
+    let charging = policy.timeout(tempo.channel_timeout).provider(channel.name());
     let saga = Saga::named(PAYMENT)
-        .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: policy(tempo.order_timeout) })
-        .step(CallPaymentChannel { pool: pool.clone(), channel, policy: policy(tempo.channel_timeout) })
-        .step(PayOrder { pool: pool.clone(), orders, policy: policy(tempo.order_timeout) })
+        .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: ordering.clone() })
+        .step(CallPaymentChannel { pool: pool.clone(), channel, policy: charging })
+        .step(PayOrder { pool: pool.clone(), orders, policy: ordering })
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    Orchestrator::new(store).lease(tempo.saga_lease).register(saga).start().await.map_err(failed)
+    let sagas = Orchestrator::new(store).lease(tempo.saga_lease).in_flight(tempo.sagas_in_flight);
+    sagas.register(saga).start().await.map_err(failed)
 }
 
 async fn close_ended(pool: Pool) {
@@ -152,9 +145,9 @@ fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     Ok(Scope::new(format!("payment-gateway:merchant:{}", merchant.id))?)
 }
 
-/// Who decides over HTTP, in the audit of a saga.
+/// The name under which the audit of a saga keeps what was decided over HTTP.
 const OPERATOR: &str = "service-token";
-/// Why, in the audit of a saga.
+/// The reason that the audit of a saga keeps of such a decision.
 const ORDERED: &str = "ordered over HTTP";
 
 /// `POST /api/v1/saga/payments/{payment_no}/compensate`: an operator turns a saga back.

@@ -10,19 +10,24 @@ use service_shell::{CallError, Id, MERCHANT_HEADER, Reply};
 #[derive(Clone, Debug)]
 pub(crate) struct Peer(service_shell::Peer);
 
-/// What a peer said. Everything it did not say is a [`CallError`].
+/// An answer that proves something. Every other one is a [`CallError`].
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a refusal is not a success"]
 pub(crate) enum Said {
-    /// It did it; this is its answer.
+    /// The peer did it; this is its answer.
     Yes(Value),
-    /// It did not, and says why in its own words: the problem's kind and detail.
+    /// The peer did not do it and says why in its own words: the problem's kind and detail.
     No { kind: String, reason: String },
 }
 
 impl Peer {
     pub(crate) fn new(peer: service_shell::Peer) -> Peer {
         Peer(peer)
+    }
+
+    /// The name of the peer: the provider of the steps that call it.
+    pub(crate) fn name(&self) -> &'static str {
+        self.0.name()
     }
 
     /// `POST`, with the key that lets the peer recognise a repetition.
@@ -47,7 +52,7 @@ impl Peer {
     }
 }
 
-/// What an answer proves, or the answer itself if it proves nothing.
+/// Reads what an answer proves; gives the answer back if it proves nothing.
 fn said(reply: Reply) -> Result<Said, Reply> {
     if reply.status.is_success() {
         return Ok(Said::Yes(reply.body));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use service_shell::{Settings, StartError};
 
-/// The gateway's durations. The defaults are the platform's; tests and the demo shorten them.
+/// The gateway's durations and limits. The defaults are the platform's; tests and the demo shorten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tempo {
     /// `REQUEST_WAIT_MS`: how long `POST /payments` waits for the outcome before it answers 202; 10 s.
@@ -15,6 +15,11 @@ pub struct Tempo {
     pub channel_timeout: Duration,
     /// `STEP_RETRY_MS`: the wait before the first retry of a step, doubled for each of the three; 2 s.
     pub step_retry: Duration,
+    /// `STEP_PATIENCE`: how many pauses are made for a neighbour that is away before its step is given up; they begin
+    /// with `step_retry` and double; 18, which is about an hour.
+    pub step_patience: u32,
+    /// `SAGAS_IN_FLIGHT`: how many payments this process drives at the same time, half of them at one neighbour; 1024.
+    pub sagas_in_flight: usize,
     /// `SAGA_LEASE_MS`: after so long without a sign of life another process takes over its sagas; 30 s.
     pub saga_lease: Duration,
     /// `IDEMPOTENCY_LEASE_MS`: after so long without a sign of life a retry may ask what became of its
@@ -26,9 +31,9 @@ impl Tempo {
     /// Reads the variables.
     ///
     /// # Errors
-    /// [`StartError::Setting`] when one of them is not a number of milliseconds from 1 on.
+    /// [`StartError::Setting`] when one of them is not a number, or is too small to work.
     pub fn from_settings(settings: &Settings) -> Result<Tempo, StartError> {
-        let read = |name, default| milliseconds(settings, name, default);
+        let read = |name, default| settings.milliseconds(name, default);
         let order = read("STEP_TIMEOUT_MS", 30_000)?;
         let channel = read("STEP_TIMEOUT_MS", 60_000)?;
         Ok(Tempo {
@@ -36,6 +41,9 @@ impl Tempo {
             order_timeout: read("ORDER_TIMEOUT_MS", default_of(order))?,
             channel_timeout: read("CHANNEL_TIMEOUT_MS", default_of(channel))?,
             step_retry: read("STEP_RETRY_MS", 2_000)?,
+            step_patience: u32::try_from(settings.number("STEP_PATIENCE", 0, 18)?).unwrap_or(u32::MAX),
+            sagas_in_flight: usize::try_from(settings.number("SAGAS_IN_FLIGHT", 1, 1024)?)
+                .unwrap_or(usize::MAX),
             saga_lease: read("SAGA_LEASE_MS", 30_000)?,
             idempotency_lease: read("IDEMPOTENCY_LEASE_MS", 30_000)?,
         })
@@ -44,17 +52,6 @@ impl Tempo {
 
 fn default_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn milliseconds(settings: &Settings, name: &'static str, default: u64) -> Result<Duration, StartError> {
-    let Some(text) = settings.variable(name) else { return Ok(Duration::from_millis(default)) };
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(Duration::from_millis(number)),
-        _ => Err(StartError::Setting {
-            name,
-            problem: format!("must be a number of milliseconds from 1 on, not `{text}`"),
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use probity_saga::{Evidence, Executed, Probe, SagaStep, StepContext, StepError, StepPolicy, WhenUnknown};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_shell::{CallError, Id, Pool};
+use service_shell::{Id, Pool, only_effect};
 
 use crate::domain::Item;
 use crate::peer::{Peer, Said};
@@ -267,13 +267,6 @@ impl SagaStep for PayOrder {
     fn policy(&self) -> StepPolicy {
         self.policy.clone().when_unknown(WhenUnknown::Compensate)
     }
-}
-
-/// Why the only call of an attempt that has an effect gave no answer. If it is proven that nothing was sent, then
-/// nothing has happened, and the step says so here and waits for the peer; after another effect it could not.
-/// Everywhere else `?` makes the same error an unknown outcome.
-fn only_effect(error: CallError) -> StepError {
-    if error.nothing_was_sent() { StepError::unreachable(error.peer(), error) } else { error.into() }
 }
 
 /// The order of a payment, as the order service knows it now.

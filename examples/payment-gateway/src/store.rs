@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 use probity_txn::Tx;
-use service_shell::{Database, Id, Pool, Schema, sql_now};
+use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is};
 
 use crate::domain::{NewPayment, Payment, Status};
 
@@ -211,9 +211,8 @@ pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
         "UPDATE payments SET status = 'success', failure_reason = NULL, updated_at = ",
         sql_now!(),
         " WHERE status IN ('pending', 'processing') AND channel_order_no IS NOT NULL
-            AND EXISTS (SELECT 1 FROM saga_instances
-                         WHERE business_type = 'payment' AND business_id = payments.payment_no
-                           AND saga_instances.status = 'completed')"
+            AND ",
+        sql_saga_is!("payment", "payments.payment_no", "completed")
     ))
     .execute(pool)
     .await?;
@@ -221,9 +220,8 @@ pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
         "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, 'undone'), updated_at = ",
         sql_now!(),
         " WHERE status IN ('pending', 'processing')
-            AND EXISTS (SELECT 1 FROM saga_instances
-                         WHERE business_type = 'payment' AND business_id = payments.payment_no
-                           AND saga_instances.status = 'compensated')"
+            AND ",
+        sql_saga_is!("payment", "payments.payment_no", "compensated")
     ))
     .execute(pool)
     .await?;

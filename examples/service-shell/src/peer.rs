@@ -3,14 +3,14 @@
 //! Invariant: a [`CallError`] never says more than is known. Only [`CallError::nothing_was_sent`] proves that a call
 //! had no effect, and it speaks of that one call: what the caller did before it still stands. In a saga step `?`
 //! therefore makes every one of these errors an unknown outcome; a step whose first effect this call would have been
-//! says so itself.
+//! says so by [`only_effect`](crate::only_effect).
 
 use http::StatusCode;
 use serde_json::Value;
 
 use crate::ServiceToken;
 
-/// Another service, and the token it knows us by.
+/// A client of another service, with the token by which that service knows us.
 #[derive(Clone, Debug)]
 pub struct Peer {
     client: reqwest::Client,
@@ -19,7 +19,7 @@ pub struct Peer {
     token: ServiceToken,
 }
 
-/// What a peer answered, whatever its status.
+/// The answer of a peer, whatever its status.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "an answer may be a refusal"]
 pub struct Reply {
@@ -29,7 +29,7 @@ pub struct Reply {
     pub body: Value,
 }
 
-/// Why a peer's answer is not known.
+/// The reasons for which the answer of a peer is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No connection was made, so nothing was sent.
@@ -37,9 +37,9 @@ pub enum CallError {
     NotConnected {
         /// The peer.
         peer: &'static str,
-        /// Where it should be.
+        /// The address at which it should be.
         base: String,
-        /// What the connection failed with.
+        /// The error of the connection.
         #[source]
         source: reqwest::Error,
     },
@@ -54,7 +54,7 @@ pub enum CallError {
     NoAnswer {
         /// The peer.
         peer: &'static str,
-        /// What the call failed with.
+        /// The error of the call.
         #[source]
         source: reqwest::Error,
     },
@@ -71,7 +71,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The peer that was called.
+    /// The name of the peer that was called, as in [`Peer::name`].
     #[must_use]
     pub fn peer(&self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl CallError {
         }
     }
 
-    /// Whether it is proven that this call had no effect.
+    /// Returns true if it is proven that this call had no effect.
     #[must_use]
     pub fn nothing_was_sent(&self) -> bool {
         matches!(self, CallError::NotConnected { .. } | CallError::TokenRefused { .. })
@@ -90,17 +90,23 @@ impl CallError {
 }
 
 impl Peer {
-    /// A peer called `name`, as in "order service".
+    /// Makes the client of a peer that is called `name`, as in "order service", in errors and in the policies of steps.
     pub fn new(client: &reqwest::Client, name: &'static str, base: &str, token: &ServiceToken) -> Peer {
         Peer { client: client.clone(), name, base: base.to_owned(), token: token.clone() }
     }
 
-    /// A `GET` of a path.
+    /// The name of the peer: the provider of the steps that call it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Begins a `GET` of a path.
     pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
         self.client.get(format!("{}{path}", self.base))
     }
 
-    /// A `POST`, with the key by which the peer recognises a repetition.
+    /// Begins a `POST`, with the key by which the peer recognises a repetition.
     pub fn post(&self, path: &str, key: &str, body: &Value) -> reqwest::RequestBuilder {
         self.client.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body)
     }
@@ -162,7 +168,7 @@ impl Reply {
         self.body["type"].as_str().and_then(|uri| uri.strip_prefix("urn:probity:problem:"))
     }
 
-    /// Why the peer refused, in its own words.
+    /// The reason of a refusal, in the words of the peer.
     #[must_use]
     pub fn reason(&self) -> String {
         let said = self.body["reason"].as_str().or_else(|| self.body["detail"].as_str());

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::database::parse_choice;
 use crate::{ServiceToken, StartError};
@@ -116,6 +117,37 @@ impl Settings {
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
+    }
+
+    /// A variable that is a number from `least` on; `default` if it is absent.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] when it is anything else.
+    pub fn number(&self, name: &'static str, least: u64, default: u64) -> Result<u64, StartError> {
+        let Some(text) = self.variable(name) else { return Ok(default) };
+        text.parse().ok().filter(|number| *number >= least).ok_or_else(|| StartError::Setting {
+            name,
+            problem: format!("must be a number from {least} on, not `{text}`"),
+        })
+    }
+
+    /// A variable that is a number of milliseconds from 1 on; `default` of them if it is absent.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] when it is anything else.
+    ///
+    /// # Examples
+    /// ```
+    /// # let url = if service_shell::POSTGRES { "postgres://localhost/orders" } else { "sqlite:orders.sqlite3" };
+    /// let variables = [("STEP_RETRY_MS", "soon"), ("DATABASE_URL", url)];
+    /// let settings = service_shell::Settings::from_vars("order-service", 40004, variables)?;
+    /// assert_eq!(settings.milliseconds("SAGA_LEASE_MS", 30_000)?.as_secs(), 30);
+    /// let refused = settings.milliseconds("STEP_RETRY_MS", 2_000).expect_err("it is a word").to_string();
+    /// assert!(refused.starts_with("STEP_RETRY_MS must be a number from 1 on, not `soon`"), "{refused}");
+    /// # Ok::<(), service_shell::StartError>(())
+    /// ```
+    pub fn milliseconds(&self, name: &'static str, default: u64) -> Result<Duration, StartError> {
+        self.number(name, 1, default).map(Duration::from_millis)
     }
 
     /// The embedded database file of this service, whether or not it is the one in use.

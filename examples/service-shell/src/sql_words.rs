@@ -1,4 +1,5 @@
-//! The few words of SQL that the two databases spell differently, as literals for `concat!`.
+//! Pieces of SQL as literals for `concat!`: the few words that the two databases spell differently, and the question
+//! how a saga ended.
 
 /// The database's own clock, as it is stored in a timestamp column. Always UTC.
 ///
@@ -63,5 +64,27 @@ macro_rules! sql_unix_now {
 macro_rules! sql_unix_now {
     () => {
         "CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT)"
+    };
+}
+
+/// The condition that the saga of a row is in this state: its business type and the column that holds its business id.
+///
+/// # Examples
+/// ```
+/// let sql = concat!("SELECT 1 FROM payments WHERE ", service_shell::sql_saga_is!("payment", "payments.no", "completed"));
+/// assert!(sql.ends_with("business_id = payments.no AND saga_instances.status = 'completed')"));
+/// ```
+#[macro_export]
+macro_rules! sql_saga_is {
+    ($business_type:literal, $business_id:literal, $status:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM saga_instances WHERE business_type = '",
+            $business_type,
+            "' AND business_id = ",
+            $business_id,
+            " AND saga_instances.status = '",
+            $status,
+            "')"
+        )
     };
 }

@@ -21,19 +21,24 @@ pub(crate) struct Transfer {
     pub(crate) bank_reference: String,
 }
 
-/// What the bank said to a transfer.
+/// The bank's answer to a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a refusal is not a transfer"]
 pub(crate) enum Said {
-    /// It is sent.
+    /// The money is sent.
     Sent(Transfer),
-    /// It is not and never will be, and this is why.
+    /// The money is not sent and never will be, for this reason.
     Refused(String),
 }
 
 impl Bank {
     pub(crate) fn new(peer: Peer) -> Bank {
         Bank(peer)
+    }
+
+    /// The name of the bank: the provider of the steps that call it.
+    pub(crate) fn name(&self) -> &'static str {
+        self.0.name()
     }
 
     /// Sends the money, once per key.

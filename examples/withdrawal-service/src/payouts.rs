@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use probity_saga::{Backoff, BuildError, Orchestrator, Saga, SagaError, StepPolicy};
-use service_shell::{HttpTimeouts, Peer, Pool, Problem, Settings, StartError, http_client};
+use probity_saga::{BuildError, Orchestrator, Saga, SagaError};
+use service_shell::{HttpTimeouts, Peer, Pool, Problem, Settings, StartError, http_client, step_policy};
 
 use crate::bank::Bank;
 use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, WITHDRAWAL};
@@ -30,22 +30,20 @@ pub(crate) struct Payouts {
 impl Payouts {
     /// Resumes what an earlier process left behind and takes new withdrawals.
     pub(crate) async fn start(settings: &Settings, pool: &Pool) -> Result<Payouts, StartError> {
-        let total = milliseconds(settings, "BANK_TIMEOUT_MS", 120_000)?;
-        let retry = milliseconds(settings, "STEP_RETRY_MS", 2_000)?;
-        let lease = milliseconds(settings, "SAGA_LEASE_MS", 30_000)?;
+        let total = settings.milliseconds("BANK_TIMEOUT_MS", 120_000)?;
+        let retry = settings.milliseconds("STEP_RETRY_MS", 2_000)?;
+        let lease = settings.milliseconds("SAGA_LEASE_MS", 30_000)?;
         let client = http_client(HttpTimeouts { total, ..HttpTimeouts::default() })?;
         let bank = Bank::new(Peer::new(&client, "bank", &settings.peers.channel, &settings.service_token));
-        let retries = Backoff::doubling(3, retry, retry.saturating_mul(4));
-        let undo = Backoff::doubling(9, retry, Duration::from_secs(300));
-        // An hour, with pauses of up to five minutes.
-        let patience = Backoff::doubling(18, retry, retry.saturating_mul(150)).jittered();
-        let policy = StepPolicy::default().retries(retries).undo_retries(undo).patience(patience);
+        // A bank that is away is waited for about an hour.
+        let policy = step_policy(retry, 18);
         // Its locks are held for as long, and on SQLite it is the only writer.
         let local = policy.clone().timeout(Duration::from_secs(5));
+        let transfer = policy.timeout(total).provider(bank.name());
         let failed = |error: BuildError| StartError::other("the withdrawal saga", error);
         let saga = Saga::named(WITHDRAWAL)
             .local_step(FreezeBalance { policy: local.clone() })
-            .pivot(BankTransfer { pool: pool.clone(), bank, policy: policy.timeout(total) })
+            .pivot(BankTransfer { pool: pool.clone(), bank, policy: transfer })
             .local_step(DeductBalance { policy: local })
             .build()
             .map_err(failed)?;
@@ -102,17 +100,6 @@ impl Payouts {
     pub(crate) async fn drain(self) {
         if let Err(error) = self.sagas.drain().await {
             tracing::warn!(%error, "sagas wait for their lease to run out");
-        }
-    }
-}
-
-fn milliseconds(settings: &Settings, name: &'static str, default: u64) -> Result<Duration, StartError> {
-    let Some(text) = settings.variable(name) else { return Ok(Duration::from_millis(default)) };
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(Duration::from_millis(number)),
-        _ => {
-            let problem = format!("must be a number of milliseconds from 1 on, not `{text}`");
-            Err(StartError::Setting { name, problem })
         }
     }
 }

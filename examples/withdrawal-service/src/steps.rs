@@ -12,7 +12,7 @@ use probity_saga::{
     Evidence, ForwardStep, LocalForwardStep, LocalStep, Probe, StepContext, StepError, StepPolicy,
 };
 use serde::{Deserialize, Serialize};
-use service_shell::{CallError, Database, Id, Pool};
+use service_shell::{Database, Id, Pool, only_effect};
 
 use crate::bank::{Bank, Said, Transfer};
 use crate::store::{Connection, Frozen, freeze, note_reason, release, spend};
@@ -110,13 +110,6 @@ impl ForwardStep for BankTransfer {
     fn policy(&self) -> StepPolicy {
         self.policy.clone()
     }
-}
-
-/// Why the transfer, the only call of this saga that has an effect outside, gave no answer. If it is proven that
-/// nothing was sent, no money left, and the step says so here and waits for the bank. Everywhere else `?` makes the
-/// same error an unknown outcome.
-fn only_effect(error: CallError) -> StepError {
-    if error.nothing_was_sent() { StepError::unreachable(error.peer(), error) } else { error.into() }
 }
 
 /// Confirm: frozen becomes spent; with that the saga completes.

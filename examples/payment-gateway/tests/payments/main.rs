@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use service_shell::{ServiceToken, Settings};
 
 /// Short steps, so that a silent channel is asked soon, and one that is away is not waited for long.
-const QUICK: [(&str, &str); 2] = [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "2")];
+const QUICK: [(&str, &str); 3] = [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "2"), ("STEP_PATIENCE", "2")];
 
 async fn gateway(platform: &Platform, extra: &[(&'static str, &str)]) -> String {
     let settings = Settings::from_vars("payment-gateway", 0, platform.environment(extra)).unwrap();
@@ -32,8 +32,8 @@ async fn pay(merchant: &Merchant, key: &str, body: &Value) -> Answer {
 }
 
 /// Pays, and looks until the payment has its end: somebody who is away is waited for longer than a request waits.
-async fn pay_and_look(merchant: &Merchant, body: &Value) -> Value {
-    let mut shown = pay(merchant, "key-1", body).await.json();
+async fn pay_and_look(merchant: &Merchant, key: &str, body: &Value) -> Value {
+    let mut shown = pay(merchant, key, body).await.json();
     let path = format!("/api/v1/payments/{}", shown["payment_no"].as_str().unwrap());
     while shown["status"] == "processing" {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -159,8 +159,8 @@ async fn a_channel_that_hangs_is_asked_and_the_one_charge_counts() {
 // proves: S-5
 #[tokio::test]
 async fn a_charge_that_never_arrives_is_made_impossible_before_the_payment_fails() {
-    let (platform, merchant) = setup(&[QUICK[0], QUICK[1], ("REQUEST_WAIT_MS", "1000")]).await;
-    let ended = pay_and_look(&merchant, &payment("A-1", "card_never_arrives")).await;
+    let (platform, merchant) = setup(&[QUICK[0], QUICK[1], QUICK[2], ("REQUEST_WAIT_MS", "1000")]).await;
+    let ended = pay_and_look(&merchant, "key-1", &payment("A-1", "card_never_arrives")).await;
     assert_eq!(ended["status"], "failed", "{ended}");
     assert_eq!(charges(&platform).await, 0);
     assert_eq!(word(&platform.channel, "SELECT status FROM channel_payments").await, "cancelled");
@@ -221,7 +221,7 @@ async fn without_the_order_service_nothing_is_charged_and_nothing_is_guessed() {
     let mut extra = QUICK.to_vec();
     extra.extend([("ORDER_SERVICE_URL", nowhere.as_str()), ("REQUEST_WAIT_MS", "1000")]);
     let (platform, merchant) = setup(&extra).await;
-    let answer = pay_and_look(&merchant, &payment("A-1", "card_ok")).await;
+    let answer = pay_and_look(&merchant, "key-1", &payment("A-1", "card_ok")).await;
     let saga = word(&platform.gateway, "SELECT status FROM saga_instances").await;
     // Nobody was connected to, so it is proven that no order was created.
     assert_eq!((answer["status"].as_str().unwrap(), saga.as_str()), ("failed", "compensated"));

@@ -8,16 +8,16 @@ use service_shell::ServiceToken;
 use tokio::time::{Instant, sleep};
 
 use crate::platform::{Answer, Merchant, Platform, payment, read};
-use crate::{pay, setup};
+use crate::{pay, pay_and_look, setup};
 
 /// Every wait for a neighbour and every undo is over within seconds, and the request does not wait for them.
-const SHORT: [(&str, &str); 3] =
-    [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "1"), ("REQUEST_WAIT_MS", "100")];
+const SHORT: [(&str, &str); 4] =
+    [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "1"), ("STEP_PATIENCE", "2"), ("REQUEST_WAIT_MS", "100")];
 
 /// For whatever must come in the end; only a fault reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the databases of three services say of the only payment.
+/// The state of the only payment in the databases of three services.
 #[derive(Debug, PartialEq, Eq)]
 struct Books {
     payment: String,
@@ -42,7 +42,7 @@ impl Books {
         }
     }
 
-    /// What must hold at every moment.
+    /// Fails unless they agree as far as they must at every moment.
     fn assert_honest(&self) {
         match self.payment.as_str() {
             "success" => assert_eq!((self.order.as_str(), self.charged), ("paid", 1), "{self:?}"),
@@ -54,7 +54,7 @@ impl Books {
     }
 }
 
-/// Reads the books until they are as wanted; they are honest all the time.
+/// Reads the books until they are as wanted, and fails if they are not honest all the time.
 async fn until(platform: &Platform, wanted: impl Fn(&Books) -> bool) -> Books {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -171,4 +171,27 @@ async fn an_order_that_was_cancelled_under_a_payment_gives_the_charge_back() {
     let (first, ()) = tokio::join!(first, cancel);
     assert_eq!(Books::read(&platform).await, Books::new("failed", "compensated", "cancelled", 0));
     assert_eq!((first.status, &first.json()["failure_reason"]), (201, &json!("order_not_payable")));
+}
+
+#[tokio::test]
+async fn a_channel_that_hangs_does_not_stop_a_payment_that_does_not_need_it() {
+    let (platform, merchant) = setup(&[("SAGAS_IN_FLIGHT", "8"), ("REQUEST_WAIT_MS", "100")]).await;
+    let paid = pay_and_look(&merchant, "key-0", &payment("A-0", "card_ok")).await;
+    assert_eq!(paid["status"], "success");
+    // The number of another order, so that the next payment for it is refused before the channel is called.
+    let orders = platform.orders.open().await;
+    sqlx::query("UPDATE orders SET order_no = 'TAKEN'").execute(&orders).await.unwrap();
+    orders.close().await;
+    platform.gate.close();
+    for n in 1..=8 {
+        let hangs = pay(&merchant, &format!("key-{n}"), &payment(&format!("A-{n}"), "card_ok")).await;
+        assert_eq!(hangs.status, 202, "{hangs:?}");
+    }
+    // Half of the places are the channel's.
+    platform.gate.arrived(1 + 4).await;
+    let refused = pay_and_look(&merchant, "key-9", &payment("TAKEN", "card_ok")).await;
+    assert_eq!(
+        (&refused["status"], &refused["failure_reason"]),
+        (&json!("failed"), &json!("order-number-taken"))
+    );
 }

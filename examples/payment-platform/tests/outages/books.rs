@@ -1,4 +1,4 @@
-//! What the databases of four services say about the same money.
+//! The books: what the databases of four services say about the same money.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,15 @@ use service_shell::Pool;
 use crate::customers::{CREDIT, Told};
 use crate::neighbours::Neighbours;
 
-/// Everything, read service by service: exact only while nothing moves. What has an end does not move.
+/// The rows of all services, read one service after the other: exact only while nothing moves. What has an end does not
+/// move.
 #[derive(Debug)]
 pub(crate) struct Books {
     payments: Vec<Payment>,
     withdrawals: Vec<Withdrawal>,
     /// Charges at the channel that no payment knows.
     strangers: usize,
-    /// Of the one merchant.
+    /// The balance of the one merchant.
     available: i64,
     frozen: i64,
 }
@@ -55,7 +56,7 @@ where
 }
 
 impl Books {
-    /// The services that decide are read before those that act: what has an end there had its effects before.
+    /// Reads the services that decide before those that act: what has an end there had its effects before.
     pub(crate) async fn read(neighbours: &Neighbours) -> Books {
         let open = async |name| neighbours.database(name).await;
         let payments: Vec<(String, String, String)> = rows(
@@ -119,7 +120,7 @@ impl Books {
         Books { payments, withdrawals, strangers, available, frozen }
     }
 
-    /// Whatever has an end has it everywhere: charged ⇔ success and paid, sent ⇔ debited. The rest is open.
+    /// Fails unless whatever has an end has it everywhere: charged ⇔ success and paid, sent ⇔ debited. The rest is open.
     pub(crate) fn assert_honest(&self) {
         for payment in &self.payments {
             assert!(payment.charges <= 1, "charged twice: {payment:?}");
@@ -152,7 +153,8 @@ impl Books {
         }
     }
 
-    /// Open on both sides of the counter: not one has an end without its saga, and none is lost.
+    /// Fails unless every answer that a customer got is still true, every request has its one row, and no charge is
+    /// without a payment.
     pub(crate) fn assert_told(&self, told: &[Told]) {
         assert_eq!(self.strangers, 0, "the channel charged what no payment knows");
         let payment = |number: &str| self.payments.iter().find(|payment| payment.number == number).unwrap();
@@ -201,12 +203,12 @@ impl Books {
         payments.chain(withdrawals.map(|withdrawal| format!("withdrawal/{}", withdrawal.id))).collect()
     }
 
-    /// How many have no end.
+    /// The number of payments and withdrawals without an end.
     pub(crate) fn open(&self) -> usize {
         self.moving().len()
     }
 
-    /// What has no end, for a person to read.
+    /// Lists the payments and withdrawals without an end, for a person to read.
     pub(crate) fn moving(&self) -> Vec<String> {
         let ended = |status: &str| matches!(status, "success" | "failed" | "completed");
         let payments = self.payments.iter().filter(|payment| !ended(&payment.status));
@@ -220,7 +222,7 @@ impl Books {
         payments + self.withdrawals.iter().filter(|withdrawal| withdrawal.status == status).count()
     }
 
-    /// How everything ended.
+    /// Counts the ends, for a person to read.
     pub(crate) fn summary(&self) -> String {
         let [success, failed, completed] =
             ["success", "failed", "completed"].map(|status| self.count(status));
@@ -233,7 +235,7 @@ impl Books {
         )
     }
 
-    /// What would make the test say nothing: nothing was paid, or nothing came to an end.
+    /// Fails if the test would prove nothing, because nobody paid or too little came to an end.
     pub(crate) fn assert_says_something(&self) {
         assert!(self.count("success") > 0, "nobody paid: {}", self.summary());
         let all = self.payments.len() + self.withdrawals.len();

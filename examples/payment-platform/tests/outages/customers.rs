@@ -1,4 +1,4 @@
-//! Who uses the platform meanwhile. A customer repeats each request under its key until it is answered.
+//! The customers of the platform during the outages. A customer repeats each request under its key until it is answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +17,14 @@ use crate::neighbours::{Neighbours, OPERATOR_TOKEN, SERVICE_TOKEN};
 const CARDS: [&str; 7] =
     ["card_ok", "card_ok", "card_ok", "card_slow", "card_hangs", "card_declined", "card_never_arrives"];
 const ACCOUNTS: [&str; 5] = ["acct_ok", "acct_ok", "acct_slow", "acct_hangs", "acct_declined"];
-/// As many may be waiting for an answer when new ones come.
+/// New customers come only while no more than this many wait for an answer.
 const WAITING_MOST: usize = 40;
 /// The pauses of a customer who repeats a request double from the first to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 /// Far more than all withdrawals together.
 pub(crate) const CREDIT: i64 = 1_000_000_000;
 
-/// What a customer was told in the end.
+/// The last answer that a customer got.
 #[derive(Debug)]
 pub(crate) enum Told {
     Payment {
@@ -55,7 +55,7 @@ struct Shop {
     closing: AtomicBool,
 }
 
-/// Everybody who came.
+/// All customers who have come to the shop.
 pub(crate) struct Customers {
     shop: Arc<Shop>,
     here: Vec<JoinHandle<Vec<Told>>>,

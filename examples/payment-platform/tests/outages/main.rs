@@ -54,7 +54,8 @@ async fn whatever_is_away_money_is_where_the_books_say_or_visibly_open() {
     books.assert_says_something();
 }
 
-/// Everybody is back: what waits goes on by itself, what is stuck is let go on by an operator, once.
+/// Waits until nothing moves, now that everybody is back: what waits goes on by itself, and an operator lets each saga
+/// that is stuck go on once.
 async fn at_rest(neighbours: &Neighbours, customers: &Customers) -> Books {
     let deadline = Instant::now() + PATIENCE;
     let mut retried = std::collections::BTreeSet::new();

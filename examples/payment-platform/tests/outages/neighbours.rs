@@ -21,7 +21,7 @@ const SERVICES: [(&str, &str); 5] = [
     ("withdrawal-service", "WITHDRAWAL_SERVICE_URL"),
 ];
 
-/// How somebody goes away.
+/// The ways in which a service goes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Away {
     /// `kill -9`: connections are refused until it is started again.
@@ -34,7 +34,7 @@ enum Away {
 
 const WAYS: [Away; 3] = [Away::Killed, Away::Frozen, Away::Database];
 
-/// One service, and where it keeps its data.
+/// A service, and the place of its data.
 struct Neighbour {
     name: &'static str,
     port: u16,
@@ -126,7 +126,7 @@ impl Neighbours {
         sleep(moment(rng, 20)).await;
     }
 
-    /// How often who was away.
+    /// Counts the outages of each service, for a person to read.
     pub(crate) fn summary(&self) -> String {
         let mut text = String::new();
         for ((way, name), times) in &self.happened {
@@ -137,7 +137,7 @@ impl Neighbours {
     }
 }
 
-/// What has to be taken back.
+/// The thing that has to be taken back when a service returns.
 enum Left {
     Killed,
     Frozen,

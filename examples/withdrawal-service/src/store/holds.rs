@@ -4,7 +4,7 @@
 //! step: each of them happens once, in the order of the saga, so none asks what an earlier attempt left behind.
 
 use serde::{Deserialize, Serialize};
-use service_shell::{Database, Id, Pool, sql_now};
+use service_shell::{Database, Id, Pool, sql_now, sql_saga_is};
 
 use crate::steps::Payout;
 
@@ -121,9 +121,8 @@ pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
         "UPDATE withdrawals SET status = 'completed', reason = NULL, updated_at = ",
         sql_now!(),
         " WHERE status = 'processing'
-            AND EXISTS (SELECT 1 FROM saga_instances
-                         WHERE business_type = 'withdrawal' AND business_id = withdrawals.withdrawal_no
-                           AND saga_instances.status = 'completed')"
+            AND ",
+        sql_saga_is!("withdrawal", "withdrawals.withdrawal_no", "completed")
     ))
     .execute(pool)
     .await?;
@@ -131,9 +130,8 @@ pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
         "UPDATE withdrawals SET status = 'failed', reason = COALESCE(reason, 'undone'), updated_at = ",
         sql_now!(),
         " WHERE status = 'processing'
-            AND EXISTS (SELECT 1 FROM saga_instances
-                         WHERE business_type = 'withdrawal' AND business_id = withdrawals.withdrawal_no
-                           AND saga_instances.status = 'compensated')"
+            AND ",
+        sql_saga_is!("withdrawal", "withdrawals.withdrawal_no", "compensated")
     ))
     .execute(pool)
     .await?;

@@ -12,7 +12,7 @@ use crate::platform::Platform;
 /// For whatever must come in the end; only a fault reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the withdrawal and the saga say, and the money of both sides: available, frozen, sent.
+/// The states of the withdrawal and of its saga, and the money of both sides: available, frozen, sent.
 #[derive(Debug)]
 struct Books {
     status: String,
