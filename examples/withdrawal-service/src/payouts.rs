@@ -35,8 +35,10 @@ impl Payouts {
         let lease = settings.milliseconds("SAGA_LEASE_MS", 30_000)?;
         let client = http_client(HttpTimeouts { total, ..HttpTimeouts::default() })?;
         let bank = Bank::new(Peer::new(&client, "bank", &settings.peers.channel, &settings.service_token));
-        // A bank that is away is waited for about an hour.
-        let policy = step_policy(retry, 18);
+        // 18 pauses are about an hour.
+        let waits = u32::try_from(settings.number("STEP_PATIENCE", 0, 18)?).unwrap_or(u32::MAX);
+        let in_flight = usize::try_from(settings.number("SAGAS_IN_FLIGHT", 1, 1024)?).unwrap_or(usize::MAX);
+        let policy = step_policy(retry, waits);
         // Its locks are held for as long, and on SQLite it is the only writer.
         let local = policy.clone().timeout(Duration::from_secs(5));
         let transfer = policy.timeout(total).provider(bank.name());
@@ -49,7 +51,8 @@ impl Payouts {
             .map_err(failed)?;
         let store =
             Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-        let sagas = Orchestrator::new(store).lease(lease).register(saga).start().await.map_err(failed)?;
+        let sagas = Orchestrator::new(store).lease(lease).in_flight(in_flight).register(saga);
+        let sagas = sagas.start().await.map_err(failed)?;
         Ok(Payouts { pool: pool.clone(), sagas })
     }
 

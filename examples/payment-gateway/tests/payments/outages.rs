@@ -195,3 +195,40 @@ async fn a_channel_that_hangs_does_not_stop_a_payment_that_does_not_need_it() {
         (&json!("failed"), &json!("order-number-taken"))
     );
 }
+
+/// The number of payments whose saga waits in the database, without a worker, for the order service to be back.
+const WAITING: &str = "SELECT COUNT(*) FROM saga_steps WHERE error_message LIKE 'waits for order service: %'";
+
+#[tokio::test]
+async fn while_the_order_service_is_away_its_steps_wait_the_channel_is_called_and_all_is_paid_in_the_end() {
+    // All tries of a payment that nobody held back would be over within a second.
+    let (platform, merchant) =
+        setup(&[("STEP_RETRY_MS", "1"), ("STEP_PATIENCE", "12"), ("REQUEST_WAIT_MS", "100")]).await;
+    let pay = async |n| pay(&merchant, &format!("key-{n}"), &payment(&format!("A-{n}"), "card_ok")).await;
+    platform.gate.close();
+    assert_eq!(pay(0).await.status, 202);
+    platform.gate.arrived(1).await;
+    platform.to_orders.cut();
+    for n in 1..=6 {
+        let waits = pay(n).await;
+        assert_eq!((waits.status, &waits.json()["status"]), (202, &json!("processing")), "{waits:?}");
+    }
+    platform.gate.reopen();
+    let deadline = Instant::now() + PATIENCE;
+    let (mut charged, mut waiting) = (0, 0);
+    // The six have no order, and the one that is charged cannot be told of.
+    while (charged, waiting) != (1, 7) {
+        assert!(Instant::now() < deadline, "charged {charged}, waiting {waiting}");
+        sleep(Duration::from_millis(50)).await;
+        let failed = "SELECT COUNT(*) FROM payments WHERE status = 'failed'";
+        assert_eq!(crate::count(&platform.gateway, failed).await, 0, "the tries of a payment are used up");
+        charged = crate::charges(&platform).await;
+        waiting = crate::count(&platform.gateway, WAITING).await;
+    }
+    platform.to_orders.restore();
+    for n in 0..=6 {
+        let body = payment(&format!("A-{n}"), "card_ok");
+        assert_eq!(pay_and_look(&merchant, &format!("key-{n}"), &body).await["status"], "success");
+    }
+    assert_eq!(crate::charges(&platform).await, 7);
+}
