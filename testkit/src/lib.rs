@@ -1,8 +1,9 @@
 //! Real servers, kills and seeds for tests.
 //!
 //! A promise about money is worth what its test survived. So the tests of this workspace talk to real `postgres` and
-//! real `redis-server` processes, cut them off with `kill -9`, freeze them with `SIGSTOP`, and run our own binaries
-//! the same way. This crate makes that one line each, and makes sure that nothing outlives the test.
+//! real `redis-server` processes, some of them through a real `pgbouncer`, cut them off with `kill -9`, freeze them with
+//! `SIGSTOP`, and run our own binaries the same way. This crate makes that one line each, and makes sure that nothing
+//! outlives the test.
 //!
 //! ```no_run
 //! let database = testkit::Postgres::shared().database(); // one server per test process, one database per test
@@ -47,6 +48,7 @@ mod proxy;
 mod random;
 mod redis;
 mod session;
+mod worker;
 
 pub use locate::{Missing, pgbouncer, postgres_tools, redis_server};
 pub use patience::time_limit;
@@ -59,3 +61,4 @@ pub use random::{Rng, seed};
 pub use redis::{Redis, RedisCluster, TlsFiles};
 pub use session::temp_dir;
 pub use tempfile::TempDir;
+pub use worker::Worker;

@@ -2,19 +2,17 @@
 //!
 //! The environment of a process cannot be changed safely while it runs, so the test starts this binary once more.
 
-use std::process::Command;
-
-use testkit::{Postgres, Program, Redis};
+use testkit::{Postgres, Program, Redis, Worker};
 
 const DATABASE: &str = "PROBITY_TEST_DATABASE_URL";
 const REDIS: &str = "PROBITY_TEST_REDIS_URL";
-const ROLE: &str = "TESTKIT_TEST_ROLE";
+const GUEST: Worker = Worker::named("a_test_process_that_was_given_servers");
 
 /// Runs as the test process whose environment names the servers.
 #[test]
 fn a_test_process_that_was_given_servers() {
-    if std::env::var_os(ROLE).is_none() {
-        return; // On its own it has nothing to show; the test below starts it.
+    if GUEST.orders().is_none() {
+        return;
     }
     assert_eq!(Postgres::shared().url(), std::env::var(DATABASE).expect("given"));
     assert_eq!(Redis::shared().url(), std::env::var(REDIS).expect("given"));
@@ -25,9 +23,8 @@ fn a_test_process_that_was_given_servers() {
 #[test]
 fn given_servers_are_used_and_left_clean() {
     let (postgres, redis) = (Postgres::start(), Redis::start());
-    let mut command = Command::new(std::env::current_exe().expect("this test binary"));
-    command.args(["--exact", "a_test_process_that_was_given_servers", "--nocapture"]);
-    command.env(ROLE, "given").env(DATABASE, postgres.url()).env(REDIS, redis.url());
+    let mut command = GUEST.command("look");
+    command.env(DATABASE, postgres.url()).env(REDIS, redis.url());
     let mut process = Program::spawn(command);
     assert!(process.wait().success(), "{}", process.output());
     assert!(process.output().contains("created probity_test_"), "{}", process.output());

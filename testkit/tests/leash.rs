@@ -1,29 +1,27 @@
 //! Nothing outlives the test process, however it ends.
 //!
-//! Each test starts this test binary once more, tells it by an environment variable to start things and wait, kills it
-//! without a goodbye, and looks what is left.
+//! Each test starts this test binary once more with the order to start things and wait, kills it without a goodbye, and
+//! looks what is left.
 #![expect(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Postgres, Program, Redis};
+use testkit::{Postgres, Program, Redis, Worker};
 
-const ROLE: &str = "TESTKIT_TEST_ROLE";
+const VICTIM: Worker = Worker::named("a_test_process_that_has_one_of_each");
 
 /// Runs as the test process that will be killed: starts one of each and says what it started.
 #[test]
 fn a_test_process_that_has_one_of_each() {
-    if std::env::var_os(ROLE).is_none() {
-        return; // On its own it has nothing to show; the tests below start it.
-    }
+    let Some(role) = VICTIM.orders() else { return };
     let mut postgres = Postgres::start();
     let redis = Redis::start();
     let mut program = Program::spawn(sleeper());
     program.wait_for_line("asleep");
     let folder = testkit::temp_dir();
-    if std::env::var(ROLE).is_ok_and(|role| role == "paused") {
+    if role == "paused" {
         postgres.pause();
         program.pause();
     }
@@ -143,9 +141,7 @@ impl Things {
 
 /// Starts this test binary once more in the role of the process that will be killed.
 fn start(role: &str) -> (Program, Things) {
-    let mut command = Command::new(std::env::current_exe().expect("this test binary"));
-    command.args(["--exact", "a_test_process_that_has_one_of_each", "--nocapture"]).env(ROLE, role);
-    let mut process = Program::spawn(command);
+    let mut process = VICTIM.start(role);
     process.wait_for_line("everything runs");
     let output = process.output();
     let values = |name: &str| -> Vec<String> {

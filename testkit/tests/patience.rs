@@ -1,13 +1,13 @@
 //! A test process that hangs.
 
-use std::process::Command;
+use testkit::{Program, Worker};
 
-const HANG: &str = "PROBITY_TESTKIT_HANG";
+const HANGING: Worker = Worker::named("one_that_waits_for_ever");
 
 /// Hangs when it is told to; on its own it does not.
 #[test]
 fn one_that_waits_for_ever() {
-    if std::env::var(HANG).is_ok() {
+    if HANGING.orders().is_some() {
         testkit::time_limit();
         std::thread::park();
         panic!("nobody unparks it");
@@ -16,10 +16,10 @@ fn one_that_waits_for_ever() {
 
 #[test]
 fn a_process_that_hangs_is_ended_and_names_the_test() {
-    let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    command.args(["--exact", "one_that_waits_for_ever", "--nocapture", "--test-threads=2"]);
-    command.env(HANG, "yes").env("PROBITY_TEST_LIMIT_SECONDS", "1");
-    let mut program = testkit::Program::spawn(command);
+    let mut command = HANGING.command("hang");
+    // With one thread the test would run on the main thread, which has another name.
+    command.arg("--test-threads=2").env("PROBITY_TEST_LIMIT_SECONDS", "1");
+    let mut program = Program::spawn(command);
     assert!(!program.wait().success());
     let output = program.output();
     assert!(output.contains("so a test hangs"), "{output}");
