@@ -16,7 +16,7 @@ use crate::patience::{LIMIT, wait_for};
 use crate::port::free_port;
 use crate::session::temp_dir;
 
-/// When PgBouncer gives a server connection back to its pool.
+/// The moment at which PgBouncer gives a server connection back to its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// When the client disconnects.

@@ -19,7 +19,7 @@ use crate::wire::{
     refund_shown, refused, shown, valid_number,
 };
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pool: Pool,

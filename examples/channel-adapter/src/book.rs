@@ -8,11 +8,11 @@ use crate::domain::Status;
 /// One direction of money: its statements and its word for "it happened".
 #[derive(Debug)]
 pub struct Book {
-    /// What the callers call the number: `payment_no`, `transfer_no`.
+    /// The name of the number in requests: `payment_no`, `transfer_no`.
     pub number: &'static str,
     /// The status of a row whose effect took place.
     pub done: Status,
-    /// Whether a cancel may undo an effect that took place: a card charge can be voided, a bank transfer not.
+    /// True if a cancel may undo an effect that took place: a card charge can be voided, a bank transfer cannot.
     pub voidable: bool,
     pub(crate) lock: &'static str,
     pub(crate) find_number: &'static str,

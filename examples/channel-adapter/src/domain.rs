@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a test payment method or test account makes the channel do, like a provider's test cards.
+/// The behaviour that a test payment method or test account chooses, like a provider's test cards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Takes effect and answers at once.
@@ -40,7 +40,7 @@ impl Behaviour {
     }
 }
 
-/// What a caller asks for: move this much under this number.
+/// A request of a caller: move this much under this number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// The caller's idempotency key; the same key never moves money twice.
@@ -99,15 +99,15 @@ impl Status {
 /// One row of the ledger, which is also the answer a caller gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What was asked.
+    /// The request.
     pub demand: Demand,
-    /// What became of it.
+    /// The outcome.
     pub status: Status,
-    /// Why it was refused.
+    /// The reason of a refusal.
     pub reason: Option<String>,
     /// The channel's own number.
     pub channel_order_no: String,
-    /// How often this key arrived.
+    /// The number of times this key arrived.
     pub attempts: i64,
 }
 
@@ -121,7 +121,7 @@ pub enum Answer {
     KeyReused,
 }
 
-/// What the channel knows about a number.
+/// The row that the channel has for a number, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "never seen is not the same as never will be"]
 pub enum Known {

@@ -6,7 +6,7 @@ use service_shell::{Database, Pool};
 use crate::domain::Status;
 use crate::store::{lock_charge, refunded};
 
-/// What a caller asks to give back.
+/// A request to give money back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefundDemand {
     /// The caller's idempotency key.
@@ -24,13 +24,13 @@ pub struct RefundDemand {
 /// One refund as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refund {
-    /// What was asked.
+    /// The request.
     pub demand: RefundDemand,
     /// `Refunded` or `Refused`.
     pub status: Status,
-    /// Why it was refused.
+    /// The reason of a refusal.
     pub reason: Option<String>,
-    /// How often this key arrived.
+    /// The number of times this key arrived.
     pub attempts: i64,
 }
 

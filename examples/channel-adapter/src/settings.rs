@@ -1,4 +1,4 @@
-//! How long the slow and the silent test methods take.
+//! The delays of the slow and of the silent test methods.
 
 use std::time::Duration;
 

@@ -81,7 +81,7 @@ async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<O
     row.map(entry).transpose()
 }
 
-/// What is known about a number. A row that moved money decides over a refusal.
+/// Reads what is known about a number. A row that moved money decides over a refusal.
 ///
 /// # Cancel safety
 /// Safe: it only reads.
@@ -132,7 +132,7 @@ pub async fn cancel(pool: &Pool, book: &Book, number: &str) -> Result<Cancelled,
         .await
 }
 
-/// What was refunded of a payment so far, in minor units.
+/// Sums what was refunded of a payment so far, in minor units.
 pub(crate) async fn refunded(tx: &mut Tx<'_, Database>, payment_no: &str) -> Result<i64, sqlx::Error> {
     // PostgreSQL sums BIGINT into NUMERIC; the cast keeps one type on both databases.
     sqlx::query_scalar(

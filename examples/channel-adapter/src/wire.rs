@@ -1,4 +1,4 @@
-//! What crosses the wire: bodies in, checked into demands; ledger rows and refusals out.
+//! The formats on the wire: bodies in, checked into demands; ledger rows and refusals out.
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;

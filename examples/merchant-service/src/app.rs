@@ -17,7 +17,7 @@ use crate::store::Store;
 /// The description of every route, held against the router by a test.
 pub const OPENAPI: &str = include_str!("../openapi.json");
 
-/// What handlers share.
+/// The state that the handlers share.
 #[derive(Clone, Debug)]
 pub struct AppState {
     pub(crate) store: Store,

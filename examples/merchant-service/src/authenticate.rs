@@ -20,7 +20,7 @@ const NONCE_LIFETIME: i64 = 300;
 const FIELD_MAX: usize = 128;
 const PATH_MAX: usize = 8192;
 
-/// What is known of a request that says a merchant signed it.
+/// The parts of a request that claims to be signed by a merchant.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthenticateRequest {
@@ -38,7 +38,7 @@ pub struct AuthenticateRequest {
     pub path_and_query: String,
     /// Lower-case hex SHA-256 of the body.
     pub body_sha256: String,
-    /// Where the request came from; failures are counted per key and address.
+    /// The address from which the request came; failures are counted per key and address.
     pub address: String,
 }
 
@@ -48,12 +48,12 @@ impl fmt::Debug for AuthenticateRequest {
     }
 }
 
-/// Who signed it.
+/// The merchant that signed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Authenticated {
     /// The merchant.
     pub merchant_id: Id,
-    /// What the key may touch.
+    /// The data that the key may touch.
     pub mode: Mode,
 }
 
@@ -227,7 +227,7 @@ impl fmt::Debug for Authenticator {
     }
 }
 
-/// What no signer sends is refused before it is stored anywhere.
+/// Values that no signer sends are refused before they are stored anywhere.
 fn fits(request: &AuthenticateRequest) -> bool {
     let short = [&request.api_key, &request.timestamp, &request.nonce, &request.signature, &request.address]
         .into_iter()

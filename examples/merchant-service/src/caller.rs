@@ -1,4 +1,4 @@
-//! Who calls a route that merchants and operators share.
+//! The caller of a route that merchants and operators share.
 
 use std::net::SocketAddr;
 
@@ -38,7 +38,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may know that this merchant exists.
+    /// Returns true if the caller may know that this merchant exists.
     pub(crate) fn sees(self, merchant: Id) -> bool {
         match self {
             Caller::Merchant(who) => who.merchant_id == merchant,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use service_shell::{Id, Problem, random_text, text_enum};
 
 text_enum! {
-    /// What a key may touch.
+    /// The data that a key may touch.
     pub enum Mode {
         /// No money moves.
         Test = "test",
@@ -17,7 +17,7 @@ text_enum! {
 }
 
 text_enum! {
-    /// Whether a merchant may call.
+    /// The standing of a merchant: it may call or not.
     pub enum MerchantStatus {
         /// May call.
         Active = "active",
@@ -29,7 +29,7 @@ text_enum! {
 }
 
 text_enum! {
-    /// Whether a key signs anything.
+    /// The standing of a key: it signs requests or not.
     pub enum KeyStatus {
         /// It does.
         Active = "active",
@@ -47,7 +47,7 @@ pub struct Merchant {
     pub name: String,
     /// Lower case, unique.
     pub email: String,
-    /// Whether it may call.
+    /// The standing of the merchant.
     pub status: MerchantStatus,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
@@ -62,11 +62,11 @@ pub struct ApiKey {
     pub id: Id,
     /// Whose it is.
     pub merchant_id: Id,
-    /// What goes into `X-API-Key`.
+    /// The value for `X-API-Key`.
     pub api_key: String,
-    /// What it may touch.
+    /// The data that it may touch.
     pub mode: Mode,
-    /// Whether it signs anything.
+    /// The standing of the key.
     pub status: KeyStatus,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
@@ -108,7 +108,7 @@ pub(crate) fn new_secret(mode: Mode) -> String {
     }
 }
 
-/// What a merchant or an operator sends to create a merchant.
+/// The body by which a merchant or an operator creates a merchant.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewMerchant {

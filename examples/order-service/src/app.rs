@@ -24,7 +24,7 @@ type Records = probity_idempotency::SqliteStore;
 #[cfg(feature = "postgres")]
 type Records = probity_idempotency::PostgresStore;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pool: Pool,
@@ -246,7 +246,7 @@ fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Reco
     Recording::new(status.as_u16()).header(header::CONTENT_TYPE.as_str(), content_type).body(body)
 }
 
-/// Why a write did not commit.
+/// The reason for which a write did not commit.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
     #[error(transparent)]

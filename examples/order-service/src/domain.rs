@@ -72,7 +72,7 @@ pub enum Change {
     Refund,
 }
 
-/// What a change means for an order in some state.
+/// The meaning of a change for an order in some state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a refused change changed nothing"]
 pub enum Verdict {
@@ -94,7 +94,7 @@ impl Change {
         }
     }
 
-    /// Where it leads.
+    /// The status to which it leads.
     #[must_use]
     pub fn to(self) -> Status {
         match self {
@@ -104,7 +104,7 @@ impl Change {
         }
     }
 
-    /// What this change means in a state. A refunded order needs no cancel: its money is back already.
+    /// Judges this change in a state. A refunded order needs no cancel: its money is back already.
     pub fn verdict(self, status: Status) -> Verdict {
         match (self, status) {
             (_, status) if status == self.from() => Verdict::Apply,
@@ -119,9 +119,9 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    /// What it is.
+    /// The name of the item.
     pub name: String,
-    /// How many, at least one.
+    /// The quantity, at least one.
     pub quantity: i64,
     /// Minor units for one of them.
     pub unit_price: i64,
@@ -150,7 +150,7 @@ pub struct NewOrder {
     pub order_no: String,
     /// The payment it is made for.
     pub payment_no: Option<String>,
-    /// What is to be paid.
+    /// The amount to be paid.
     pub money: Money,
     /// At least one; together they are the amount.
     pub items: Vec<Item>,
@@ -221,11 +221,11 @@ pub struct Order {
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,
-    /// Where it is in its life.
+    /// The status.
     pub status: Status,
     /// `unpaid`, `paid` or `refunded`.
     pub pay_status: String,
-    /// What was ordered.
+    /// The items that were ordered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
     /// By the database's clock.

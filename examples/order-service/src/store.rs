@@ -39,7 +39,7 @@ pub enum Changed {
     Order {
         /// The order.
         order: Order,
-        /// Whether this call changed it.
+        /// True if this call changed it.
         changed: bool,
     },
     /// The order's state does not allow the change.

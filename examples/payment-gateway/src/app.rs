@@ -34,7 +34,7 @@ type Sagas = probity_saga::SqliteStore;
 #[cfg(feature = "postgres")]
 type Sagas = probity_saga::PostgresStore;
 
-/// How often payments are looked for whose saga ended while nobody waited for it.
+/// The interval between two looks for payments whose saga ended while no request waited for it.
 const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens everything and returns the routes, and what to do after serving. Sagas that an earlier process left

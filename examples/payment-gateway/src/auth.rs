@@ -1,4 +1,4 @@
-//! Who calls: merchants sign each request, and the merchant service says whose signature it is.
+//! Authentication: merchants sign each request, and the merchant service says whose signature it is.
 
 use std::net::SocketAddr;
 

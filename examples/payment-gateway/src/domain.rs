@@ -56,7 +56,7 @@ impl Status {
             .ok_or_else(|| sqlx::Error::Decode(format!("unknown payment status `{word}`").into()))
     }
 
-    /// Whether a merchant need not ask again.
+    /// Returns true if a merchant need not ask again.
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Status::Pending | Status::Processing)
@@ -67,9 +67,9 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    /// What it is.
+    /// The name of the item.
     pub name: String,
-    /// How many.
+    /// The quantity.
     pub quantity: i64,
     /// Minor units for one of them.
     pub unit_price: i64,
@@ -85,13 +85,13 @@ pub struct PaymentBody {
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,
-    /// How the customer pays; the channel's word for it.
+    /// The payment method, in the channel's word for it.
     pub payment_method: String,
     /// Which channel; `card` unless told.
     pub channel: Option<String>,
     /// For the customer's statement.
     pub description: Option<String>,
-    /// What is paid for; one line over the whole amount unless told.
+    /// The items that are paid for; one line over the whole amount if there are none.
     pub items: Option<Vec<Item>>,
 }
 
@@ -100,9 +100,9 @@ pub struct PaymentBody {
 pub struct NewPayment {
     /// The merchant's own number.
     pub order_no: String,
-    /// What is to be paid.
+    /// The amount to be paid.
     pub money: Money,
-    /// How the customer pays.
+    /// The payment method.
     pub payment_method: String,
     /// Which channel.
     pub channel: String,
@@ -205,15 +205,15 @@ pub struct Payment {
     pub currency: String,
     /// Which channel.
     pub channel: String,
-    /// How the customer pays.
+    /// The payment method.
     pub payment_method: String,
     /// `test` or `production`, from the API key.
     pub mode: String,
     /// For the customer's statement.
     pub description: Option<String>,
-    /// Where it is in its life.
+    /// The status.
     pub status: Status,
-    /// Why it failed.
+    /// The reason of a failure.
     pub failure_reason: Option<String>,
     /// The channel's own number.
     pub channel_order_no: Option<String>,

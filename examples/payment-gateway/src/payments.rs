@@ -23,7 +23,7 @@ use crate::domain::{NewPayment, Payment, PaymentBody};
 use crate::steps::{PAYMENT, PaymentRequest};
 use crate::store::{self, Inserted, Origin, Selection};
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub(crate) struct Gateway {
     pub(crate) pool: Pool,
@@ -101,7 +101,7 @@ enum CreateError {
     Saga(#[from] SagaError),
 }
 
-/// How far a payment is after waiting for it.
+/// The state of a payment after waiting for it.
 #[derive(Debug)]
 pub(crate) enum Waited {
     /// Its saga rests; the row says how.
@@ -169,7 +169,7 @@ impl Gateway {
     }
 }
 
-/// Why the end of a saga cannot be told.
+/// Explains that the end of a saga cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WaitError {
     #[error(transparent)]
@@ -178,7 +178,7 @@ pub(crate) enum WaitError {
     Database(#[from] sqlx::Error),
 }
 
-/// Why a saga that exists cannot be waited for.
+/// Explains that a saga that exists cannot be waited for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RejoinError {
     #[error("the stored request cannot be read: {0}")]

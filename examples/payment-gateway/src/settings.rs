@@ -1,4 +1,4 @@
-//! What the gateway's environment may say beyond what every service understands.
+//! The variables that the gateway reads beyond those that every service reads.
 
 use std::time::Duration;
 

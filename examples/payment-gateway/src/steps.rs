@@ -17,7 +17,7 @@ use crate::store;
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const PAYMENT: &str = "payment";
 
-/// What a payment saga is started with; stored with it, so it survives deploys: only ever add optional fields.
+/// The input of a payment saga. It is stored with the saga and survives deploys: only ever add optional fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentRequest {
     /// Our number for the payment; the saga's business id.
@@ -30,9 +30,9 @@ pub struct PaymentRequest {
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,
-    /// How the customer pays.
+    /// The payment method.
     pub payment_method: String,
-    /// What is paid for.
+    /// The items that are paid for.
     pub items: Vec<Item>,
 }
 

@@ -65,7 +65,7 @@ fn payment(row: Row) -> Result<(Id, Payment), sqlx::Error> {
     Ok((id, payment))
 }
 
-/// Who asks, and under which idempotency record.
+/// The merchant that asks, and the idempotency record of its request.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) merchant: Id,

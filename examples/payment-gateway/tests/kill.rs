@@ -61,7 +61,7 @@ async fn until_answered(merchant: &Merchant, key: &str, body: &Value) -> Value {
     }
 }
 
-/// What the databases say about one payment.
+/// The state of one payment in the databases.
 #[derive(Debug)]
 struct Seen {
     payment_no: String,

@@ -1,8 +1,8 @@
-//! What was asked on the command line. Pure: text in, [`Command`] or a complaint out.
+//! The command line. Pure: text in, [`Command`] or a complaint out.
 
 use std::path::PathBuf;
 
-/// How to use the program, printed by `--help` and after a mistake.
+/// The usage of the program, printed by `--help` and after a mistake.
 pub(crate) const USAGE: &str = "\
 payment-platform: the example payment platform, and the demo that kills it
 

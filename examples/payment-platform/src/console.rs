@@ -1,4 +1,4 @@
-//! What the reader sees: numbered acts, requests, answers and checked claims.
+//! The output for the reader: numbered acts, requests, answers and checked claims.
 //!
 //! Colour appears on a terminal only; a pipe gets plain text. Every `ok` line is printed by [`Console::checked`],
 //! which takes the evidence: no claim reaches the screen without having been compared.
@@ -35,13 +35,13 @@ impl Console {
         self.line(format!("   {text}"));
     }
 
-    /// What was sent.
+    /// Prints the request that was sent.
     pub(crate) fn sent(&mut self, text: impl Display) {
         let arrow = self.painted("36", "->");
         self.line(format!("   {arrow} {text}"));
     }
 
-    /// What came back.
+    /// Prints the answer.
     pub(crate) fn received(&mut self, text: impl Display) {
         let arrow = self.painted("35", "<-");
         self.line(format!("   {arrow} {text}"));
@@ -70,7 +70,7 @@ impl Console {
         Ok(())
     }
 
-    /// How many claims were checked so far.
+    /// The number of claims that were checked so far.
     pub(crate) fn claims(&self) -> u32 {
         self.claims
     }

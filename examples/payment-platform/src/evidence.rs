@@ -1,4 +1,4 @@
-//! What the databases and the channel's ledger say, read beside the running services.
+//! Evidence from the databases and the channel's ledger, read beside the running services.
 //!
 //! The story never believes an answer: every claim it prints is compared with these rows.
 
@@ -95,7 +95,7 @@ impl Evidence {
         .await?)
     }
 
-    /// How often the channel was asked to charge a payment, whatever became of it.
+    /// Counts the requests to charge a payment that the channel got, whatever became of them.
     pub(crate) async fn demands(&self, payment_no: &str) -> Result<i64, Failure> {
         Ok(sqlx::query_scalar("SELECT COALESCE(SUM(attempts), 0) FROM channel_charges WHERE payment_no = $1")
             .bind(payment_no)

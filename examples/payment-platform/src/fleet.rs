@@ -34,7 +34,7 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    /// As in its `-p` argument and its database's file name.
+    /// The name, as in its `-p` argument and its database's file name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Service::Merchant => "merchant-service",

@@ -1,4 +1,4 @@
-//! Where the databases live: a temporary folder that vanishes unless the story ended well, or one that was given.
+//! The folder of the databases: a temporary one that vanishes unless the story ended well, or one that was given.
 
 use std::path::{Path, PathBuf};
 

@@ -24,7 +24,7 @@ impl std::fmt::Debug for MerchantClient {
     }
 }
 
-/// What came back, byte for byte.
+/// An answer, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -38,7 +38,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// What a reader of the story needs: the payment and its state, or what the problem says.
+    /// Shows what a reader of the story needs: the payment and its state, or what the problem says.
     pub(crate) fn summary(&self) -> String {
         let told: Vec<String> = ["payment_no", "status", "failure_reason", "title", "detail"]
             .into_iter()

@@ -16,7 +16,7 @@ use crate::gateway_process::GatewayProcess;
 use crate::merchant_client::MerchantClient;
 use crate::{acts, registration};
 
-/// Why the program ends with status 1.
+/// The reason for which the program ends with status 1.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Something was claimed that the evidence does not show.

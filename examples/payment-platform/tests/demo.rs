@@ -94,7 +94,7 @@ fn serving_names_a_port_in_use_and_prints_commands_that_work_as_printed() {
     assert!(answers[3].contains("\"status\":\"ok\""), "{}", answers[3]);
 }
 
-/// What a shell answers to a printed command.
+/// Runs a printed command in a shell and returns its output.
 fn printed(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().expect("a shell");
     assert!(

@@ -1,4 +1,4 @@
-//! What stands between the network and a handler.
+//! The layers between the network and a handler.
 //!
 //! From the outside in: a request is counted and timed; a panic becomes a 500; whatever else leaves as an
 //! error becomes a [`Problem`]; the body is read whole, up to [`BODY_LIMIT`].
@@ -24,11 +24,11 @@ use crate::{Health, Problem, StartError, metrics};
 /// The largest request body, in bytes. No route needs more than a few kilobytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
-/// What [`Shell::wrap`] adds to a service's own routes.
+/// The layers and routes that [`Shell::wrap`] adds to a service's own routes.
 pub const SHELL_ROUTES: [&str; 5] =
     ["GET /health", "GET /health/live", "GET /health/ready", "GET /metrics", "GET /openapi.json"];
 
-/// How much of a body that is too large is read and thrown away, so that the sender gets to read the 413
+/// The bytes of a body that is too large which are read and thrown away, so that the sender gets to read the 413
 /// instead of a broken connection.
 const DISCARD_LIMIT: usize = 32 * 1024 * 1024;
 

@@ -1,4 +1,4 @@
-//! What a service still has to do after it stopped listening.
+//! The work that a service still has to do after it stopped listening.
 
 use std::fmt;
 use std::pin::Pin;

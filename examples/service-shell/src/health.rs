@@ -27,7 +27,7 @@ struct Dependency {
     ask: Arc<dyn Fn() -> Answer + Send + Sync>,
 }
 
-/// What a service depends on.
+/// The things on which a service depends.
 #[derive(Clone)]
 pub struct Health {
     service: &'static str,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::StartError;
 
-/// How long a call may take. Past it the outcome is unknown, not failed.
+/// The time limits of a call. After them the outcome is unknown, not failed.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpTimeouts {
     /// Until the connection stands; nothing was sent when this one ends.

@@ -1,4 +1,4 @@
-//! What every example service wears, so that a service's own four files hold nothing but its business.
+//! The shell that every example service wears, so that a service's own files hold nothing but its business.
 //!
 //! Reading order: [`run`] is the life of a process; [`Settings`] is everything the environment may say;
 //! [`database`] decides, in one type alias, which database a build serves; [`Shell`] is what stands between

@@ -45,7 +45,7 @@ impl Currency {
         SUPPORTED[usize::from(self.0)].0
     }
 
-    /// How many decimal places its minor unit has: 2 for USD, 0 for JPY, 3 for BHD.
+    /// The number of decimal places of its minor unit: 2 for USD, 0 for JPY, 3 for BHD.
     #[must_use]
     pub fn decimals(self) -> u32 {
         SUPPORTED[usize::from(self.0)].1
@@ -150,7 +150,7 @@ impl fmt::Display for Money {
     }
 }
 
-/// Why an amount or a currency was refused, in words for the caller.
+/// The reason for which an amount or a currency was refused, in words for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoneyError {

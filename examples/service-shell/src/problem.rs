@@ -125,7 +125,7 @@ impl Problem {
         self.0.kind
     }
 
-    /// What to fix.
+    /// The thing to fix.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.0.detail

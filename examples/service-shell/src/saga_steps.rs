@@ -1,4 +1,4 @@
-//! What the services that run sagas say of their calls to peers, and how long they wait for one that is away.
+//! The rules of steps that call peers: what a failed call proves, and how long a peer that is away is waited for.
 //!
 //! Invariant: a step answers "this did not happen" only for a call of which that is proven.
 

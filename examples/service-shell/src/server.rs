@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::StartError;
 
-/// How long open connections may finish after the signal.
+/// The time that open connections have to finish after the signal.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Opens the listener before anything else is started: a port in use must be the first thing said.

@@ -30,7 +30,7 @@ impl fmt::Debug for DatabaseChoice {
     }
 }
 
-/// Where the other services are.
+/// The addresses of the other services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peers {
     /// `MERCHANT_SERVICE_URL`, port 40002 of this machine unless told.

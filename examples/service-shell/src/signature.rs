@@ -1,4 +1,4 @@
-//! How a merchant proves that a request is theirs.
+//! The signature by which a merchant proves that a request is theirs.
 //!
 //! `X-Signature` is the lower-case hex HMAC-SHA256, with the key's secret, over five lines joined by `\n`:
 //! method, path and query, timestamp, nonce, and the hex SHA-256 of the body. Nothing about the request can
@@ -20,7 +20,7 @@ pub const NONCE: &str = "x-nonce";
 /// The signature itself.
 pub const SIGNATURE: &str = "x-signature";
 
-/// How far the signer's clock and ours may differ, in seconds.
+/// The most by which the signer's clock and ours may differ, in seconds.
 pub const WINDOW_SECONDS: u64 = 120;
 
 /// The four headers of a signed request, as they were sent. Nothing is verified yet.

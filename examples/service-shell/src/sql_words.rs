@@ -31,7 +31,7 @@ macro_rules! sql_now {
     };
 }
 
-/// So many seconds before the database's own clock, comparable with a timestamp column.
+/// The time some seconds before the database's own clock, comparable with a timestamp column.
 #[cfg(not(feature = "postgres"))]
 #[macro_export]
 macro_rules! sql_ago {
@@ -40,7 +40,7 @@ macro_rules! sql_ago {
     };
 }
 
-/// So many seconds before the database's own clock, comparable with a timestamp column.
+/// The time some seconds before the database's own clock, comparable with a timestamp column.
 #[cfg(feature = "postgres")]
 #[macro_export]
 macro_rules! sql_ago {

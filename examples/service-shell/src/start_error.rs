@@ -1,4 +1,4 @@
-//! Why a service could not start, in words that name the remedy.
+//! The reasons for which a service cannot start, in words that name the remedy.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ pub enum StartError {
     Setting {
         /// The variable.
         name: &'static str,
-        /// What is wrong and what to set instead; never the value of a secret.
+        /// The mistake, and what to set instead; never the value of a secret.
         problem: String,
     },
     /// Somebody else listens there.
@@ -30,7 +30,7 @@ pub enum StartError {
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The folder or file of the embedded database cannot be written.
@@ -38,7 +38,7 @@ pub enum StartError {
     Unwritable {
         /// The file or folder.
         path: PathBuf,
-        /// What was answered.
+        /// The answer.
         reason: String,
     },
     /// The database did not answer, or refused us.
@@ -46,7 +46,7 @@ pub enum StartError {
     Database {
         /// Which service asked.
         service: String,
-        /// What the driver said.
+        /// The error of the driver.
         source: sqlx::Error,
     },
     /// The database was written by a newer build.

@@ -1,4 +1,4 @@
-//! Why the closure of a transaction stopped, and what the caller is told about the whole run.
+//! The reason for which the closure of a transaction stopped, and what the caller is told about the whole run.
 
 use probity_txn::Error;
 

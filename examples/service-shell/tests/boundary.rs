@@ -1,4 +1,4 @@
-//! What a caller sees of any service, over real HTTP.
+//! The boundary of any service as a caller sees it, over real HTTP.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

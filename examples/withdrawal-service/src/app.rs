@@ -15,7 +15,7 @@ use crate::payouts::Payouts;
 /// The description of every route, held against the router by a test.
 pub const OPENAPI: &str = include_str!("../openapi.json");
 
-/// What handlers share.
+/// The state that the handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) pool: Pool,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Id, Money, MoneyError, Problem, text_enum};
 
 text_enum! {
-    /// How fast the money is wanted; decides the fee.
+    /// The speed at which the money is wanted; it decides the fee.
     pub enum Speed {
         /// 0.1 %.
         Normal = "normal",
@@ -17,7 +17,7 @@ text_enum! {
 }
 
 text_enum! {
-    /// Where a withdrawal stands.
+    /// The status of a withdrawal.
     pub enum Status {
         /// Waits for approvals.
         Pending = "pending",
@@ -56,7 +56,7 @@ impl Speed {
     }
 }
 
-/// How many people must approve an amount: two from 100,000.00, three from 1,000,000.00.
+/// The number of people who must approve an amount: two from 100,000.00, three from 1,000,000.00.
 #[must_use]
 pub fn approvals_required(money: Money) -> i64 {
     let major = money.amount() / money.currency().minor_per_major();
@@ -84,7 +84,7 @@ pub struct BankAccount {
     pub created_at: DateTime<Utc>,
 }
 
-/// What a merchant owns in one currency.
+/// The balance of a merchant in one currency.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct Balance {
     /// ISO 4217.
@@ -106,21 +106,21 @@ pub struct Withdrawal {
     pub merchant_id: Id,
     /// To which account.
     pub bank_account_id: Id,
-    /// What the bank receives.
+    /// The amount that the bank receives.
     pub amount: i64,
-    /// What we keep on top.
+    /// The fee, on top of the amount.
     pub fee: i64,
     /// ISO 4217.
     pub currency: String,
-    /// How fast.
+    /// The speed.
     pub speed: Speed,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// How many people must approve.
+    /// The number of people who must approve.
     pub approvals_required: i64,
-    /// How many have.
+    /// The number of people who have approved.
     pub approvals: i64,
-    /// Why it was rejected or failed.
+    /// The reason of a rejection or a failure.
     pub reason: Option<String>,
     /// The bank's own number, once it has the money.
     pub bank_reference: Option<String>,
@@ -130,7 +130,7 @@ pub struct Withdrawal {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a merchant sends to add an account.
+/// The body by which a merchant adds an account.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewBankAccount {
@@ -160,7 +160,7 @@ impl NewBankAccount {
     }
 }
 
-/// What a merchant sends to withdraw.
+/// The body by which a merchant withdraws.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewWithdrawal {
@@ -184,7 +184,7 @@ impl NewWithdrawal {
     }
 }
 
-/// What settles a merchant's balance sends.
+/// The body by which a settlement is booked on a merchant's balance.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCredit {

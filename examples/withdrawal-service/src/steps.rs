@@ -23,16 +23,16 @@ pub(crate) const WITHDRAWAL: &str = "withdrawal";
 /// The reason that a merchant is shown.
 const INSUFFICIENT_BALANCE: &str = "insufficient_balance";
 
-/// What the saga is started with; stored with it, so it survives deploys: only ever add optional fields.
+/// The input of the saga. It is stored with the saga and survives deploys: only ever add optional fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub(crate) struct Payout {
     pub(crate) withdrawal_id: Id,
     /// The saga's business id, and what the bank knows.
     pub(crate) withdrawal_no: String,
     pub(crate) merchant_id: Id,
-    /// What the bank receives.
+    /// The amount that the bank receives.
     pub(crate) amount: i64,
-    /// What leaves the merchant's balance: the amount and the fee.
+    /// The sum that leaves the merchant's balance: the amount and the fee.
     pub(crate) total: i64,
     pub(crate) currency: String,
     pub(crate) account: String,

@@ -1,4 +1,4 @@
-//! Who is let in, who is not, and that the difference tells nobody anything.
+//! Authentication: the right requests are let in, the wrong ones are not, and the refusals do not tell a caller why.
 
 use crate::platform::{Platform, SERVICE, problem, sign, sign_at, unique};
 use http::Method;
@@ -9,7 +9,7 @@ use service_shell::signature::{SignedBy, body_sha256};
 const PATH: &str = "/api/v1/payments?x=1";
 const BODY: &str = r#"{"amount":1}"#;
 
-/// What a gateway asks about a request it received.
+/// The question of a gateway about a request that it received.
 async fn ask(platform: &Platform, signed: &SignedBy, address: &str) -> Response {
     let body = json!({
         "api_key": signed.api_key, "timestamp": signed.timestamp, "nonce": signed.nonce,

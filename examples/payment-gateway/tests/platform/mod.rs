@@ -195,7 +195,7 @@ pub(crate) struct Merchant {
     pub(crate) secret: String,
 }
 
-/// What came back.
+/// An answer of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

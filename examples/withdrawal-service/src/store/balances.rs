@@ -1,4 +1,4 @@
-//! What merchants own. A credit is booked once, whatever key it came with.
+//! The balances of merchants. A credit is booked once, whatever key it came with.
 
 use service_shell::{Id, Money, Pool, Problem, TxError};
 

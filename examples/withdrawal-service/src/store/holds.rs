@@ -11,7 +11,7 @@ use crate::steps::Payout;
 /// A connection in its transaction.
 pub(crate) type Connection = <Database as sqlx::Database>::Connection;
 
-/// What became of a freeze. Stored as the output of its step: never rename one.
+/// The outcome of a freeze. It is stored as the output of its step: never rename one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use = "the money may not be frozen"]
 pub(crate) enum Frozen {

@@ -219,7 +219,7 @@ async fn visible(tx: &mut Tx<'_>, merchant: Option<Id>, id: Id) -> Result<bool, 
     Ok(found.is_some_and(|owner| merchant.is_none_or(|merchant| merchant == owner)))
 }
 
-/// Why an UPDATE met no row.
+/// Explains that an UPDATE met no row.
 async fn unchanged(tx: &mut Tx<'_>, id: Id, wanted: &str) -> Result<Problem, sqlx::Error> {
     let status: Option<Status> = sqlx::query_scalar("SELECT status FROM withdrawals WHERE id = $1")
         .bind(id)

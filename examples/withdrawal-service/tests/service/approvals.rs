@@ -1,4 +1,4 @@
-//! As many people as the amount needs, each of them once.
+//! Approvals: an amount needs enough people, and each of them counts once.
 
 use serde_json::{Value, json};
 
