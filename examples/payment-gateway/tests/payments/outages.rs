@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use service_shell::ServiceToken;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::platform::{Answer, Merchant, Platform, payment, read};
 use crate::{pay, pay_and_look, setup};
@@ -175,7 +175,9 @@ async fn an_order_that_was_cancelled_under_a_payment_gives_the_charge_back() {
 
 #[tokio::test]
 async fn a_channel_that_hangs_does_not_stop_a_payment_that_does_not_need_it() {
-    let (platform, merchant) = setup(&[("SAGAS_IN_FLIGHT", "8"), ("REQUEST_WAIT_MS", "100")]).await;
+    // Nothing gives a place back by itself while the test runs.
+    let settings = [("SAGAS_IN_FLIGHT", "8"), ("CHANNEL_TIMEOUT_MS", "600000"), ("REQUEST_WAIT_MS", "100")];
+    let (platform, merchant) = setup(&settings).await;
     let paid = pay_and_look(&merchant, "key-0", &payment("A-0", "card_ok")).await;
     assert_eq!(paid["status"], "success");
     // The number of another order, so that the next payment for it is refused before the channel is called.
@@ -189,7 +191,8 @@ async fn a_channel_that_hangs_does_not_stop_a_payment_that_does_not_need_it() {
     }
     // Half of the places are the channel's.
     platform.gate.arrived(1 + 4).await;
-    let refused = pay_and_look(&merchant, "key-9", &payment("TAKEN", "card_ok")).await;
+    let taken = payment("TAKEN", "card_ok");
+    let refused = timeout(PATIENCE, pay_and_look(&merchant, "key-9", &taken)).await.expect("a place is free");
     assert_eq!(
         (&refused["status"], &refused["failure_reason"]),
         (&json!("failed"), &json!("order-number-taken"))
