@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use service_shell::{HttpTimeouts, Settings};
+use service_shell::{HttpTimeouts, PROBLEM_TYPES, Settings};
 
 struct Channel {
     base: String,
@@ -76,7 +76,7 @@ async fn the_same_key_charges_once_and_answers_the_same() {
     assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await, (200, first));
     let (status, refused) =
         channel.post("/api/v1/channel/payments", "k-1", &payment("PAY-2", "card_ok")).await;
-    assert_eq!((status, &refused["type"]), (422, &json!("urn:probity:problem:idempotency-key-reused")));
+    assert_eq!((status, &refused["type"]), (422, &json!(format!("{PROBLEM_TYPES}idempotency-key-reused"))));
 }
 
 #[tokio::test]

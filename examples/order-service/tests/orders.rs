@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use service_shell::{HttpTimeouts, Id, Pool, Settings, database};
+use service_shell::{HttpTimeouts, Id, PROBLEM_TYPES, Pool, Settings, database};
 
 struct Orders {
     base: String,
@@ -116,7 +116,7 @@ async fn a_cancel_that_comes_before_its_order_keeps_the_order_away() {
     let (status, cancelled) = orders.post(shop, "/api/v1/orders/A-1/cancel", "c-1", reason).await;
     assert_eq!((status, &cancelled["seen"]), (200, &json!(false)));
     let (status, late) = orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await;
-    assert_eq!((status, &late["type"]), (409, &json!("urn:probity:problem:order-cancelled")));
+    assert_eq!((status, &late["type"]), (409, &json!(format!("{PROBLEM_TYPES}order-cancelled"))));
     assert_eq!(orders.count("SELECT COUNT(*) FROM orders").await, 0);
     assert_eq!(
         orders.post(Id::new(), "/api/v1/orders", "k-1", order("A-1")).await.0,

@@ -83,11 +83,12 @@ const REFUSALS: [(u16, &str); 11] = [
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
+    use service_shell::PROBLEM_TYPES;
 
     use super::*;
 
     fn problem(status: u16, kind: &str) -> Result<Said, Reply> {
-        let body = serde_json::json!({"type": format!("urn:probity:problem:{kind}"), "detail": "because"});
+        let body = serde_json::json!({"type": format!("{PROBLEM_TYPES}{kind}"), "detail": "because"});
         said(Reply { status: StatusCode::from_u16(status).unwrap(), body })
     }
 

@@ -49,7 +49,7 @@ pub use merchant_header::{MERCHANT_HEADER, MerchantId};
 pub use money::{Currency, Money, MoneyError};
 pub use openapi::operations;
 pub use peer::{CallError, Peer, Reply};
-pub use problem::{PROBLEM_JSON, Problem};
+pub use problem::{PROBLEM_JSON, PROBLEM_TYPES, Problem};
 pub use process::run;
 pub use public_number::{public_number, random_text};
 pub use routes::Routes;

@@ -8,7 +8,7 @@
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::ServiceToken;
+use crate::{PROBLEM_TYPES, ServiceToken};
 
 /// A client of another service, with the token by which that service knows us.
 #[derive(Clone, Debug)]
@@ -165,7 +165,7 @@ impl Reply {
     /// The stable kind of a [`Problem`](crate::Problem), if it is one.
     #[must_use]
     pub fn kind(&self) -> Option<&str> {
-        self.body["type"].as_str().and_then(|uri| uri.strip_prefix("urn:probity:problem:"))
+        self.body["type"].as_str().and_then(|uri| uri.strip_prefix(PROBLEM_TYPES))
     }
 
     /// The reason of a refusal, in the words of the peer.
@@ -218,9 +218,12 @@ mod tests {
 
     #[test]
     fn only_our_own_problem_says_that_the_token_was_refused() {
-        let problem = |kind: &str| json!({"type": format!("urn:probity:problem:{kind}")}).to_string();
+        let problem = |kind: &str| json!({"type": format!("{PROBLEM_TYPES}{kind}")}).to_string();
         let read = |kind: &str| peer("").read(StatusCode::UNAUTHORIZED, problem(kind).as_bytes());
         assert!(read("authentication-failed").expect_err("refused").nothing_was_sent());
         assert!(read("something-else").is_ok());
+        // Another page's word says nothing.
+        let layers = json!({"type": "https://example.com/problems#authentication-failed"}).to_string();
+        assert!(peer("").read(StatusCode::UNAUTHORIZED, layers.as_bytes()).is_ok());
     }
 }

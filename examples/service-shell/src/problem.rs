@@ -14,6 +14,12 @@ use uuid::Uuid;
 /// The media type of every error response.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The address before the kind in the `type` of a problem: the list of all kinds of the services.
+///
+/// The idempotency layer has a list of its own at another address, so a kind of the same name is never taken for a
+/// service's answer.
+pub const PROBLEM_TYPES: &str = "https://github.com/probity-rs/probity/blob/main/examples/problems.md#";
+
 /// A 4xx or 5xx response. Also an `Error`, so that handlers and transactions can return it.
 #[derive(Clone, Debug)]
 #[must_use = "a problem does nothing until it is returned"]
@@ -135,7 +141,7 @@ impl Problem {
     #[must_use]
     pub fn body(&self) -> Value {
         let mut body = json!({
-            "type": format!("urn:probity:problem:{}", self.0.kind),
+            "type": format!("{PROBLEM_TYPES}{}", self.0.kind),
             "title": self.0.status.canonical_reason().unwrap_or("Error"),
             "status": self.0.status.as_u16(),
             "detail": self.0.detail,
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn a_problem_has_the_members_of_rfc_9457_and_its_own() {
         let body = Problem::invalid("amount", "must be greater than 0").body();
-        assert_eq!(body["type"], "urn:probity:problem:invalid-field");
+        assert_eq!(body["type"], format!("{PROBLEM_TYPES}invalid-field"));
         assert_eq!(body["title"], "Unprocessable Entity");
         assert_eq!(body["status"], 422);
         assert_eq!(body["detail"], "amount must be greater than 0");

@@ -1,6 +1,4 @@
 //! Opening the embedded database and applying a schema to it.
-#![cfg(not(feature = "postgres"))]
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::Path;
 

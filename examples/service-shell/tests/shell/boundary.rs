@@ -1,7 +1,5 @@
 //! The boundary of any service as a caller sees it, over real HTTP.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::net::SocketAddr;
 
 use axum::routing::post;
