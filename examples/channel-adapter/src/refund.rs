@@ -44,16 +44,12 @@ pub enum RefundAnswer {
     KeyReused,
 }
 
-type Row = (String, String, String, i64, String, String, Option<String>, i64);
+type Row = (String, String, String, i64, String, Status, Option<String>, i64);
 
-fn refund(row: Row) -> Result<Refund, sqlx::Error> {
+fn refund(row: Row) -> Refund {
     let (key, refund_no, payment_no, amount, currency, status, reason, attempts) = row;
-    Ok(Refund {
-        demand: RefundDemand { key, refund_no, payment_no, amount, currency },
-        status: Status::parse(&status)?,
-        reason,
-        attempts,
-    })
+    let demand = RefundDemand { key, refund_no, payment_no, amount, currency };
+    Refund { demand, status, reason, attempts }
 }
 
 /// Gives money back once per key.
@@ -77,7 +73,7 @@ async fn answer(tx: &mut Tx<'_, Database>, demand: &RefundDemand) -> Result<Refu
     .bind(&demand.key)
     .fetch_optional(&mut *tx)
     .await?;
-    if let Some(found) = found.map(refund).transpose()? {
+    if let Some(found) = found.map(refund) {
         return Ok(if found.demand == *demand {
             RefundAnswer::Refund(found)
         } else {
@@ -102,7 +98,7 @@ async fn answer(tx: &mut Tx<'_, Database>, demand: &RefundDemand) -> Result<Refu
     .bind(&demand.payment_no)
     .bind(demand.amount)
     .bind(&demand.currency)
-    .bind(status.as_str())
+    .bind(status)
     .bind(refusal)
     .execute(&mut *tx)
     .await?;
@@ -128,5 +124,5 @@ pub async fn find(pool: &Pool, refund_no: &str) -> Result<Option<Refund>, sqlx::
     .bind(refund_no)
     .fetch_optional(pool)
     .await?;
-    row.map(refund).transpose()
+    Ok(row.map(refund))
 }

@@ -16,17 +16,12 @@ pub const SCHEMA: Schema = Schema {
     postgres: &[include_str!("../schema/postgres.sql")],
 };
 
-type Row = (String, String, String, i64, String, String, Option<String>, String, i64);
+type Row = (String, String, String, i64, String, Status, Option<String>, String, i64);
 
-fn entry(row: Row) -> Result<Entry, sqlx::Error> {
+fn entry(row: Row) -> Entry {
     let (key, number, method, amount, currency, status, reason, channel_order_no, attempts) = row;
-    Ok(Entry {
-        demand: Demand { key, number, method, amount, currency },
-        status: Status::parse(&status)?,
-        reason,
-        channel_order_no,
-        attempts,
-    })
+    let demand = Demand { key, number, method, amount, currency };
+    Entry { demand, status, reason, channel_order_no, attempts }
 }
 
 /// Answers a demand: the row of its key if there is one, else a new row that says what happened.
@@ -67,7 +62,7 @@ async fn answer(tx: &mut Tx<'_, Database>, book: &Book, demand: &Demand) -> Resu
         .bind(&demand.method)
         .bind(demand.amount)
         .bind(&demand.currency)
-        .bind(status.as_str())
+        .bind(status)
         .bind(reason)
         .bind(&new.channel_order_no)
         .execute(&mut *tx)
@@ -78,7 +73,7 @@ async fn answer(tx: &mut Tx<'_, Database>, book: &Book, demand: &Demand) -> Resu
 
 async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<Option<Entry>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(book.find_key).bind(key).fetch_optional(&mut *tx).await?;
-    row.map(entry).transpose()
+    Ok(row.map(entry))
 }
 
 /// Reads what is known about a number. A row that moved money decides over a refusal.
@@ -91,7 +86,7 @@ async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<O
 pub async fn look_up(pool: &Pool, book: &Book, number: &str) -> Result<Known, sqlx::Error> {
     // The rows are read first: a cancel that commits in between can only make the answer more final.
     let rows: Vec<Row> = sqlx::query_as(book.find_rows).bind(number).fetch_all(pool).await?;
-    let entries = rows.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    let entries: Vec<_> = rows.into_iter().map(entry).collect();
     let state: Option<String> =
         sqlx::query_scalar(book.find_number).bind(number).fetch_optional(pool).await?;
     let decided = entries.iter().find(|e| e.status == book.done).or(entries.first()).cloned();
@@ -114,7 +109,7 @@ pub async fn cancel(pool: &Pool, book: &Book, number: &str) -> Result<Cancelled,
         .run(async |tx| {
             let _: String = sqlx::query_scalar(book.lock).bind(number).fetch_one(&mut *tx).await?;
             let rows: Vec<Row> = sqlx::query_as(book.find_rows).bind(number).fetch_all(&mut *tx).await?;
-            let entries = rows.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+            let entries: Vec<_> = rows.into_iter().map(entry).collect();
             let done = entries.iter().any(|e| e.status == book.done);
             if done && !book.voidable {
                 return Ok(Cancelled::TooLate(book.done));
@@ -151,6 +146,5 @@ pub(crate) async fn lock_charge(
 ) -> Result<Option<Entry>, sqlx::Error> {
     let _: String = sqlx::query_scalar(PAYMENTS.lock).bind(payment_no).fetch_one(&mut *tx).await?;
     let rows: Vec<Row> = sqlx::query_as(PAYMENTS.find_rows).bind(payment_no).fetch_all(&mut *tx).await?;
-    let entries = rows.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-    Ok(entries.into_iter().find(|e| e.status == Status::Charged))
+    Ok(rows.into_iter().map(entry).find(|entry| entry.status == Status::Charged))
 }

@@ -2,62 +2,26 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use service_shell::{Currency, Money, Problem};
+use service_shell::{Currency, Money, Problem, text_enum};
 
 const ITEMS_MAX: usize = 200;
 const TEXT_MAX: usize = 200;
 
-/// The state of an order: `pending → paid → (completed | refunded)`, or `cancelled`, or `expired`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Created, not paid.
-    Pending,
-    /// Paid.
-    Paid,
-    /// Paid and delivered.
-    Completed,
-    /// Paid, and given back.
-    Refunded,
-    /// Will never be paid.
-    Cancelled,
-    /// Was not paid in time.
-    Expired,
-}
-
-impl Status {
-    /// Every status, in the order of its life.
-    pub const ALL: [Status; 6] = [
-        Status::Pending,
-        Status::Paid,
-        Status::Completed,
-        Status::Refunded,
-        Status::Cancelled,
-        Status::Expired,
-    ];
-
-    /// The stored word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Pending => "pending",
-            Status::Paid => "paid",
-            Status::Completed => "completed",
-            Status::Refunded => "refunded",
-            Status::Cancelled => "cancelled",
-            Status::Expired => "expired",
-        }
-    }
-
-    /// Reads a stored word.
-    ///
-    /// # Errors
-    /// A decoding error when the database holds a word this build does not know.
-    pub fn parse(word: &str) -> Result<Status, sqlx::Error> {
-        Status::ALL
-            .into_iter()
-            .find(|status| status.as_str() == word)
-            .ok_or_else(|| sqlx::Error::Decode(format!("unknown order status `{word}`").into()))
+text_enum! {
+    /// The state of an order: `pending → paid → (completed | refunded)`, or `cancelled`, or `expired`.
+    pub enum Status {
+        /// Created, not paid.
+        Pending = "pending",
+        /// Paid.
+        Paid = "paid",
+        /// Paid and delivered.
+        Completed = "completed",
+        /// Paid, and given back.
+        Refunded = "refunded",
+        /// Will never be paid.
+        Cancelled = "cancelled",
+        /// Was not paid in time.
+        Expired = "expired",
     }
 }
 
@@ -271,14 +235,11 @@ mod tests {
     fn every_change_has_one_verdict_in_every_state() {
         use Status::*;
         use Verdict::*;
-        let row = |change: Change| Status::ALL.map(|status| change.verdict(status));
-        // Pending, Paid, Completed, Refunded, Cancelled, Expired
+        let states = [Pending, Paid, Completed, Refunded, Cancelled, Expired];
+        assert_eq!(Status::ALL, states);
+        let row = |change: Change| states.map(|status| change.verdict(status));
         assert_eq!(row(Change::Pay), [Apply, Already, Refuse, Refuse, Refuse, Refuse]);
         assert_eq!(row(Change::Cancel), [Apply, Refuse, Refuse, Already, Already, Already]);
         assert_eq!(row(Change::Refund), [Refuse, Apply, Refuse, Already, Refuse, Refuse]);
-        assert_eq!(
-            Status::ALL.map(Status::as_str).map(|word| Status::parse(word).unwrap()),
-            [Pending, Paid, Completed, Refunded, Cancelled, Expired]
-        );
     }
 }

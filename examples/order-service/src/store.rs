@@ -61,7 +61,7 @@ pub struct Payment {
     pub currency: String,
 }
 
-type Row = (Id, String, Option<String>, i64, String, String, String, DateTime<Utc>, DateTime<Utc>);
+type Row = (Id, String, Option<String>, i64, String, Status, String, DateTime<Utc>, DateTime<Utc>);
 
 macro_rules! columns {
     () => {
@@ -69,14 +69,10 @@ macro_rules! columns {
     };
 }
 
-fn order(row: Row) -> Result<(Id, Order), sqlx::Error> {
+fn order(row: Row) -> (Id, Order) {
     let (id, order_no, payment_no, amount, currency, status, pay_status, created_at, updated_at) = row;
-    let status = Status::parse(&status)?;
     let items = Vec::new();
-    Ok((
-        id,
-        Order { order_no, payment_no, amount, currency, status, pay_status, items, created_at, updated_at },
-    ))
+    (id, Order { order_no, payment_no, amount, currency, status, pay_status, items, created_at, updated_at })
 }
 
 /// Takes the lock of a number; true if it was cancelled before its order arrived.
@@ -120,7 +116,7 @@ pub(crate) async fn create(
     .bind(new.money.currency().code())
     .fetch_optional(&mut *tx)
     .await?;
-    let Some((id, mut order)) = inserted.map(order).transpose()? else {
+    let Some((id, mut order)) = inserted.map(order) else {
         let found = find(&mut *tx, merchant, &new.order_no).await?.map(|(_, order)| order);
         return Ok(match found {
             Some(order) if new.payment_no.is_some() && order.payment_no == new.payment_no => {
@@ -170,7 +166,7 @@ pub(crate) async fn pay(
     .bind(&payment.currency)
     .fetch_optional(&mut *tx)
     .await?;
-    if let Some((id, order)) = paid.map(order).transpose()? {
+    if let Some((id, order)) = paid.map(order) {
         log(tx, id, Some(Status::Pending), Status::Paid, &payment.payment_no).await?;
         return Ok(Changed::Order { order, changed: true });
     }
@@ -253,11 +249,11 @@ async fn change(
     let changed: Option<Row> = sqlx::query_as(sql)
         .bind(merchant.0)
         .bind(order_no)
-        .bind(change.to().as_str())
-        .bind(change.from().as_str())
+        .bind(change.to())
+        .bind(change.from())
         .fetch_optional(&mut *tx)
         .await?;
-    if let Some((id, order)) = changed.map(order).transpose()? {
+    if let Some((id, order)) = changed.map(order) {
         log(tx, id, Some(change.from()), change.to(), reason).await?;
         return Ok(Changed::Order { order, changed: true });
     }
@@ -282,8 +278,8 @@ async fn log(
     )
     .bind(Id::new())
     .bind(order)
-    .bind(from.map(Status::as_str))
-    .bind(to.as_str())
+    .bind(from)
+    .bind(to)
     .bind(reason)
     .execute(&mut *tx)
     .await?;
@@ -304,7 +300,7 @@ async fn find<'e>(
     .bind(order_no)
     .fetch_optional(executor)
     .await?;
-    row.map(order).transpose()
+    Ok(row.map(order))
 }
 
 /// One order with its items.
@@ -336,5 +332,5 @@ pub(crate) async fn list(pool: &Pool, merchant: MerchantId, limit: i64) -> Resul
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(|row| order(row).map(|(_, order)| order)).collect()
+    Ok(rows.into_iter().map(|row| order(row).1).collect())
 }

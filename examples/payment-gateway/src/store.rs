@@ -27,7 +27,7 @@ type Row = (
     String,
     String,
     Option<String>,
-    String,
+    Status,
     Option<String>,
     Option<String>,
     DateTime<Utc>,
@@ -41,10 +41,9 @@ macro_rules! columns {
     };
 }
 
-fn payment(row: Row) -> Result<(Id, Payment), sqlx::Error> {
+fn payment(row: Row) -> (Id, Payment) {
     let (id, payment_no, order_no, amount, currency, channel, payment_method, ..) = row;
     let (.., mode, description, status, failure_reason, channel_order_no, created_at, updated_at) = row;
-    let status = Status::parse(&status)?;
     // What may still turn out well has not failed, whatever a step has noted.
     let failure_reason = failure_reason.filter(|_| status.is_final());
     let payment = Payment {
@@ -62,7 +61,7 @@ fn payment(row: Row) -> Result<(Id, Payment), sqlx::Error> {
         created_at,
         updated_at,
     };
-    Ok((id, payment))
+    (id, payment)
 }
 
 /// The merchant that asks, and the idempotency record of its request.
@@ -119,7 +118,7 @@ pub(crate) async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<P
             .bind(record)
             .fetch_optional(pool)
             .await?;
-    Ok(row.map(payment).transpose()?.map(|(_, payment)| payment))
+    Ok(row.map(|row| payment(row).1))
 }
 
 /// A merchant's own payment.
@@ -137,7 +136,7 @@ pub(crate) async fn find(
     .bind(payment_no)
     .fetch_optional(pool)
     .await?;
-    Ok(row.map(payment).transpose()?.map(|(_, payment)| payment))
+    Ok(row.map(|row| payment(row).1))
 }
 
 /// Which of a merchant's payments to list.
@@ -167,7 +166,7 @@ pub(crate) async fn list(
     .bind(selection.limit)
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(payment).collect()
+    Ok(rows.into_iter().map(payment).collect())
 }
 
 /// Keeps the channel's number. The payment is no success yet: until its saga has completed it may still be
