@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_newest_version_comes_first_by_number_not_by_letter() {
-        let parent = crate::temp_dir();
+        let parent = crate::session::temp_dir();
         for version in ["9", "15", "14"] {
             std::fs::create_dir(parent.path().join(version)).expect("an empty folder");
         }

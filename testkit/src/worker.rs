@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::Program;
+use crate::program::Program;
 
 /// Names the worker and carries its orders, in the environment of its process.
 const ORDERS: &str = "PROBITY_TEST_ORDERS";
