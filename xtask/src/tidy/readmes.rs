@@ -3,6 +3,7 @@
 //! - Code has no hidden lines: what rustdoc hides behind `#` is shown there.
 //! - Code begins within the first 25 lines.
 //! - Versions in `toml` code are those of the workspace.
+//! - A name in back ticks occurs in the sources of the crate: rustdoc cannot follow it, so a renamed item is found here.
 //! - A README of a published crate has no link relative to its folder or to an item of Rust. Absolute links into this
 //!   repository and to the guides are followed in the tree.
 
@@ -38,6 +39,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         findings.extend(versions(tree, file));
         if is_published {
             findings.extend(targets(tree, file));
+            findings.extend(names(tree, file));
         }
     }
     findings
@@ -95,6 +97,33 @@ fn targets(tree: &Tree, file: &File) -> Vec<String> {
             Some("only an absolute link leads somewhere on the registry's page")
         };
         findings.extend(wrong.map(|wrong| format!("{}: {link}: {wrong}", file.path)));
+    }
+    findings
+}
+
+/// Checks that the last part of each name in back ticks, `Type::method`, is a word of the crate's sources.
+fn names(tree: &Tree, file: &File) -> Vec<String> {
+    let sources = format!("{}/src/", file.folder());
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<&str> = tree
+        .rust()
+        .filter(|source| source.path.starts_with(&sources))
+        .flat_map(|source| source.text.split(|c: char| !is_sign(c)))
+        .collect();
+    let mut findings = Vec::new();
+    let mut is_code = false;
+    for (number, line) in file.text.lines().enumerate() {
+        if line.starts_with("```") {
+            is_code = !is_code;
+            continue;
+        }
+        // Between back ticks, at the odd places, stands code.
+        for name in line.split('`').skip(1).step_by(2).filter(|_| !is_code) {
+            let last = name.rsplit("::").next().unwrap_or_default();
+            if name.chars().all(|c| is_sign(c) || c == ':') && !last.is_empty() && !words.contains(last) {
+                findings.push(format!("{}:{}: {sources} knows no {name}", file.path, number + 1));
+            }
+        }
     }
     findings
 }
@@ -163,6 +192,14 @@ mod tests {
         let late = found(&format!("{}```rust\n```\n", "\n".repeat(25)));
         assert_eq!(late, ["txn/README.md: code begins at line 26, 25 are the limit"]);
         assert_eq!(found("text"), ["txn/README.md shows no code"]);
+    }
+
+    #[test]
+    fn a_name_that_is_gone_is_found() {
+        let named = |name: &str| found(&format!("```rust\nlet a = gone();\n```\nCall `{name}`.\n"));
+        assert_eq!(named("guide::start"), [""; 0]);
+        assert_eq!(named("gone(&mut *tx)"), [""; 0]);
+        assert_eq!(named("guide::gone"), ["txn/README.md:4: txn/src/ knows no guide::gone"]);
     }
 
     #[test]
