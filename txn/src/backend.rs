@@ -10,7 +10,8 @@ use sqlx::error::DatabaseError;
 use sqlx::{Decode, Either, Execute, SqlStr, Type};
 
 use crate::classify::Class;
-use crate::settings::{Isolation, Locals, Settings};
+use crate::isolation::Isolation;
+use crate::settings::{Locals, Settings};
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod forward;
@@ -61,7 +62,7 @@ pub struct Begun {
 
 /// What another connection says about a transaction whose COMMIT got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum CommitStatus {
     /// It is durable.
     Committed,
     /// It never will be.
@@ -195,19 +196,19 @@ pub trait Driver: sqlx::Database + HasStatementCache {
 
     /// Whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
     /// committed.
-    fn created_meanwhile(error: &dyn DatabaseError) -> bool;
+    fn is_concurrent_create(error: &dyn DatabaseError) -> bool;
 
     /// The meaning of an error code of this database.
     fn classify(code: &str) -> Class;
 
     /// Whether an error that carries this code, given as the answer to COMMIT, leaves the outcome open.
-    fn commit_left_open(code: &str) -> bool;
+    fn leaves_commit_open(code: &str) -> bool;
 
     /// Asks, on another connection, what became of the transaction behind `mark`.
-    fn fate<'e>(
+    fn commit_status<'e>(
         connection: &'e mut Self::Connection,
         mark: &'e Mark,
-    ) -> BoxFuture<'e, Result<Fate, sqlx::Error>>;
+    ) -> BoxFuture<'e, Result<CommitStatus, sqlx::Error>>;
 
     /// Reads the first column of a row.
     fn first_column<'r, T>(row: &'r Self::Row) -> Result<T, sqlx::Error>
@@ -231,7 +232,7 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     ) -> BoxFuture<'e, Result<Option<i64>, sqlx::Error>>;
 
     /// The name of the table with this number, with its schema; none for a temporary one.
-    fn qualified(
+    fn qualified_name(
         connection: &mut Self::Connection,
         table: i64,
     ) -> BoxFuture<'_, Result<Option<String>, sqlx::Error>>;

@@ -144,12 +144,12 @@ impl Failure {
     }
 
     /// The same failure, read by somebody who knows more.
-    pub(crate) fn classed(self, class: Class) -> Self {
+    pub(crate) fn with_class(self, class: Class) -> Self {
         Self { class, ..self }
     }
 
     /// The same failure in other words.
-    pub(crate) fn saying(self, words: &impl fmt::Display) -> Self {
+    pub(crate) fn with_message(self, words: &impl fmt::Display) -> Self {
         Self { message: words.to_string().into(), ..self }
     }
 

@@ -5,8 +5,8 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use crate::classify::Failure;
+use crate::isolation::Isolation;
 use crate::pool_error::PoolError;
-use crate::settings::Isolation;
 
 /// Why a run did not return the closure's value.
 ///
@@ -19,7 +19,7 @@ pub enum Error<E> {
     App(#[source] E),
     /// The closure returned `Ok`, and the transaction could not be committed as it was.
     #[error("the transaction was rolled back: {0}")]
-    RolledBack(#[source] Reason),
+    RolledBack(#[source] RollbackReason),
     /// Each attempt met a conflict with other transactions, or lost its connection; nothing was written. Try again later.
     #[error("gave up after {attempts} attempts; the last one: {last}")]
     Conflict {
@@ -78,7 +78,7 @@ pub enum Error<E> {
 /// Why a closure's `Ok` was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RollbackReason {
     /// A statement failed and the closure went on as if it had not. Return the error, or put the
     /// statement in a scope of its own.
     #[error("a statement failed and its error was swallowed: {0}")]

@@ -46,7 +46,7 @@ impl PoolError {
 
     /// The same as a failure of an attempt, with server and remedy in its message.
     pub(crate) fn failure<DB: Backend>(&self) -> Failure {
-        Failure::read(&self.source, DB::classify).saying(self)
+        Failure::read(&self.source, DB::classify).with_message(self)
     }
 }
 

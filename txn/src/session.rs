@@ -14,11 +14,14 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, Pool, SqlSafeStr};
 use tokio::runtime::Handle;
 
-use crate::admission::Place;
 use crate::backend::{Backend, Mark, TxAddress};
-use crate::cancel::Canceller;
 use crate::classify::{Class, Failure};
+use crate::run::admission::Permit;
 use crate::settings::Settings;
+
+mod cancel;
+
+use cancel::Canceller;
 
 /// How long a rollback, or the goodbye of a closing connection, may take.
 const CLEANUP: Duration = Duration::from_secs(5);
@@ -39,12 +42,12 @@ pub(crate) struct Session<DB: Backend> {
     /// A statement may have changed the role, up to the end of the transaction.
     pub(crate) role_changed: bool,
     /// Held until the rollback of a dropped run is done: up to then the run has its locks.
-    place: Place,
+    permit: Permit,
 }
 
 /// How the database answered COMMIT.
 #[derive(Debug)]
-pub(crate) enum Commit {
+pub(crate) enum CommitAnswer {
     /// Durable.
     Done,
     /// Definitely not committed.
@@ -55,7 +58,7 @@ pub(crate) enum Commit {
 
 impl<DB: Backend> Session<DB> {
     /// Takes charge of the connection. From here on a drop cleans up.
-    pub(crate) fn new(connection: PoolConnection<DB>, pool: &Pool<DB>, place: Place) -> Self {
+    pub(crate) fn new(connection: PoolConnection<DB>, pool: &Pool<DB>, permit: Permit) -> Self {
         Self {
             connection: Some(connection),
             pool: pool.clone(),
@@ -63,7 +66,7 @@ impl<DB: Backend> Session<DB> {
             runtime: Handle::current(),
             narrowed: false,
             role_changed: false,
-            place,
+            permit,
         }
     }
 
@@ -104,32 +107,32 @@ impl<DB: Backend> Session<DB> {
     }
 
     /// Sends COMMIT and waits for the answer.
-    pub(crate) async fn commit(mut self, wait: Duration) -> Commit {
+    pub(crate) async fn commit(mut self, wait: Duration) -> CommitAnswer {
         let text = DB::commit_text(self.narrowed);
         let answer = tokio::time::timeout(wait, execute::<DB>(self.connection(), text)).await;
         match answer {
             Ok(Ok(())) => {
                 self.connection = None;
-                Commit::Done
+                CommitAnswer::Done
             }
             Ok(Err(error)) => {
                 let failure = Failure::read(&error, DB::classify);
                 let open = match error.as_database_error() {
-                    Some(database) => database.code().is_some_and(|code| DB::commit_left_open(&code)),
+                    Some(database) => database.code().is_some_and(|code| DB::leaves_commit_open(&code)),
                     // Without an answer of the database nothing is known.
                     None => true,
                 };
                 if open {
                     self.close().await;
-                    Commit::Lost(failure)
+                    CommitAnswer::Lost(failure)
                 } else {
                     self.rollback().await;
-                    Commit::Refused(failure)
+                    CommitAnswer::Refused(failure)
                 }
             }
             Err(_elapsed) => {
                 self.close().await;
-                Commit::Lost(Failure::local(
+                CommitAnswer::Lost(Failure::local(
                     Class::ConnectionLost,
                     "the database did not answer COMMIT in time",
                 ))
@@ -183,6 +186,15 @@ impl<DB: Backend> Session<DB> {
         }
     }
 
+    /// Rolls back, or gives the connection up if it would fail for its next borrower.
+    pub(crate) async fn end_after(self, settings: &Settings, failure: &Failure) {
+        if settings.spends_the_session(failure.class()) {
+            self.close().await;
+        } else {
+            self.rollback().await;
+        }
+    }
+
     /// Gives the connection up. The server rolls back when it notices.
     pub(crate) async fn close(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -203,7 +215,7 @@ impl<DB: Backend> Drop for Session<DB> {
             runtime: self.runtime.clone(),
             narrowed: self.narrowed,
             role_changed: false,
-            place: mem::take(&mut self.place),
+            permit: mem::take(&mut self.permit),
         };
         // The guard that stops the recursion when the runtime drops the task without running it.
         let mut cleanup = Cleanup(Some(cleanup));

@@ -1,22 +1,9 @@
-//! What a run was asked to be, and whether it can be.
+//! The settings of a run.
 
-use crate::backend::Backend;
 use crate::classify::Class;
-use crate::error::Misuse;
+use crate::isolation::Isolation;
 use crate::policy::Policy;
 use crate::schedule::Schedule;
-
-/// How much a transaction sees of the others. Databases that lack a level refuse it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Isolation {
-    /// Each statement sees what was committed when it began: the default on PostgreSQL, also where the
-    /// server's own default is another, and right together with row locks.
-    ReadCommitted,
-    /// All statements see one snapshot. Row locks do not make sums safe here; see the pitfalls.
-    RepeatableRead,
-    /// As if the transactions ran one after the other. SQLite always is.
-    Serializable,
-}
 
 /// Everything about a run except its closure.
 #[derive(Debug)]
@@ -31,11 +18,11 @@ pub struct Settings {
     pub(crate) schedule: Schedule,
 }
 
-/// Settings that end with the transaction. Without the values in its `Debug`: they may name a customer.
+/// Settings that end with the transaction. `Debug` leaves their values out: they may name a customer.
 #[derive(Clone, Default)]
 pub struct Locals {
     pub(crate) values: Vec<(String, String)>,
-    /// They wait until the token is taken: it is taken as the role, and along the path, of the session.
+    /// The settings are made after the token is taken: it is taken as the role, and along the path, of the session.
     pub(crate) after_the_token: bool,
 }
 
@@ -53,8 +40,8 @@ impl Locals {
         })
     }
 
-    /// Names are put between quotes, and values have no character that a statement cannot have.
-    fn possible(&self) -> bool {
+    /// Tells whether a statement can hold the settings: names are put between quotes, and no value has a zero byte.
+    pub(crate) fn are_possible(&self) -> bool {
         self.values.iter().all(|(name, value)| {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
             // What a run proves of its locks rests on these.
@@ -63,9 +50,6 @@ impl Locals {
         })
     }
 }
-
-/// The longest label that metrics systems take without trouble.
-const LABEL_MAX: usize = 64;
 
 impl Settings {
     pub(crate) fn new(label: &'static str) -> Self {
@@ -93,27 +77,6 @@ impl Settings {
             Class::ConnectionLost | Class::SessionTimeout | Class::StalePlan => true,
             Class::ReadOnly => !self.read_only,
             _ => false,
-        }
-    }
-
-    /// Refuses what cannot work on `DB`, before anything runs.
-    pub(crate) fn check<DB: Backend>(&self) -> Result<(), Misuse> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
-        if self.label.is_empty() || self.label.len() > LABEL_MAX || !self.label.bytes().all(legal) {
-            return Err(Misuse::Label { label: self.label });
-        }
-        if self.policy.attempts == 0 {
-            return Err(Misuse::NoAttempts);
-        }
-        if self.in_flight_max == Some(0) {
-            return Err(Misuse::NothingInFlight);
-        }
-        if !self.locals.possible() {
-            return Err(Misuse::Setting);
-        }
-        match self.isolation {
-            Some(level) if !DB::supports(level) => Err(Misuse::Isolation { level, database: DB::NAME }),
-            _ => Ok(()),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The table of tokens: its name, its making, and whether it can be used.
 
-use std::time::Duration;
-
 use sqlx::{AssertSqlSafe, Pool};
 
 use crate::backend::Backend;
 use crate::error::Misuse;
-use crate::purge;
 use crate::session::execute;
+
+pub(crate) mod found;
+pub(crate) mod purge;
 
 /// PostgreSQL cuts longer names off; the rest of the table's name has to fit as well.
 const NAME_MAX: usize = 40;
@@ -166,7 +166,7 @@ impl TokenTable {
         let mut connection = pool.acquire().await?;
         match execute::<DB>(&mut connection, AssertSqlSafe(sql.clone())).await {
             // The error comes once the other one is committed, so that the second look finds its table.
-            Err(sqlx::Error::Database(error)) if DB::created_meanwhile(&*error) => {
+            Err(sqlx::Error::Database(error)) if DB::is_concurrent_create(&*error) => {
                 Ok(execute::<DB>(&mut connection, AssertSqlSafe(sql)).await?)
             }
             answer => Ok(answer?),
@@ -200,22 +200,6 @@ impl TokenTable {
             }
             _ => TokenTableError::Database(source),
         })
-    }
-
-    /// Deletes old tokens from this table, as [`purge_tokens`](crate::purge_tokens) does.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the steps that were done stay done, and the next call does the rest.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenTableError::Name`]; [`TokenTableError::Moved`]; [`TokenTableError::Database`] with whatever the database
-    /// answers.
-    pub async fn purge<DB: Backend>(&self, pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
-        let table = self.name::<DB>().map_err(TokenTableError::Name)?;
-        let table = if self.floats::<DB>() { purge::whole_name(pool, &table).await? } else { table.into() };
-        Ok(purge::purge(pool, &table, age).await?)
     }
 
     /// The name of the table, quoted, with its schema as far as it is known before a session is asked.

@@ -8,14 +8,15 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Postgres};
 
 use super::forward::forward_to_sqlx;
-use super::{Backend, Begun, Claim, Driver, Fate, Mark, TxAddress};
+use super::{Backend, Begun, Claim, CommitStatus, Driver, Mark, TxAddress};
 use crate::classify::Class;
-use crate::settings::{Isolation, Locals, Settings};
+use crate::isolation::Isolation;
+use crate::settings::{Locals, Settings};
 use crate::sqlstate::{self, Outcome};
 
-mod fate;
 mod open;
 mod tokens;
+mod xact_status;
 
 impl Backend for Postgres {}
 
@@ -139,11 +140,11 @@ impl Driver for Postgres {
         tokens::table_number(connection, name).boxed()
     }
 
-    fn qualified(
+    fn qualified_name(
         connection: &mut PgConnection,
         table: i64,
     ) -> BoxFuture<'_, Result<Option<String>, sqlx::Error>> {
-        tokens::qualified(connection, table).boxed()
+        tokens::qualified_name(connection, table).boxed()
     }
 
     fn become_role<'e>(
@@ -161,7 +162,7 @@ impl Driver for Postgres {
     }
 
     // unique_violation in the catalogues, duplicate_table, duplicate_object (its row type)
-    fn created_meanwhile(error: &dyn DatabaseError) -> bool {
+    fn is_concurrent_create(error: &dyn DatabaseError) -> bool {
         matches!(error.code().as_deref(), Some("23505" | "42P07" | "42710"))
     }
 
@@ -169,15 +170,15 @@ impl Driver for Postgres {
         Class::of_sqlstate(code)
     }
 
-    fn commit_left_open(code: &str) -> bool {
+    fn leaves_commit_open(code: &str) -> bool {
         sqlstate::read(code).commit == Outcome::Unknown
     }
 
-    fn fate<'e>(
+    fn commit_status<'e>(
         connection: &'e mut PgConnection,
         mark: &'e Mark,
-    ) -> BoxFuture<'e, Result<Fate, sqlx::Error>> {
-        fate::look_up(connection, mark).boxed()
+    ) -> BoxFuture<'e, Result<CommitStatus, sqlx::Error>> {
+        xact_status::look_up(connection, mark).boxed()
     }
 }
 

@@ -6,9 +6,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Executor as _, Sqlite, SqliteConnection};
 
 use super::forward::forward_to_sqlx;
-use super::{Backend, Begun, Claim, Driver, Fate, Home, Mark, TxAddress, tokens};
+use super::{Backend, Begun, Claim, CommitStatus, Driver, Home, Mark, TxAddress, tokens};
 use crate::classify::Class;
-use crate::settings::{Isolation, Locals, Settings};
+use crate::isolation::Isolation;
+use crate::settings::{Locals, Settings};
 
 impl Backend for Sqlite {}
 
@@ -149,7 +150,7 @@ impl Driver for Sqlite {
         future::ready(Ok(None)).boxed()
     }
 
-    fn qualified(
+    fn qualified_name(
         _connection: &mut SqliteConnection,
         _table: i64,
     ) -> BoxFuture<'_, Result<Option<String>, sqlx::Error>> {
@@ -171,7 +172,7 @@ impl Driver for Sqlite {
     }
 
     // The write lock is taken before the schema is looked at.
-    fn created_meanwhile(_error: &dyn DatabaseError) -> bool {
+    fn is_concurrent_create(_error: &dyn DatabaseError) -> bool {
         false
     }
 
@@ -179,14 +180,14 @@ impl Driver for Sqlite {
         Class::of_sqlite_code(code)
     }
 
-    fn commit_left_open(code: &str) -> bool {
+    fn leaves_commit_open(code: &str) -> bool {
         Class::of_sqlite_code(code) == Class::Storage
     }
 
-    fn fate<'e>(
+    fn commit_status<'e>(
         _connection: &'e mut SqliteConnection,
         _mark: &'e Mark,
-    ) -> BoxFuture<'e, Result<Fate, sqlx::Error>> {
-        future::ready(Ok(Fate::Unknown)).boxed()
+    ) -> BoxFuture<'e, Result<CommitStatus, sqlx::Error>> {
+        future::ready(Ok(CommitStatus::Unknown)).boxed()
     }
 }

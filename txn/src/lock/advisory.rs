@@ -6,11 +6,12 @@ use std::marker::PhantomData;
 use sqlx::{Arguments as _, Executor as _, SqlSafeStr as _};
 use tokio::time::Instant;
 
-use super::LockError;
+use super::error::LockError;
+use super::provable::check_provable;
 use crate::backend::Backend;
-use crate::statement::Inspected;
-use crate::telemetry;
-use crate::tx::Tx;
+use crate::metrics;
+use crate::tx::handle::Tx;
+use crate::tx::statement::Inspected;
 
 /// Proof that this transaction holds the advisory lock of a name.
 pub struct Advisory<'b> {
@@ -32,24 +33,24 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future spoils the transaction, as with any statement.
+    /// Dropping the future poisons the transaction, as with any statement.
     ///
     /// # Errors
     ///
     /// [`LockError::RepeatableRead`], [`LockError::ReadOnly`], [`LockError::Database`].
     pub async fn advisory(&mut self, namespace: &str, key: &str) -> Result<Advisory<'b>, LockError>
     where
-        i64: super::LockKey<DB>,
+        i64: crate::lock::key::LockKey<DB>,
     {
-        super::provable(&mut *self.open)?;
+        check_provable(&mut *self.state)?;
         if DB::locks_rows() {
             let mut arguments = DB::Arguments::default();
             arguments.add(number(namespace, key)).map_err(sqlx::Error::Encode)?;
             // A statement of its own: whatever else it read would be older than the lock.
             let lock = "SELECT 1 FROM pg_advisory_xact_lock($1)";
             let asked = Instant::now();
-            let answer = self.execute(Inspected::built(lock.into_sql_str(), arguments)).await;
-            telemetry::lock_wait(self.label(), asked.elapsed());
+            let answer = self.execute(Inspected::from_parts(lock.into_sql_str(), arguments)).await;
+            metrics::record_lock_wait(self.label(), asked.elapsed());
             answer?;
         }
         Ok(Advisory { brand: PhantomData })

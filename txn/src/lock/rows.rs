@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use tokio::time::Instant;
 
+use super::error::LockError;
+use super::key::LockKey;
+use super::provable::{check_provable, refuse};
 use super::sql::{Keys, Names, Wait, equal, select};
-use super::{LockError, LockKey, Lockable, Locked, TryLock};
+use super::witness::{Lockable, Locked, TryLock};
 use crate::backend::Backend;
-use crate::statement::Inspected;
-use crate::telemetry;
-use crate::tx::Tx;
+use crate::metrics;
+use crate::tx::handle::Tx;
+use crate::tx::statement::Inspected;
 
 /// PostgreSQL and SQLite take more parameters; a list this long deserves batches anyway.
 const ROWS_MAX: usize = 1000;
@@ -21,7 +24,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future spoils the transaction, as with any statement.
+    /// Dropping the future poisons the transaction, as with any statement.
     ///
     /// # Errors
     ///
@@ -33,7 +36,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         &mut self,
         key: impl Into<R::Key> + Send,
     ) -> Result<Locked<'b, R>, LockError> {
-        self.one(key.into(), Wait::UntilFree).await
+        self.lock_row(key.into(), Wait::UntilFree).await
     }
 
     /// As [`lock_one`](Tx::lock_one), without waiting: a row that another transaction holds is an
@@ -50,7 +53,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         &mut self,
         key: impl Into<R::Key> + Send,
     ) -> Result<Locked<'b, R>, LockError> {
-        self.one(key.into(), Wait::Never).await.map_err(|error| match error {
+        self.lock_row(key.into(), Wait::Never).await.map_err(|error| match error {
             LockError::Database(sqlx::Error::Database(database))
                 if database.code().as_deref() == Some("55P03") =>
             {
@@ -77,7 +80,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         let keys = BTreeSet::from([key.into()]);
         let mut locked = self.select::<R>(&keys, Some(Wait::Skip)).await?;
         if let Some(key) = locked.pop() {
-            return Ok(TryLock::Locked(Locked::new(key, self.open.number)));
+            return Ok(TryLock::Locked(Locked::new(key, self.state.number)));
         }
         let there = self.select::<R>(&keys, None).await?;
         Ok(if there.is_empty() { TryLock::Missing } else { TryLock::Held })
@@ -107,7 +110,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         let absent = keys.iter().filter(|key| !found.contains(key)).count();
         // Rust and the database need not agree on what is equal: CHAR(n) comes back with blanks behind it.
         if absent > 0 && locked.iter().any(|key| !keys.contains(key)) {
-            return self.equal::<R>(&keys).await;
+            return self.select_equal::<R>(&keys).await;
         }
         match absent {
             0 => Ok(self.witnesses(locked)),
@@ -138,21 +141,21 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// `None` if the witness belongs to another transaction.
     pub fn adopt<R: Lockable>(&self, outer: &Locked<'_, R>) -> Option<Locked<'b, R>> {
-        (outer.transaction == self.open.number).then(|| Locked::new(outer.key.clone(), outer.transaction))
+        (outer.transaction == self.state.number).then(|| Locked::new(outer.key().clone(), outer.transaction))
     }
 
     fn witnesses<R: Lockable>(&self, keys: Vec<R::Key>) -> Vec<Locked<'b, R>> {
-        keys.into_iter().map(|key| Locked::new(key, self.open.number)).collect()
+        keys.into_iter().map(|key| Locked::new(key, self.state.number)).collect()
     }
 
-    async fn one<R: Lockable<Key: LockKey<DB>>>(
+    async fn lock_row<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         key: R::Key,
         wait: Wait,
     ) -> Result<Locked<'b, R>, LockError> {
         let mut found = self.select::<R>(&BTreeSet::from([key]), Some(wait)).await?;
         match found.pop() {
-            Some(key) => Ok(Locked::new(key, self.open.number)),
+            Some(key) => Ok(Locked::new(key, self.state.number)),
             None => Err(LockError::Missing { table: R::TABLE, missing: 1 }),
         }
     }
@@ -166,29 +169,29 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         const { Names::<R>::LEGAL };
         if keys.len() > ROWS_MAX {
             let remedy = "at most 1000 rows can be locked at once; lock in batches of ascending keys";
-            return Err(super::refuse(&mut *self.open, LockError::TooMany { limit: ROWS_MAX }, remedy));
+            return Err(refuse(&mut *self.state, LockError::TooMany { limit: ROWS_MAX }, remedy));
         }
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        super::provable(&mut *self.open)?;
-        let text = select::<R>(given::<DB, R>(keys), lock.filter(|_| DB::locks_rows()));
+        check_provable(&mut *self.state)?;
+        let text = select::<R>(key_form::<DB, R>(keys), lock.filter(|_| DB::locks_rows()));
         let asked = Instant::now();
         let answer = self.ask::<R>(text, keys).await;
         if lock.is_some() {
-            telemetry::lock_wait(self.label(), asked.elapsed());
+            metrics::record_lock_wait(self.label(), asked.elapsed());
         }
         let rows = answer?;
-        rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(refused::<DB, R>)
+        rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(explain::<DB, R>)
     }
 
     /// The rows of the keys by the database's idea of equality, locked: those of before, and any that came
     /// since and that nobody holds. It waits for nobody, so it cannot meet the order of another run.
-    async fn equal<R: Lockable<Key: LockKey<DB>>>(
+    async fn select_equal<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         keys: &BTreeSet<R::Key>,
     ) -> Result<Vec<Locked<'b, R>>, LockError> {
-        let text = equal::<R>(given::<DB, R>(keys), DB::locks_rows());
+        let text = equal::<R>(key_form::<DB, R>(keys), DB::locks_rows());
         // One row for each key that has one.
         let rows = self.ask::<R>(text, keys).await?;
         let missing = keys.len().saturating_sub(rows.len());
@@ -196,7 +199,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
             return Err(LockError::Missing { table: R::TABLE, missing });
         }
         let mut found: Vec<R::Key> =
-            rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(refused::<DB, R>)?;
+            rows.iter().map(DB::first_column).collect::<Result<_, _>>().map_err(explain::<DB, R>)?;
         found.dedup();
         Ok(self.witnesses(found))
     }
@@ -207,19 +210,19 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         keys: &BTreeSet<R::Key>,
     ) -> Result<Vec<DB::Row>, LockError> {
         let mut arguments = DB::Arguments::default();
-        match given::<DB, R>(keys) {
+        match key_form::<DB, R>(keys) {
             Keys::Array => R::Key::add_all(keys.iter().cloned().collect(), &mut arguments),
             Keys::Each(_) => keys.iter().try_for_each(|key| arguments.add(key.clone())),
         }
         .map_err(sqlx::Error::Encode)?;
-        let statement = Inspected::built(AssertSqlSafe(text).into_sql_str(), arguments);
-        self.fetch_all(statement).await.map_err(refused::<DB, R>)
+        let statement = Inspected::from_parts(AssertSqlSafe(text).into_sql_str(), arguments);
+        self.fetch_all(statement).await.map_err(explain::<DB, R>)
     }
 }
 
 /// One key is a parameter like any other. Several are an array where there are arrays: with a text for each count of
 /// them, they would push the application's own statements out of the connection's cache.
-fn given<DB: Backend, R: Lockable<Key: LockKey<DB>>>(keys: &BTreeSet<R::Key>) -> Keys {
+fn key_form<DB: Backend, R: Lockable<Key: LockKey<DB>>>(keys: &BTreeSet<R::Key>) -> Keys {
     if keys.len() > 1 && <R::Key as LockKey<DB>>::ONE_PARAMETER {
         Keys::Array
     } else {
@@ -228,7 +231,7 @@ fn given<DB: Backend, R: Lockable<Key: LockKey<DB>>>(keys: &BTreeSet<R::Key>) ->
 }
 
 /// What the failure of a lock says about `R`.
-fn refused<DB: Backend, R: Lockable>(source: sqlx::Error) -> LockError {
+fn explain<DB: Backend, R: Lockable>(source: sqlx::Error) -> LockError {
     let (table, key) = (R::TABLE, R::KEY);
     match &source {
         sqlx::Error::Database(database) if DB::names_nothing(&**database) => {

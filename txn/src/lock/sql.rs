@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Lockable;
+use super::witness::Lockable;
 
 /// What to do where another transaction holds the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

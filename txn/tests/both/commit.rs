@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, ErrorKind, Reason, on};
+use probity_txn::{Effect, Error, ErrorKind, RollbackReason, on};
 
 use super::{Bank, move_60};
 
@@ -59,7 +59,7 @@ async fn a_swallowed_statement_error_is_never_committed() {
     let error = outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RolledBack);
     assert_eq!(error.effect(), Effect::NotApplied);
-    assert!(matches!(error, Error::RolledBack(Reason::StatementFailed(_))));
+    assert!(matches!(error, Error::RolledBack(RollbackReason::StatementFailed(_))));
     assert_eq!(bank.balance("b").await, 0);
 }
 
@@ -96,7 +96,7 @@ async fn a_statement_dropped_before_its_answer_is_never_committed() {
             Ok(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::StatementAbandoned))));
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::StatementAbandoned))));
     assert_eq!(bank.balance("b").await, 0);
 }
 
@@ -133,7 +133,7 @@ async fn a_commit_that_a_deferred_constraint_refuses_is_rolled_back() {
     let outcome = on(&bank.pool, "entry")
         .run(async |tx| sqlx::query("INSERT INTO entries VALUES ('nobody', 5)").execute(&mut *tx).await)
         .await;
-    assert!(matches!(outcome.unwrap_err(), Error::RolledBack(Reason::CommitRefused(_))));
+    assert!(matches!(outcome.unwrap_err(), Error::RolledBack(RollbackReason::CommitRefused(_))));
     bank.assert_clean().await;
     let entries: i64 =
         sqlx::query_scalar("SELECT count(*) FROM entries").fetch_one(&bank.pool).await.unwrap();
@@ -150,6 +150,6 @@ async fn the_closure_can_ask_for_a_rollback() {
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::Requested))));
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::Requested))));
     assert_eq!(bank.balance("a").await, 100);
 }

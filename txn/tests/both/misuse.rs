@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use probity_txn::{Error, Misuse, Policy, Reason, on};
+use probity_txn::{Error, Misuse, Policy, RollbackReason, on};
 
 use super::{Bank, move_60};
 
@@ -98,6 +98,6 @@ async fn time_between_the_statements_can_be_limited() {
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::BetweenStatements { .. }))));
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::BetweenStatements { .. }))));
     assert_eq!(bank.balance("a").await, 100);
 }

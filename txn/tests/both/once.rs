@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, Misuse, Policy, Reason, create_token_table, on};
+use probity_txn::{Effect, Error, Misuse, Policy, RollbackReason, create_token_table, on};
 use tokio::sync::Barrier;
 
 use super::{Bank, move_60, patient};
@@ -206,7 +206,7 @@ async fn a_result_that_would_not_come_back_as_it_is_is_refused_and_nothing_is_wr
             Ok::<_, sqlx::Error>(Some(None::<i64>))
         })
         .await;
-    assert!(matches!(refused, Err(Error::RolledBack(Reason::ResultNotStored(_)))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::RolledBack(RollbackReason::ResultNotStored(_)))), "{refused:?}");
     assert_eq!(bank.balance("b").await, 0);
     let run = || on(&bank.pool, "transfer").once("PAY-6").run(async |_tx| Ok::<_, sqlx::Error>(None::<i64>));
     assert_eq!((run().await.unwrap(), run().await.unwrap()), (None, None), "the token is free");

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use probity_txn::{Error, Misuse, Reason, on};
+use probity_txn::{Error, Misuse, RollbackReason, on};
 use tokio::sync::Notify;
 
 use super::{Bank, move_60};
@@ -35,7 +35,7 @@ async fn a_scope_that_swallows_an_error_is_undone() {
                     Ok::<_, sqlx::Error>(())
                 })
                 .await;
-            assert!(matches!(kept, Err(Error::RolledBack(Reason::StatementFailed(_)))));
+            assert!(matches!(kept, Err(Error::RolledBack(RollbackReason::StatementFailed(_)))));
             Ok::<_, sqlx::Error>(())
         })
         .await
@@ -92,7 +92,7 @@ async fn a_scope_dropped_half_way_is_never_committed() {
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::ScopeAbandoned))), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::ScopeAbandoned))), "{outcome:?}");
     assert_eq!(bank.balance("a").await, 100);
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Class, Error, Policy, Reason, on};
+use probity_txn::{Class, Error, Policy, RollbackReason, on};
 use sqlx::PgPool;
 
 use super::Bank;
@@ -143,7 +143,9 @@ async fn a_closure_that_idles_too_long_is_not_called_again() {
     assert_eq!((error.code().as_deref(), calls), (Some("25P03"), 1));
     // COMMIT finds it out as well, and did not happen.
     let (outcome, calls) = idle(&bank, patient(), false).await;
-    let Err(Error::RolledBack(Reason::CommitRefused(failure))) = outcome else { panic!("{outcome:?}") };
+    let Err(Error::RolledBack(RollbackReason::CommitRefused(failure))) = outcome else {
+        panic!("{outcome:?}")
+    };
     assert_eq!((failure.class(), calls), (Class::SessionTimeout, 1));
     assert_eq!(bank.balance("b").await, 0);
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Error, Isolation, Misuse, Policy, Reason, on};
+use probity_txn::{Error, Isolation, Misuse, Policy, RollbackReason, on};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Barrier;
 
@@ -273,7 +273,7 @@ async fn an_aborted_transaction_is_noticed_even_when_no_statement_reported_it() 
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::CommitRefused(_)))), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::CommitRefused(_)))), "{outcome:?}");
     bank.assert_clean().await;
 }
 

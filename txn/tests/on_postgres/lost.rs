@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_txn::{Effect, Error, Misuse, Policy, Reason, create_token_table, on};
+use probity_txn::{Effect, Error, Misuse, Policy, RollbackReason, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -284,7 +284,7 @@ async fn a_commit_that_would_be_answered_by_a_rollback_is_not_ok() {
     let pool = behind(&proxy, database.url()).await;
     proxy.cut_next(Cut::AbortedBefore);
     let outcome = on(&pool, "count").run(async |tx| count(tx).await).await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::CommitRefused(_)))), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::CommitRefused(_)))), "{outcome:?}");
     assert_eq!(counted(&pool).await, 0);
 }
 

@@ -182,7 +182,7 @@ async fn a_row_that_is_not_there_any_more_keeps_the_run_from_being_committed() {
         })
         .await;
     assert!(
-        matches!(outcome, Err(Error::RolledBack(probity_txn::Reason::ResultNotStored(_)))),
+        matches!(outcome, Err(Error::RolledBack(probity_txn::RollbackReason::ResultNotStored(_)))),
         "{outcome:?}"
     );
     assert_eq!(bank.balance("b").await, 0);

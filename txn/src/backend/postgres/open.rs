@@ -6,10 +6,10 @@
 
 use sqlx::{PgConnection, Row as _};
 
-use super::fate::{self, WRITABLE, first_row};
+use super::xact_status::{self, WRITABLE, first_row};
 use crate::backend::{Begun, TxAddress};
-use crate::own_answer::OwnAnswer;
 use crate::settings::Settings;
+use crate::tx::own_answer::OwnAnswer;
 
 /// The process of the session, and when its transaction began, in microseconds.
 const ADDRESS: &str = "pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text";
@@ -25,7 +25,7 @@ pub(super) async fn begin(
     settings: &Settings,
     marked: bool,
 ) -> Result<Begun, sqlx::Error> {
-    let mark = if marked { fate::question(connection) } else { None };
+    let mark = if marked { xact_status::question(connection) } else { None };
     if mark.is_none() && !settings.policy.cancel_abandoned {
         first_row(connection, preamble).await.map_err(|error| told_by_a_standby(error, settings))?;
         return Ok(Begun::default());
@@ -52,7 +52,7 @@ pub(super) async fn begin(
         Err(_) => None,
     };
     let mark = match mark {
-        Some(_) => Some(fate::mark(connection, &row, 4).await?),
+        Some(_) => Some(xact_status::mark(connection, &row, 4).await?),
         None => None,
     };
     Ok(Begun { mark, address: address.filter(|_| settings.policy.cancel_abandoned) })

@@ -46,7 +46,7 @@ pub(super) async fn table_number(
 }
 
 /// The name of a table with its schema, both quoted; none for a temporary one.
-pub(super) async fn qualified(
+pub(super) async fn qualified_name(
     connection: &mut PgConnection,
     table: i64,
 ) -> Result<Option<String>, sqlx::Error> {

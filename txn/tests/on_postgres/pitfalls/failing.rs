@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 
-use probity_txn::{Error, Reason, on};
+use probity_txn::{Error, RollbackReason, on};
 
 use super::*;
 
@@ -24,7 +24,7 @@ async fn pitfall_13_a_swallowed_error_loses_everything_and_reports_success() {
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::StatementFailed(_)))));
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::StatementFailed(_)))));
 }
 
 #[tokio::test]
@@ -147,6 +147,6 @@ async fn pitfall_30_a_mail_before_the_commit_tells_what_did_not_happen() {
             query(ORPHAN).execute(&mut *tx).await
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::CommitRefused(_)))));
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::CommitRefused(_)))));
     assert!(mails.lock().unwrap().is_empty());
 }

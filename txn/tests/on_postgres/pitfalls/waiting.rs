@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use probity_txn::{Error, LockError, Misuse, Policy, Reason, on};
+use probity_txn::{Error, LockError, Misuse, Policy, RollbackReason, on};
 use tokio::sync::Barrier;
 
 use super::*;
@@ -25,7 +25,7 @@ async fn pitfall_23_an_external_call_inside_a_transaction_starves_the_pool() {
             Ok::<_, sqlx::Error>(())
         })
         .await;
-    assert!(matches!(outcome, Err(Error::RolledBack(Reason::BetweenStatements { .. }))));
+    assert!(matches!(outcome, Err(Error::RolledBack(RollbackReason::BetweenStatements { .. }))));
 }
 
 #[tokio::test]

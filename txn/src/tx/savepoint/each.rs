@@ -7,8 +7,8 @@ use super::Scope;
 use crate::backend::Backend;
 use crate::callback::ItemFnOnce;
 use crate::error::Error;
-use crate::open::Open;
-use crate::tx::Tx;
+use crate::tx::handle::Tx;
+use crate::tx::tx_state::TxState;
 
 /// The number of savepoints that one call keeps: a quarter of what a transaction may keep.
 const GROUPS_MAX: usize = 16;
@@ -30,7 +30,7 @@ impl<DB: Backend> Tx<'_, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`scope`](Tx::scope): dropping the future spoils the transaction.
+    /// As [`scope`](Tx::scope): dropping the future poisons the transaction.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl<DB: Backend> Tx<'_, DB> {
         E: Send + 's,
     {
         let items: Vec<I::Item> = items.into_iter().collect();
-        let open = &mut *self.open;
+        let state = &mut *self.state;
         let mut body = body;
         async move {
             let mut results = Vec::with_capacity(items.len());
@@ -95,15 +95,15 @@ impl<DB: Backend> Tx<'_, DB> {
                 if group.is_empty() {
                     return Ok(results);
                 }
-                results.extend(together(open, group, &mut body).await?);
+                results.extend(run_group(state, group, &mut body).await?);
             }
         }
     }
 }
 
 /// Runs the items of one group in one savepoint, until there is a pass in which none of those that are left fails.
-async fn together<DB, I, F, T, E>(
-    open: &mut Open<DB>,
+async fn run_group<DB, I, F, T, E>(
+    state: &mut TxState<DB>,
     group: Vec<I>,
     // Not shared, so that the closure need not be `Sync`.
     body: &mut F,
@@ -122,11 +122,11 @@ where
     let mut left: Vec<(usize, I)> = group.into_iter().enumerate().collect();
     let mut results: Vec<Option<Result<T, Error<E>>>> = left.iter().map(|_| None).collect();
     'pass: loop {
-        let scope = Scope::enter(open).await.map_err(super::lift)?;
+        let scope = Scope::enter(state).await.map_err(super::lift)?;
         for place in 0..left.len() {
             let (number, item) = left[place].clone();
-            let result = body.clone()(&mut Tx::new(&mut *scope.open), item).await;
-            let (reason, error) = match (scope.open.watch.take_spoiled(), result) {
+            let result = body.clone()(&mut Tx::new(&mut *scope.state), item).await;
+            let (reason, error) = match (scope.state.guard.take_poison(), result) {
                 (None, Ok(value)) => {
                     results[number] = Some(Ok(value));
                     continue;
@@ -134,7 +134,7 @@ where
                 (reason, result) => (reason, result.err()),
             };
             let error = scope.undo(reason, error).await;
-            if open.watch.spoiled().is_some() {
+            if state.guard.poisoned().is_some() {
                 return Err(error);
             }
             results[number] = Some(Err(error));

@@ -12,13 +12,13 @@ use sqlx::{Describe, Either, Execute, Executor, SqlStr};
 
 use crate::backend::{Backend, Step};
 use crate::classify::Failure;
-use crate::error::{Misuse, Reason};
-use crate::open::Open;
-use crate::own_answer::OwnAnswer;
+use crate::error::{Misuse, RollbackReason};
 use crate::session::Session;
-use crate::statement::{Inspected, Takes};
-use crate::tx::Tx;
-use crate::watch::{Running, Watch};
+use crate::tx::handle::Tx;
+use crate::tx::own_answer::OwnAnswer;
+use crate::tx::statement::{Inspected, Takes};
+use crate::tx::statement_guard::{RunningStatement, StatementGuard};
+use crate::tx::tx_state::TxState;
 
 impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
     type Database = DB;
@@ -29,8 +29,8 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         Box::pin(async move {
-            let (mut rows, watch) = self.start(query, Takes::Everything)?;
-            let mut running = watch.start();
+            let (mut rows, guard) = self.start(query, Takes::Everything)?;
+            let mut running = guard.start();
             let mut total = DB::QueryResult::default();
             while let Some(step) = next::<DB>(&mut rows, &mut running).await? {
                 if let Either::Left(result) = step {
@@ -47,8 +47,8 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         Box::pin(async move {
-            let (mut rows, watch) = self.start(query, Takes::Everything)?;
-            let mut running = watch.start();
+            let (mut rows, guard) = self.start(query, Takes::Everything)?;
+            let mut running = guard.start();
             let mut all = Vec::new();
             while let Some(step) = next::<DB>(&mut rows, &mut running).await? {
                 if let Either::Right(row) = step {
@@ -81,7 +81,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         match self.start(query, Takes::SomeRows) {
-            Ok((rows, watch)) => Box::pin(Watched::<DB> { rows, unstarted: Some(watch), running: None }),
+            Ok((rows, guard)) => Box::pin(GuardedRows::<DB> { rows, unstarted: Some(guard), running: None }),
             Err(error) => futures_util::stream::once(future::ready(Err(error))).boxed(),
         }
     }
@@ -95,15 +95,15 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         'c: 'e,
     {
         Box::pin(async move {
-            let Open { session, watch, settings, .. } = &mut *self.open;
-            refuse_spoiled(watch)?;
+            let TxState { session, guard, settings, .. } = &mut *self.state;
+            refuse_poisoned(guard)?;
             if settings.policy.behind_pooler {
                 let remedy = "behind a pooler nothing can be prepared for later; send the query itself";
                 let misuse = Misuse::Statement { remedy };
-                watch.spoil(Reason::Misuse(misuse));
+                guard.poison(RollbackReason::Misuse(misuse));
                 return Err(sqlx::Error::InvalidArgument(misuse.to_string()));
             }
-            let mut running = watch.start();
+            let mut running = guard.start();
             let answer = DB::prepare_with(session.connection(), sql, parameters).await;
             settle::<DB, _>(&mut running, answer)
         })
@@ -114,9 +114,9 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
         'c: 'e,
     {
         Box::pin(async move {
-            let Open { session, watch, .. } = &mut *self.open;
-            refuse_spoiled(watch)?;
-            let mut running = watch.start();
+            let TxState { session, guard, .. } = &mut *self.state;
+            refuse_poisoned(guard)?;
+            let mut running = guard.start();
             let answer = DB::describe(session.connection(), sql).await;
             settle::<DB, _>(&mut running, answer)
         })
@@ -124,28 +124,28 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
 }
 
 impl<DB: Backend> Tx<'_, DB> {
-    /// Everything before the first row: `None` of it runs in a transaction that is spoiled.
+    /// Everything before the first row: `None` of it runs in a transaction that is poisoned.
     fn start<'e, 'q: 'e, E>(
         &'e mut self,
         query: E,
         takes: Takes,
-    ) -> Result<(BoxStream<'e, Step<DB>>, &'e mut Watch), sqlx::Error>
+    ) -> Result<(BoxStream<'e, Step<DB>>, &'e mut StatementGuard), sqlx::Error>
     where
         E: Execute<'q, DB> + 'q,
     {
-        let Open { session, watch, settings, .. } = &mut *self.open;
-        let statement = admit(session, watch, query, takes)?.unnamed_if(settings.policy.behind_pooler);
-        Ok((DB::fetch_many(session.connection(), statement), watch))
+        let TxState { session, guard, settings, .. } = &mut *self.state;
+        let statement = admit(session, guard, query, takes)?.unnamed_if(settings.policy.behind_pooler);
+        Ok((DB::fetch_many(session.connection(), statement), guard))
     }
 
     async fn first_row<'q, E>(&mut self, query: E) -> Result<Option<DB::Row>, sqlx::Error>
     where
         E: Execute<'q, DB> + 'q,
     {
-        let Open { session, watch, settings, .. } = &mut *self.open;
-        let statement = admit(session, watch, query, Takes::SomeRows)?;
+        let TxState { session, guard, settings, .. } = &mut *self.state;
+        let statement = admit(session, guard, query, Takes::SomeRows)?;
         let statement = statement.unnamed_if(settings.policy.behind_pooler);
-        let mut running = watch.start();
+        let mut running = guard.start();
         let answer = DB::fetch_optional(session.connection(), statement).await;
         settle::<DB, _>(&mut running, answer)
     }
@@ -154,7 +154,7 @@ impl<DB: Backend> Tx<'_, DB> {
 /// Lets a statement into the transaction, unless the transaction or the statement forbids it.
 fn admit<'q, DB, E>(
     session: &mut Session<DB>,
-    watch: &mut Watch,
+    guard: &mut StatementGuard,
     query: E,
     takes: Takes,
 ) -> Result<Inspected<DB>, sqlx::Error>
@@ -162,9 +162,9 @@ where
     DB: Backend,
     E: Execute<'q, DB>,
 {
-    refuse_spoiled(watch)?;
+    refuse_poisoned(guard)?;
     let statement = Inspected::new(query, takes).map_err(|misuse| {
-        watch.spoil(Reason::Misuse(misuse));
+        guard.poison(RollbackReason::Misuse(misuse));
         sqlx::Error::InvalidArgument(misuse.to_string())
     })?;
     session.role_changed |= statement.changes_role || statement.opaque;
@@ -175,8 +175,8 @@ where
     Ok(statement)
 }
 
-fn refuse_spoiled(watch: &Watch) -> Result<(), sqlx::Error> {
-    match watch.spoiled() {
+fn refuse_poisoned(guard: &StatementGuard) -> Result<(), sqlx::Error> {
+    match guard.poisoned() {
         Some(reason) => Err(OwnAnswer::aborted(reason.clone())),
         None => Ok(()),
     }
@@ -184,12 +184,12 @@ fn refuse_spoiled(watch: &Watch) -> Result<(), sqlx::Error> {
 
 /// Records a whole answer.
 fn settle<DB: Backend, T>(
-    running: &mut Running<'_>,
+    running: &mut RunningStatement<'_>,
     answer: Result<T, sqlx::Error>,
 ) -> Result<T, sqlx::Error> {
     match &answer {
-        Ok(_) => running.answered(),
-        Err(error) => running.failed(Failure::read(error, DB::classify)),
+        Ok(_) => running.record_answer(),
+        Err(error) => running.record_failure(Failure::read(error, DB::classify)),
     }
     answer
 }
@@ -197,12 +197,14 @@ fn settle<DB: Backend, T>(
 /// The next part of an answer, recorded.
 async fn next<DB: Backend>(
     rows: &mut BoxStream<'_, Step<DB>>,
-    running: &mut Running<'_>,
+    running: &mut RunningStatement<'_>,
 ) -> Result<Option<Either<DB::QueryResult, DB::Row>>, sqlx::Error> {
     match rows.next().await {
-        Some(step) => step.inspect_err(|error| running.failed(Failure::read(error, DB::classify))).map(Some),
+        Some(step) => {
+            step.inspect_err(|error| running.record_failure(Failure::read(error, DB::classify))).map(Some)
+        }
         None => {
-            running.answered();
+            running.record_answer();
             Ok(None)
         }
     }
@@ -212,24 +214,24 @@ async fn next<DB: Backend>(
 ///
 /// A reader may stop after the first row: it has seen the statement succeed. Stopping before that
 /// leaves the statement unanswered.
-struct Watched<'e, DB: Backend> {
+struct GuardedRows<'e, DB: Backend> {
     rows: BoxStream<'e, Step<DB>>,
-    unstarted: Option<&'e mut Watch>,
-    running: Option<Running<'e>>,
+    unstarted: Option<&'e mut StatementGuard>,
+    running: Option<RunningStatement<'e>>,
 }
 
-impl<DB: Backend> Stream for Watched<'_, DB> {
+impl<DB: Backend> Stream for GuardedRows<'_, DB> {
     type Item = Step<DB>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(watch) = self.unstarted.take() {
-            self.running = Some(watch.start());
+        if let Some(guard) = self.unstarted.take() {
+            self.running = Some(guard.start());
         }
         let step = std::task::ready!(self.rows.poll_next_unpin(context));
         if let Some(running) = self.running.as_mut() {
             match &step {
-                Some(Err(error)) => running.failed(Failure::read(error, DB::classify)),
-                Some(Ok(_)) | None => running.answered(),
+                Some(Err(error)) => running.record_failure(Failure::read(error, DB::classify)),
+                Some(Ok(_)) | None => running.record_answer(),
             }
         }
         if step.is_none() {

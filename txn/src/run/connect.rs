@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::backend::Backend;
 use crate::classify::{Class, Failure};
+use crate::metrics;
 use crate::pool_error::PoolError;
-use crate::telemetry;
 
 /// The time that a pool may be silent before the server is asked.
 const SILENCE: Duration = Duration::from_millis(250);
@@ -38,7 +38,7 @@ impl Waiting {
     }
 
     /// From now on it waits for something else.
-    pub(super) fn becomes(&mut self, text: &str) {
+    pub(super) fn set(&mut self, text: &str) {
         *self = Self::local(text);
     }
 
@@ -77,7 +77,7 @@ pub(super) async fn acquire<DB: Backend>(
     };
     waiting.0 = reason.failure::<DB>();
     if !matches!(reason.driver(), sqlx::Error::PoolTimedOut) {
-        telemetry::no_connection(label, &reason);
+        metrics::warn_no_connection(label, &reason);
     }
     match acquiring.await {
         Ok(connection) => Ok(connection),

@@ -35,10 +35,10 @@ pub(crate) async fn whole_name<DB: Backend>(
     name: &str,
     number: i64,
 ) -> Result<Option<Arc<str>>, sqlx::Error> {
-    if let Some(table) = met(pool, name, number) {
+    if let Some(table) = recall(pool, name, number) {
         return Ok(Some(table));
     }
-    let table = DB::qualified(connection, number).await?;
+    let table = DB::qualified_name(connection, number).await?;
     Ok(table.and_then(|table| remember(pool, name, number, table)))
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn knows<DB: Backend>(pool: &Pool<DB>, name: &str) -> bool {
 }
 
 /// Gives the whole name of the table `number`, if this pool has seen it under that number.
-fn met<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64) -> Option<Arc<str>> {
+fn recall<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64) -> Option<Arc<str>> {
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     let known = find(&mut found, pool, name)?;
     (known.number == number).then(|| Arc::clone(&known.qualified))
@@ -121,7 +121,7 @@ mod tests {
         let (first, second) = (pool(), pool());
         let name = "a pool knows";
         let ours = remember(&first, name, 1, "ours".to_owned()).unwrap();
-        assert_eq!(met(&first, name, 1).as_ref(), Some(&ours));
+        assert_eq!(recall(&first, name, 1).as_ref(), Some(&ours));
         assert!(!knows(&second, name), "another pool");
         first.set_connect_options(PgConnectOptions::new().password("rotated"));
         assert!(knows(&first.clone(), name), "a rotated password changes nothing");

@@ -9,24 +9,24 @@ use std::sync::Arc;
 use sqlx::AssertSqlSafe;
 use tokio::time::Sleep;
 
-use super::connecting::{NoConnection, Waiting, acquire};
-use super::{Attempt, Job, abandon};
 use crate::backend::{Backend, Claim, Mark};
 use crate::classify::{Class, Failure};
-use crate::deadline::{Late, before};
 use crate::error::{Error, Misuse};
-use crate::idle_connections::Passed;
-use crate::known::Known;
 use crate::policy::Policy;
 use crate::pool_error::PoolError;
+use crate::run::ambiguity::CommitAmbiguity;
+use crate::run::connect::{NoConnection, Waiting, acquire};
+use crate::run::deadline::{Late, run_until};
+use crate::run::idle_connections::IdleConnections;
+use crate::run::job::{Attempt, Job};
+use crate::run::token::Token;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::shield::Shield;
-use crate::token::Token;
-use crate::token_home;
+use crate::token_table::found;
 
 /// An open transaction.
-pub(super) struct Opened<DB: Backend> {
+pub(super) struct OpenTransaction<DB: Backend> {
     pub(super) session: Session<DB>,
     /// The mark by which the transaction can be looked up.
     pub(super) mark: Option<Mark>,
@@ -52,29 +52,31 @@ enum Claimed<T, E> {
 }
 
 /// An open transaction that holds the token, if the run has one; or how the attempt ended before that.
-pub(super) async fn opened<DB: Backend, T, E>(
+pub(super) async fn begin<DB: Backend, T, E>(
     job: &Job<'_, DB, T>,
     mut clock: Pin<&mut Sleep>,
     mut forget_plans: bool,
-    known: &mut Known,
-) -> Result<Opened<DB>, Attempt<T, E>> {
+    ambiguity: &mut CommitAmbiguity,
+) -> Result<OpenTransaction<DB>, Attempt<T, E>> {
     let settings = &job.settings;
     let label = settings.label;
-    known.granted = job.token.is_none();
+    ambiguity.granted = job.token.is_none();
     // A session that looks for the table elsewhere can be any of those that lie in the pool.
     let mut astray = job.pool.size();
     loop {
         let mut waiting = Waiting::new();
-        let opened = before(clock.as_mut(), pin!(open(job, forget_plans, &mut waiting))).await;
+        let opened = run_until(clock.as_mut(), pin!(open_transaction(job, forget_plans, &mut waiting))).await;
         let (mut session, mark) = opened.map_err(|Late| Attempt::Late(waiting.into_failure()))??;
-        let Some(token) = &job.token else { return Ok(Opened { session, mark, result_place: None }) };
-        let claimed = before(clock.as_mut(), pin!(claim(&mut session, job, token))).await;
+        let Some(token) = &job.token else {
+            return Ok(OpenTransaction { session, mark, result_place: None });
+        };
+        let claimed = run_until(clock.as_mut(), pin!(claim(&mut session, job, token))).await;
         match claimed {
             Ok(Ok(Claimed::Granted(place))) => {
                 // The token was free, so no earlier attempt was or will be committed.
-                known.question = None;
-                known.granted = true;
-                return Ok(Opened { session, mark, result_place: Some(place) });
+                ambiguity.lost_commit = None;
+                ambiguity.granted = true;
+                return Ok(OpenTransaction { session, mark, result_place: Some(place) });
             }
             Ok(Ok(Claimed::Moved)) => {
                 tracing::warn!(
@@ -89,16 +91,16 @@ pub(super) async fn opened<DB: Backend, T, E>(
             }
             Ok(Ok(Claimed::Stored(stored))) => {
                 session.rollback().await;
-                job.place.leave();
+                job.permit.release();
                 // Under another label it is the commit of somebody else for certain.
                 let reused = matches!(stored, Err(Error::Misuse(Misuse::TokenReused { .. })));
-                if let Some(question) = known.question.take().filter(|_| !reused) {
-                    Shield::new(question.hooks.run(label, settings.policy.hook_timeout)).await;
+                if let Some(lost) = ambiguity.lost_commit.take().filter(|_| !reused) {
+                    Shield::new(lost.hooks.run(label, settings.policy.hook_timeout)).await;
                 }
                 return Err(stored.map_or_else(Attempt::Failed, Attempt::Done));
             }
             Ok(Err(Attempt::Again(failure))) => {
-                abandon(settings, session, &failure).await;
+                session.end_after(settings, &failure).await;
                 // Where all plans were made afresh a second stale one is another migration.
                 if failure.class() != Class::StalePlan || forget_plans {
                     return Err(Attempt::Again(failure));
@@ -119,14 +121,14 @@ pub(super) async fn opened<DB: Backend, T, E>(
 }
 
 /// A connection with an open transaction.
-async fn open<DB: Backend, T, E>(
+async fn open_transaction<DB: Backend, T, E>(
     job: &Job<'_, DB, T>,
     forget_plans: bool,
     waiting: &mut Waiting,
 ) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
     let settings = &job.settings;
     // BEGIN is the test, and nothing was tried on a connection of no use that would count.
-    let mut passed = Passed::lying_in(job.pool);
+    let mut idle = IdleConnections::idle_in(job.pool);
     loop {
         let connection = match acquire(job.pool, settings.label, waiting).await {
             Ok(connection) => connection,
@@ -134,12 +136,12 @@ async fn open<DB: Backend, T, E>(
             // Nothing was asked of the server yet. One that is just starting, or behind a proxy, may close a
             // new connection.
             Err(NoConnection { error, waited: false }) => {
-                return Err(unopened::<DB, T, E>(settings, error));
+                return Err(fail_to_open::<DB, T, E>(settings, error));
             }
         };
-        waiting.becomes("the database had not answered BEGIN");
-        let mut session = Session::new(connection, job.pool, job.place.clone());
-        let error = match begin(&mut session, job, forget_plans).await {
+        waiting.set("the database had not answered BEGIN");
+        let mut session = Session::new(connection, job.pool, job.permit.clone());
+        let error = match send_begin(&mut session, job, forget_plans).await {
             Ok(mark) => return Ok((session, mark)),
             Err(error) => PoolError::new(job.pool, error),
         };
@@ -149,15 +151,16 @@ async fn open<DB: Backend, T, E>(
             return Err(Attempt::Failed(Error::Misuse(misuse)));
         }
         let failure = error.failure::<DB>();
-        abandon(settings, session, &failure).await;
-        if !passed.over(&failure) {
-            return Err(unopened::<DB, T, E>(settings, error));
+        session.end_after(settings, &failure).await;
+        if !idle.skip_dead(&failure) {
+            return Err(fail_to_open::<DB, T, E>(settings, error));
         }
         *waiting = Waiting::new();
     }
 }
 
-async fn begin<DB: Backend, T>(
+/// Sends BEGIN.
+async fn send_begin<DB: Backend, T>(
     session: &mut Session<DB>,
     job: &Job<'_, DB, T>,
     forget_plans: bool,
@@ -172,7 +175,7 @@ async fn begin<DB: Backend, T>(
 }
 
 /// A statement of ours was refused, before the closure ran.
-fn unopened<DB: Backend, T, E>(settings: &Settings, error: PoolError) -> Attempt<T, E> {
+fn fail_to_open<DB: Backend, T, E>(settings: &Settings, error: PoolError) -> Attempt<T, E> {
     let failure = error.failure::<DB>();
     if settings.retries(failure.class()) {
         Attempt::Again(failure)
@@ -198,7 +201,7 @@ async fn claim<DB: Backend, T, E>(
             Claim::Moving => return Ok((claim, None)),
         };
         let table = match home.table.filter(|_| floats) {
-            Some(number) => token_home::whole_name(session.connection(), pool, &name, number).await?,
+            Some(number) => found::whole_name(session.connection(), pool, &name, number).await?,
             None => Some(Arc::from(name.as_str())),
         };
         Ok((claim, table))
@@ -212,7 +215,7 @@ async fn claim<DB: Backend, T, E>(
         Ok((Claim::Fresh(home), Some(table))) => {
             if !locals.values.is_empty() {
                 let made = session.command(AssertSqlSafe(DB::locals_text(locals))).await;
-                made.map_err(|error| unopened::<DB, T, E>(&job.settings, PoolError::new(pool, error)))?;
+                made.map_err(|error| fail_to_open::<DB, T, E>(&job.settings, PoolError::new(pool, error)))?;
                 session.role_changed = locals.change_role();
             }
             Ok(Claimed::Granted(ResultPlace { table, role: home.role }))
@@ -225,9 +228,7 @@ async fn claim<DB: Backend, T, E>(
         }
         // It was there for this pool, and this session may use it no more, or does not see it.
         Err(sqlx::Error::Database(error))
-            if (DB::lacks_table(&*error) || DB::forbids(&*error))
-                && floats
-                && token_home::knows(pool, &name) =>
+            if (DB::lacks_table(&*error) || DB::forbids(&*error)) && floats && found::knows(pool, &name) =>
         {
             Ok(Claimed::Moved)
         }

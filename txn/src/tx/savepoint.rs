@@ -10,9 +10,9 @@ use sqlx::AssertSqlSafe;
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
 use crate::classify::{Class, Failure};
-use crate::error::{Error, Misuse, Reason};
-use crate::open::Open;
-use crate::tx::Tx;
+use crate::error::{Error, Misuse, RollbackReason};
+use crate::tx::handle::Tx;
+use crate::tx::tx_state::TxState;
 
 mod each;
 
@@ -41,7 +41,7 @@ impl<DB: Backend> Tx<'_, DB> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future spoils the transaction: it cannot be committed any more.
+    /// Dropping the future poisons the transaction: it cannot be committed any more.
     ///
     /// # Errors
     ///
@@ -87,11 +87,12 @@ impl<DB: Backend> Tx<'_, DB> {
         T: Send + 's,
         E: Send + 's,
     {
-        within(&mut *self.open, body)
+        run_in_savepoint(&mut *self.state, body)
     }
 }
 
-async fn within<DB, F, T, E>(open: &mut Open<DB>, body: F) -> Result<T, Error<E>>
+/// Runs `body` in a savepoint.
+async fn run_in_savepoint<DB, F, T, E>(state: &mut TxState<DB>, body: F) -> Result<T, Error<E>>
 where
     DB: Backend,
     for<'t, 'x> F: AsyncFnOnce(&'t mut Tx<'x, DB>) -> Result<T, E>
@@ -100,14 +101,14 @@ where
     T: Send,
     E: Send,
 {
-    let scope = Scope::enter(open).await.map_err(lift)?;
-    let result = body(&mut Tx::new(&mut *scope.open)).await;
+    let scope = Scope::enter(state).await.map_err(lift)?;
+    let result = body(&mut Tx::new(&mut *scope.state)).await;
     scope.leave(result).await
 }
 
-/// An open savepoint. Dropped without [`leave`](Scope::leave) it spoils the transaction.
+/// An open savepoint. Dropped without [`leave`](Scope::leave) it poisons the transaction.
 struct Scope<'s, DB: Backend> {
-    open: &'s mut Open<DB>,
+    state: &'s mut TxState<DB>,
     number: u32,
     /// How many scopes there were before this one: as many as there are after it is undone.
     kept_before: u32,
@@ -116,33 +117,35 @@ struct Scope<'s, DB: Backend> {
 }
 
 impl<'s, DB: Backend> Scope<'s, DB> {
-    async fn enter(open: &'s mut Open<DB>) -> Result<Self, Error<Infallible>> {
-        match open.watch.spoiled() {
-            Some(&Reason::Misuse(misuse)) => return Err(Error::Misuse(misuse)),
+    async fn enter(state: &'s mut TxState<DB>) -> Result<Self, Error<Infallible>> {
+        match state.guard.poisoned() {
+            Some(&RollbackReason::Misuse(misuse)) => return Err(Error::Misuse(misuse)),
             Some(reason) => return Err(Error::RolledBack(reason.clone())),
             None => {}
         }
-        let kept_before = open.scopes.kept;
+        let kept_before = state.scopes.kept;
         match kept_before {
             KEPT_MAX.. => {
                 let misuse = Misuse::TooManyScopes { limit: KEPT_MAX };
-                open.watch.spoil(Reason::Misuse(misuse));
+                state.guard.poison(RollbackReason::Misuse(misuse));
                 return Err(Error::Misuse(misuse));
             }
-            KEPT_WARN => tracing::warn!(label = open.settings.label, "{KEPT_WARN} scopes in one transaction"),
+            KEPT_WARN => {
+                tracing::warn!(label = state.settings.label, "{KEPT_WARN} scopes in one transaction")
+            }
             _ => {}
         }
-        open.scopes.opened += 1;
-        open.scopes.kept += 1;
-        let number = open.scopes.opened;
-        let hooks = open.hooks.mark();
-        let scope = Self { open, number, kept_before, hooks, left: false };
+        state.scopes.opened += 1;
+        state.scopes.kept += 1;
+        let number = state.scopes.opened;
+        let hooks = state.hooks.mark();
+        let scope = Self { state, number, kept_before, hooks, left: false };
         scope.command(format!("SAVEPOINT probity_{number}")).await
     }
 
     /// Keeps or undoes what happened since the savepoint.
     async fn leave<T, E>(self, result: Result<T, E>) -> Result<T, Error<E>> {
-        match (self.open.watch.take_spoiled(), result) {
+        match (self.state.guard.take_poison(), result) {
             (None, Ok(value)) => self.keep().await.map(|()| value),
             (reason, result) => Err(self.undo(reason, result.err()).await),
         }
@@ -158,14 +161,14 @@ impl<'s, DB: Backend> Scope<'s, DB> {
 
     /// Undoes what happened since the savepoint, because of `reason`, of the closure's own error, or of both; says
     /// which. A reason that means the whole transaction is left in place.
-    async fn undo<E>(mut self, reason: Option<Reason>, error: Option<E>) -> Error<E> {
+    async fn undo<E>(mut self, reason: Option<RollbackReason>, error: Option<E>) -> Error<E> {
         if let Some(reason) = reason.clone()
-            && self.open.ends_the_attempt(&reason)
+            && self.state.ends_the_attempt(&reason)
         {
-            self.open.watch.spoil(reason.clone());
+            self.state.guard.poison(reason.clone());
             self.left = true;
             return match (reason, error) {
-                (Reason::Misuse(misuse), _) => Error::Misuse(misuse),
+                (RollbackReason::Misuse(misuse), _) => Error::Misuse(misuse),
                 (_, Some(error)) => Error::App(error),
                 (reason, None) => Error::RolledBack(reason),
             };
@@ -177,30 +180,31 @@ impl<'s, DB: Backend> Scope<'s, DB> {
             Err(failed) => return lift(failed),
         };
         let (hooks, kept_before) = (scope.hooks, scope.kept_before);
-        scope.open.hooks.forget_since(hooks);
+        scope.state.hooks.forget_since(hooks);
         // The scopes inside it, kept or not, are gone as well.
-        scope.open.scopes.kept = kept_before;
+        scope.state.scopes.kept = kept_before;
         scope.left = true;
-        if matches!(&reason, Some(Reason::StatementFailed(failure)) if failure.class() == Class::StalePlan) {
-            scope.open.session.close_afterwards();
+        if matches!(&reason, Some(RollbackReason::StatementFailed(failure)) if failure.class() == Class::StalePlan)
+        {
+            scope.state.session.close_afterwards();
         }
-        error.map_or_else(|| Error::RolledBack(reason.unwrap_or(Reason::Requested)), Error::App)
+        error.map_or_else(|| Error::RolledBack(reason.unwrap_or(RollbackReason::Requested)), Error::App)
     }
 
     /// Runs a savepoint command; if it fails, so does the transaction.
     async fn command(self, sql: String) -> Result<Self, Error<Infallible>> {
-        let mut running = self.open.watch.start();
-        match self.open.session.command(AssertSqlSafe(sql)).await {
+        let mut running = self.state.guard.start();
+        match self.state.session.command(AssertSqlSafe(sql)).await {
             Ok(()) => {
-                running.answered();
+                running.record_answer();
                 drop(running);
                 Ok(self)
             }
             Err(error) => {
                 let failure = Failure::read(&error, DB::classify);
-                running.failed(failure.clone());
+                running.record_failure(failure.clone());
                 drop(running);
-                Err(Error::RolledBack(Reason::StatementFailed(failure)))
+                Err(Error::RolledBack(RollbackReason::StatementFailed(failure)))
             }
         }
     }
@@ -209,7 +213,7 @@ impl<'s, DB: Backend> Scope<'s, DB> {
 impl<DB: Backend> Drop for Scope<'_, DB> {
     fn drop(&mut self) {
         if !self.left {
-            self.open.watch.spoil(Reason::ScopeAbandoned);
+            self.state.guard.poison(RollbackReason::ScopeAbandoned);
         }
     }
 }

@@ -7,14 +7,17 @@ use std::time::Duration;
 use sqlx::Pool;
 
 use crate::backend::Backend;
+use crate::builder::once::Once;
 use crate::callback::TxFnOnce;
 use crate::error::Error;
-use crate::once::Once;
+use crate::isolation::Isolation;
 use crate::policy::Policy;
-use crate::run;
-use crate::settings::{Isolation, Settings};
+use crate::run::run;
+use crate::settings::Settings;
 use crate::token_table::TokenTable;
-use crate::tx::Tx;
+use crate::tx::handle::Tx;
+
+pub(crate) mod once;
 
 /// Starts to describe a transaction on `pool`.
 ///
@@ -151,7 +154,7 @@ impl<'p, DB: Backend> Txn<'p, DB> {
         T: Send + 'a,
         E: Send + 'a,
     {
-        run::run(self.pool, self.settings, None, body)
+        run(self.pool, self.settings, None, body)
     }
 }
 

@@ -24,7 +24,7 @@ tokio::task_local! {
 }
 
 /// Refuses the run `inner` if this task is inside the closure of another one, and remembers that.
-pub(crate) fn check(inner: &'static str) -> Result<(), Misuse> {
+pub(crate) fn refuse_nested(inner: &'static str) -> Result<(), Misuse> {
     let refused = OPEN.try_with(|open| {
         open.refused.set(Some(inner));
         Misuse::Nested { outer: open.label, inner }
@@ -33,7 +33,7 @@ pub(crate) fn check(inner: &'static str) -> Result<(), Misuse> {
 }
 
 /// Runs `body` as the closure of the transaction `label`, and says whether a run was started inside.
-pub(crate) async fn inside<F: Future>(label: &'static str, body: F) -> (F::Output, Option<Misuse>) {
+pub(crate) async fn run_inside<F: Future>(label: &'static str, body: F) -> (F::Output, Option<Misuse>) {
     let mut body = pin!(OPEN.scope(OpenRun { label, refused: Cell::new(None) }, body));
     let output = body.as_mut().await;
     let inner = body.take_value().and_then(|open| open.refused.get());

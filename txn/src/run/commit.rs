@@ -8,16 +8,16 @@ use std::time::Duration;
 use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
-use crate::admission::Place;
-use crate::backend::{Backend, Fate, Mark};
+use crate::backend::{Backend, CommitStatus, Mark};
 use crate::classify::Failure;
-use crate::deadline;
-use crate::hooks::Hooks;
-use crate::idle_connections::Passed;
-use crate::session::{Commit, Session};
+use crate::run::admission::Permit;
+use crate::run::deadline;
+use crate::run::idle_connections::IdleConnections;
+use crate::session::{CommitAnswer, Session};
+use crate::tx::hooks::Hooks;
 
 /// Everything the end needs, owned.
-pub(crate) struct Ending<DB: Backend> {
+pub(crate) struct CommitJob<DB: Backend> {
     pub(crate) session: Session<DB>,
     pub(crate) hooks: Hooks,
     pub(crate) mark: Option<Mark>,
@@ -26,12 +26,12 @@ pub(crate) struct Ending<DB: Backend> {
     pub(crate) read_only: bool,
     pub(crate) wait: Duration,
     pub(crate) hook_timeout: Duration,
-    pub(crate) place: Place,
+    pub(crate) permit: Permit,
 }
 
 /// How the attempt ended.
 #[derive(Debug)]
-pub(crate) enum Conclusion {
+pub(crate) enum CommitOutcome {
     /// Durable, and the hooks ran.
     Committed,
     /// The database refused.
@@ -42,63 +42,63 @@ pub(crate) enum Conclusion {
     Unknown(Failure, Hooks),
 }
 
-pub(crate) async fn conclude<DB: Backend>(ending: Ending<DB>) -> Conclusion {
-    let Ending { session, hooks, mark, pool, label, read_only, wait, hook_timeout, place } = ending;
+pub(crate) async fn commit<DB: Backend>(job: CommitJob<DB>) -> CommitOutcome {
+    let CommitJob { session, hooks, mark, pool, label, read_only, wait, hook_timeout, permit } = job;
     let cause = match session.commit(wait).await {
-        Commit::Done => {
-            place.leave();
+        CommitAnswer::Done => {
+            permit.release();
             hooks.run(label, hook_timeout).await;
-            return Conclusion::Committed;
+            return CommitOutcome::Committed;
         }
-        Commit::Refused(failure) => return Conclusion::Refused(failure),
+        CommitAnswer::Refused(failure) => return CommitOutcome::Refused(failure),
         // Without writes there is nothing that could have been kept.
-        Commit::Lost(failure) if read_only => return Conclusion::Aborted(failure),
-        Commit::Lost(failure) => failure,
+        CommitAnswer::Lost(failure) if read_only => return CommitOutcome::Aborted(failure),
+        CommitAnswer::Lost(failure) => failure,
     };
     tracing::warn!(label, %cause, "COMMIT got no answer");
     let fate = match &mark {
         Some(mark) => resolve(&pool, mark, deadline::after(Instant::now(), wait)).await,
-        None => Fate::Unknown,
+        None => CommitStatus::Unknown,
     };
     match fate {
-        Fate::Committed => {
-            place.leave();
+        CommitStatus::Committed => {
+            permit.release();
             hooks.run(label, hook_timeout).await;
-            Conclusion::Committed
+            CommitOutcome::Committed
         }
-        Fate::Aborted => Conclusion::Aborted(cause),
-        Fate::InProgress | Fate::Unknown => Conclusion::Unknown(cause, hooks),
+        CommitStatus::Aborted => CommitOutcome::Aborted(cause),
+        CommitStatus::InProgress | CommitStatus::Unknown => CommitOutcome::Unknown(cause, hooks),
     }
 }
 
 /// Asks until the server knows, or until `limit`.
-async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> Fate {
+async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> CommitStatus {
     let mut pause = Duration::from_millis(10);
     loop {
         match timeout_at(limit, ask(pool, mark)).await {
-            Ok(Ok(Fate::InProgress)) => {}
+            Ok(Ok(CommitStatus::InProgress)) => {}
             Ok(Ok(fate)) => return fate,
             // The server may be on its way back.
             Ok(Err(error)) => tracing::debug!(%error, "cannot ask about a lost commit yet"),
-            Err(_elapsed) => return Fate::Unknown,
+            Err(_elapsed) => return CommitStatus::Unknown,
         }
         if Instant::now() + pause >= limit {
-            return Fate::Unknown;
+            return CommitStatus::Unknown;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
-async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<Fate, sqlx::Error> {
-    let mut passed = Passed::lying_in(pool);
+async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<CommitStatus, sqlx::Error> {
+    let mut idle = IdleConnections::idle_in(pool);
     loop {
         let mut connection = pool.acquire().await?;
-        let answer = DB::fate(&mut connection, mark).await;
+        let answer = DB::commit_status(&mut connection, mark).await;
         let Err(error) = &answer else { return answer };
         // It is dead, or leads to a server that cannot tell: a standby, after a failover.
         connection.close_on_drop();
-        if !passed.over(&Failure::read(error, DB::classify)) {
+        if !idle.skip_dead(&Failure::read(error, DB::classify)) {
             return answer;
         }
     }

@@ -38,7 +38,7 @@ pub(crate) struct Inspected<DB: Database> {
 
 impl<DB: Database> Inspected<DB> {
     /// A statement of this crate.
-    pub(crate) fn built(sql: SqlStr, arguments: DB::Arguments) -> Self {
+    pub(crate) fn from_parts(sql: SqlStr, arguments: DB::Arguments) -> Self {
         Self {
             sql,
             statement: None,

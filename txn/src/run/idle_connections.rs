@@ -10,21 +10,21 @@ use crate::backend::Backend;
 use crate::classify::{Class, Failure};
 
 /// The number of next connections that may turn out to be of no use without anything having been tried on them.
-pub(crate) struct Passed {
+pub(crate) struct IdleConnections {
     left: usize,
     /// The pool lends them without a test.
     untested: bool,
 }
 
-impl Passed {
+impl IdleConnections {
     /// Counts the connections that lie in `pool` now.
-    pub(crate) fn lying_in<DB: Backend>(pool: &Pool<DB>) -> Self {
+    pub(crate) fn idle_in<DB: Backend>(pool: &Pool<DB>) -> Self {
         Self { left: pool.num_idle(), untested: !pool.options().get_test_before_acquire() }
     }
 
     /// Tells whether `failure` of the first statement only says that the connection was of no use, and another one is to
     /// be taken.
-    pub(crate) fn over(&mut self, failure: &Failure) -> bool {
+    pub(crate) fn skip_dead(&mut self, failure: &Failure) -> bool {
         let useless = match failure.class() {
             Class::ConnectionLost => self.untested,
             // The pool's test does not ask for it: after a failover all of them may lead to the old server.

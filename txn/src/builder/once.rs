@@ -9,11 +9,11 @@ use sqlx::Pool;
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
 use crate::error::Error;
-use crate::run;
+use crate::run::run;
+use crate::run::token::Token;
 use crate::settings::Settings;
-use crate::token::Token;
 use crate::token_table::TokenTable;
-use crate::tx::Tx;
+use crate::tx::handle::Tx;
 
 /// A transaction with a token. Made by [`Txn::once`](crate::Txn::once).
 #[must_use = "nothing happens before `run`"]
@@ -67,7 +67,7 @@ impl<'p, DB: Backend> Once<'p, DB> {
         T: Serialize + DeserializeOwned + Send + 'a,
         E: Send + 'a,
     {
-        run::run(self.pool, self.settings, Some(Token::new(self.token, self.table)), body)
+        run(self.pool, self.settings, Some(Token::new(self.token, self.table)), body)
     }
 }
 

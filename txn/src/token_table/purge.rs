@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sqlx::Pool;
 
+use super::found;
+use super::{TokenTable, TokenTableError};
 use crate::backend::Backend;
-use crate::token_home;
-use crate::token_table::{TokenTable, TokenTableError};
 
 /// Deletes the tokens of runs that began more than `age` ago, by the database's clock, and says how
 /// many that were. A younger token is never deleted.
@@ -40,18 +40,33 @@ pub async fn purge_tokens<DB: Backend>(pool: &Pool<DB>, age: Duration) -> Result
     TokenTable::new().purge(pool, age).await
 }
 
+impl TokenTable {
+    /// Deletes old tokens from this table, as [`purge_tokens`](crate::purge_tokens) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the steps that were done stay done, and the next call does the rest.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenTableError::Name`]; [`TokenTableError::Moved`]; [`TokenTableError::Database`] with whatever the database
+    /// answers.
+    pub async fn purge<DB: Backend>(&self, pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
+        let table = self.name::<DB>().map_err(TokenTableError::Name)?;
+        let table = if self.floats::<DB>() { whole_name(pool, &table).await? } else { table.into() };
+        Ok(purge(pool, &table, age).await?)
+    }
+}
+
 /// Finds the whole name of the table whose name alone is known, as a run with a token does. A session that means another
 /// table than those before it is closed.
-pub(crate) async fn whole_name<DB: Backend>(
-    pool: &Pool<DB>,
-    name: &str,
-) -> Result<Arc<str>, TokenTableError> {
+async fn whole_name<DB: Backend>(pool: &Pool<DB>, name: &str) -> Result<Arc<str>, TokenTableError> {
     // Any of those that lie in the pool can be such a session.
     for _ in 0..=pool.size() {
         let mut connection = pool.acquire().await?;
         let found = match DB::table_number(&mut connection, name).await? {
-            Some(number) => token_home::whole_name(&mut *connection, pool, name, number).await?,
-            None if token_home::knows(pool, name) => None,
+            Some(number) => found::whole_name(&mut *connection, pool, name, number).await?,
+            None if found::knows(pool, name) => None,
             // The purge will hear that it is missing.
             None => return Ok(name.into()),
         };
@@ -67,11 +82,7 @@ pub(crate) async fn whole_name<DB: Backend>(
     Err(TokenTableError::Moved { table: name.to_owned() })
 }
 
-pub(crate) async fn purge<DB: Backend>(
-    pool: &Pool<DB>,
-    table: &str,
-    age: Duration,
-) -> Result<u64, sqlx::Error> {
+async fn purge<DB: Backend>(pool: &Pool<DB>, table: &str, age: Duration) -> Result<u64, sqlx::Error> {
     let age = milliseconds(age);
     let mut after = String::new();
     let mut purged = 0;

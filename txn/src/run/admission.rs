@@ -10,19 +10,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 /// The runs with the same label and the same limit share a semaphore.
-type Rooms = HashMap<(&'static str, usize), Arc<Semaphore>>;
+type Limiters = HashMap<(&'static str, usize), Arc<Semaphore>>;
 
-static ROOMS: LazyLock<Mutex<Rooms>> = LazyLock::new(Mutex::default);
+static LIMITERS: LazyLock<Mutex<Limiters>> = LazyLock::new(Mutex::default);
 
 /// A place among the runs of a label. The session and the end of an attempt have a share in it: a COMMIT or a
 /// ROLLBACK under way counts, also when nobody waits for it any more.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place(Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>);
+pub(crate) struct Permit(Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>);
 
-impl Place {
+impl Permit {
     /// Lets the next run in, for all who share the place. What follows a commit holds nothing that the next
     /// run could wait for.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn release(&self) {
         if let Some(permit) = &self.0 {
             drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
@@ -31,23 +31,23 @@ impl Place {
 
 /// The deadline passed before there was a place.
 #[derive(Debug)]
-pub(crate) struct Full;
+pub(crate) struct TimedOut;
 
 /// Waits for a place; without a limit there is always one.
-pub(crate) async fn enter(
+pub(crate) async fn acquire(
     label: &'static str,
     limit: Option<usize>,
     deadline: Instant,
-) -> Result<Place, Full> {
-    let Some(limit) = limit else { return Ok(Place::default()) };
+) -> Result<Permit, TimedOut> {
+    let Some(limit) = limit else { return Ok(Permit::default()) };
     let limit = limit.min(Semaphore::MAX_PERMITS);
-    let room = {
+    let limiter = {
         // The map is whole even if a thread panicked beside it.
-        let mut rooms = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(rooms.entry((label, limit)).or_insert_with(|| Arc::new(Semaphore::new(limit))))
+        let mut limiters = LIMITERS.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(limiters.entry((label, limit)).or_insert_with(|| Arc::new(Semaphore::new(limit))))
     };
-    match timeout_at(deadline, room.acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(Place(Some(Arc::new(Mutex::new(Some(permit)))))),
-        Ok(Err(_)) | Err(_) => Err(Full),
+    match timeout_at(deadline, limiter.acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(Permit(Some(Arc::new(Mutex::new(Some(permit)))))),
+        Ok(Err(_)) | Err(_) => Err(TimedOut),
     }
 }

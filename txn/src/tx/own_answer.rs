@@ -8,14 +8,14 @@ use std::fmt;
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
-use crate::error::Reason;
+use crate::error::RollbackReason;
 
 /// An error of the database that this crate says by itself.
 #[derive(Debug)]
 pub(crate) struct OwnAnswer {
     code: &'static str,
     message: &'static str,
-    reason: Option<Reason>,
+    reason: Option<RollbackReason>,
 }
 
 impl OwnAnswer {
@@ -23,7 +23,7 @@ impl OwnAnswer {
     ///
     /// PostgreSQL gives this answer by itself. Giving it here too makes every database behave alike, and keeps SQLite
     /// from running statements after it ended a transaction on its own.
-    pub(crate) fn aborted(reason: Reason) -> sqlx::Error {
+    pub(crate) fn aborted(reason: RollbackReason) -> sqlx::Error {
         // in_failed_sql_transaction
         Self { code: "25P02", message: "the transaction takes no further statements", reason: Some(reason) }
             .into()

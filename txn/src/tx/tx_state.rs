@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::Backend;
 use crate::classify::Class;
-use crate::error::Reason;
-use crate::hooks::Hooks;
+use crate::error::RollbackReason;
 use crate::session::Session;
 use crate::settings::Settings;
-use crate::watch::Watch;
+use crate::tx::hooks::Hooks;
+use crate::tx::statement_guard::StatementGuard;
 
 /// Tells the transactions of this process apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-pub(crate) struct Open<DB: Backend> {
+pub(crate) struct TxState<DB: Backend> {
     pub(crate) session: Session<DB>,
-    pub(crate) watch: Watch,
+    pub(crate) guard: StatementGuard,
     pub(crate) hooks: Hooks,
     pub(crate) scopes: Scopes,
     pub(crate) settings: Arc<Settings>,
@@ -34,11 +34,11 @@ pub(crate) struct Scopes {
     pub(crate) kept: u32,
 }
 
-impl<DB: Backend> Open<DB> {
+impl<DB: Backend> TxState<DB> {
     pub(crate) fn new(session: Session<DB>, settings: Arc<Settings>, attempt: u32) -> Self {
         Self {
             session,
-            watch: Watch::new(settings.policy.idle_timeout),
+            guard: StatementGuard::new(settings.policy.idle_timeout),
             hooks: Hooks::default(),
             scopes: Scopes::default(),
             settings,
@@ -48,13 +48,13 @@ impl<DB: Backend> Open<DB> {
     }
 
     /// Whether `reason` means the whole transaction, so that no scope can absorb it.
-    pub(crate) fn ends_the_attempt(&self, reason: &Reason) -> bool {
+    pub(crate) fn ends_the_attempt(&self, reason: &RollbackReason) -> bool {
         match reason {
             // With the session the savepoints are gone as well.
-            Reason::StatementFailed(failure) => {
+            RollbackReason::StatementFailed(failure) => {
                 failure.class() == Class::SessionTimeout || self.settings.retries(failure.class())
             }
-            Reason::ScopeAbandoned | Reason::Misuse(_) => true,
+            RollbackReason::ScopeAbandoned | RollbackReason::Misuse(_) => true,
             _ => false,
         }
     }

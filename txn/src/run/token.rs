@@ -6,7 +6,7 @@ use serde::ser::Error as _;
 
 use crate::backend::Backend;
 use crate::error::Misuse;
-use crate::lossless;
+use crate::json_round_trip;
 use crate::token_table::TokenTable;
 
 /// Longer tokens are refused: an index entry has to hold them.
@@ -23,7 +23,7 @@ pub(crate) struct Token<T> {
 impl<T: Serialize + DeserializeOwned> Token<T> {
     pub(crate) fn new(text: String, table: TokenTable) -> Self {
         let encode = |value: &T| {
-            lossless::check(value).map_err(serde_json::Error::custom)?;
+            json_round_trip::check(value).map_err(serde_json::Error::custom)?;
             serde_json::to_string(value)
         };
         Self { text, table, encode, decode: |text| serde_json::from_str(text) }

@@ -22,7 +22,7 @@ pub(crate) struct Late;
 
 /// Does `work` unless the time of `clock` is over first. One clock serves all parts of an attempt, so that
 /// the runtime's timers are touched once for all of them.
-pub(crate) async fn before<F: Future>(
+pub(crate) async fn run_until<F: Future>(
     mut clock: Pin<&mut Sleep>,
     mut work: Pin<&mut F>,
 ) -> Result<F::Output, Late> {
@@ -50,8 +50,8 @@ mod tests {
         let start = Instant::now();
         let mut clock = pin!(sleep_until(start + Duration::from_secs(3)));
         let nap = || tokio::time::sleep(Duration::from_secs(2));
-        assert_eq!(before(clock.as_mut(), pin!(nap())).await, Ok(()));
-        assert_eq!(before(clock.as_mut(), pin!(nap())).await, Err(Late));
+        assert_eq!(run_until(clock.as_mut(), pin!(nap())).await, Ok(()));
+        assert_eq!(run_until(clock.as_mut(), pin!(nap())).await, Err(Late));
         assert_eq!(start.elapsed(), Duration::from_secs(3));
     }
 
@@ -64,7 +64,7 @@ mod tests {
                 tokio::task::coop::consume_budget().await;
             }
         };
-        assert_eq!(before(clock.as_mut(), pin!(busy)).await, Err(Late));
+        assert_eq!(run_until(clock.as_mut(), pin!(busy)).await, Err(Late));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Either, Executor, PgConnection, Row as _};
 
-use crate::backend::{Fate, Mark};
+use crate::backend::{CommitStatus, Mark};
 
 /// Before PostgreSQL 15 the statistics live in a file that is too slow to ask for in every
 /// transaction.
@@ -91,7 +91,7 @@ pub(super) async fn first_row(
 
 /// Asks for the status of the transaction behind `mark`: in one statement, so that it is one server that says who it is
 /// and what it knows, and as a simple query. Behind a pooler the next message may go to another session.
-pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<Fate, sqlx::Error> {
+pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<CommitStatus, sqlx::Error> {
     let (expected, xid) = (literal(&mark.server), literal(&mark.xid));
     let text = format!(
         "SELECT server, stats_epoch, CASE WHEN server = {expected} THEN pg_xact_status({xid}::xid8) END
@@ -101,7 +101,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Resul
         Ok(row) => row.ok_or(sqlx::Error::RowNotFound)?,
         // "Transaction ID is in the future": a crash forgot it, and nothing of it was kept.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
-            return Ok(Fate::Aborted);
+            return Ok(CommitStatus::Aborted);
         }
         Err(error) => return Err(error),
     };
@@ -109,7 +109,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Resul
     let stats_epoch: Option<String> = row.try_get(1)?;
     let status: Option<String> = row.try_get(2)?;
     if server != mark.server {
-        return Ok(Fate::Unknown);
+        return Ok(CommitStatus::Unknown);
     }
     Ok(judge(status.as_deref(), stats_epoch.as_deref() == Some(mark.stats_epoch.as_str())))
 }
@@ -119,12 +119,12 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn judge(status: Option<&str>, no_crash_since: bool) -> Fate {
+fn judge(status: Option<&str>, no_crash_since: bool) -> CommitStatus {
     match status {
-        Some("committed") if no_crash_since => Fate::Committed,
-        Some("aborted") => Fate::Aborted,
-        Some("in progress") => Fate::InProgress,
-        _ => Fate::Unknown,
+        Some("committed") if no_crash_since => CommitStatus::Committed,
+        Some("aborted") => CommitStatus::Aborted,
+        Some("in progress") => CommitStatus::InProgress,
+        _ => CommitStatus::Unknown,
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
             super::super::open::begin(&mut connection, "BEGIN".to_owned(), &settings, true).await.unwrap();
         let mark = begun.mark.expect("the tests run on PostgreSQL 15 or later");
         connection.execute("COMMIT").await.unwrap();
-        assert_eq!(look_up(&mut connection, &mark).await.unwrap(), Fate::Committed);
+        assert_eq!(look_up(&mut connection, &mark).await.unwrap(), CommitStatus::Committed);
 
         let (system, timeline) = mark.server.split_once('/').unwrap();
         let promoted = format!("{system}/{timeline}").replace("/0", "/1");
@@ -152,22 +152,26 @@ mod tests {
         for server in [promoted, foreign] {
             assert_ne!(server, mark.server);
             let elsewhere = Mark { server, ..mark.clone() };
-            assert_eq!(look_up(&mut connection, &elsewhere).await.unwrap(), Fate::Unknown, "{elsewhere:?}");
+            assert_eq!(
+                look_up(&mut connection, &elsewhere).await.unwrap(),
+                CommitStatus::Unknown,
+                "{elsewhere:?}"
+            );
             let future = Mark { xid: u64::MAX.to_string(), ..elsewhere };
-            assert_eq!(look_up(&mut connection, &future).await.unwrap(), Fate::Unknown, "{future:?}");
+            assert_eq!(look_up(&mut connection, &future).await.unwrap(), CommitStatus::Unknown, "{future:?}");
         }
         let forgotten = Mark { xid: u64::MAX.to_string(), ..mark.clone() };
-        assert_eq!(look_up(&mut connection, &forgotten).await.unwrap(), Fate::Aborted);
+        assert_eq!(look_up(&mut connection, &forgotten).await.unwrap(), CommitStatus::Aborted);
         let crashed = Mark { stats_epoch: "2026-01-01 00:00:00+00".to_owned(), ..mark };
-        assert_eq!(look_up(&mut connection, &crashed).await.unwrap(), Fate::Unknown);
+        assert_eq!(look_up(&mut connection, &crashed).await.unwrap(), CommitStatus::Unknown);
     }
 
     #[test]
     fn committed_is_believed_only_without_a_crash_in_between() {
-        assert_eq!(judge(Some("committed"), true), Fate::Committed);
-        assert_eq!(judge(Some("committed"), false), Fate::Unknown);
-        assert_eq!(judge(Some("aborted"), false), Fate::Aborted);
-        assert_eq!(judge(Some("in progress"), true), Fate::InProgress);
-        assert_eq!(judge(None, true), Fate::Unknown);
+        assert_eq!(judge(Some("committed"), true), CommitStatus::Committed);
+        assert_eq!(judge(Some("committed"), false), CommitStatus::Unknown);
+        assert_eq!(judge(Some("aborted"), false), CommitStatus::Aborted);
+        assert_eq!(judge(Some("in progress"), true), CommitStatus::InProgress);
+        assert_eq!(judge(None, true), CommitStatus::Unknown);
     }
 }
