@@ -1,16 +1,16 @@
-//! How many rows a guarded write touched, as a value nobody can overlook.
+//! Checks the number of rows that a guarded write touched.
 
 /// A write touched another number of rows than it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found} rows were affected instead of {expected}")]
 pub struct UnexpectedRows {
-    /// What the caller expects.
+    /// The number of rows that the caller expects.
     pub expected: Expected,
-    /// How many rows there were.
+    /// The number of rows that were affected.
     pub found: u64,
 }
 
-/// How many rows a caller expects.
+/// The number of rows that a caller expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// One row and no other.
@@ -53,7 +53,7 @@ impl From<UnexpectedRows> for sqlx::Error {
 /// # }
 /// ```
 pub trait Affected: Sized {
-    /// How many rows there were.
+    /// Gives the number of affected rows.
     fn rows(&self) -> u64;
 
     /// Fails unless exactly one row was affected.
@@ -68,7 +68,7 @@ pub trait Affected: Sized {
         }
     }
 
-    /// Whether one row was affected; fails if there were more.
+    /// Tells whether one row was affected; fails if there were more.
     ///
     /// # Errors
     ///
@@ -79,20 +79,6 @@ pub trait Affected: Sized {
             1 => Ok(true),
             found => Err(UnexpectedRows { expected: Expected::AtMostOne, found }),
         }
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl Affected for sqlx::sqlite::SqliteQueryResult {
-    fn rows(&self) -> u64 {
-        self.rows_affected()
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl Affected for sqlx::postgres::PgQueryResult {
-    fn rows(&self) -> u64 {
-        self.rows_affected()
     }
 }
 

@@ -1,7 +1,7 @@
-//! The seam between the runner and a database: one file per database below this one.
+//! The seam between the runner and a database: one folder per database.
 //!
 //! Invariant: everything the runner knows about SQL dialects, error codes and drivers comes through
-//! [`Driver`]; a further database is one more file.
+//! [`Driver`]; a further database is one more folder.
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -13,12 +13,19 @@ use crate::classify::Class;
 use crate::isolation::Isolation;
 use crate::settings::{Locals, Settings};
 
+use dialect::Dialect;
+use lock_syntax::LockSyntax;
+
+pub(crate) mod dialect;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod forward;
+pub(crate) mod lexer;
+pub(crate) mod lock_syntax;
+pub(crate) mod own_answer;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
-mod sqlite;
+pub(crate) mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod tokens;
 
@@ -31,11 +38,11 @@ mod tokens;
 )]
 pub trait Backend: Driver {}
 
-/// What a query stream of `DB` yields.
+/// An item of a query stream of `DB`.
 pub(crate) type Step<DB> =
     Result<Either<<DB as sqlx::Database>::QueryResult, <DB as sqlx::Database>::Row>, sqlx::Error>;
 
-/// Where a transaction can be looked up after its COMMIT got no answer.
+/// The mark by which a transaction can be looked up after its COMMIT got no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub(crate) xid: String,
@@ -60,7 +67,7 @@ pub struct Begun {
     pub(crate) address: Option<TxAddress>,
 }
 
-/// What another connection says about a transaction whose COMMIT got no answer.
+/// The status of a transaction whose COMMIT got no answer, by another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitStatus {
     /// It is durable.
@@ -82,10 +89,10 @@ pub struct Home {
     pub(crate) role: Option<String>,
 }
 
-/// What the table of tokens says.
+/// The answer of the table of tokens to a claim.
 #[derive(Debug)]
 pub enum Claim {
-    /// Nobody used the token, and nobody else can until this transaction ends.
+    /// The token was free, and no other transaction can take it until this one ends.
     Fresh(Home),
     /// A run with this token was committed.
     Stored {
@@ -106,8 +113,12 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     const TOKENS: &'static str;
     /// The schema of tables that are named without one; none where the session decides.
     const SCHEMA: Option<&'static str>;
-    /// How many parameters a statement can have.
+    /// The number of parameters that a statement can have.
     const PARAMETERS_MAX: usize;
+    /// The syntax of row locks; none where the only writer holds every row since BEGIN.
+    const LOCKS: Option<&'static LockSyntax>;
+    /// The rules by which the database reads a statement.
+    type Dialect: Dialect;
 
     /// Runs one statement on the connection.
     fn fetch_many<'e, 'q: 'e, E>(connection: &'e mut Self::Connection, query: E) -> BoxStream<'e, Step<Self>>
@@ -135,11 +146,8 @@ pub trait Driver: sqlx::Database + HasStatementCache {
         sql: SqlStr,
     ) -> BoxFuture<'e, Result<sqlx::Describe<Self>, sqlx::Error>>;
 
-    /// Whether the database has this isolation level.
+    /// Tells whether the database has this isolation level.
     fn supports(isolation: Isolation) -> bool;
-
-    /// Whether a row lock must be asked for. A database with one writer holds it since BEGIN.
-    fn locks_rows() -> bool;
 
     /// Ends the transaction durably, and fails when the transaction was already aborted: a bare
     /// COMMIT would be answered by a silent ROLLBACK there. `narrowed` undoes what [`narrows`](Driver::narrows)
@@ -149,7 +157,7 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Brings the session to a state without a transaction, from any state.
     fn rollback_text(narrowed: bool) -> &'static str;
 
-    /// Whether BEGIN of a read-only run will change more than the transaction: the session, which then has to be
+    /// Tells whether BEGIN of a read-only run will change more than the transaction: the session, which then has to be
     /// changed back. One that its owner made read-only stays as it is.
     fn narrows(connection: &mut Self::Connection) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
 
@@ -179,10 +187,10 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Tells whether BEGIN failed because the connection is inside a transaction already.
     fn is_inside(error: &dyn DatabaseError) -> bool;
 
-    /// Whether the error says that a table or a column is not there, or that its name needs quotes.
+    /// Tells whether the error says that a table or a column is not there, or that its name needs quotes.
     fn names_nothing(error: &dyn DatabaseError) -> bool;
 
-    /// Whether the error says that a key cannot be compared with the column.
+    /// Tells whether the error says that a key cannot be compared with the column.
     fn compares_nothing(error: &dyn DatabaseError) -> bool;
 
     /// Tells whether the error says that a table or its schema is not there.
@@ -194,14 +202,14 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Tells whether the error says that the role lacks a right.
     fn forbids(error: &dyn DatabaseError) -> bool;
 
-    /// Whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
+    /// Tells whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
     /// committed.
     fn is_concurrent_create(error: &dyn DatabaseError) -> bool;
 
-    /// The meaning of an error code of this database.
-    fn classify(code: &str) -> Class;
+    /// Reads an error of this database.
+    fn classify(error: &dyn DatabaseError) -> Class;
 
-    /// Whether an error that carries this code, given as the answer to COMMIT, leaves the outcome open.
+    /// Tells whether an error that carries this code, given as the answer to COMMIT, leaves the outcome open.
     fn leaves_commit_open(code: &str) -> bool;
 
     /// Asks, on another connection, what became of the transaction behind `mark`.
@@ -264,4 +272,46 @@ pub trait Driver: sqlx::Database + HasStatementCache {
         after: &'e str,
         age_ms: i64,
     ) -> BoxFuture<'e, Result<Option<(String, u64)>, sqlx::Error>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// The types, features and SQL of single databases.
+    const OWN: [&str; 8] = [
+        "sqlx::postgres",
+        "sqlx::Postgres",
+        "sqlx::sqlite",
+        "sqlx::Sqlite",
+        "feature = \"postgres\"",
+        "feature = \"sqlite\"",
+        "NO KEY UPDATE",
+        "pg_advisory",
+    ];
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn a_database_is_known_in_its_folder_only() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let shared = |path: &PathBuf| {
+            // lib.rs and this file declare modules; sqlstate.rs stands in several crates.
+            !path.starts_with(src.join("backend"))
+                && !["lib.rs", "backend.rs", "sqlstate.rs"].iter().any(|name| *path == src.join(name))
+        };
+        let shared: Vec<PathBuf> = files(&src).into_iter().filter(shared).collect();
+        assert!(shared.len() > 30, "{shared:?}");
+        for path in shared {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(all(test").next().and_then(|text| text.split("#[cfg(test)]").next());
+            for line in code.unwrap_or_default().lines().filter(|line| !line.trim_start().starts_with("//")) {
+                assert!(!OWN.iter().any(|own| line.contains(own)), "{}: {line}", path.display());
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub fn on<'p, DB: Backend>(pool: &'p Pool<DB>, label: &'static str) -> Txn<'p, D
 #[must_use = "nothing happens before `run`"]
 pub struct Txn<'p, DB: Backend> {
     pool: &'p Pool<DB>,
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 impl<'p, DB: Backend> Txn<'p, DB> {
@@ -59,8 +59,8 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     /// [`attempts`](Policy::attempts) or at the [`deadline`](Policy::deadline). Only a COMMIT that got no answer is asked
     /// about all the same, with the policy's pauses.
     ///
-    /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for whoever has its
-    /// schedules already.
+    /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for callers
+    /// that have its schedules already.
     ///
     /// # Examples
     ///
@@ -76,7 +76,7 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     /// ```
     #[cfg(feature = "backoff")]
     pub fn backoff(mut self, schedule: impl backoff::backoff::Backoff + Send + 'static) -> Self {
-        self.settings.schedule = crate::schedule::Schedule::given(schedule);
+        self.settings.schedule = crate::schedule::Schedule::from_backoff(schedule);
         self
     }
 
@@ -155,29 +155,6 @@ impl<'p, DB: Backend> Txn<'p, DB> {
         E: Send + 'a,
     {
         run(self.pool, self.settings, None, body)
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl Txn<'_, sqlx::Postgres> {
-    /// Sets a setting of the session for this transaction: the tenant that policies of row-level security read, a role, a
-    /// schema. It ends with the transaction, so the next borrower of the connection has nothing of it. It travels with
-    /// BEGIN and costs no round trip; with a [token](Txn::once) it follows the token, with a round trip of its own.
-    ///
-    /// `value` is one value: a list (`search_path` with two schemas) is taken for one name.
-    ///
-    /// ```
-    /// # async fn example(pool: &sqlx::PgPool, tenant: &str) -> Result<i64, probity_txn::Error<sqlx::Error>> {
-    /// // CREATE POLICY own ON payments USING (tenant = current_setting('app.tenant'))
-    /// probity_txn::on(pool, "count")
-    ///     .set_local("app.tenant", tenant)
-    ///     .run(async |tx| sqlx::query_scalar("SELECT count(*) FROM payments").fetch_one(&mut *tx).await)
-    ///     .await
-    /// # }
-    /// ```
-    pub fn set_local(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.locals.values.push((name.into(), value.into()));
-        self
     }
 }
 

@@ -1,14 +1,14 @@
-//! How a run fails, and what each failure says about the money.
+//! The failures of a run, and their effects on the money.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use crate::classify::Failure;
+use crate::failure::Failure;
 use crate::isolation::Isolation;
 use crate::pool_error::PoolError;
 
-/// Why a run did not return the closure's value.
+/// The failure of a run.
 ///
 /// Ask [`effect`](Error::effect) before anything else: it says whether the writes may have happened.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Error<E> {
     /// Each attempt met a conflict with other transactions, or lost its connection; nothing was written. Try again later.
     #[error("gave up after {attempts} attempts; the last one: {last}")]
     Conflict {
-        /// How many attempts were made.
+        /// The number of attempts that were made.
         attempts: u32,
         /// The conflict of the last one.
         #[source]
@@ -46,7 +46,7 @@ pub enum Error<E> {
     /// there. Ask the database about the business key before doing anything again.
     #[error("the commit got no answer and its outcome is unknown; look the business key up: {cause}")]
     Unknown {
-        /// What came instead of an answer.
+        /// The failure that came instead of an answer.
         #[source]
         cause: Failure,
     },
@@ -57,9 +57,9 @@ pub enum Error<E> {
          (attempt {attempts}: {cause})"
     )]
     Unsettled {
-        /// How many attempts were made; zero if there was no place among the runs in flight.
+        /// The number of attempts that were made; zero if there was no place among the runs in flight.
         attempts: u32,
-        /// What came instead of an answer about the token.
+        /// The failure that came instead of an answer about the token.
         #[source]
         cause: Failure,
     },
@@ -75,7 +75,7 @@ pub enum Error<E> {
     Misuse(#[source] Misuse),
 }
 
-/// Why a closure's `Ok` was not committed.
+/// The reason why a closure's `Ok` was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RollbackReason {
@@ -83,7 +83,7 @@ pub enum RollbackReason {
     /// statement in a scope of its own.
     #[error("a statement failed and its error was swallowed: {0}")]
     StatementFailed(#[source] Failure),
-    /// A statement's future was dropped before it was answered, so nobody knows what it did.
+    /// A statement's future was dropped before it was answered, so its effect is unknown.
     #[error("a statement was dropped before its answer; await it, or put it in a scope")]
     StatementAbandoned,
     /// A scope's future was dropped half-way, so its writes are neither kept nor undone.
@@ -140,7 +140,7 @@ pub enum Misuse {
         "more than {limit} scopes in one transaction; use scope_each for a list, or INSERT .. ON CONFLICT DO NOTHING"
     )]
     TooManyScopes {
-        /// How many are allowed.
+        /// The number of scopes that are allowed.
         limit: u32,
     },
     /// A statement cannot run in a transaction of a runner. It was not sent.
@@ -247,7 +247,7 @@ pub enum ErrorKind {
     Misuse,
 }
 
-/// What a failure says about the writes. Exhaustive on purpose.
+/// The effect of a failed run on the writes. The enum is exhaustive on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "the effect decides whether the operation may be done again"]
 pub enum Effect {
@@ -275,7 +275,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// Whether the writes of the closure may have happened; with a token, also those of another run
+    /// Tells whether the writes of the closure may have happened; with a token, also those of another run
     /// with the same token.
     pub fn effect(&self) -> Effect {
         match self {
@@ -324,7 +324,7 @@ impl<E> Error<E> {
     }
 }
 
-/// What `?` turns every error into.
+/// The type that `?` turns every error into.
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// For closures whose errors are boxed.

@@ -1,4 +1,4 @@
-//! Whether a result comes back from JSON as it went in.
+//! Checks that a result comes back from JSON as it went in.
 //!
 //! JSON has one word for nothing: `Some(None)`, `Some(())` and a number that is not finite are all `null`, and
 //! come back as `None` or not at all. A run that replayed them would answer something else than the first one.
@@ -12,7 +12,7 @@ pub(crate) fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), Lossy> {
     value.serialize(Probe).map(drop)
 }
 
-/// Why a value cannot be stored.
+/// The reason why a value cannot be stored.
 #[derive(Debug)]
 pub(crate) struct Lossy(String);
 
@@ -33,7 +33,7 @@ impl ser::Error for Lossy {
 /// Walks through a value and answers what JSON makes of it.
 struct Probe;
 
-/// What a value is in JSON, as far as it matters.
+/// The form of a value in JSON, as far as it matters.
 #[derive(PartialEq, Eq)]
 enum Shape {
     Null,
@@ -43,7 +43,7 @@ enum Shape {
 /// The inside of a list, a map or a struct.
 struct Parts;
 
-fn finite(is_finite: bool) -> Result<Shape, Lossy> {
+fn check_finite(is_finite: bool) -> Result<Shape, Lossy> {
     if is_finite {
         Ok(Shape::Something)
     } else {
@@ -77,11 +77,11 @@ impl Serializer for Probe {
     }
 
     fn serialize_f32(self, value: f32) -> Result<Shape, Lossy> {
-        finite(value.is_finite())
+        check_finite(value.is_finite())
     }
 
     fn serialize_f64(self, value: f64) -> Result<Shape, Lossy> {
-        finite(value.is_finite())
+        check_finite(value.is_finite())
     }
 
     fn collect_str<T: fmt::Display + ?Sized>(self, _: &T) -> Result<Shape, Lossy> {

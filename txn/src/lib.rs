@@ -11,6 +11,7 @@ mod builder;
 mod callback;
 mod classify;
 mod error;
+mod failure;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 pub mod guide;
 mod isolation;
@@ -24,20 +25,22 @@ mod schedule;
 mod session;
 mod settings;
 mod shield;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
 #[cfg(feature = "postgres")]
 mod sqlstate;
 mod token_table;
 mod tx;
 
+pub use self::metrics::describe_metrics;
 pub use affected::{Affected, Expected, UnexpectedRows};
 pub use backend::Backend;
+#[cfg(feature = "sqlite")]
+pub use backend::sqlite::options as sqlite;
 pub use builder::once::Once;
 pub use builder::{Txn, on};
 pub use callback::{ItemFnOnce, TxFnOnce};
-pub use classify::{Class, Failure, driver_error};
+pub use classify::Class;
 pub use error::{Effect, Error, ErrorKind, Misuse, RollbackReason};
+pub use failure::{Failure, driver_error};
 pub use isolation::Isolation;
 pub use lock::{Advisory, LockError, LockKey, Lockable, Locked, TryLock};
 pub use policy::Policy;

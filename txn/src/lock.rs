@@ -2,7 +2,7 @@
 
 mod advisory;
 mod error;
-mod key;
+pub(crate) mod key;
 mod provable;
 mod rows;
 mod sql;

@@ -1,4 +1,4 @@
-//! How long and how often to try: plain data, no clock, no randomness.
+//! The limits of a run: plain data, no clock, no randomness.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Policy {
     pub backoff_max: Duration,
     /// Everything before COMMIT must be done by then, all attempts and pauses included.
     pub deadline: Duration,
-    /// How long to wait for the answer to COMMIT before its outcome counts as unknown.
+    /// The time to wait for the answer to COMMIT before its outcome counts as unknown.
     pub commit_timeout: Duration,
     /// PostgreSQL `lock_timeout`; `None` leaves the session's own.
     pub lock_timeout: Option<Duration>,
@@ -31,7 +31,7 @@ pub struct Policy {
     pub statement_timeout: Option<Duration>,
     /// PostgreSQL `idle_in_transaction_session_timeout`; `None` leaves the session's own.
     pub idle_timeout: Option<Duration>,
-    /// Whether a lock that was not granted in time is a conflict to retry.
+    /// A lock that was not granted in time is a conflict to retry if this is set.
     pub retry_lock_timeout: bool,
     /// A session that the server ended because the transaction idled or lasted too long is a conflict to retry if this is
     /// set. It is off by default: a closure that was slow once is slow again, and repeats its calls to other services.
@@ -40,13 +40,13 @@ pub struct Policy {
     /// attempt plans afresh. Either way the connection that holds the plan is closed: at once, or, where a
     /// [scope](crate::Tx::scope) absorbed the failure, at the end of the run.
     pub retry_stale_plan: bool,
-    /// Whether PostgreSQL (15 and later) is asked what became of a transaction whose COMMIT got no
-    /// answer. It costs no round trip, but each transaction takes its id at BEGIN.
+    /// PostgreSQL (15 and later) is asked for the outcome of a transaction whose COMMIT got no answer if this is set. It
+    /// costs no round trip, but each transaction takes its id at BEGIN.
     pub look_up_lost_commits: bool,
     /// The setting says that a pooler such as PgBouncer, in transaction mode, stands between. No statement of a run gets
     /// a name then, since the next transaction may have another server session. It costs one round trip per statement.
     pub behind_pooler: bool,
-    /// A statement that nobody waits for any more is cancelled on the server (PostgreSQL) if this is set: the statement
+    /// An abandoned statement is cancelled on the server (PostgreSQL) if this is set: the statement
     /// of a run that was dropped or is past its deadline. It costs no round trip; but a run that is not looked up (with
     /// a token, or read-only) then asks a question with BEGIN. That question also shows a transaction that somebody left
     /// open and that has only begun.
@@ -86,7 +86,7 @@ impl Policy {
         }
     }
 
-    /// Whether a failure of this class, before COMMIT was sent or as its answer, is worth a fresh
+    /// Tells whether a failure of this class, before COMMIT was sent or as its answer, is worth a fresh
     /// transaction.
     pub(crate) fn retries(&self, class: Class) -> bool {
         match class {

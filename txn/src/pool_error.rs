@@ -5,7 +5,7 @@ use std::io;
 use sqlx::Pool;
 
 use crate::backend::Backend;
-use crate::classify::Failure;
+use crate::failure::Failure;
 
 /// No transaction could be opened: the server that was meant, what came instead, and the remedy.
 ///
@@ -46,7 +46,7 @@ impl PoolError {
 
     /// The same as a failure of an attempt, with server and remedy in its message.
     pub(crate) fn failure<DB: Backend>(&self) -> Failure {
-        Failure::read(&self.source, DB::classify).with_message(self)
+        Failure::of::<DB>(&self.source).with_message(self)
     }
 }
 

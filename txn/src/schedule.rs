@@ -26,7 +26,7 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// Takes the pauses from `schedule`.
     #[cfg(feature = "backoff")]
-    pub(crate) fn given(schedule: impl Backoff + Send + 'static) -> Self {
+    pub(crate) fn from_backoff(schedule: impl Backoff + Send + 'static) -> Self {
         Self { given: Some(Mutex::new(Some(Box::new(schedule)))) }
     }
 
@@ -89,12 +89,12 @@ mod tests {
     fn a_given_schedule_begins_anew_with_each_run() {
         let policy = Policy::payments();
         let constant = backoff::backoff::Constant::new(Duration::from_millis(7));
-        let schedule = Schedule::given(constant);
+        let schedule = Schedule::from_backoff(constant);
         assert_eq!(schedule.pauses().next(&policy, 1, 0), Some(Duration::from_millis(7)));
         let mut growing = backoff::ExponentialBackoff { randomization_factor: 0.0, ..Default::default() };
         let first = growing.next_backoff();
         growing.next_backoff();
-        assert_eq!(Schedule::given(growing).pauses().next(&policy, 9, 0), first);
-        assert_eq!(Schedule::given(backoff::backoff::Stop {}).pauses().next(&policy, 1, 0), None);
+        assert_eq!(Schedule::from_backoff(growing).pauses().next(&policy, 9, 0), first);
+        assert_eq!(Schedule::from_backoff(backoff::backoff::Stop {}).pauses().next(&policy, 1, 0), None);
     }
 }

@@ -15,7 +15,8 @@ use sqlx::{Connection as _, Pool, SqlSafeStr};
 use tokio::runtime::Handle;
 
 use crate::backend::{Backend, Mark, TxAddress};
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
+use crate::failure::Failure;
 use crate::run::admission::Permit;
 use crate::settings::Settings;
 
@@ -23,7 +24,7 @@ mod cancel;
 
 use cancel::Canceller;
 
-/// How long a rollback, or the goodbye of a closing connection, may take.
+/// The time that a rollback, or the goodbye of a closing connection, may take.
 const CLEANUP: Duration = Duration::from_secs(5);
 
 /// The time that a rollback waits for the statement before it, until that is cancelled. Most end by themselves.
@@ -37,7 +38,7 @@ pub(crate) struct Session<DB: Backend> {
     /// Of the open transaction, if a statement of it can be cancelled.
     address: Option<TxAddress>,
     runtime: Handle,
-    /// Whether the session was made read-only for this run, and has to be made writable at its end.
+    /// The session was made read-only for this run, and has to be made writable at its end.
     narrowed: bool,
     /// A statement may have changed the role, up to the end of the transaction.
     pub(crate) role_changed: bool,
@@ -45,7 +46,7 @@ pub(crate) struct Session<DB: Backend> {
     permit: Permit,
 }
 
-/// How the database answered COMMIT.
+/// The answer of the database to COMMIT.
 #[derive(Debug)]
 pub(crate) enum CommitAnswer {
     /// Durable.
@@ -116,7 +117,7 @@ impl<DB: Backend> Session<DB> {
                 CommitAnswer::Done
             }
             Ok(Err(error)) => {
-                let failure = Failure::read(&error, DB::classify);
+                let failure = Failure::of::<DB>(&error);
                 let open = match error.as_database_error() {
                     Some(database) => database.code().is_some_and(|code| DB::leaves_commit_open(&code)),
                     // Without an answer of the database nothing is known.

@@ -219,7 +219,7 @@ impl TokenTable {
     }
 
     /// Tells whether the session decides where the table is.
-    pub(crate) fn floats<DB: Backend>(&self) -> bool {
+    pub(crate) fn is_found_by_session<DB: Backend>(&self) -> bool {
         self.schema.is_none() && DB::SCHEMA.is_none()
     }
 }

@@ -3,7 +3,6 @@
 pub(crate) mod executor;
 pub(crate) mod handle;
 pub(crate) mod hooks;
-pub(crate) mod own_answer;
 pub(crate) mod savepoint;
 pub(crate) mod statement;
 pub(crate) mod statement_guard;

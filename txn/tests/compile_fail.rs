@@ -1,4 +1,4 @@
-//! What must not compile. The expected messages belong to the pinned toolchain; after an upgrade look
+//! Tests that misuse does not compile. The expected messages belong to the pinned toolchain; after an upgrade look
 //! at each new one before accepting it with `TRYBUILD=overwrite`.
 #![cfg(feature = "sqlite")]
 

@@ -1,4 +1,4 @@
-//! Where a run can be awaited. That this file compiles is the test; it also runs.
+//! Tests the places where a run can be awaited. That this file compiles is the test; it also runs.
 #![cfg(feature = "sqlite")]
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 

@@ -1,4 +1,4 @@
-//! What sqlx does alike on every database, written once.
+//! Implements the methods of the driver that sqlx has alike on every database.
 //!
 //! A macro, because sqlx implements `Executor` and its bindings for each connection type by itself: as
 //! bounds of a generic function they would be longer than what they save.

@@ -1,37 +1,49 @@
 //! PostgreSQL: isolation and timeouts travel with BEGIN, so they cost no round trip of their own.
 
-use std::fmt::Write as _;
-
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgQueryResult};
 use sqlx::{PgConnection, Postgres};
 
 use super::forward::forward_to_sqlx;
+use super::lock_syntax::LockSyntax;
 use super::{Backend, Begun, Claim, CommitStatus, Driver, Mark, TxAddress};
+use crate::affected::Affected;
 use crate::classify::Class;
 use crate::isolation::Isolation;
 use crate::settings::{Locals, Settings};
 use crate::sqlstate::{self, Outcome};
 
+use preamble::{preamble, set_locals};
+
+mod classify;
+mod dialect;
+mod effects;
+mod lock;
 mod open;
+mod preamble;
+mod set_local;
 mod tokens;
 mod xact_status;
 
 impl Backend for Postgres {}
 
+impl Affected for PgQueryResult {
+    fn rows(&self) -> u64 {
+        self.rows_affected()
+    }
+}
+
 impl Driver for Postgres {
     const TOKENS: &'static str = include_str!("../../sql/postgres/v1.sql");
     const SCHEMA: Option<&'static str> = None;
     const PARAMETERS_MAX: usize = 65_535;
+    const LOCKS: Option<&'static LockSyntax> = Some(&lock::SYNTAX);
+    type Dialect = dialect::PostgresDialect;
 
     forward_to_sqlx!(PgConnection);
 
     fn supports(_isolation: Isolation) -> bool {
-        true
-    }
-
-    fn locks_rows() -> bool {
         true
     }
 
@@ -166,8 +178,8 @@ impl Driver for Postgres {
         matches!(error.code().as_deref(), Some("23505" | "42P07" | "42710"))
     }
 
-    fn classify(code: &str) -> Class {
-        Class::of_sqlstate(code)
+    fn classify(error: &dyn DatabaseError) -> Class {
+        classify::classify(error)
     }
 
     fn leaves_commit_open(code: &str) -> bool {
@@ -179,105 +191,5 @@ impl Driver for Postgres {
         mark: &'e Mark,
     ) -> BoxFuture<'e, Result<CommitStatus, sqlx::Error>> {
         xact_status::look_up(connection, mark).boxed()
-    }
-}
-
-/// BEGIN and the SET LOCALs as one simple query: values are numbers we format ourselves, or quoted.
-fn preamble(settings: &Settings) -> String {
-    const READ_COMMITTED: &str = "READ COMMITTED";
-    // With the question for the transaction's id behind it.
-    let mut sql = String::with_capacity(400);
-    // The level is always said: the default of the database, the role or the session may be one at which a lock that
-    // was waited for proves nothing. And it is said in two steps: inside a transaction that somebody left open BEGIN only
-    // warns, but a transaction that has begun to read cannot change its level, and it can have one of the two at most.
-    let (first, level) = match settings.isolation {
-        None | Some(Isolation::ReadCommitted) => ("REPEATABLE READ", READ_COMMITTED),
-        Some(Isolation::RepeatableRead) => (READ_COMMITTED, "REPEATABLE READ"),
-        Some(Isolation::Serializable) => (READ_COMMITTED, "SERIALIZABLE"),
-    };
-    sql.push_str("BEGIN ISOLATION LEVEL ");
-    sql.push_str(first);
-    if settings.read_only {
-        sql.push_str(" READ ONLY");
-    }
-    sql.push_str("; SET TRANSACTION ISOLATION LEVEL ");
-    sql.push_str(level);
-    let policy = &settings.policy;
-    for (name, value) in [
-        ("lock_timeout", policy.lock_timeout),
-        ("statement_timeout", policy.statement_timeout),
-        ("idle_in_transaction_session_timeout", policy.idle_timeout),
-    ] {
-        if let Some(timeout) = value {
-            let milliseconds = timeout.as_millis().clamp(1, i32::MAX as u128);
-            // Writing to a String cannot fail.
-            let _ = write!(sql, "; SET LOCAL {name} = {milliseconds}");
-        }
-    }
-    if !settings.locals.after_the_token {
-        set_locals(&mut sql, &settings.locals);
-    }
-    sql
-}
-
-fn set_locals(sql: &mut String, locals: &Locals) {
-    for (name, value) in &locals.values {
-        // Writing to a String cannot fail.
-        let _ = write!(sql, "; SET LOCAL \"{name}\" = ");
-        quote(sql, value);
-    }
-}
-
-/// Writes a string constant that means `value` whatever `standard_conforming_strings` and `client_encoding` are: with
-/// escapes, and in ASCII alone, so that no byte of it can be half of another character.
-fn quote(sql: &mut String, value: &str) {
-    sql.push_str("E'");
-    for character in value.chars() {
-        match character {
-            '\'' => sql.push_str("''"),
-            '\\' => sql.push_str("\\\\"),
-            ' '..='~' => sql.push(character),
-            other => {
-                let _ = write!(sql, "\\U{:08X}", u32::from(other));
-            }
-        }
-    }
-    sql.push('\'');
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::policy::Policy;
-
-    #[test]
-    fn the_preamble_is_one_query_with_isolation_and_timeouts() {
-        let settings = Settings {
-            isolation: Some(Isolation::Serializable),
-            policy: Policy {
-                lock_timeout: Some(Duration::from_secs(2)),
-                statement_timeout: None,
-                idle_timeout: Some(Duration::from_micros(3)),
-                ..Policy::payments()
-            },
-            ..Settings::new("capture")
-        };
-        assert_eq!(
-            preamble(&settings),
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; \
-             SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 1"
-        );
-        let unsaid = preamble(&Settings { read_only: true, ..Settings::new("capture") });
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ";
-        assert!(unsaid.starts_with(begin), "{unsaid}");
-    }
-
-    #[test]
-    fn a_value_cannot_leave_its_quotes() {
-        let mut sql = String::new();
-        quote(&mut sql, "it's \\ é\n");
-        assert_eq!(sql, "E'it''s \\\\ \\U000000E9\\U0000000A'");
     }
 }

@@ -2,31 +2,45 @@
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteQueryResult};
 use sqlx::{AssertSqlSafe, Executor as _, Sqlite, SqliteConnection};
 
 use super::forward::forward_to_sqlx;
+use super::lock_syntax::LockSyntax;
 use super::{Backend, Begun, Claim, CommitStatus, Driver, Home, Mark, TxAddress, tokens};
+use crate::affected::Affected;
 use crate::classify::Class;
 use crate::isolation::Isolation;
 use crate::settings::{Locals, Settings};
 
+use classify::classify_code;
+
+mod classify;
+mod dialect;
+mod effects;
+mod lock;
+pub mod options;
+
 impl Backend for Sqlite {}
+
+impl Affected for SqliteQueryResult {
+    fn rows(&self) -> u64 {
+        self.rows_affected()
+    }
+}
 
 impl Driver for Sqlite {
     const TOKENS: &'static str = include_str!("../../sql/sqlite/v1.sql");
     // Without it a temporary table of the same name would be taken for ours.
     const SCHEMA: Option<&'static str> = Some("main");
     const PARAMETERS_MAX: usize = 32_766;
+    const LOCKS: Option<&'static LockSyntax> = None;
+    type Dialect = dialect::SqliteDialect;
 
     forward_to_sqlx!(SqliteConnection);
 
     fn supports(isolation: Isolation) -> bool {
         isolation == Isolation::Serializable
-    }
-
-    fn locks_rows() -> bool {
-        false
     }
 
     fn commit_text(narrowed: bool) -> &'static str {
@@ -87,7 +101,7 @@ impl Driver for Sqlite {
     }
 
     fn remedy(code: &str) -> Option<&'static str> {
-        match Class::of_sqlite_code(code) {
+        match classify_code(code) {
             Class::Storage => Some("look at the disk and the file's rights"),
             Class::Overloaded => Some("make room on the disk"),
             _ if code == "14" => Some("create its folder, and let this process write there"),
@@ -176,12 +190,12 @@ impl Driver for Sqlite {
         false
     }
 
-    fn classify(code: &str) -> Class {
-        Class::of_sqlite_code(code)
+    fn classify(error: &dyn DatabaseError) -> Class {
+        error.code().as_deref().map_or(Class::Other, classify_code)
     }
 
     fn leaves_commit_open(code: &str) -> bool {
-        Class::of_sqlite_code(code) == Class::Storage
+        classify_code(code) == Class::Storage
     }
 
     fn commit_status<'e>(

@@ -31,7 +31,7 @@ impl<'p, DB: Backend> Once<'p, DB> {
         self
     }
 
-    /// As [`Txn::run`](crate::Txn::run), once per token: the first run stores its result in the same
+    /// Runs `body` once per token, as [`Txn::run`](crate::Txn::run) does: the first run stores its result in the same
     /// transaction, and each later one gets that result without running the closure.
     ///
     /// This also settles a COMMIT whose answer was lost. The run tries again; inserting the token

@@ -43,13 +43,12 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         i64: crate::lock::key::LockKey<DB>,
     {
         check_provable(&mut *self.state)?;
-        if DB::locks_rows() {
+        if let Some(syntax) = DB::LOCKS {
             let mut arguments = DB::Arguments::default();
-            arguments.add(number(namespace, key)).map_err(sqlx::Error::Encode)?;
+            arguments.add(lock_number(namespace, key)).map_err(sqlx::Error::Encode)?;
             // A statement of its own: whatever else it read would be older than the lock.
-            let lock = "SELECT 1 FROM pg_advisory_xact_lock($1)";
             let asked = Instant::now();
-            let answer = self.execute(Inspected::from_parts(lock.into_sql_str(), arguments)).await;
+            let answer = self.execute(Inspected::from_parts(syntax.advisory.into_sql_str(), arguments)).await;
             metrics::record_lock_wait(self.label(), asked.elapsed());
             answer?;
         }
@@ -58,7 +57,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
 }
 
 /// FNV-1a over both parts: the same number in every process and every version of this crate.
-fn number(namespace: &str, key: &str) -> i64 {
+fn lock_number(namespace: &str, key: &str) -> i64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
@@ -70,11 +69,11 @@ fn number(namespace: &str, key: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::lock_number;
 
     #[test]
     fn the_number_of_a_name_never_changes() {
-        assert_eq!(number("customer", "42"), 2_598_012_335_649_893_952);
-        assert_ne!(number("ab", "c"), number("a", "bc"));
+        assert_eq!(lock_number("customer", "42"), 2_598_012_335_649_893_952);
+        assert_ne!(lock_number("ab", "c"), lock_number("a", "bc"));
     }
 }

@@ -1,4 +1,4 @@
-//! Why a lock was not taken.
+//! The failures of locks.
 
 /// A lock that was not taken.
 ///
@@ -12,7 +12,7 @@ pub enum LockError {
     Missing {
         /// The table.
         table: &'static str,
-        /// How many of the keys have no row.
+        /// The number of keys that have no row.
         missing: usize,
     },
     /// Another transaction holds the lock, and the caller did not want to wait.
@@ -39,7 +39,7 @@ pub enum LockError {
         table: &'static str,
         /// The column that should identify its rows.
         key: &'static str,
-        /// What the database said.
+        /// The error of the database.
         source: sqlx::Error,
     },
     /// [`Lockable::Key`](crate::Lockable::Key) is not the type of the key column.
@@ -49,13 +49,13 @@ pub enum LockError {
         table: &'static str,
         /// The column that identifies its rows.
         key: &'static str,
-        /// What the database or the driver said.
+        /// The error of the database or of the driver.
         source: sqlx::Error,
     },
     /// Too many rows for one statement.
     #[error("at most {limit} rows can be locked at once; lock in batches of ascending keys")]
     TooMany {
-        /// How many can.
+        /// The number of rows that can be locked at once.
         limit: usize,
     },
     /// The statement failed.

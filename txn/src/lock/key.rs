@@ -23,29 +23,3 @@ pub trait LockKey<DB: Database>:
     #[doc(hidden)]
     fn add_all(keys: Vec<Self>, arguments: &mut DB::Arguments) -> Result<(), BoxDynError>;
 }
-
-#[cfg(feature = "postgres")]
-impl<K> LockKey<sqlx::Postgres> for K
-where
-    K: for<'q> Encode<'q, sqlx::Postgres> + for<'r> Decode<'r, sqlx::Postgres> + Type<sqlx::Postgres>,
-    K: sqlx::postgres::PgHasArrayType + Clone + Ord + Send + Sync + 'static,
-{
-    const ONE_PARAMETER: bool = true;
-
-    fn add_all(keys: Vec<Self>, arguments: &mut sqlx::postgres::PgArguments) -> Result<(), BoxDynError> {
-        sqlx::Arguments::add(arguments, keys)
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl<K> LockKey<sqlx::Sqlite> for K
-where
-    K: for<'q> Encode<'q, sqlx::Sqlite> + for<'r> Decode<'r, sqlx::Sqlite> + Type<sqlx::Sqlite>,
-    K: Clone + Ord + Send + Sync + 'static,
-{
-    const ONE_PARAMETER: bool = false;
-
-    fn add_all(keys: Vec<Self>, arguments: &mut sqlx::sqlite::SqliteArguments) -> Result<(), BoxDynError> {
-        keys.into_iter().try_for_each(|key| sqlx::Arguments::add(arguments, key))
-    }
-}

@@ -16,7 +16,7 @@ pub(super) fn check_provable<DB: Backend>(state: &mut TxState<DB>) -> Result<(),
             "a run that declared read_only() cannot lock; leave read_only() out",
         ));
     }
-    if DB::locks_rows() && state.settings.isolation == Some(Isolation::RepeatableRead) {
+    if DB::LOCKS.is_some() && state.settings.isolation == Some(Isolation::RepeatableRead) {
         let remedy = "a lock proves nothing at REPEATABLE READ; use READ COMMITTED or SERIALIZABLE";
         return Err(refuse(state, LockError::RepeatableRead, remedy));
     }

@@ -8,9 +8,11 @@ use tokio::time::Instant;
 use super::error::LockError;
 use super::key::LockKey;
 use super::provable::{check_provable, refuse};
-use super::sql::{Keys, Names, Wait, equal, select};
+use super::sql::{Keys, Names, select, select_equal};
 use super::witness::{Lockable, Locked, TryLock};
 use crate::backend::Backend;
+use crate::backend::lock_syntax::Wait;
+use crate::classify::Class;
 use crate::metrics;
 use crate::tx::handle::Tx;
 use crate::tx::statement::Inspected;
@@ -39,7 +41,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         self.lock_row(key.into(), Wait::UntilFree).await
     }
 
-    /// As [`lock_one`](Tx::lock_one), without waiting: a row that another transaction holds is an
+    /// Locks a row as [`lock_one`](Tx::lock_one) does, without waiting: a row that another transaction holds is an
     /// error, and the transaction cannot be committed (`NOWAIT`).
     ///
     /// # Cancel safety
@@ -55,7 +57,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ) -> Result<Locked<'b, R>, LockError> {
         self.lock_row(key.into(), Wait::Never).await.map_err(|error| match error {
             LockError::Database(sqlx::Error::Database(database))
-                if database.code().as_deref() == Some("55P03") =>
+                if DB::classify(&*database) == Class::LockTimeout =>
             {
                 LockError::Held { table: R::TABLE }
             }
@@ -175,7 +177,11 @@ impl<'b, DB: Backend> Tx<'b, DB> {
             return Ok(Vec::new());
         }
         check_provable(&mut *self.state)?;
-        let text = select::<R>(key_form::<DB, R>(keys), lock.filter(|_| DB::locks_rows()));
+        let suffix = match (DB::LOCKS, lock) {
+            (Some(syntax), Some(wait)) => syntax.suffix(wait),
+            _ => "",
+        };
+        let text = select::<R>(key_form::<DB, R>(keys), suffix);
         let asked = Instant::now();
         let answer = self.ask::<R>(text, keys).await;
         if lock.is_some() {
@@ -186,12 +192,13 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     }
 
     /// The rows of the keys by the database's idea of equality, locked: those of before, and any that came
-    /// since and that nobody holds. It waits for nobody, so it cannot meet the order of another run.
+    /// since and are free. It does not wait, so it cannot meet the order of another run.
     async fn select_equal<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         keys: &BTreeSet<R::Key>,
     ) -> Result<Vec<Locked<'b, R>>, LockError> {
-        let text = equal::<R>(key_form::<DB, R>(keys), DB::locks_rows());
+        let text =
+            select_equal::<R>(key_form::<DB, R>(keys), DB::LOCKS.map_or("", |syntax| syntax.skip_in_join));
         // One row for each key that has one.
         let rows = self.ask::<R>(text, keys).await?;
         let missing = keys.len().saturating_sub(rows.len());
@@ -211,7 +218,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ) -> Result<Vec<DB::Row>, LockError> {
         let mut arguments = DB::Arguments::default();
         match key_form::<DB, R>(keys) {
-            Keys::Array => R::Key::add_all(keys.iter().cloned().collect(), &mut arguments),
+            Keys::Array(_) => R::Key::add_all(keys.iter().cloned().collect(), &mut arguments),
             Keys::Each(_) => keys.iter().try_for_each(|key| arguments.add(key.clone())),
         }
         .map_err(sqlx::Error::Encode)?;
@@ -223,14 +230,13 @@ impl<'b, DB: Backend> Tx<'b, DB> {
 /// One key is a parameter like any other. Several are an array where there are arrays: with a text for each count of
 /// them, they would push the application's own statements out of the connection's cache.
 fn key_form<DB: Backend, R: Lockable<Key: LockKey<DB>>>(keys: &BTreeSet<R::Key>) -> Keys {
-    if keys.len() > 1 && <R::Key as LockKey<DB>>::ONE_PARAMETER {
-        Keys::Array
-    } else {
-        Keys::Each(keys.len())
+    match DB::LOCKS {
+        Some(syntax) if keys.len() > 1 && <R::Key as LockKey<DB>>::ONE_PARAMETER => Keys::Array(syntax),
+        _ => Keys::Each(keys.len()),
     }
 }
 
-/// What the failure of a lock says about `R`.
+/// Explains the failure of a lock on `R`.
 fn explain<DB: Backend, R: Lockable>(source: sqlx::Error) -> LockError {
     let (table, key) = (R::TABLE, R::KEY);
     match &source {

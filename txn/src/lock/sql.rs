@@ -3,17 +3,7 @@
 use std::fmt::Write as _;
 
 use super::witness::Lockable;
-
-/// What to do where another transaction holds the row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Wait, up to the lock timeout.
-    UntilFree,
-    /// Fail at once.
-    Never,
-    /// Leave the row out.
-    Skip,
-}
+use crate::backend::lock_syntax::LockSyntax;
 
 /// The names of `R`, checked when the code that locks is compiled.
 pub(super) struct Names<R>(std::marker::PhantomData<R>);
@@ -26,7 +16,7 @@ impl<R: Lockable> Names<R> {
     );
 }
 
-/// How many names there are, with dots between them; none if one of them is no name.
+/// Counts the names, with dots between them; zero if one of them is no name.
 const fn parts(name: &str) -> usize {
     let bytes = name.as_bytes();
     let (mut at, mut parts) = (0, 0);
@@ -74,7 +64,7 @@ const fn part(bytes: &[u8], at: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     /// All as one array: one text, whatever their count.
-    Array,
+    Array(&'static LockSyntax),
     /// This number of parameters, one for each key.
     Each(usize),
 }
@@ -82,32 +72,24 @@ pub(super) enum Keys {
 /// Selects the keys of the rows that are asked for, in one order for everybody: the rows are sorted before they are
 /// locked, in whatever order an index or a scan found them.
 ///
-/// NO KEY UPDATE is as strong as an UPDATE of ordinary columns and lets others insert children that
-/// refer to the row; FOR UPDATE would deadlock with them. The alias makes the key a column whatever it is
-/// called: SQLite reads a quoted name that it does not know as a string.
-pub(super) fn select<R: Lockable>(keys: Keys, lock: Option<Wait>) -> String {
+/// The alias makes the key a column whatever it is called: SQLite reads a quoted name that it does not know as a string.
+/// `suffix` locks the rows.
+pub(super) fn select<R: Lockable>(keys: Keys, suffix: &str) -> String {
     let (table, key) = (R::TABLE, R::KEY);
-    let suffix = match lock {
-        None => "",
-        Some(Wait::UntilFree) => " FOR NO KEY UPDATE",
-        Some(Wait::Never) => " FOR NO KEY UPDATE NOWAIT",
-        Some(Wait::Skip) => " FOR NO KEY UPDATE SKIP LOCKED",
-    };
     let wanted = match keys {
-        Keys::Array => "= ANY($1)".to_owned(),
+        Keys::Array(syntax) => syntax.in_array.to_owned(),
         Keys::Each(count) => format!("IN ({})", places(count, "$", "")),
     };
     format!("SELECT this.{key} FROM {table} AS this WHERE this.{key} {wanted} ORDER BY this.{key}{suffix}")
 }
 
 /// Selects the keys of the rows once more, one row for each of the keys that the database finds equal to one.
-pub(super) fn equal<R: Lockable>(keys: Keys, lock: bool) -> String {
+pub(super) fn select_equal<R: Lockable>(keys: Keys, suffix: &str) -> String {
     let (table, key) = (R::TABLE, R::KEY);
     let wanted = match keys {
-        Keys::Array => "unnest($1) AS wanted (column1)".to_owned(),
+        Keys::Array(syntax) => syntax.array_as_table.to_owned(),
         Keys::Each(count) => format!("(VALUES {}) AS wanted", places(count, "($", ")")),
     };
-    let suffix = if lock { " FOR NO KEY UPDATE OF this SKIP LOCKED" } else { "" };
     format!(
         "SELECT this.{key} FROM {wanted} JOIN {table} AS this ON this.{key} = wanted.column1 \
          ORDER BY this.{key}{suffix}"
@@ -135,20 +117,28 @@ mod tests {
         const TABLE: &'static str = "bank.payments";
     }
 
+    #[cfg(feature = "postgres")]
     #[test]
     fn many_rows_are_locked_by_one_ordered_statement() {
+        let syntax = <sqlx::Postgres as crate::backend::Driver>::LOCKS.expect("PostgreSQL locks rows");
         assert_eq!(
-            select::<Payment>(Keys::Each(3), Some(Wait::UntilFree)),
+            select::<Payment>(Keys::Each(3), syntax.until_free),
             "SELECT this.id FROM bank.payments AS this WHERE this.id IN ($1, $2, $3) ORDER BY this.id FOR NO KEY UPDATE"
         );
-        assert!(select::<Payment>(Keys::Each(1), None).ends_with("ORDER BY this.id"));
-        assert!(equal::<Payment>(Keys::Each(2), true).contains("(VALUES ($1), ($2)) AS wanted"));
+        assert!(select::<Payment>(Keys::Each(1), "").ends_with("ORDER BY this.id"));
+        assert!(
+            select_equal::<Payment>(Keys::Each(2), syntax.skip_in_join)
+                .contains("(VALUES ($1), ($2)) AS wanted")
+        );
         assert_eq!(
-            select::<Payment>(Keys::Array, Some(Wait::Skip)),
+            select::<Payment>(Keys::Array(syntax), syntax.skip),
             "SELECT this.id FROM bank.payments AS this WHERE this.id = ANY($1) ORDER BY this.id \
              FOR NO KEY UPDATE SKIP LOCKED"
         );
-        assert!(equal::<Payment>(Keys::Array, false).contains("FROM unnest($1) AS wanted (column1) JOIN"));
+        assert!(
+            select_equal::<Payment>(Keys::Array(syntax), "")
+                .contains("FROM unnest($1) AS wanted (column1) JOIN")
+        );
     }
 
     #[test]

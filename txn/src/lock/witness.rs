@@ -29,7 +29,7 @@ pub trait Lockable: 'static {
 
 /// Proof that this transaction holds the lock of one row of `R`.
 ///
-/// A function that sums the children of a payment can demand it, so that nobody sums before locking:
+/// A function that sums the children of a payment can demand it, so that no caller sums before locking:
 ///
 /// ```
 /// # use probity_txn::{Lockable, Locked, Tx};

@@ -15,7 +15,7 @@ type Limiters = HashMap<(&'static str, usize), Arc<Semaphore>>;
 static LIMITERS: LazyLock<Mutex<Limiters>> = LazyLock::new(Mutex::default);
 
 /// A place among the runs of a label. The session and the end of an attempt have a share in it: a COMMIT or a
-/// ROLLBACK under way counts, also when nobody waits for it any more.
+/// ROLLBACK under way counts, also after its run was dropped.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Permit(Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>);
 

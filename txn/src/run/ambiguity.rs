@@ -5,8 +5,8 @@
 //! another run may hold the token and commit.
 
 use crate::backend::Backend;
-use crate::classify::Failure;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::run::token::Token;
 use crate::tx::hooks::Hooks;
 

@@ -7,8 +7,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::backend::{Backend, Mark};
 use crate::callback::TxFnOnce;
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
 use crate::error::{Error, RollbackReason};
+use crate::failure::Failure;
 use crate::metrics;
 use crate::run::ambiguity::{CommitAmbiguity, LostCommit};
 use crate::run::begin::{OpenTransaction, ResultPlace, begin};
@@ -174,7 +175,7 @@ async fn store<DB: Backend, T, E>(
             Err(Attempt::Failed(Error::RolledBack(RollbackReason::ResultNotStored(reason))))
         }
         Err(error) => {
-            let failure = Failure::read(&error, DB::classify);
+            let failure = Failure::of::<DB>(&error);
             Err(if job.settings.retries(failure.class()) {
                 Attempt::Again(failure)
             } else {
@@ -195,7 +196,7 @@ async fn roll_back<DB: Backend>(settings: &Settings, session: Session<DB>, reaso
 /// Reports time that passed inside the transaction while the database had nothing to do, and refuses the commit if it
 /// was too much.
 fn report_gaps(guard: &mut StatementGuard, settings: &Settings) {
-    let spent = guard.between();
+    let spent = guard.time_between();
     let policy = &settings.policy;
     metrics::record_between_statements(settings.label, spent, policy.between_statements_warn);
     if let Some(limit) = policy.between_statements_max

@@ -10,8 +10,9 @@ use sqlx::AssertSqlSafe;
 use tokio::time::Sleep;
 
 use crate::backend::{Backend, Claim, Mark};
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
 use crate::error::{Error, Misuse};
+use crate::failure::Failure;
 use crate::policy::Policy;
 use crate::pool_error::PoolError;
 use crate::run::ambiguity::CommitAmbiguity;
@@ -193,7 +194,7 @@ async fn claim<DB: Backend, T, E>(
     let (pool, label, locals) = (job.pool, job.settings.label, &job.settings.locals);
     let named = !job.settings.policy.behind_pooler;
     let name = token.table.name::<DB>().map_err(|misuse| Attempt::Failed(Error::Misuse(misuse)))?;
-    let floats = token.table.floats::<DB>();
+    let floats = token.table.is_found_by_session::<DB>();
     let claimed = async {
         let claim = DB::claim_token(session.connection(), &name, &token.text, label, named).await?;
         let home = match &claim {
@@ -233,7 +234,7 @@ async fn claim<DB: Backend, T, E>(
             Ok(Claimed::Moved)
         }
         Err(error) => {
-            let failure = Failure::read(&error, DB::classify);
+            let failure = Failure::of::<DB>(&error);
             let again = match failure.class() {
                 // A run with this token has not ended yet, or its server side has not: wait on.
                 Class::LockTimeout | Class::Timeout => true,

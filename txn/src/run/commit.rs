@@ -1,6 +1,6 @@
 //! The end of an attempt whose closure returned `Ok`.
 //!
-//! Invariant: runs to its end even when nobody waits for it any more, so that each COMMIT that was
+//! Invariant: it runs to its end even when its run was dropped, so that each COMMIT that was
 //! sent is decided and its hooks run.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Backend, CommitStatus, Mark};
-use crate::classify::Failure;
+use crate::failure::Failure;
 use crate::run::admission::Permit;
 use crate::run::deadline;
 use crate::run::idle_connections::IdleConnections;
@@ -29,7 +29,7 @@ pub(crate) struct CommitJob<DB: Backend> {
     pub(crate) permit: Permit,
 }
 
-/// How the attempt ended.
+/// The outcome of a COMMIT.
 #[derive(Debug)]
 pub(crate) enum CommitOutcome {
     /// Durable, and the hooks ran.
@@ -38,7 +38,7 @@ pub(crate) enum CommitOutcome {
     Refused(Failure),
     /// The answer was lost, and nothing was written.
     Aborted(Failure),
-    /// The answer was lost, and nobody knows. The hooks are given back.
+    /// The answer was lost, and the outcome is unknown. The hooks are given back.
     Unknown(Failure, Hooks),
 }
 
@@ -98,7 +98,7 @@ async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<CommitStatus, 
         let Err(error) = &answer else { return answer };
         // It is dead, or leads to a server that cannot tell: a standby, after a failover.
         connection.close_on_drop();
-        if !idle.skip_dead(&Failure::read(error, DB::classify)) {
+        if !idle.skip_dead(&Failure::of::<DB>(error)) {
             return answer;
         }
     }

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::backend::Backend;
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
+use crate::failure::Failure;
 use crate::metrics;
 use crate::pool_error::PoolError;
 

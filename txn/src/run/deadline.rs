@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-/// As far away as no run lasts, and near enough for every clock.
+/// A time longer than any run, and short enough for every clock.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// `wait` after `start`; a wait without an end, such as [`Duration::MAX`], ends in some decades.

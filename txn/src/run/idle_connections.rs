@@ -7,7 +7,8 @@
 use sqlx::Pool;
 
 use crate::backend::Backend;
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
+use crate::failure::Failure;
 
 /// The number of next connections that may turn out to be of no use without anything having been tried on them.
 pub(crate) struct IdleConnections {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sqlx::Pool;
 
 use crate::backend::Backend;
-use crate::classify::Failure;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::run::admission::Permit;
 use crate::run::ambiguity::LostCommit;
 use crate::run::token::Token;

@@ -12,8 +12,9 @@ use tracing::Instrument as _;
 
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::metrics;
 use crate::run::admission;
 use crate::run::ambiguity::CommitAmbiguity;

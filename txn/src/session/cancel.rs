@@ -1,4 +1,4 @@
-//! Ends a statement that nobody waits for any more, on a connection that nobody else uses.
+//! Ends an abandoned statement, over a connection of its own.
 //!
 //! Invariant: the connection is one beside the pool, because the pool may have none to spare while its statements go on;
 //! and few are made at a time, because many runs are abandoned at once when a database is slow.

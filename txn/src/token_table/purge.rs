@@ -13,7 +13,7 @@ use crate::backend::Backend;
 /// many that were. A younger token is never deleted.
 ///
 /// It walks through the table in steps of 1000 tokens. Each step is a transaction of its own, so
-/// nobody waits long for it, and a purge that was interrupted has done what it has done. Call it
+/// no run waits long for it, and a purge that was interrupted has done what it has done. Call it
 /// daily, from one place or from several.
 ///
 /// `age` must be longer than anybody may repeat a request: a run whose token was purged runs again.
@@ -53,7 +53,8 @@ impl TokenTable {
     /// answers.
     pub async fn purge<DB: Backend>(&self, pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
         let table = self.name::<DB>().map_err(TokenTableError::Name)?;
-        let table = if self.floats::<DB>() { whole_name(pool, &table).await? } else { table.into() };
+        let table =
+            if self.is_found_by_session::<DB>() { whole_name(pool, &table).await? } else { table.into() };
         Ok(purge(pool, &table, age).await?)
     }
 }

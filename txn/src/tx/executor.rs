@@ -1,4 +1,4 @@
-//! `&mut Tx` as a [`sqlx::Executor`], with each statement watched.
+//! `&mut Tx` as a [`sqlx::Executor`], with each statement guarded.
 //!
 //! Invariant: an error of the driver passes through here once, and is recorded before the caller
 //! sees it.
@@ -10,12 +10,12 @@ use futures_util::future::{self, BoxFuture};
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use sqlx::{Describe, Either, Execute, Executor, SqlStr};
 
+use crate::backend::own_answer::OwnAnswer;
 use crate::backend::{Backend, Step};
-use crate::classify::Failure;
 use crate::error::{Misuse, RollbackReason};
+use crate::failure::Failure;
 use crate::session::Session;
 use crate::tx::handle::Tx;
-use crate::tx::own_answer::OwnAnswer;
 use crate::tx::statement::{Inspected, Takes};
 use crate::tx::statement_guard::{RunningStatement, StatementGuard};
 use crate::tx::tx_state::TxState;
@@ -134,7 +134,7 @@ impl<DB: Backend> Tx<'_, DB> {
         E: Execute<'q, DB> + 'q,
     {
         let TxState { session, guard, settings, .. } = &mut *self.state;
-        let statement = admit(session, guard, query, takes)?.unnamed_if(settings.policy.behind_pooler);
+        let statement = admit(session, guard, query, takes)?.without_name_if(settings.policy.behind_pooler);
         Ok((DB::fetch_many(session.connection(), statement), guard))
     }
 
@@ -144,7 +144,7 @@ impl<DB: Backend> Tx<'_, DB> {
     {
         let TxState { session, guard, settings, .. } = &mut *self.state;
         let statement = admit(session, guard, query, Takes::SomeRows)?;
-        let statement = statement.unnamed_if(settings.policy.behind_pooler);
+        let statement = statement.without_name_if(settings.policy.behind_pooler);
         let mut running = guard.start();
         let answer = DB::fetch_optional(session.connection(), statement).await;
         settle::<DB, _>(&mut running, answer)
@@ -169,15 +169,15 @@ where
     })?;
     session.role_changed |= statement.changes_role || statement.opaque;
     if statement.opaque {
-        // Nobody knows what it leaves there, so nobody gets the connection afterwards.
+        // Its leavings are unknown, so the connection does not go back to the pool.
         session.close_afterwards();
     }
     Ok(statement)
 }
 
 fn refuse_poisoned(guard: &StatementGuard) -> Result<(), sqlx::Error> {
-    match guard.poisoned() {
-        Some(reason) => Err(OwnAnswer::aborted(reason.clone())),
+    match guard.poison_reason() {
+        Some(reason) => Err(OwnAnswer::refuse_aborted(reason.clone())),
         None => Ok(()),
     }
 }
@@ -189,7 +189,7 @@ fn settle<DB: Backend, T>(
 ) -> Result<T, sqlx::Error> {
     match &answer {
         Ok(_) => running.record_answer(),
-        Err(error) => running.record_failure(Failure::read(error, DB::classify)),
+        Err(error) => running.record_failure(Failure::of::<DB>(error)),
     }
     answer
 }
@@ -200,9 +200,7 @@ async fn next<DB: Backend>(
     running: &mut RunningStatement<'_>,
 ) -> Result<Option<Either<DB::QueryResult, DB::Row>>, sqlx::Error> {
     match rows.next().await {
-        Some(step) => {
-            step.inspect_err(|error| running.record_failure(Failure::read(error, DB::classify))).map(Some)
-        }
+        Some(step) => step.inspect_err(|error| running.record_failure(Failure::of::<DB>(error))).map(Some),
         None => {
             running.record_answer();
             Ok(None)
@@ -230,7 +228,7 @@ impl<DB: Backend> Stream for GuardedRows<'_, DB> {
         let step = std::task::ready!(self.rows.poll_next_unpin(context));
         if let Some(running) = self.running.as_mut() {
             match &step {
-                Some(Err(error)) => running.record_failure(Failure::read(error, DB::classify)),
+                Some(Err(error)) => running.record_failure(Failure::of::<DB>(error)),
                 Some(Ok(_)) | None => running.record_answer(),
             }
         }

@@ -1,4 +1,4 @@
-//! What runs after the commit, and only then.
+//! The hooks that run after the commit, and only then.
 //!
 //! Invariant: a hook registered in a scope is forgotten with it; a hook runs at most once, after
 //! the outermost COMMIT was answered with success; and no hook keeps the run for longer than its limit.
@@ -19,7 +19,7 @@ impl Hooks {
         self.0.push(hook.boxed());
     }
 
-    /// How many there are now: where a scope begins.
+    /// Counts the hooks, so that a scope can forget those behind them.
     pub(crate) fn mark(&self) -> usize {
         self.0.len()
     }

@@ -9,8 +9,9 @@ use sqlx::AssertSqlSafe;
 
 use crate::backend::Backend;
 use crate::callback::TxFnOnce;
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
 use crate::error::{Error, Misuse, RollbackReason};
+use crate::failure::Failure;
 use crate::tx::handle::Tx;
 use crate::tx::tx_state::TxState;
 
@@ -18,7 +19,7 @@ mod each;
 
 /// PostgreSQL keeps the ids of this many subtransactions per session in shared memory (`PGPROC_MAX_CACHED_SUBXIDS`).
 /// Released ones count, since they end with the transaction; undone ones do not. With one more, every snapshot that
-/// is taken in the cluster meanwhile is marked as overflowed, and each row version of the transaction that somebody
+/// is taken in the cluster at that time is marked as overflowed, and each row version of the transaction that a reader
 /// meets costs a look into `pg_subtrans`, also on standbys.
 const KEPT_MAX: u32 = 64;
 /// Half-way is a good moment to say so.
@@ -110,7 +111,7 @@ where
 struct Scope<'s, DB: Backend> {
     state: &'s mut TxState<DB>,
     number: u32,
-    /// How many scopes there were before this one: as many as there are after it is undone.
+    /// The number of scopes before this one: as many are left after it is undone.
     kept_before: u32,
     hooks: usize,
     left: bool,
@@ -118,7 +119,7 @@ struct Scope<'s, DB: Backend> {
 
 impl<'s, DB: Backend> Scope<'s, DB> {
     async fn enter(state: &'s mut TxState<DB>) -> Result<Self, Error<Infallible>> {
-        match state.guard.poisoned() {
+        match state.guard.poison_reason() {
             Some(&RollbackReason::Misuse(misuse)) => return Err(Error::Misuse(misuse)),
             Some(reason) => return Err(Error::RolledBack(reason.clone())),
             None => {}
@@ -201,7 +202,7 @@ impl<'s, DB: Backend> Scope<'s, DB> {
                 Ok(self)
             }
             Err(error) => {
-                let failure = Failure::read(&error, DB::classify);
+                let failure = Failure::of::<DB>(&error);
                 running.record_failure(failure.clone());
                 drop(running);
                 Err(Error::RolledBack(RollbackReason::StatementFailed(failure)))

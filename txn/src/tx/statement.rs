@@ -4,23 +4,21 @@ use sqlx::error::BoxDynError;
 use sqlx::{Arguments as _, Database, Execute, SqlStr};
 
 use crate::backend::Driver;
+use crate::backend::dialect::Effects;
 use crate::error::Misuse;
 
 use control::{Control, read};
-use scan::Dialect;
-use session::Leftover;
 
 mod control;
 mod scan;
-mod session;
 
-/// How much of its answer the caller of a statement takes.
+/// The part of its answer that the caller of a statement takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
     /// All of it: the statement is over when the caller goes on.
     Everything,
-    /// As many rows as it likes. What stands behind the first row of a text with several statements might
-    /// then never run, or fail with nobody looking: SQLite runs as far as somebody reads.
+    /// The caller takes as many rows as it likes. Of a text with several statements those after the first row might then
+    /// never run, or fail unseen: SQLite runs a text only as far as its rows are read.
     SomeRows,
 }
 
@@ -50,7 +48,7 @@ impl<DB: Database> Inspected<DB> {
     }
 
     /// Keeps the session from remembering it where the next transaction may have another session.
-    pub(crate) fn unnamed_if(self, behind_pooler: bool) -> Self {
+    pub(crate) fn without_name_if(self, behind_pooler: bool) -> Self {
         Self { persistent: self.persistent && !behind_pooler, ..self }
     }
 
@@ -75,17 +73,17 @@ impl<DB: Database> Inspected<DB> {
         let persistent = query.persistent();
         let statement = query.statement().cloned();
         let sql = query.sql();
-        let reading = read(sql.as_str(), Dialect::named(DB::NAME));
+        let reading = read::<DB::Dialect>(sql.as_str());
         if let Some(control) = reading.control {
             return Err(refusal(control));
         }
-        if let Some(left) = reading.leaves {
-            return Err(Misuse::Statement { remedy: remedy(left) });
+        let Effects { leaves, role: changes_role, opaque } = reading.effects;
+        if let Some(remedy) = leaves {
+            return Err(Misuse::Statement { remedy });
         }
         if reading.several && takes == Takes::SomeRows {
             return Err(Misuse::Statement { remedy: SOME_ROWS });
         }
-        let (changes_role, opaque) = (reading.role, reading.opaque);
         Ok(Self { sql, statement, arguments: Some(arguments), persistent, changes_role, opaque })
     }
 }
@@ -101,28 +99,6 @@ fn refusal(control: Control) -> Misuse {
         Control::Savepoint => "use Tx::scope instead of writing savepoints by hand",
     };
     Misuse::Statement { remedy }
-}
-
-/// Names the remedy for a statement that would leave this to the next borrower of the connection.
-fn remedy(left: Leftover) -> &'static str {
-    match left {
-        Leftover::Setting => {
-            "the setting would outlive the transaction, and the next borrower of the connection would have it; use \
-             SET LOCAL, set_config(.., true) or Txn::set_local, or set it in the options of the connection"
-        }
-        Leftover::Channel => {
-            "listening outlives the transaction; use a connection of its own (sqlx's PgListener)"
-        }
-        Leftover::AdvisoryLock => {
-            "the lock would outlive the transaction; use Tx::advisory or pg_advisory_xact_lock"
-        }
-        Leftover::Temporary => {
-            "a temporary object stays with the connection; use CREATE TEMP TABLE .. ON COMMIT DROP, or WITH"
-        }
-        Leftover::Prepared => "prepared statements stay with the connection, and sqlx keeps its own there",
-        Leftover::Cursor => "a cursor WITH HOLD outlives the transaction; leave WITH HOLD out",
-        Leftover::Connection => "this stays with the connection; do it where the connection is made",
-    }
 }
 
 impl<'q, DB: Database> Execute<'q, DB> for Inspected<DB> {
@@ -141,4 +117,10 @@ impl<'q, DB: Database> Execute<'q, DB> for Inspected<DB> {
     fn persistent(&self) -> bool {
         self.persistent
     }
+}
+
+/// Reads the effects of a text, for the tests of each dialect.
+#[cfg(test)]
+pub(crate) fn read_effects<D: crate::backend::dialect::Dialect>(sql: &str) -> Effects {
+    read::<D>(sql).effects
 }

@@ -1,4 +1,4 @@
-//! What the handle remembers about its statements: the first failure, abandoned ones, and time.
+//! Remembers the first failure of the statements, abandoned ones, and the time between them.
 //!
 //! Invariant: a transaction whose [`StatementGuard`] is not clean is never committed.
 
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::classify::{Class, Failure};
+use crate::classify::Class;
 use crate::error::RollbackReason;
+use crate::failure::Failure;
 
 /// The record of one attempt.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ impl StatementGuard {
         Self { poisoned: None, idle_since: Instant::now(), between: Duration::ZERO, idle_max }
     }
 
-    /// Why this transaction cannot be committed, if it cannot.
-    pub(crate) fn poisoned(&self) -> Option<&RollbackReason> {
+    /// Gives the reason why this transaction cannot be committed, if there is one.
+    pub(crate) fn poison_reason(&self) -> Option<&RollbackReason> {
         self.poisoned.as_ref()
     }
 
@@ -42,7 +43,7 @@ impl StatementGuard {
     }
 
     /// Time spent between the statements so far.
-    pub(crate) fn between(&self) -> Duration {
+    pub(crate) fn time_between(&self) -> Duration {
         self.between + self.idle_since.elapsed()
     }
 
@@ -55,8 +56,8 @@ impl StatementGuard {
     }
 }
 
-/// A statement that was sent. Dropped without an answer it poisons the transaction: nobody knows
-/// what it did.
+/// A statement that was sent. Dropped without an answer it poisons the transaction, because its effect is
+/// unknown.
 #[derive(Debug)]
 pub(crate) struct RunningStatement<'w> {
     guard: &'w mut StatementGuard,
@@ -105,7 +106,7 @@ mod tests {
         running.record_answer();
         drop(running);
         tokio::time::advance(Duration::from_millis(12)).await;
-        assert_eq!(guard.between(), Duration::from_millis(42));
+        assert_eq!(guard.time_between(), Duration::from_millis(42));
     }
 
     #[test]
@@ -113,7 +114,7 @@ mod tests {
         let mut guard = StatementGuard::new(None);
         drop(guard.start());
         guard.start().record_failure(Failure::local(Class::Other, "a later failure"));
-        assert_eq!(guard.poisoned(), Some(&RollbackReason::StatementAbandoned));
+        assert_eq!(guard.poison_reason(), Some(&RollbackReason::StatementAbandoned));
     }
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_is_lost_after_too_long_a_pause_was_ended_by_the_server() {

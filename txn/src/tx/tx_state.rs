@@ -24,12 +24,12 @@ pub(crate) struct TxState<DB: Backend> {
     pub(crate) number: u64,
 }
 
-/// How many savepoints there have been.
+/// The numbers of savepoints.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
     /// All of them: the next one's name.
     pub(crate) opened: u32,
-    /// Those that still exist on the server as subtransactions: open ones, and released ones that no outer
+    /// The savepoints that still exist on the server as subtransactions: open ones, and released ones that no outer
     /// scope has undone.
     pub(crate) kept: u32,
 }
@@ -47,7 +47,7 @@ impl<DB: Backend> TxState<DB> {
         }
     }
 
-    /// Whether `reason` means the whole transaction, so that no scope can absorb it.
+    /// Tells whether `reason` means the whole transaction, so that no scope can absorb it.
     pub(crate) fn ends_the_attempt(&self, reason: &RollbackReason) -> bool {
         match reason {
             // With the session the savepoints are gone as well.

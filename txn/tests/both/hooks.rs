@@ -6,7 +6,7 @@ use probity_txn::{Policy, Tx, on};
 use super::telemetry::Journal;
 use super::{Bank, Database, move_60};
 
-/// What happened, in order.
+/// The events of a test, in order.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<&'static str>>>);
 

@@ -24,7 +24,7 @@ const SCHEMA: &str = "
 const WALLETS: [&str; 4] = ["c", "d", "e", "f"];
 const WORKERS: u64 = 6;
 
-/// What a client asks for under one token.
+/// The request of a client under one token.
 #[derive(Debug)]
 pub(crate) struct Request {
     token: String,
@@ -37,7 +37,7 @@ enum Order {
     Refund { payment: String, amount: i64 },
 }
 
-/// What the client was told in the end.
+/// The answer that the client got in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -207,7 +207,7 @@ async fn shift(tx: &mut Tx<'_, Database>, from: &str, to: &str, amount: i64) -> 
         .map_err(|error| Refused::Database(error.into()))
 }
 
-/// What must hold at any moment, also in the middle of everything.
+/// Checks the invariants that hold at any moment, also in the middle of everything.
 pub(crate) async fn audit(pool: &Pool<Database>) {
     let none = async |sql: &'static str, complaint: &str| {
         let wrong: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();

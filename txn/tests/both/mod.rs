@@ -1,4 +1,4 @@
-//! What holds on every database.
+//! Tests of the promises that hold on every database.
 
 mod commit;
 mod conserve;

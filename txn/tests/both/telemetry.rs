@@ -15,9 +15,12 @@ use tracing::{Event, Subscriber};
 use super::Bank;
 use super::lock::Account;
 
-/// How often each metric was touched, with its labels: `name{label=pay}`; and what was recorded last.
+/// The number of times that each metric was touched, with its labels: `name{label=pay}`; and its last value.
 #[derive(Clone, Default)]
-pub(crate) struct Notes(Arc<Mutex<BTreeMap<String, u64>>>, Arc<Mutex<BTreeMap<String, f64>>>);
+pub(crate) struct Notes(Arc<Mutex<BTreeMap<String, u64>>>, Arc<Mutex<BTreeMap<String, f64>>>, Described);
+
+/// The unit of each metric that was described.
+type Described = Arc<Mutex<BTreeMap<String, Option<Unit>>>>;
 
 struct Note(Notes, String);
 
@@ -168,11 +171,15 @@ async fn time_between_the_statements_is_measured_and_warned_of_with_the_label() 
 }
 
 impl Recorder for Notes {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.2.lock().unwrap().insert(name.as_str().to_owned(), unit);
+    }
 
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.2.lock().unwrap().insert(name.as_str().to_owned(), unit);
+    }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         Counter::from_arc(self.note(key))
@@ -188,7 +195,7 @@ impl Recorder for Notes {
 }
 
 #[tokio::test]
-async fn each_label_has_its_metrics() {
+async fn each_label_has_its_metrics_and_each_of_them_has_a_unit() {
     let bank = Bank::open(1).await;
     let notes = Notes::default();
     let _recorded = metrics::set_default_local_recorder(&notes);
@@ -212,5 +219,13 @@ async fn each_label_has_its_metrics() {
         ("probity_txn_between_statements_seconds{label=pay}", 1),
     ] {
         assert_eq!(notes.read(name), times, "{name}: {:?}", notes.0.lock().unwrap());
+    }
+
+    probity_txn::describe_metrics();
+    let described = notes.2.lock().unwrap().clone();
+    for recorded in notes.0.lock().unwrap().keys() {
+        let name = recorded.split('{').next().unwrap();
+        let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
+        assert_eq!(described.get(name), Some(&Some(unit)), "{name}");
     }
 }

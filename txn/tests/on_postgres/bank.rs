@@ -44,7 +44,7 @@ impl Bank {
     }
 }
 
-/// Whether no transaction is open, nor aborted.
+/// Tells whether no transaction is open, nor aborted.
 pub(super) async fn is_clean(connection: &mut PgConnection) -> bool {
     // A simple query: in the extended protocol the timestamps differ by themselves.
     sqlx::raw_sql("SELECT statement_timestamp() = transaction_timestamp()")

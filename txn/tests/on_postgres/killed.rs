@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::both::ledger::{audit, audit_answers, prepare, workers};
 
-/// How many sessions are terminated in the middle of a transaction.
+/// The number of sessions that are terminated in the middle of a transaction.
 const SESSIONS: u32 = 24;
 /// After so many sessions the whole server is killed, and starts again with crash recovery.
 const SESSIONS_PER_SERVER: u32 = 6;

@@ -11,7 +11,7 @@ use sqlx::postgres::PgPoolOptions;
 use super::pitfalls::until_somebody_waits;
 use super::proxy::{Cut, Proxy};
 
-/// How often each break is tried.
+/// The number of times that each break is tried.
 const RUNS: i64 = 200;
 
 /// A pool whose wire can be cut, on a database with one counter.
@@ -139,7 +139,7 @@ async fn a_lost_commit_of_a_run_that_only_reads_leaves_nothing_open_and_is_run_a
     assert_eq!(read.await.unwrap(), (2, 0));
 }
 
-/// How the server goes down while a COMMIT is under way.
+/// The way in which the server goes down while a COMMIT is under way.
 #[derive(Clone, Copy)]
 enum Down {
     Cleanly,

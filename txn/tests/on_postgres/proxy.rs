@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-/// Where the connection breaks at the next COMMIT.
+/// The place where the connection breaks at the next COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     /// The server never sees it.
@@ -21,7 +21,7 @@ pub(super) enum Cut {
     AbortedBefore,
 }
 
-/// What to do at the next COMMIT.
+/// The plan for the next COMMIT.
 struct Plan {
     cut: Cut,
     /// Given to the test while the connection still stands; it breaks when the test drops it, and until then the
@@ -29,7 +29,7 @@ struct Plan {
     pause: mpsc::UnboundedSender<oneshot::Sender<()>>,
 }
 
-/// What all connections share: one plan for each of the next COMMITs, how many of the next connections end before they
+/// The state that all connections share: one plan for each of the next COMMITs, how many of the next connections end before they
 /// begin, the count of round trips, and how many of the next ROLLBACKs are spoiled.
 #[derive(Clone, Default)]
 struct Wire {
@@ -102,7 +102,7 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// How often somebody waited for the server so far: messages that followed upon an answer.
+    /// Counts the waits for the server so far: messages that followed upon an answer.
     pub(super) fn round_trips(&self) -> u64 {
         self.wire.round_trips.load(Ordering::SeqCst)
     }
@@ -122,7 +122,7 @@ impl Proxy {
         drop(self.pause_next([cut]));
     }
 
-    /// As [`Proxy::cut_next`] for as many COMMITs, but tells the test first and waits for it.
+    /// Cuts the next COMMITs as [`Proxy::cut_next`] does, but tells the test first and waits for it.
     pub(super) fn pause_next(
         &self,
         cuts: impl IntoIterator<Item = Cut>,

@@ -22,7 +22,7 @@ const IN_FLIGHT: usize = 16;
 
 type Outcome = Result<String, Error<sqlx::Error>>;
 
-/// How the server goes down.
+/// The way in which the server goes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Down {
     Cleanly,

@@ -1,4 +1,4 @@
-//! What a run costs on the wire, counted and not timed.
+//! Counts the round trips of a run.
 
 use probity_txn::{LockError, create_token_table, on};
 use sqlx::PgPool;

@@ -1,4 +1,4 @@
-//! What PostgreSQL calls a string or a comment, and the guard on transaction control has to as well.
+//! Tests that the guard on transaction control reads strings and comments as PostgreSQL does.
 
 use probity_txn::{Error, on};
 

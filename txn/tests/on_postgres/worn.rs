@@ -11,7 +11,7 @@ use super::both::telemetry::Journal;
 use super::lost::{behind, count, host};
 use super::proxy::{Cut, Proxy};
 
-/// So many connections lie in the pool.
+/// The number of connections that lie in the pool.
 pub(super) async fn fill(pool: &PgPool, connections: usize) {
     let mut borrowed = Vec::new();
     for _ in 0..connections {

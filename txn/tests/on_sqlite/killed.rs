@@ -58,7 +58,7 @@ fn start(seed: u64, file: &Path) -> Program {
     Program::spawn(command)
 }
 
-/// What the process was told, by token.
+/// The answers that the process got, by token.
 fn answers(output: &str) -> BTreeMap<String, Answer> {
     let lines = output.lines().filter_map(|line| line.split_once("answer ")?.1.split_once("; "));
     lines

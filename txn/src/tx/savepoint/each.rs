@@ -134,7 +134,7 @@ where
                 (reason, result) => (reason, result.err()),
             };
             let error = scope.undo(reason, error).await;
-            if state.guard.poisoned().is_some() {
+            if state.guard.poison_reason().is_some() {
                 return Err(error);
             }
             results[number] = Some(Err(error));

@@ -3,72 +3,68 @@
 //!
 //! A guard against accidents, not against malice: it looks at the first words of each statement.
 
-use super::scan::{Dialect, Piece, Pieces};
-use super::session::{Leftover, Trail};
+use std::mem;
 
-/// What a text would do to the transaction.
+use super::scan::Pieces;
+use crate::backend::dialect::{Create, Dialect, Effects, Piece, ReadEffects as _};
+
+/// The effect of a text on the transaction around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
-    /// Begin or end it.
+    /// It begins or ends the transaction.
     Transaction,
-    /// Nest it.
+    /// It nests the transaction.
     Savepoint,
 }
 
-/// What there is to know about a text.
+/// The reading of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading {
     /// The first statement that controls the transaction.
     pub(super) control: Option<Control>,
-    /// Whether something stands behind the first semicolon. The body of a trigger counts.
+    /// Something stands behind the first semicolon. The body of a trigger counts.
     pub(super) several: bool,
-    /// The first thing that would stay with the session.
-    pub(super) leaves: Option<Leftover>,
-    /// The role may be another one up to the end of the transaction.
-    pub(super) role: bool,
-    /// The text may do things that cannot be read from it.
-    pub(super) opaque: bool,
+    /// The effects of all its statements.
+    pub(super) effects: Effects,
 }
 
 /// Reads the whole text.
-pub(super) fn read(sql: &str, dialect: Dialect) -> Reading {
+pub(super) fn read<D: Dialect>(sql: &str) -> Reading {
     let mut reading = Reading::default();
     let mut statement = Statement::default();
-    let mut trail = Trail::new(dialect);
+    let mut effects = <D::Effects<'_>>::default();
     let mut ended = false;
-    for piece in Pieces::of(sql, dialect) {
+    for piece in Pieces::<D>::of(sql) {
         match piece {
             Piece::Word(word) => {
                 reading.several |= ended;
-                let control = statement.add(word, dialect);
+                let control = statement.add::<D>(word);
                 reading.control = reading.control.or(control);
             }
             Piece::Semicolon => {
                 ended |= statement.words > 0;
                 statement = Statement { in_body: statement.in_body, ..Statement::default() };
                 if !statement.in_body {
-                    reading.take_in(&mut trail);
-                    trail = Trail::new(dialect);
+                    reading.add(mem::take(&mut effects).end());
                 }
                 continue;
             }
             _ => {}
         }
         if !statement.in_body {
-            trail.add(piece);
+            effects.add(piece);
         }
     }
-    reading.take_in(&mut trail);
+    reading.add(effects.end());
     reading
 }
 
 impl Reading {
-    /// A statement of the text is over.
-    fn take_in(&mut self, trail: &mut Trail<'_>) {
-        trail.end();
-        self.leaves = self.leaves.or(trail.leaves);
-        self.role |= trail.role;
-        self.opaque |= trail.opaque;
+    /// Takes the effects of a statement in.
+    fn add(&mut self, effects: Effects) {
+        self.effects.leaves = self.effects.leaves.or(effects.leaves);
+        self.effects.role |= effects.role;
+        self.effects.opaque |= effects.opaque;
     }
 }
 
@@ -91,7 +87,7 @@ struct Statement {
 
 impl Statement {
     /// Takes the next word in; answers if it controls the transaction.
-    fn add(&mut self, word: &str, dialect: Dialect) -> Option<Control> {
+    fn add<D: Dialect>(&mut self, word: &str) -> Option<Control> {
         let is = |known: &str| word.eq_ignore_ascii_case(known);
         self.words += 1;
         let (first, prepares, begins) = (self.words == 1, self.prepares, self.begins);
@@ -105,10 +101,7 @@ impl Statement {
         self.creates |= first && is("CREATE");
         self.triggers |= self.creates && is("TRIGGER");
         if self.creates {
-            self.in_body = match dialect {
-                Dialect::Sqlite => self.triggers && is("BEGIN"),
-                Dialect::Postgres => begins && is("ATOMIC"),
-            };
+            self.in_body = D::begins_body(Create { trigger: self.triggers, after_begin: begins }, word);
             self.begins = is("BEGIN") || self.in_body;
             return None;
         }
@@ -133,17 +126,21 @@ fn control(word: &str) -> Option<Control> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres", feature = "sqlite"))]
 mod tests {
     use super::*;
+    use crate::backend::Driver;
 
-    const BOTH: [Dialect; 2] = [Dialect::Postgres, Dialect::Sqlite];
+    type Read = fn(&str) -> Reading;
+    const POSTGRES: (&str, Read) = ("PostgreSQL", read::<<sqlx::Postgres as Driver>::Dialect>);
+    const SQLITE: (&str, Read) = ("SQLite", read::<<sqlx::Sqlite as Driver>::Dialect>);
+    const BOTH: [(&str, Read); 2] = [POSTGRES, SQLITE];
 
     #[track_caller]
-    fn check(sqls: &[&str], dialects: &[Dialect], expected: Option<Control>) {
-        for dialect in dialects {
+    fn check(sqls: &[&str], databases: &[(&str, Read)], expected: Option<Control>) {
+        for (database, read) in databases {
             for sql in sqls {
-                assert_eq!(read(sql, *dialect).control, expected, "{dialect:?}: {sql}");
+                assert_eq!(read(sql).control, expected, "{database}: {sql}");
             }
         }
     }
@@ -173,7 +170,7 @@ mod tests {
             "CREATE FUNCTION f() RETURNS void BEGIN ATOMIC END; COMMIT",
             "CREATE TRIGGER t AFTER INSERT ON a EXECUTE FUNCTION f(); COMMIT",
         ];
-        check(&postgres, &[Dialect::Postgres], Some(Control::Transaction));
+        check(&postgres, &[POSTGRES], Some(Control::Transaction));
         let sqlite = [
             "SELECT [it's]; COMMIT",
             "SELECT $a$; COMMIT; SELECT $a$",
@@ -181,7 +178,7 @@ mod tests {
             "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = CASE WHEN 1 THEN 2 END; END; COMMIT",
             "\u{feff}COMMIT",
         ];
-        check(&sqlite, &[Dialect::Sqlite], Some(Control::Transaction));
+        check(&sqlite, &[SQLITE], Some(Control::Transaction));
         check(&["SAVEPOINT a", "SELECT 1; RELEASE a"], &BOTH, Some(Control::Savepoint));
     }
 
@@ -205,22 +202,22 @@ mod tests {
             "CREATE OR REPLACE FUNCTION f() RETURNS int AS 'BEGIN; END;' LANGUAGE plpgsql",
             "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END;",
         ];
-        check(&postgres, &[Dialect::Postgres], None);
+        check(&postgres, &[POSTGRES], None);
         let sqlite = [
             "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = 1; END;",
             "CREATE TRIGGER t AFTER UPDATE OF begin ON a BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; SELECT 1; END",
         ];
-        check(&sqlite, &[Dialect::Sqlite], None);
+        check(&sqlite, &[SQLITE], None);
     }
 
     #[test]
     fn more_than_one_statement_is_counted_by_what_runs() {
-        for dialect in BOTH {
+        for (database, read) in BOTH {
             for sql in ["SELECT 1; SELECT 2", "SELECT ';'; (SELECT 2)", ";SELECT 1;;SELECT 2"] {
-                assert!(read(sql, dialect).several, "{dialect:?}: {sql}");
+                assert!(read(sql).several, "{database}: {sql}");
             }
             for sql in ["SELECT 1", "SELECT ';'", ";;SELECT 1 ; ; -- SELECT 2\n/* SELECT 3; */"] {
-                assert!(!read(sql, dialect).several, "{dialect:?}: {sql}");
+                assert!(!read(sql).several, "{database}: {sql}");
             }
         }
     }

@@ -1,0 +1,98 @@
+//! The rules by which a database reads the text of a statement.
+
+/// A piece of SQL text, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'s> {
+    /// A keyword or an unquoted name.
+    Word(&'s str),
+    /// The end of a statement.
+    Semicolon,
+    /// A comma.
+    Comma,
+    /// An opening parenthesis.
+    Open,
+    /// A closing parenthesis.
+    Close,
+    /// The sign of an assignment.
+    Equals,
+}
+
+/// The effects of a statement that outlive it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The remedy for the first thing that the statement would leave to the next borrower of the connection.
+    pub(crate) leaves: Option<&'static str>,
+    /// The role may be another one up to the end of the transaction.
+    pub(crate) role: bool,
+    /// The statement may do things that its text does not show.
+    pub(crate) opaque: bool,
+}
+
+/// The words of a CREATE before its next one.
+#[derive(Clone, Copy, Debug)]
+pub struct Create {
+    /// It creates a trigger.
+    pub(crate) trigger: bool,
+    /// The last word was BEGIN.
+    pub(crate) after_begin: bool,
+}
+
+/// The rules of one database.
+pub trait Dialect {
+    /// The reader of a statement's effects.
+    type Effects<'s>: ReadEffects<'s>;
+
+    /// Measures the string, the quoted name, the comment or the sign at the start of `text`, which begins with `first`.
+    fn skip(text: &str, first: char) -> usize;
+
+    /// Measures the string at the start of `text` if the word before it gives it rules of its own; else zero.
+    fn skip_string_after(word: &str, text: &str) -> usize;
+
+    /// Tells whether `word` begins a body whose statements end in semicolons too.
+    fn begins_body(create: Create, word: &str) -> bool;
+}
+
+/// Reads the pieces of one statement, from left to right.
+///
+/// It guards against accidents, not against malice: the effects of functions, of triggers and of code in strings are
+/// not seen.
+pub trait ReadEffects<'s>: Default {
+    /// Takes the next piece in.
+    fn add(&mut self, piece: Piece<'s>);
+
+    /// Gives the effects of the statement, which is over.
+    fn end(self) -> Effects;
+}
+
+/// The words of a statement that were read so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Words<'s> {
+    pub(super) count: u32,
+    first: &'s str,
+    last: &'s str,
+}
+
+impl<'s> Words<'s> {
+    /// Takes the next word in; gives the words before it, and counts it.
+    pub(super) fn add(&mut self, word: &'s str) -> Self {
+        let before =
+            Self { count: self.count + 1, first: if self.count == 0 { word } else { self.first }, ..*self };
+        *self = Self { last: word, ..before };
+        before
+    }
+
+    /// Tells whether the statement begins with `word`.
+    pub(super) fn begin_with(&self, word: &str) -> bool {
+        self.first.eq_ignore_ascii_case(word)
+    }
+
+    /// Tells whether `word` was the last one.
+    pub(super) fn end_with(&self, word: &str) -> bool {
+        self.last.eq_ignore_ascii_case(word)
+    }
+}
+
+/// Tells whether `word` is one of `words`, in any case.
+pub(super) fn is_among(word: &str, words: &[&str]) -> bool {
+    words.iter().any(|known| word.eq_ignore_ascii_case(known))
+}

@@ -1,0 +1,85 @@
+//! Reads PostgreSQL's errors into classes.
+//!
+//! Invariant: no I/O, no clock.
+
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
+
+use crate::classify::Class;
+use crate::sqlstate::{self, Condition};
+
+/// Reads an error of the database.
+pub(super) fn classify(error: &dyn DatabaseError) -> Class {
+    match error.code().as_deref().map_or(Class::Other, classify_code) {
+        Class::StalePlan if !is_from_the_plan_cache(error) => Class::Other,
+        class => class,
+    }
+}
+
+/// Reads a code.
+fn classify_code(code: &str) -> Class {
+    match sqlstate::read(code).condition {
+        Condition::Serialization => Class::Serialization,
+        Condition::Deadlock => Class::Deadlock,
+        Condition::LockTimeout => Class::LockTimeout,
+        Condition::Canceled => Class::Timeout,
+        Condition::ConnectionLost | Condition::NotConnected => Class::ConnectionLost,
+        Condition::SessionTimeout => Class::SessionTimeout,
+        Condition::ReadOnly => Class::ReadOnly,
+        Condition::Constraint => Class::Constraint,
+        Condition::Aborted => Class::Aborted,
+        Condition::StalePlan => Class::StalePlan,
+        Condition::Resources | Condition::TooManyConnections => Class::Overloaded,
+        Condition::Storage | Condition::Corrupt => Class::Storage,
+        Condition::Data | Condition::Forbidden | Condition::Statement | Condition::Unrecognized => {
+            Class::Other
+        }
+    }
+}
+
+/// Tells whether "feature not supported" comes from the cache of plans: the code alone means many things.
+fn is_from_the_plan_cache(error: &dyn DatabaseError) -> bool {
+    // A message would be in the server's language. An error that names no routine is believed.
+    let routine = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine);
+    routine.is_none_or(|routine| routine == "RevalidateCachedQuery")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlstate_has_the_class_of_its_condition() {
+        for (code, class) in [
+            ("40001", Class::Serialization),
+            ("40P01", Class::Deadlock),
+            ("40003", Class::ConnectionLost),
+            ("40000", Class::Serialization),
+            ("40002", Class::Constraint),
+            ("08004", Class::ConnectionLost),
+            ("58030", Class::Storage),
+            ("XX001", Class::Storage),
+            ("53400", Class::Overloaded),
+            ("42501", Class::Other),
+            ("P0001", Class::Other),
+            ("57P04", Class::ConnectionLost),
+            ("55P03", Class::LockTimeout),
+            ("08006", Class::ConnectionLost),
+            ("57P01", Class::ConnectionLost),
+            ("57014", Class::Timeout),
+            ("23505", Class::Constraint),
+            ("25P02", Class::Aborted),
+            ("25P03", Class::SessionTimeout),
+            ("25P04", Class::SessionTimeout),
+            ("25006", Class::ReadOnly),
+            ("0A000", Class::StalePlan),
+            ("57P03", Class::ConnectionLost),
+            ("57P05", Class::ConnectionLost),
+            ("53300", Class::Overloaded),
+            ("42601", Class::Other),
+            ("", Class::Other),
+        ] {
+            assert_eq!(classify_code(code), class, "{code}");
+        }
+    }
+}
