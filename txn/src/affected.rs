@@ -28,7 +28,7 @@ impl std::fmt::Display for Expected {
     }
 }
 
-/// No row becomes `RowNotFound`, so that `?` works in closures that return [`sqlx::Error`].
+/// Turns the count of no row into `RowNotFound`, so that `?` works in closures that return [`sqlx::Error`].
 impl From<UnexpectedRows> for sqlx::Error {
     fn from(error: UnexpectedRows) -> Self {
         if error.found == 0 { Self::RowNotFound } else { Self::InvalidArgument(error.to_string()) }

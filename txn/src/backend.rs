@@ -61,18 +61,18 @@ pub struct TxAddress {
 /// The facts that come with the answer to BEGIN.
 #[derive(Debug, Default)]
 pub struct Begun {
-    /// If it was asked for, and the server can be asked about a lost COMMIT.
+    /// The mark, if it was asked for and the server can be asked about a lost COMMIT.
     pub(crate) mark: Option<Mark>,
-    /// If it was asked for, and a statement can be cancelled.
+    /// The address, if it was asked for and a statement can be cancelled.
     pub(crate) address: Option<TxAddress>,
 }
 
 /// The status of a transaction whose COMMIT got no answer, by another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitStatus {
-    /// It is durable.
+    /// The transaction is durable.
     Committed,
-    /// It never will be.
+    /// The transaction will never be committed.
     Aborted,
     /// The server still works on it; ask again.
     InProgress,
@@ -103,7 +103,7 @@ pub enum Claim {
         /// The table that holds it.
         home: Home,
     },
-    /// Somebody else's token came or went while we looked; look again in a fresh transaction.
+    /// The token of another run came or went in between; look again in a fresh transaction.
     Moving,
 }
 
@@ -157,8 +157,8 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Brings the session to a state without a transaction, from any state.
     fn rollback_text(narrowed: bool) -> &'static str;
 
-    /// Tells whether BEGIN of a read-only run will change more than the transaction: the session, which then has to be
-    /// changed back. One that its owner made read-only stays as it is.
+    /// Tells whether BEGIN of a read-only run will change more than the transaction: the session, which then has to
+    /// be changed back. One that its owner made read-only stays as it is.
     fn narrows(connection: &mut Self::Connection) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
 
     /// Opens the transaction in one round trip, with its isolation and timeouts; `marked` asks for

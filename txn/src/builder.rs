@@ -56,8 +56,8 @@ impl<'p, DB: Backend> Txn<'p, DB> {
 
     /// Takes the pauses between attempts from `schedule`, in place of the policy's; it is reset when the run begins.
     /// When it has no further pause the run gives up, as it does after
-    /// [`attempts`](Policy::attempts) or at the [`deadline`](Policy::deadline). Only a COMMIT that got no answer is asked
-    /// about all the same, with the policy's pauses.
+    /// [`attempts`](Policy::attempts) or at the [`deadline`](Policy::deadline). Only a COMMIT that got no answer is
+    /// asked about all the same, with the policy's pauses.
     ///
     /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for callers
     /// that have its schedules already.

@@ -20,7 +20,8 @@ pub enum Error<E> {
     /// The closure returned `Ok`, and the transaction could not be committed as it was.
     #[error("the transaction was rolled back: {0}")]
     RolledBack(#[source] RollbackReason),
-    /// Each attempt met a conflict with other transactions, or lost its connection; nothing was written. Try again later.
+    /// Each attempt met a conflict with other transactions, or lost its connection; nothing was written. Try again
+    /// later.
     #[error("gave up after {attempts} attempts; the last one: {last}")]
     Conflict {
         /// The number of attempts that were made.
@@ -36,9 +37,9 @@ pub enum Error<E> {
         attempts: u32,
         /// The deadline of the policy.
         deadline: Duration,
-        /// The thing that took so long, with its own cause and the remedy where they are known: a connection that could
-        /// not be made, a pool without a free one, the closure; or the conflict after which there was no time to try
-        /// again.
+        /// The thing that took so long, with its own cause and the remedy where they are known: a connection that
+        /// could not be made, a pool without a free one, the closure; or the conflict after which there was no time
+        /// to try again.
         #[source]
         cause: Failure,
     },
@@ -63,7 +64,7 @@ pub enum Error<E> {
         #[source]
         cause: Failure,
     },
-    /// No connection, or none on which a transaction could be opened; nothing was written.
+    /// There was no connection, or none on which a transaction could be opened; nothing was written.
     #[error("no transaction could be opened: {0}")]
     Pool(#[source] PoolError),
     /// An earlier run with this token was committed, and its stored result is not a result of this
@@ -259,7 +260,7 @@ pub enum Effect {
 }
 
 impl<E> Error<E> {
-    /// Which failure this is.
+    /// Gives the kind of the failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -308,7 +309,7 @@ impl<E> Error<E> {
         self.without_app().unwrap_or_else(|error| Error::App(convert(error)))
     }
 
-    /// Everything but the closure's own error fits every closure.
+    /// Takes the closure's own error out; every other one fits every closure.
     fn without_app<F>(self) -> Result<Error<F>, E> {
         Ok(match self {
             Self::App(error) => return Err(error),
@@ -327,7 +328,7 @@ impl<E> Error<E> {
 /// The type that `?` turns every error into.
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// For closures whose errors are boxed.
+/// Serves closures whose errors are boxed.
 impl Error<BoxError> {
     /// The closure's own error as it was, and everything else boxed: what `?` needs in a function that returns
     /// boxed errors too. [`effect`](Error::effect) is still there, behind `downcast_ref::<Error<Infallible>>()`.

@@ -81,7 +81,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Without the message: it may quote data.
+/// Leaves the message out: it may quote data.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Failure")

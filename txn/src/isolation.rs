@@ -1,4 +1,4 @@
-//! Isolation levels.
+//! The levels of isolation.
 
 /// The part of other transactions that a transaction sees. Databases that lack a level refuse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,5 @@
-//! Row locks that leave a witness: a function that must not run without the lock asks for the witness in its signature.
+//! Row locks that leave a witness: a function that must not run without the lock asks for the witness in its
+//! signature.
 
 mod advisory;
 mod error;

@@ -19,44 +19,47 @@ pub struct Policy {
     pub attempts: u32,
     /// The first pause is drawn from zero to this; the bound doubles with each conflict.
     pub backoff_base: Duration,
-    /// No pause is longer than this.
+    /// The longest pause.
     pub backoff_max: Duration,
-    /// Everything before COMMIT must be done by then, all attempts and pauses included.
+    /// The time by which everything before COMMIT must be done, all attempts and pauses included.
     pub deadline: Duration,
     /// The time to wait for the answer to COMMIT before its outcome counts as unknown.
     pub commit_timeout: Duration,
-    /// PostgreSQL `lock_timeout`; `None` leaves the session's own.
+    /// The `lock_timeout` of PostgreSQL; `None` leaves the session's own.
     pub lock_timeout: Option<Duration>,
-    /// PostgreSQL `statement_timeout`; `None` leaves the session's own.
+    /// The `statement_timeout` of PostgreSQL; `None` leaves the session's own.
     pub statement_timeout: Option<Duration>,
-    /// PostgreSQL `idle_in_transaction_session_timeout`; `None` leaves the session's own.
+    /// The `idle_in_transaction_session_timeout` of PostgreSQL; `None` leaves the session's own.
     pub idle_timeout: Option<Duration>,
     /// A lock that was not granted in time is a conflict to retry if this is set.
     pub retry_lock_timeout: bool,
-    /// A session that the server ended because the transaction idled or lasted too long is a conflict to retry if this is
-    /// set. It is off by default: a closure that was slow once is slow again, and repeats its calls to other services.
+    /// A session that the server ended because the transaction idled or lasted too long is a conflict to retry if
+    /// this is set. It is off by default: a closure that was slow once is slow again, and repeats its calls to
+    /// other services.
     pub retry_session_timeout: bool,
     /// A cached plan that a migration made stale is a conflict to retry if this is set, as it is by default. The next
     /// attempt plans afresh. Either way the connection that holds the plan is closed: at once, or, where a
     /// [scope](crate::Tx::scope) absorbed the failure, at the end of the run.
     pub retry_stale_plan: bool,
-    /// PostgreSQL (15 and later) is asked for the outcome of a transaction whose COMMIT got no answer if this is set. It
-    /// costs no round trip, but each transaction takes its id at BEGIN.
+    /// PostgreSQL (15 and later) is asked for the outcome of a transaction whose COMMIT got no answer if this is
+    /// set. It costs no round trip, but each transaction takes its id at BEGIN.
     pub look_up_lost_commits: bool,
-    /// The setting says that a pooler such as PgBouncer, in transaction mode, stands between. No statement of a run gets
-    /// a name then, since the next transaction may have another server session. It costs one round trip per statement.
+    /// The setting says that a pooler such as PgBouncer, in transaction mode, stands between. No statement of a run
+    /// gets a name then, since the next transaction may have another server session. It costs one round trip per
+    /// statement.
     pub behind_pooler: bool,
     /// An abandoned statement is cancelled on the server (PostgreSQL) if this is set: the statement
-    /// of a run that was dropped or is past its deadline. It costs no round trip; but a run that is not looked up (with
-    /// a token, or read-only) then asks a question with BEGIN. That question also shows a transaction that somebody left
-    /// open and that has only begun.
+    /// of a run that was dropped or is past its deadline. It costs no round trip; but a run that is not looked up
+    /// (with a token, or read-only) then asks a question with BEGIN. That question also shows a transaction that
+    /// somebody left open and that has only begun.
     pub cancel_abandoned: bool,
-    /// The time that one [hook](crate::Tx::after_commit) may take. After it the hook is dropped, and the next one runs.
+    /// The time that one [hook](crate::Tx::after_commit) may take. After it the hook is dropped, and the next one
+    /// runs.
     pub hook_timeout: Duration,
-    /// More time than this between the statements of one attempt is reported as a warning: it is
+    /// The time between the statements of one attempt above which a warning is logged: it is
     /// the mark of an external call inside a transaction.
     pub between_statements_warn: Duration,
-    /// More time than this between the statements rolls back. `None`, the default, never does;
+    /// The time between the statements above which the run is rolled back. `None`, the default, never does;
     /// tests set it.
     pub between_statements_max: Option<Duration>,
 }

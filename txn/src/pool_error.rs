@@ -7,7 +7,7 @@ use sqlx::Pool;
 use crate::backend::Backend;
 use crate::failure::Failure;
 
-/// No transaction could be opened: the server that was meant, what came instead, and the remedy.
+/// The error of a transaction that could not be opened: the server, its answer, and the remedy.
 ///
 /// The message names host, port, database and user, and never the password. The driver's error is the
 /// [`source`](std::error::Error::source).

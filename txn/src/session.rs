@@ -35,25 +35,25 @@ pub(crate) struct Session<DB: Backend> {
     connection: Option<PoolConnection<DB>>,
     /// The pool that lent the connection. Another connection with its options cancels what this one is busy with.
     pool: Pool<DB>,
-    /// Of the open transaction, if a statement of it can be cancelled.
+    /// The address of the open transaction, if a statement of it can be cancelled.
     address: Option<TxAddress>,
     runtime: Handle,
     /// The session was made read-only for this run, and has to be made writable at its end.
     narrowed: bool,
     /// A statement may have changed the role, up to the end of the transaction.
     pub(crate) role_changed: bool,
-    /// Held until the rollback of a dropped run is done: up to then the run has its locks.
+    /// The permit is held until the rollback of a dropped run is done: up to then the run has its locks.
     permit: Permit,
 }
 
 /// The answer of the database to COMMIT.
 #[derive(Debug)]
 pub(crate) enum CommitAnswer {
-    /// Durable.
+    /// The transaction is durable.
     Done,
-    /// Definitely not committed.
+    /// The transaction is definitely not committed.
     Refused(Failure),
-    /// No answer, or one that leaves it open.
+    /// There was no answer, or one that leaves the outcome open.
     Lost(Failure),
 }
 

@@ -5,7 +5,7 @@ use crate::isolation::Isolation;
 use crate::policy::Policy;
 use crate::schedule::Schedule;
 
-/// Everything about a run except its closure.
+/// The description of a run, without its closure.
 #[derive(Debug)]
 pub struct Settings {
     pub(crate) label: &'static str,

@@ -9,7 +9,7 @@ use crate::session::execute;
 pub(crate) mod found;
 pub(crate) mod purge;
 
-/// PostgreSQL cuts longer names off; the rest of the table's name has to fit as well.
+/// The longest schema or prefix. PostgreSQL cuts longer names off; the rest of the table's name has to fit as well.
 const NAME_MAX: usize = 40;
 
 /// The name of the table in the published SQL.
@@ -20,9 +20,9 @@ const PUBLISHED: &str = "probity_txn_tokens";
 ///
 /// Two services with one database have a table each if their tokens may be alike.
 ///
-/// On PostgreSQL a table without a schema is looked for along the search path of the session, once per pool: a session
-/// whose path leads to another table later is not used. Name the schema where paths differ on purpose, or where a
-/// pooler stands between.
+/// On PostgreSQL a table without a schema is looked for along the search path of the session, once per pool: a
+/// session whose path leads to another table later is not used. Name the schema where paths differ on purpose, or
+/// where a pooler stands between.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -99,7 +99,7 @@ pub enum TokenTableError {
     Database(#[from] sqlx::Error),
 }
 
-/// For functions whose errors are sqlx's.
+/// Serves functions whose errors are sqlx's.
 impl From<TokenTableError> for sqlx::Error {
     fn from(error: TokenTableError) -> Self {
         match error {
@@ -121,8 +121,8 @@ impl TokenTable {
         Self::default()
     }
 
-    /// Chooses the schema; on SQLite, the attached database. Letters, digits and `_`, at most 40; it is quoted, so upper
-    /// case counts.
+    /// Chooses the schema; on SQLite, the attached database. Letters, digits and `_`, at most 40; it is quoted, so
+    /// upper case counts.
     #[must_use]
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
@@ -244,8 +244,8 @@ pub async fn create_token_table<DB: Backend>(pool: &Pool<DB>) -> Result<(), Toke
     TokenTable::new().create(pool).await
 }
 
-/// Everything a run and a purge do with the table, without doing it: planned, so that names, columns, the unique key
-/// and the rights of the role are looked at, and not executed.
+/// Writes the statements of runs and purges so that they are planned and not executed: planning looks at names,
+/// columns, the unique key and the rights of the role.
 fn rehearsal(table: &str) -> String {
     format!(
         "EXPLAIN SELECT token, label, result, created_at FROM {table} WHERE token = '';

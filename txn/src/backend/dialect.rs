@@ -42,7 +42,8 @@ pub trait Dialect {
     /// The reader of a statement's effects.
     type Effects<'s>: ReadEffects<'s>;
 
-    /// Measures the string, the quoted name, the comment or the sign at the start of `text`, which begins with `first`.
+    /// Measures the string, the quoted name, the comment or the sign at the start of `text`, which begins with
+    /// `first`.
     fn skip(text: &str, first: char) -> usize;
 
     /// Measures the string at the start of `text` if the word before it gives it rules of its own; else zero.

@@ -1,4 +1,4 @@
-//! PostgreSQL: isolation and timeouts travel with BEGIN, so they cost no round trip of their own.
+//! The driver of PostgreSQL. Isolation and timeouts travel with BEGIN, so they cost no round trip of their own.
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;

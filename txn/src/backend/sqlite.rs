@@ -1,4 +1,4 @@
-//! SQLite: one writer, so a transaction takes the write lock at BEGIN and never has to upgrade.
+//! The driver of SQLite. It has one writer, so a transaction takes the write lock at BEGIN and never has to upgrade.
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use sqlx::error::DatabaseError;

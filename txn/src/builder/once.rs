@@ -71,7 +71,7 @@ impl<'p, DB: Backend> Once<'p, DB> {
     }
 }
 
-/// Without the token: it may be a key of the caller.
+/// Leaves the token out: it may be a key of the caller.
 impl<DB: Backend> fmt::Debug for Once<'_, DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Once").field("settings", &self.settings).finish_non_exhaustive()

@@ -13,7 +13,7 @@ use crate::metrics;
 use crate::tx::handle::Tx;
 use crate::tx::statement::Inspected;
 
-/// Proof that this transaction holds the advisory lock of a name.
+/// The proof that this transaction holds the advisory lock of a name.
 pub struct Advisory<'b> {
     brand: PhantomData<fn(&'b ()) -> &'b ()>,
 }
@@ -56,7 +56,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     }
 }
 
-/// FNV-1a over both parts: the same number in every process and every version of this crate.
+/// Computes FNV-1a over both parts: the same number in every process and every version of this crate.
 fn lock_number(namespace: &str, key: &str) -> i64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;

@@ -52,7 +52,7 @@ pub enum LockError {
         /// The error of the database or of the driver.
         source: sqlx::Error,
     },
-    /// Too many rows for one statement.
+    /// There are too many rows for one statement.
     #[error("at most {limit} rows can be locked at once; lock in batches of ascending keys")]
     TooMany {
         /// The number of rows that can be locked at once.

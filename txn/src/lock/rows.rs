@@ -1,4 +1,4 @@
-//! Taking row locks.
+//! Takes row locks.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::metrics;
 use crate::tx::handle::Tx;
 use crate::tx::statement::Inspected;
 
-/// PostgreSQL and SQLite take more parameters; a list this long deserves batches anyway.
+/// The number of rows that one call locks. Databases take more parameters; a list this long deserves batches anyway.
 const ROWS_MAX: usize = 1000;
 
 impl<'b, DB: Backend> Tx<'b, DB> {
@@ -227,8 +227,9 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     }
 }
 
-/// One key is a parameter like any other. Several are an array where there are arrays: with a text for each count of
-/// them, they would push the application's own statements out of the connection's cache.
+/// Chooses the form of the keys. One key is a parameter like any other. Several are an array where there are
+/// arrays: with a text for each count of them, they would push the application's own statements out of the
+/// connection's cache.
 fn key_form<DB: Backend, R: Lockable<Key: LockKey<DB>>>(keys: &BTreeSet<R::Key>) -> Keys {
     match DB::LOCKS {
         Some(syntax) if keys.len() > 1 && <R::Key as LockKey<DB>>::ONE_PARAMETER => Keys::Array(syntax),

@@ -63,7 +63,7 @@ const fn part(bytes: &[u8], at: usize) -> usize {
 /// The form in which the keys are given to a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// All as one array: one text, whatever their count.
+    /// The keys are one array: one text, whatever their count.
     Array(&'static LockSyntax),
     /// This number of parameters, one for each key.
     Each(usize),
@@ -72,8 +72,8 @@ pub(super) enum Keys {
 /// Selects the keys of the rows that are asked for, in one order for everybody: the rows are sorted before they are
 /// locked, in whatever order an index or a scan found them.
 ///
-/// The alias makes the key a column whatever it is called: SQLite reads a quoted name that it does not know as a string.
-/// `suffix` locks the rows.
+/// The alias makes the key a column whatever it is called: SQLite reads a quoted name that it does not know as a
+/// string. `suffix` locks the rows.
 pub(super) fn select<R: Lockable>(keys: Keys, suffix: &str) -> String {
     let (table, key) = (R::TABLE, R::KEY);
     let wanted = match keys {

@@ -27,7 +27,7 @@ pub trait Lockable: 'static {
     const KEY: &'static str = "id";
 }
 
-/// Proof that this transaction holds the lock of one row of `R`.
+/// The proof that this transaction holds the lock of one row of `R`.
 ///
 /// A function that sums the children of a payment can demand it, so that no caller sums before locking:
 ///
@@ -64,7 +64,7 @@ impl<R: Lockable> Locked<'_, R> {
     }
 }
 
-/// Without the key: it may be a customer's.
+/// Leaves the key out: it may be a customer's.
 impl<R: Lockable> fmt::Debug for Locked<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Locked").field("table", &R::TABLE).finish_non_exhaustive()

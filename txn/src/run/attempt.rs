@@ -1,4 +1,4 @@
-//! One attempt: BEGIN, the token if there is one, the closure, and the end.
+//! Makes one attempt: BEGIN, the token if there is one, the closure, and the end.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

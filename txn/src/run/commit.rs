@@ -16,7 +16,7 @@ use crate::run::idle_connections::IdleConnections;
 use crate::session::{CommitAnswer, Session};
 use crate::tx::hooks::Hooks;
 
-/// Everything the end needs, owned.
+/// The owned parts of an attempt that its end needs.
 pub(crate) struct CommitJob<DB: Backend> {
     pub(crate) session: Session<DB>,
     pub(crate) hooks: Hooks,
@@ -32,7 +32,7 @@ pub(crate) struct CommitJob<DB: Backend> {
 /// The outcome of a COMMIT.
 #[derive(Debug)]
 pub(crate) enum CommitOutcome {
-    /// Durable, and the hooks ran.
+    /// The transaction is durable, and the hooks ran.
     Committed,
     /// The database refused.
     Refused(Failure),

@@ -1,4 +1,4 @@
-//! Borrowing a connection; and finding out why there is none, while there is still somebody to tell.
+//! Borrows a connection, and finds out in time why there is none.
 //!
 //! sqlx's pool tries again in silence where a server refuses connections, up to its own timeout or our deadline. So
 //! after a moment of silence one connection is made beside the pool, to hear what the server says.
@@ -22,7 +22,7 @@ use crate::pool_error::PoolError;
 const SILENCE: Duration = Duration::from_millis(250);
 /// The time that the server may take to answer the question.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Many runs wait at once; a server that is away hears of one at a time.
+/// The number of questions at a time: many runs wait at once, and a server that is away hears of one.
 static AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
 /// Names the thing that the start of an attempt is waiting for, to be told when the deadline passes.
@@ -38,7 +38,7 @@ impl Waiting {
         Self(Failure::local(Class::Timeout, text))
     }
 
-    /// From now on it waits for something else.
+    /// Names another thing that is waited for from now on.
     pub(super) fn set(&mut self, text: &str) {
         *self = Self::local(text);
     }
@@ -88,7 +88,8 @@ pub(super) async fn acquire<DB: Backend>(
     }
 }
 
-/// Makes a connection beside the pool and returns the error that it met; if it met none, the pool just has none to spare.
+/// Makes a connection beside the pool and returns the error that it met; if it met none, the pool just has none to
+/// spare.
 async fn ask<DB: Backend>(pool: &Pool<DB>) -> sqlx::Error {
     // Never closed.
     let _permit = AT_A_TIME.acquire().await;

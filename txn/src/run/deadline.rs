@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 /// A time longer than any run, and short enough for every clock.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// `wait` after `start`; a wait without an end, such as [`Duration::MAX`], ends in some decades.
+/// Gives the time `wait` after `start`; a wait without an end, such as [`Duration::MAX`], ends in some decades.
 pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait.min(FAR)).unwrap_or(start)
 }

@@ -1,5 +1,5 @@
-//! Connections of the pool on which nothing can be tried: dead ones that it lends without asking, and those to a server
-//! that takes no writes any more.
+//! Connections of the pool on which nothing can be tried: dead ones that it lends without asking, and those to a
+//! server that takes no writes any more.
 //!
 //! Invariant: only as many are passed over as lay in the pool at the start; one that was made afresh and is of no use
 //! is a failure like any other, so that a server that is away is not flooded.
@@ -23,8 +23,8 @@ impl IdleConnections {
         Self { left: pool.num_idle(), untested: !pool.options().get_test_before_acquire() }
     }
 
-    /// Tells whether `failure` of the first statement only says that the connection was of no use, and another one is to
-    /// be taken.
+    /// Tells whether `failure` of the first statement only says that the connection was of no use, and another one
+    /// is to be taken.
     pub(crate) fn skip_dead(&mut self, failure: &Failure) -> bool {
         let useless = match failure.class() {
             Class::ConnectionLost => self.untested,

@@ -9,7 +9,7 @@ use crate::error::Misuse;
 use crate::json_round_trip;
 use crate::token_table::TokenTable;
 
-/// Longer tokens are refused: an index entry has to hold them.
+/// The longest token: an index entry has to hold it.
 const LENGTH_MAX: usize = 200;
 
 /// A token, with the two functions that the runner needs of the result's type.

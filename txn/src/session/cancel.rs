@@ -1,7 +1,7 @@
 //! Ends an abandoned statement, over a connection of its own.
 //!
-//! Invariant: the connection is one beside the pool, because the pool may have none to spare while its statements go on;
-//! and few are made at a time, because many runs are abandoned at once when a database is slow.
+//! Invariant: the connection is one beside the pool, because the pool may have none to spare while its statements
+//! go on; and few are made at a time, because many runs are abandoned at once when a database is slow.
 
 use sqlx::{Connection, Pool};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -17,8 +17,8 @@ pub(crate) struct Canceller<DB: Backend> {
 }
 
 impl<DB: Backend> Canceller<DB> {
-    /// Connects beside the pool. Dropping the future leaves nothing behind. Without a connection the statement goes on,
-    /// and ends by its own timeout.
+    /// Connects beside the pool. Dropping the future leaves nothing behind. Without a connection the statement goes
+    /// on, and ends by its own timeout.
     pub(crate) async fn connect(pool: &Pool<DB>) -> Option<Self> {
         // Never closed.
         let permit = AT_A_TIME.acquire().await.ok()?;

@@ -1,8 +1,9 @@
-//! Keeps which table of tokens the sessions of a pool found: one table per pool and name, for as long as the pool lives.
+//! Keeps which table of tokens the sessions of a pool found: one table per pool and name, for as long as the pool
+//! lives.
 //!
 //! Invariant: no run of a pool writes its token into another table than the runs before it, and no purge deletes from
-//! another one. A search path that was changed, or a temporary table of the same name, would make a second execution of
-//! a token possible.
+//! another one. A search path that was changed, or a temporary table of the same name, would make a second
+//! execution of a token possible.
 
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,8 +28,8 @@ struct Found {
 
 static FOUND: Mutex<Vec<Found>> = Mutex::new(Vec::new());
 
-/// Finds the whole name of the table that the session knows as `name` and under this number; none if it is not that of
-/// the sessions before it.
+/// Finds the whole name of the table that the session knows as `name` and under this number; none if it is not that
+/// of the sessions before it.
 pub(crate) async fn whole_name<DB: Backend>(
     connection: &mut DB::Connection,
     pool: &Pool<DB>,
@@ -81,8 +82,8 @@ fn remember<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64, qualified: St
     Some(qualified)
 }
 
-/// Finds what the pool knows by this name. What a dropped pool knew, whose place in memory this pool has taken, does not
-/// count. What a closed pool knew still counts for the runs that it had begun.
+/// Finds what the pool knows by this name. What a dropped pool knew, whose place in memory this pool has taken,
+/// does not count. What a closed pool knew still counts for the runs that it had begun.
 fn find<'f, DB: Backend>(found: &'f mut [Found], pool: &Pool<DB>, name: &str) -> Option<&'f mut Found> {
     let id = PoolId::of(pool);
     let mut ours = found.iter_mut().filter(|known| known.pool == id && known.name == name);
@@ -93,8 +94,8 @@ fn is_over(closed: &mut CloseEvent) -> bool {
     closed.now_or_never().is_some()
 }
 
-/// Names a pool as long as it lives, by the place of its settings: all clones of the pool share them, and nothing replaces
-/// them. Its connect options are no such name, because a rotation of the password replaces them.
+/// Names a pool as long as it lives, by the place of its settings: all clones of the pool share them, and nothing
+/// replaces them. Its connect options are no such name, because a rotation of the password replaces them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PoolId(usize);
 

@@ -49,8 +49,8 @@ impl TokenTable {
     ///
     /// # Errors
     ///
-    /// [`TokenTableError::Name`]; [`TokenTableError::Moved`]; [`TokenTableError::Database`] with whatever the database
-    /// answers.
+    /// [`TokenTableError::Name`]; [`TokenTableError::Moved`]; [`TokenTableError::Database`] with whatever the
+    /// database answers.
     pub async fn purge<DB: Backend>(&self, pool: &Pool<DB>, age: Duration) -> Result<u64, TokenTableError> {
         let table = self.name::<DB>().map_err(TokenTableError::Name)?;
         let table =
@@ -59,8 +59,8 @@ impl TokenTable {
     }
 }
 
-/// Finds the whole name of the table whose name alone is known, as a run with a token does. A session that means another
-/// table than those before it is closed.
+/// Finds the whole name of the table whose name alone is known, as a run with a token does. A session that means
+/// another table than those before it is closed.
 async fn whole_name<DB: Backend>(pool: &Pool<DB>, name: &str) -> Result<Arc<str>, TokenTableError> {
     // Any of those that lie in the pool can be such a session.
     for _ in 0..=pool.size() {
@@ -99,7 +99,7 @@ async fn purge<DB: Backend>(pool: &Pool<DB>, table: &str, age: Duration) -> Resu
     }
 }
 
-/// Rounded up, and one more because SQLite rounds the times it stores; at most a thousand years, which
+/// Rounds up, and adds one because SQLite rounds the times it stores; at most a thousand years, which
 /// every database can subtract from now.
 fn milliseconds(age: Duration) -> i64 {
     const THOUSAND_YEARS: u128 = 1000 * 366 * 24 * 60 * 60 * 1000;

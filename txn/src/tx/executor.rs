@@ -1,4 +1,4 @@
-//! `&mut Tx` as a [`sqlx::Executor`], with each statement guarded.
+//! Implements [`sqlx::Executor`] for `&mut Tx`, with each statement guarded.
 //!
 //! Invariant: an error of the driver passes through here once, and is recorded before the caller
 //! sees it.
@@ -124,7 +124,7 @@ impl<'c, DB: Backend> Executor<'c> for &'c mut Tx<'_, DB> {
 }
 
 impl<DB: Backend> Tx<'_, DB> {
-    /// Everything before the first row: `None` of it runs in a transaction that is poisoned.
+    /// Does everything before the first row; none of it runs in a transaction that is poisoned.
     fn start<'e, 'q: 'e, E>(
         &'e mut self,
         query: E,

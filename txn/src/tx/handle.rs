@@ -36,7 +36,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         self.state.settings.label
     }
 
-    /// Which attempt this is, from 1.
+    /// Gives the number of the attempt, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.state.attempt
@@ -47,8 +47,9 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// Hooks run once the outermost COMMIT was answered with success, in the order of their
     /// registration, before [`run`](crate::Txn::run) returns; not if the transaction or the scope
     /// that registered them is rolled back. They get no transaction. A panic in one is logged and
-    /// changes nothing; one that takes longer than [`hook_timeout`](crate::Policy::hook_timeout) is dropped. They live in memory: if the process dies right after the commit they do not
-    /// run, so never leave to them what must happen.
+    /// changes nothing; one that takes longer than [`hook_timeout`](crate::Policy::hook_timeout) is dropped. They
+    /// live in memory: if the process dies right after the commit they do not run, so never leave to them what must
+    /// happen.
     pub fn after_commit(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
         self.state.hooks.add(hook);
     }

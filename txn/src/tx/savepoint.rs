@@ -17,12 +17,13 @@ use crate::tx::tx_state::TxState;
 
 mod each;
 
-/// PostgreSQL keeps the ids of this many subtransactions per session in shared memory (`PGPROC_MAX_CACHED_SUBXIDS`).
-/// Released ones count, since they end with the transaction; undone ones do not. With one more, every snapshot that
-/// is taken in the cluster at that time is marked as overflowed, and each row version of the transaction that a reader
-/// meets costs a look into `pg_subtrans`, also on standbys.
+/// The number of savepoints that a transaction keeps. PostgreSQL keeps the ids of this many subtransactions per
+/// session in shared memory (`PGPROC_MAX_CACHED_SUBXIDS`). Released ones count, since they end with the
+/// transaction; undone ones do not. With one more, every snapshot that is taken in the cluster at that time is
+/// marked as overflowed, and each row version of the transaction that a reader meets costs a look into
+/// `pg_subtrans`, also on standbys.
 const KEPT_MAX: u32 = 64;
-/// Half-way is a good moment to say so.
+/// The number of savepoints at which a warning is logged.
 const KEPT_WARN: u32 = 32;
 
 impl<DB: Backend> Tx<'_, DB> {

@@ -15,10 +15,10 @@ mod scan;
 /// The part of its answer that the caller of a statement takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
-    /// All of it: the statement is over when the caller goes on.
+    /// The caller takes all of it: the statement is over when the caller goes on.
     Everything,
-    /// The caller takes as many rows as it likes. Of a text with several statements those after the first row might then
-    /// never run, or fail unseen: SQLite runs a text only as far as its rows are read.
+    /// The caller takes as many rows as it likes. Of a text with several statements those after the first row might
+    /// then never run, or fail unseen: SQLite runs a text only as far as its rows are read.
     SomeRows,
 }
 

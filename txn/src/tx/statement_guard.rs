@@ -15,10 +15,10 @@ use crate::failure::Failure;
 pub(crate) struct StatementGuard {
     /// The first failure that no scope has absorbed.
     poisoned: Option<RollbackReason>,
-    /// When the last statement ended; the transaction's own BEGIN counts as one.
+    /// The time when the last statement ended; the transaction's own BEGIN counts as one.
     idle_since: Instant,
     between: Duration,
-    /// After so long between two statements the server has ended the session.
+    /// The time between two statements after which the server has ended the session.
     idle_max: Option<Duration>,
 }
 
@@ -42,7 +42,7 @@ impl StatementGuard {
         self.poisoned.get_or_insert(reason);
     }
 
-    /// Time spent between the statements so far.
+    /// Gives the time spent between the statements so far.
     pub(crate) fn time_between(&self) -> Duration {
         self.between + self.idle_since.elapsed()
     }

@@ -27,7 +27,7 @@ pub(crate) struct TxState<DB: Backend> {
 /// The numbers of savepoints.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
-    /// All of them: the next one's name.
+    /// The number of savepoints so far, which names the next one.
     pub(crate) opened: u32,
     /// The savepoints that still exist on the server as subtransactions: open ones, and released ones that no outer
     /// scope has undone.

@@ -1,4 +1,5 @@
-//! Reads the effects of a statement on a session of PostgreSQL: those that the next borrower of the connection would meet.
+//! Reads the effects of a statement on a session of PostgreSQL: those that the next borrower of the connection
+//! would meet.
 //!
 //! Code that a statement brings along (`DO`, `CALL`) is taken for something that may have done anything.
 

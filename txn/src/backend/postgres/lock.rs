@@ -7,8 +7,8 @@ use sqlx::{Arguments as _, Decode, Encode, Postgres, Type};
 use crate::backend::lock_syntax::LockSyntax;
 use crate::lock::key::LockKey;
 
-/// NO KEY UPDATE is as strong as an UPDATE of ordinary columns and lets others insert children that refer to the row;
-/// FOR UPDATE would deadlock with them.
+/// The syntax of PostgreSQL. NO KEY UPDATE is as strong as an UPDATE of ordinary columns and lets others insert
+/// children that refer to the row; FOR UPDATE would deadlock with them.
 pub(super) const SYNTAX: LockSyntax = LockSyntax {
     until_free: " FOR NO KEY UPDATE",
     never: " FOR NO KEY UPDATE NOWAIT",

@@ -1,5 +1,5 @@
-//! The question that travels with BEGIN: where the transaction can be found while it is open, whether it may write, and
-//! whether it is a new one.
+//! The question that travels with BEGIN: where the transaction can be found while it is open, whether it may write,
+//! and whether it is a new one.
 //!
 //! An abandoned statement would go on, with all its locks. sqlx keeps the key of the protocol's own
 //! cancel request to itself, so another session cancels it by `pg_cancel_backend`.
@@ -73,8 +73,8 @@ pub(super) async fn begin(
     Ok(Begun { mark, address: address.filter(|_| settings.policy.cancel_abandoned) })
 }
 
-/// A standby refuses SERIALIZABLE before it could say that it takes no writes. feature_not_supported, of which BEGIN knows
-/// no other.
+/// A standby refuses SERIALIZABLE before it could say that it takes no writes. feature_not_supported, of which
+/// BEGIN knows no other.
 fn explain_standby(error: sqlx::Error, settings: &Settings) -> sqlx::Error {
     let code = error.as_database_error().and_then(|answer| answer.code());
     if !settings.read_only && code.as_deref() == Some("0A000") {

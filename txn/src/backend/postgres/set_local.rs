@@ -5,9 +5,10 @@ use sqlx::Postgres;
 use crate::builder::Txn;
 
 impl Txn<'_, Postgres> {
-    /// Sets a setting of the session for this transaction: the tenant that policies of row-level security read, a role, a
-    /// schema. It ends with the transaction, so the next borrower of the connection has nothing of it. It travels with
-    /// BEGIN and costs no round trip; with a [token](Txn::once) it follows the token, with a round trip of its own.
+    /// Sets a setting of the session for this transaction: the tenant that policies of row-level security read, a
+    /// role, a schema. It ends with the transaction, so the next borrower of the connection has nothing of it. It
+    /// travels with BEGIN and costs no round trip; with a [token](Txn::once) it follows the token, with a round
+    /// trip of its own.
     ///
     /// `value` is one value: a list (`search_path` with two schemas) is taken for one name.
     ///

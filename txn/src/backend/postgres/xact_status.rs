@@ -1,4 +1,4 @@
-//! Finding out what became of a transaction whose COMMIT got no answer.
+//! Asks for the status of a transaction whose COMMIT got no answer.
 //!
 //! The transaction id is fetched together with BEGIN; afterwards another connection can ask for its
 //! status. Two traps make a status lie, and each has its guard:
@@ -18,8 +18,8 @@ use sqlx::{AssertSqlSafe, Either, Executor, PgConnection, Row as _};
 
 use crate::backend::{CommitStatus, Mark};
 
-/// Before PostgreSQL 15 the statistics live in a file that is too slow to ask for in every
-/// transaction.
+/// The version from which the statistics live in memory. Before it they live in a file that is too slow to ask for
+/// in every transaction.
 const STATISTICS_IN_MEMORY: u32 = 150_000;
 
 const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
@@ -89,8 +89,8 @@ pub(super) async fn first_row(
     Ok(first)
 }
 
-/// Asks for the status of the transaction behind `mark`: in one statement, so that it is one server that says who it is
-/// and what it knows, and as a simple query. Behind a pooler the next message may go to another session.
+/// Asks for the status of the transaction behind `mark`: in one statement, so that it is one server that says who
+/// it is and what it knows, and as a simple query. Behind a pooler the next message may go to another session.
 pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<CommitStatus, sqlx::Error> {
     let (expected, xid) = (literal(&mark.server), literal(&mark.xid));
     let text = format!(

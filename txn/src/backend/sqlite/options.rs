@@ -1,11 +1,11 @@
-//! SQLite as money wants it.
+//! The options of SQLite that suit money.
 
 use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
-/// Connection options for a database file that holds money: write-ahead log, a commit is on the
+/// Makes the connection options for a database file that holds money: write-ahead log, a commit is on the
 /// disk before it is answered, foreign keys are enforced, a busy database is waited for.
 ///
 /// The file is created if it is missing.

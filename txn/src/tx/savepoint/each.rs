@@ -1,4 +1,4 @@
-//! Many items, each of which can fail alone, with few savepoints.
+//! Runs many items, each of which can fail alone, with few savepoints.
 //!
 //! Invariant: at most [`GROUPS_MAX`] savepoints are kept, however many items there are. Items share a savepoint; when
 //! one of them fails, what the others of its group did is undone with it and done again without it.
@@ -23,10 +23,11 @@ impl<DB: Backend> Tx<'_, DB> {
     /// Use this where a loop over [`scope`](Tx::scope) could pass its limit of 64. It keeps at most 16 savepoints
     /// whatever the number of items, and so takes fewer round trips: the items are cut into that many groups, each
     /// with one savepoint. If an item fails, its group is rolled back, and the items before it run again without it.
-    /// So it suits lists in which few items fail. Where most of them may, `INSERT .. ON CONFLICT DO NOTHING` is better.
+    /// So it suits lists in which few items fail. Where most of them may, `INSERT .. ON CONFLICT DO NOTHING` is
+    /// better.
     ///
-    /// A call may run several times for one item; what counts is its last one. The closure and the item are cloned for
-    /// each call. A captured `&mut` does not compile, for the same reason as in [`run`](crate::Txn::run).
+    /// A call may run several times for one item; what counts is its last one. The closure and the item are cloned
+    /// for each call. A captured `&mut` does not compile, for the same reason as in [`run`](crate::Txn::run).
     ///
     /// # Cancel safety
     ///
@@ -34,8 +35,8 @@ impl<DB: Backend> Tx<'_, DB> {
     ///
     /// # Errors
     ///
-    /// For an item: [`Error::App`] with the closure's error, [`Error::RolledBack`] if it returned `Ok` and could not be
-    /// kept. For the whole call: what ends the transaction, such as a conflict with another one, or
+    /// For an item: [`Error::App`] with the closure's error, [`Error::RolledBack`] if it returned `Ok` and could
+    /// not be kept. For the whole call: what ends the transaction, such as a conflict with another one, or
     /// [`Misuse::TooManyScopes`](crate::Misuse::TooManyScopes); return it.
     ///
     /// # Examples

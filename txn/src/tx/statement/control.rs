@@ -80,8 +80,8 @@ struct Statement {
     prepares: bool,
     /// The last word began a body, or may be the first half of that.
     begins: bool,
-    /// Inside the unquoted body of a trigger or a function, whose statements end in semicolons too. Its
-    /// END stands where a statement would.
+    /// The word stands inside the unquoted body of a trigger or a function, whose statements end in semicolons too.
+    /// Its END stands where a statement would.
     in_body: bool,
 }
 

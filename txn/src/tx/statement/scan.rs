@@ -1,8 +1,8 @@
 //! Finds the words, the semicolons and a few other signs of SQL text: everything outside of strings, quoted names and
 //! comments.
 //!
-//! The databases disagree about where those end, so the dialect decides. Text that ends inside of a quote or a comment
-//! ends there.
+//! The databases disagree about where those end, so the dialect decides. Text that ends inside of a quote or a
+//! comment ends there.
 
 use std::marker::PhantomData;
 
