@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use probity_txn::{Policy, Tx, on};
 
-use super::telemetry::Journal;
+use super::metrics::Journal;
 use super::{Bank, Database, move_60};
 
 /// The events of a test, in order.

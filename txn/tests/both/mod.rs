@@ -7,12 +7,12 @@ mod hooks;
 pub(crate) mod ledger;
 mod limits;
 pub(crate) mod lock;
+pub(crate) mod metrics;
 mod misuse;
 mod once;
 mod purge;
 mod scope;
 mod statement;
-pub(crate) mod telemetry;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ pub(super) struct Bank {
 
 impl Bank {
     pub(super) async fn open(connections: u32) -> Self {
-        super::both::telemetry::subscribe();
+        super::both::metrics::subscribe();
         let database = testkit::Postgres::shared().database();
         let pool = PgPoolOptions::new().max_connections(connections).connect(database.url()).await.unwrap();
         sqlx::raw_sql(

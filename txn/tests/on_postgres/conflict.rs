@@ -304,7 +304,7 @@ async fn the_timeouts_of_a_run_end_with_it() {
 #[tokio::test]
 async fn attempts_and_conflicts_are_counted_by_label_and_class() {
     let bank = Bank::open(1).await;
-    let notes = super::both::telemetry::Notes::default();
+    let notes = super::both::metrics::Notes::default();
     let _recorded = metrics::set_default_local_recorder(&notes);
     let conflict = "DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '40P01'; END $$";
     on(&bank.pool, "fight")

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::Bank;
 use super::both::lock::Account;
+use super::both::metrics::Notes;
 use super::both::patient;
-use super::both::telemetry::Notes;
 use super::pitfalls::until_somebody_waits;
 
 /// Holds the lock of `a` until the returned sender is dropped.

@@ -30,7 +30,7 @@ struct Plan {
 }
 
 /// The state that all connections share: one plan for each of the next COMMITs, how many of the next connections end before they
-/// begin, the count of round trips, and how many of the next ROLLBACKs are spoiled.
+/// begin, the count of round trips, and how many of the next ROLLBACKs are broken.
 #[derive(Clone, Default)]
 struct Wire {
     plans: Arc<Mutex<VecDeque<Plan>>>,

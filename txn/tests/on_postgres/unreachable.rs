@@ -8,8 +8,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::Instant;
 
+use super::both::metrics::Journal;
 use super::both::patient;
-use super::both::telemetry::Journal;
 use super::lost::{host, let_pass};
 
 const PATIENCE: Duration = Duration::from_secs(3600);

@@ -7,7 +7,7 @@ use probity_txn::{Error, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-use super::both::telemetry::Journal;
+use super::both::metrics::Journal;
 use super::lost::{behind, count, host};
 use super::proxy::{Cut, Proxy};
 

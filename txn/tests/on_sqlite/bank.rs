@@ -9,7 +9,7 @@ pub(super) struct Bank {
 
 impl Bank {
     pub(super) async fn open(connections: u32) -> Self {
-        super::both::telemetry::subscribe();
+        super::both::metrics::subscribe();
         let folder = testkit::temp_dir();
         let options = probity_txn::sqlite::options(folder.path().join("bank.db"));
         let pool = SqlitePoolOptions::new().max_connections(connections).connect_with(options).await.unwrap();

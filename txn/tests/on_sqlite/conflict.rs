@@ -108,7 +108,7 @@ async fn attempts_and_conflicts_are_counted_by_label_and_class() {
     let bank = Bank::open(1).await;
     let pool = impatient(&bank).await;
     let _writer = foreign_writer(&bank).await;
-    let notes = super::both::telemetry::Notes::default();
+    let notes = super::both::metrics::Notes::default();
     let _recorded = metrics::set_default_local_recorder(&notes);
     let refused = on(&pool, "fight").attempts(3).run(async |tx| move_60(tx).await).await;
     assert!(matches!(refused, Err(Error::Conflict { attempts: 3, .. })), "{refused:?}");
@@ -122,7 +122,7 @@ async fn another_attempt_is_announced_only_if_there_is_time_for_it() {
     let bank = Bank::open(1).await;
     let pool = impatient(&bank).await;
     let _writer = foreign_writer(&bank).await;
-    let (journal, _listening) = super::both::telemetry::Journal::listen();
+    let (journal, _listening) = super::both::metrics::Journal::listen();
     let endless = Policy { backoff_base: Duration::MAX, backoff_max: Duration::MAX, ..Policy::payments() };
     let late = on(&pool, "late").policy(endless).run(async |tx| move_60(tx).await).await;
     assert!(matches!(late, Err(Error::Deadline { attempts: 1, .. })), "{late:?}");
