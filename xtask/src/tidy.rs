@@ -13,6 +13,7 @@ mod leftovers;
 mod lengths;
 mod links;
 mod names;
+mod paths;
 mod promises;
 mod ratchet;
 mod readmes;
@@ -36,6 +37,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("promises", promises::check(&tree)),
         ("decisions", decisions::check(&tree)),
         ("fences", fences::check(&tree)),
+        ("paths", paths::check(&tree)),
         ("links", links::check(&tree)),
         ("twins", twins::check(&tree)),
         ("readmes", readmes::check(&tree)),
