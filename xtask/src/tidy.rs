@@ -15,6 +15,7 @@ mod links;
 mod names;
 mod paths;
 mod promises;
+mod pure;
 mod ratchet;
 mod readmes;
 mod roots;
@@ -39,6 +40,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("fences", fences::check(&tree)),
         ("paths", paths::check(&tree)),
         ("links", links::check(&tree)),
+        ("pure", pure::check(&tree)),
         ("twins", twins::check(&tree)),
         ("readmes", readmes::check(&tree)),
         ("benchmarks", benchmarks::check(&tree)),

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use super::ratchet;
 use super::tree::Tree;
 use graph::Circle;
+pub(crate) use modules::without_tests;
 
 pub(crate) const RATCHET: &str = "xtask/src/tidy/circles.txt";
 

@@ -234,7 +234,7 @@ fn path_at(tokens: &[TokenTree]) -> Vec<String> {
 }
 
 /// The tokens without the items, fields and statements under `#[cfg(test)]`.
-fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
+pub(crate) fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut kept = Vec::new();
     let mut at = 0;
