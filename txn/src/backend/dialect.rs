@@ -28,15 +28,6 @@ pub struct Effects {
     pub(crate) opaque: bool,
 }
 
-/// The words of a CREATE before its next one.
-#[derive(Clone, Copy, Debug)]
-pub struct Create {
-    /// It creates a trigger.
-    pub(crate) trigger: bool,
-    /// The last word was BEGIN.
-    pub(crate) after_begin: bool,
-}
-
 /// The rules of one database.
 pub trait Dialect {
     /// The reader of a statement's effects.
@@ -49,8 +40,8 @@ pub trait Dialect {
     /// Measures the string at the start of `text` if the word before it gives it rules of its own; else zero.
     fn skip_string_after(word: &str, text: &str) -> usize;
 
-    /// Tells whether `word` begins a body whose statements end in semicolons too.
-    fn begins_body(create: Create, word: &str) -> bool;
+    /// Tells whether `word` of a CREATE begins a body whose statements end in semicolons too.
+    fn begins_body(creates_trigger: bool, after_begin: bool, word: &str) -> bool;
 }
 
 /// Reads the pieces of one statement, from left to right.

@@ -1,7 +1,7 @@
 //! The rules by which PostgreSQL reads the text of a statement.
 
 use super::effects::PostgresEffects;
-use crate::backend::dialect::{Create, Dialect};
+use crate::backend::dialect::Dialect;
 use crate::backend::lexer::{belongs_to_a_word, skip_block_comment, skip_line_comment, skip_quoted};
 
 /// The dialect of PostgreSQL.
@@ -25,8 +25,8 @@ impl Dialect for PostgresDialect {
         if word.eq_ignore_ascii_case("E") && text.starts_with('\'') { skip_escaped(text) } else { 0 }
     }
 
-    fn begins_body(create: Create, word: &str) -> bool {
-        create.after_begin && word.eq_ignore_ascii_case("ATOMIC")
+    fn begins_body(_creates_trigger: bool, after_begin: bool, word: &str) -> bool {
+        after_begin && word.eq_ignore_ascii_case("ATOMIC")
     }
 }
 

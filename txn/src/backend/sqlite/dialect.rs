@@ -1,7 +1,7 @@
 //! The rules by which SQLite reads the text of a statement.
 
 use super::effects::SqliteEffects;
-use crate::backend::dialect::{Create, Dialect};
+use crate::backend::dialect::Dialect;
 use crate::backend::lexer::{skip_block_comment, skip_line_comment, skip_quoted, skip_word};
 
 /// The dialect of SQLite.
@@ -27,7 +27,7 @@ impl Dialect for SqliteDialect {
         0
     }
 
-    fn begins_body(create: Create, word: &str) -> bool {
-        create.trigger && word.eq_ignore_ascii_case("BEGIN")
+    fn begins_body(creates_trigger: bool, _after_begin: bool, word: &str) -> bool {
+        creates_trigger && word.eq_ignore_ascii_case("BEGIN")
     }
 }

@@ -6,7 +6,7 @@
 use std::mem;
 
 use super::scan::Pieces;
-use crate::backend::dialect::{Create, Dialect, Effects, Piece, ReadEffects as _};
+use crate::backend::dialect::{Dialect, Effects, Piece, ReadEffects as _};
 
 /// The effect of a text on the transaction around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Statement {
         self.creates |= first && is("CREATE");
         self.triggers |= self.creates && is("TRIGGER");
         if self.creates {
-            self.in_body = D::begins_body(Create { trigger: self.triggers, after_begin: begins }, word);
+            self.in_body = D::begins_body(self.triggers, begins, word);
             self.begins = is("BEGIN") || self.in_body;
             return None;
         }
