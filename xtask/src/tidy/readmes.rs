@@ -17,10 +17,10 @@ use crate::workspace::PUBLISHED;
 const FIRST_CODE: usize = 25;
 const REPOSITORY: &str = "https://github.com/probity-rs/probity/blob/main/";
 
-/// The paths of the READMEs that a stranger meets first, and whether a registry shows them.
+/// The paths of the pages that a stranger meets first, and whether a registry shows them.
 fn readmes() -> impl Iterator<Item = (String, bool)> {
     let published = PUBLISHED.iter().map(|name| (format!("{}/README.md", folder(name)), true));
-    published.chain([("README.md".to_owned(), false)])
+    published.chain([("README.md".to_owned(), false), ("docs/TOGETHER.md".to_owned(), false)])
 }
 
 /// The folder of a published crate: its name without that of the family.
@@ -176,6 +176,7 @@ mod tests {
             ("Cargo.toml", "sqlx = { version = \"0.9\" }\nredis = { version = \"1.8\" }\ntokio = \"1.50\"\n"),
             ("README.md", good),
             ("docs/a.md", ""),
+            ("docs/TOGETHER.md", good),
             ("txn/README.md", text),
             ("txn/src/guide.rs", "pub mod start {}\n"),
             ("idempotency/README.md", good),
