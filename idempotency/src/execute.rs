@@ -9,14 +9,20 @@ use thiserror::Error;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
-use crate::lease::guard::renewing;
-use crate::policy::STORE_TIMEOUT;
+use crate::core::claim::{Answer, Claim, Indeterminate, Written};
+use crate::core::fingerprint::Fingerprint;
+use crate::core::identity::RecordId;
+use crate::core::key::{IdempotencyKey, Scope};
+use crate::core::recording::{Recording, Tombstone, TombstoneReason};
+use crate::error::{Effect, ErrorKind, StoreError};
+use crate::lease::guard::{LeaseGuard, Settlement};
+use crate::lease::handle::Lease;
+use crate::lease::inquiry;
+use crate::lease::renew::renewing;
+use crate::policy::{Policy, STORE_TIMEOUT};
+use crate::store::manager::IdempotencyManager;
 use crate::store::timed::Timed;
-use crate::{
-    Answer, Claim, Effect, ErrorKind, Fingerprint, IdempotencyKey, IdempotencyManager, Indeterminate, Lease,
-    LeaseGuard, OwnerToken, Policy, RecordId, Recording, Scope, Settlement, StoreError, Tombstone,
-    TombstoneReason, Written, recover,
-};
+use crate::token::OwnerToken;
 
 /// What became of a call to [`execute`].
 #[must_use = "only `Fresh` and `Replayed` carry a result"]
@@ -156,7 +162,7 @@ where
     T: Serialize + DeserializeOwned,
     F: AsyncFnOnce(Lease) -> Result<T, E>,
 {
-    let answer = recover::claim(manager, claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
+    let answer = inquiry::claim(manager, claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
     let guard = match answer {
         Answer::Acquired(guard) => guard,
         Answer::Replay(recording) => return decode(recording),

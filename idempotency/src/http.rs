@@ -1,20 +1,20 @@
 //! The tower layer: any `Service<http::Request<B>>` becomes safe to retry.
 //!
-//! What the wire says is in `docs/wire.md`; start reading at `service.rs`, then `run.rs`.
+//! What the wire says is in `docs/wire.md`; start reading at `service.rs`, then `flow.rs`.
 
+mod answer;
 mod body;
 mod config;
 #[cfg(feature = "axum")]
 mod extract;
 mod fingerprint;
+mod flow;
 mod layer;
 mod outer;
 mod passage;
 mod problem;
-mod record;
 mod request;
 mod route;
-mod run;
 mod scope;
 mod service;
 mod tasks;

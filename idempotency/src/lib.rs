@@ -6,21 +6,16 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod claim;
+mod core;
 mod deadline;
 mod error;
 mod execute;
-mod fingerprint;
 pub mod guide;
 #[cfg(feature = "tower")]
 mod http;
-mod identity;
-mod key;
 mod lease;
-mod machine;
-mod observe;
+mod metrics;
 mod policy;
-mod recording;
 mod recover;
 #[cfg(feature = "tower")]
 mod shield;
@@ -31,10 +26,16 @@ mod store;
 pub mod testing;
 mod token;
 
-pub use claim::{Answer, Claim, Effects, Grant, Indeterminate, Renewed, Resolution, State, Terms, Written};
+pub use self::core::claim::{
+    Answer, Claim, Effects, Grant, Indeterminate, Renewed, Resolution, State, Terms, Written,
+};
+pub use self::core::fence::Fence;
+pub use self::core::fingerprint::Fingerprint;
+pub use self::core::identity::{HashKey, RecordId};
+pub use self::core::key::{IdempotencyKey, KEY_LENGTH_MAX, KeyError, SCOPE_LENGTH_MAX, Scope};
+pub use self::core::recording::{Recording, Tombstone, TombstoneReason};
 pub use error::{Effect, ErrorKind, StoreError};
 pub use execute::{ExecuteError, Execution, execute};
-pub use fingerprint::Fingerprint;
 #[cfg(feature = "axum")]
 pub use http::OrRelease;
 #[cfg(feature = "tower")]
@@ -42,25 +43,23 @@ pub use http::{
     FingerprintRules, IdempotencyLayer, IdempotencyService, ProblemDetails, Refusal, ReplayBody, Scoped,
     Tasks, Unscoped, Verdict,
 };
-pub use identity::{HashKey, RecordId};
-pub use key::{IdempotencyKey, KEY_LENGTH_MAX, KeyError, SCOPE_LENGTH_MAX, Scope};
-pub use lease::Lease;
-pub use lease::guard::{LeaseGuard, Settlement, claim};
+pub use lease::acquire::claim;
+pub use lease::guard::{LeaseGuard, Settlement};
+pub use lease::handle::Lease;
 pub use policy::Policy;
-pub use recording::{Recording, Tombstone, TombstoneReason};
 pub use recover::{Recover, RecoverContext, Recovered};
+pub use store::manager::{IdempotencyManager, Snapshot, SqlTables};
 pub use store::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use store::postgres::PostgresStore;
 #[cfg(feature = "redis-cluster")]
 pub use store::redis::ClusterConnection;
 #[cfg(feature = "redis-sentinel")]
 pub use store::redis::SentinelConnection;
 #[cfg(feature = "redis")]
 pub use store::redis::{Durability, RedisStore};
-#[cfg(feature = "postgres")]
-pub use store::sql::PostgresStore;
-#[cfg(feature = "sqlite")]
-pub use store::sql::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::sql::{Dialect, SqlStore, SqlStoreBuilder};
-pub use store::{IdempotencyManager, Snapshot, SqlTables};
-pub use token::{Fence, Holder, OwnerToken};
+#[cfg(feature = "sqlite")]
+pub use store::sqlite::SqliteStore;
+pub use token::{Holder, OwnerToken};

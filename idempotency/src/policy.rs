@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Effects, HashKey, Recover, Terms};
+use crate::core::claim::{Effects, Terms};
+use crate::core::identity::HashKey;
+use crate::recover::Recover;
 
 /// How long one call to the store may take, unless said otherwise.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -25,8 +25,10 @@ mod broken;
 mod contract;
 mod faulty;
 mod history;
+mod violation;
 
 pub use broken::{BrokenStore, Flaw};
-pub use contract::{Rule, Subject, Violation, rule, rules};
+pub use contract::{Rule, Subject, rule, rules};
 pub use faulty::{Call, FaultyStore, Side};
 pub use history::HistoryStore;
+pub use violation::Violation;

@@ -1,8 +1,9 @@
-//! Who holds a record: a random token nobody else can guess, and a fence that only rises.
+//! The holder of a record, known by a random token that nobody else can guess.
 
 use std::fmt;
 
-use crate::{ErrorKind, RecordId, StoreError};
+use crate::core::identity::RecordId;
+use crate::error::{ErrorKind, StoreError};
 
 /// 128 random bits that identify one attempt. Made once, before the claim is sent, so that the claim and everything
 /// after it can be repeated after a lost reply (I-7).
@@ -40,14 +41,6 @@ impl fmt::Debug for OwnerToken {
         f.write_str("OwnerToken(..)")
     }
 }
-
-/// A number that is higher for every later holder of a record. Systems that remember the highest fence they saw can
-/// refuse a zombie.
-///
-/// It rises also if the record was forgotten in between, and whatever the store's clock shows. On Redis that holds unless
-/// the server's clock steps back by more than the record was kept, or the server loses the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fence(pub u64);
 
 /// What every write after the claim must show: which record, and the token of the attempt that claims to hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

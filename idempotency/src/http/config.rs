@@ -11,8 +11,9 @@ use super::problem::Refusals;
 use super::scope::ScopeFn;
 use super::tasks::Tasks;
 use super::wait::Waiting;
-use crate::policy::STORE_TIMEOUT;
-use crate::{HashKey, IdempotencyManager, Policy};
+use crate::core::identity::HashKey;
+use crate::policy::{Policy, STORE_TIMEOUT};
+use crate::store::manager::IdempotencyManager;
 
 #[derive(Clone)]
 pub(crate) struct Config {

@@ -7,9 +7,10 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
+use super::answer;
 use super::passage::{self, Passage};
-use super::record;
-use crate::{Lease, Recording};
+use crate::core::recording::Recording;
+use crate::lease::handle::Lease;
 
 /// The handler's lease.
 ///
@@ -80,7 +81,7 @@ fn released(rejection: impl IntoResponse, came: Option<Passage>) -> Response {
 impl IntoResponse for Recording {
     /// The answer exactly as retries will get it. One that is no HTTP answer becomes a 500.
     fn into_response(self) -> Response {
-        match record::answer(&self) {
+        match answer::answer(&self) {
             Ok(response) => response.map(http_body_util::Full::new).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }

@@ -19,8 +19,8 @@ use http::{HeaderMap, HeaderName, Uri};
 
 use self::json::Fields;
 use self::media_type::MediaType;
-use crate::fingerprint::Fingerprint;
-use crate::identity::HashKey;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::identity::HashKey;
 
 /// Says what counts of a body.
 type BodyFn = dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync;

@@ -16,8 +16,13 @@ use super::scope::{Refusal, Scoped, Unscoped};
 use super::service::IdempotencyService;
 use super::tasks::Tasks;
 use super::wait::Waiting;
+use crate::core::claim::Effects;
+use crate::core::identity::HashKey;
+use crate::core::key::Scope;
+use crate::policy::Policy;
+use crate::recover::Recover;
+use crate::store::manager::IdempotencyManager;
 use crate::store::timed::Timed;
-use crate::{Effects, HashKey, IdempotencyManager, Policy, Recover, Scope};
 
 /// Makes a service safe to retry; what the wire says is in [the guide](crate::guide::wire).
 ///

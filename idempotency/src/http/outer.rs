@@ -11,11 +11,11 @@ use http::Extensions;
 use super::config::Shared;
 use super::passage::Passage;
 use super::problem::Problem;
-use crate::claim::{Effects, Renewed};
+use crate::core::claim::{Effects, Renewed};
+use crate::core::identity::RecordId;
 use crate::error::ErrorKind;
-use crate::identity::RecordId;
-use crate::lease::Lease;
-use crate::store::IdempotencyManager;
+use crate::lease::handle::Lease;
+use crate::store::manager::IdempotencyManager;
 
 /// The claims that layers hold for a request, the outermost first, each with the store of its layer.
 #[derive(Clone, Default)]

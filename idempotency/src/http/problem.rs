@@ -12,7 +12,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use super::passage::{self, Passage};
 use super::scope::Refusal;
 use super::verdict::Verdict;
-use crate::{KeyError, Tombstone};
+use crate::core::key::KeyError;
+use crate::core::recording::Tombstone;
 
 pub(crate) const STATUS_HEADER: HeaderName = HeaderName::from_static("idempotency-status");
 pub(crate) const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotent-replayed");

@@ -7,7 +7,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::problem::Problem;
-use crate::IdempotencyKey;
+use crate::core::key::IdempotencyKey;
 
 /// The key in the header `name`, if there is one.
 pub(crate) fn key(headers: &HeaderMap, name: &HeaderName) -> Result<Option<IdempotencyKey>, Problem> {

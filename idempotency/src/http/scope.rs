@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::key::{KeyError, Scope};
+use crate::core::key::{KeyError, Scope};
 
 /// Derives the scope of a request from what authentication left in its extensions.
 pub(crate) type ScopeFn = dyn Fn(&Parts) -> Result<Scope, Refusal> + Send + Sync;

@@ -13,12 +13,12 @@ use tower_service::Service;
 
 use super::body::ReplayBody;
 use super::config::Shared;
+use super::flow::{self, Origin, Run};
 use super::passage::{self, Passage};
 use super::problem::Problem;
-use super::run::{self, Origin, Run};
 use super::verdict::Verdict;
 use super::{outer, request, route};
-use crate::identity::RecordId;
+use crate::core::identity::RecordId;
 
 /// A service behind an [`IdempotencyLayer`](crate::IdempotencyLayer). Its error type is the inner service's.
 ///
@@ -75,7 +75,7 @@ where
         Box::pin(async move {
             let came = Passage::of(request.extensions());
             match prepare::<S, _>(&shared, request, came.as_ref()).await {
-                Ok((request, Some(run))) => run::tracked(shared, inner, request, run).await,
+                Ok((request, Some(run))) => flow::tracked(shared, inner, request, run).await,
                 Ok((mut request, None)) => {
                     let passage = Passage::begin(request.extensions_mut());
                     let mut response = passed(&mut inner, request).await?;

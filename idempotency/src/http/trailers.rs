@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{ErrorKind, Recording, StoreError};
+use crate::core::recording::Recording;
+use crate::error::{ErrorKind, StoreError};
 
 type Pair = (Bytes, Bytes);
 

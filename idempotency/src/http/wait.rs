@@ -12,8 +12,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use crate::core::claim::Answer;
+use crate::core::identity::RecordId;
 use crate::deadline::deadline;
-use crate::{Answer, LeaseGuard, RecordId, StoreError};
+use crate::error::StoreError;
+use crate::lease::guard::LeaseGuard;
 
 /// The first interval at which the store is asked about a request that runs elsewhere.
 const POLL_FIRST: Duration = Duration::from_millis(25);

@@ -10,11 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::machine::{self, Begin, Entry, Phase, Write};
-use crate::{
-    Answer, Claim, ErrorKind, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
-    Snapshot, StoreError, Tombstone, Written,
-};
+use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
+use crate::core::fence::Fence;
+use crate::core::identity::RecordId;
+use crate::core::machine::{self, Begin, Entry, Phase, Write};
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::{ErrorKind, StoreError};
+use crate::store::manager::{IdempotencyManager, Snapshot};
+use crate::token::Holder;
 
 const SHARDS: usize = 64;
 /// What one record costs beside its recording, about.

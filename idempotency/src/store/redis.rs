@@ -30,11 +30,14 @@ use self::reply::Reply;
 use self::scripts::{Call, Scripts};
 #[cfg(feature = "redis-sentinel")]
 pub use self::sentinel::SentinelConnection;
-use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
-use crate::{
-    Answer, Claim, ErrorKind, Fence, Grant, Holder, IdempotencyManager, RecordId, Recording, Renewed,
-    Resolution, Snapshot, StoreError, Tombstone, Written,
-};
+use crate::core::claim::{Answer, Claim, Grant, Renewed, Resolution, Written};
+use crate::core::fence::Fence;
+use crate::core::identity::RecordId;
+use crate::core::machine::{self, Begin, Entry, RELEASED_FOR, Write};
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::{ErrorKind, StoreError};
+use crate::store::manager::{IdempotencyManager, Snapshot};
+use crate::token::Holder;
 
 /// How long a connection attempt may take. The driver's own default would be a guess about somebody else's network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -5,20 +5,13 @@
 //! and the statement is tried again.
 
 mod builder;
-mod connection;
-mod dialect;
-#[cfg(feature = "postgres")]
-mod group;
+pub(crate) mod connection;
+pub(crate) mod dialect;
 pub(crate) mod names;
-#[cfg(feature = "postgres")]
-mod postgres;
-mod schema;
-#[cfg(feature = "sqlite")]
-mod sqlite;
-mod statements;
+pub(crate) mod schema;
+pub(crate) mod statements;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,14 +20,17 @@ use sqlx::{Database, Pool};
 pub use builder::SqlStoreBuilder;
 use connection::Own;
 pub use dialect::Dialect;
-use dialect::{Running, Value, driver::Driver};
-use names::{Names, Set, Sql, set_of};
+use dialect::{Running, Value, driver::Driver, set_of};
+use names::{Names, Set, Sql};
 
-use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write};
-use crate::{
-    Answer, Claim, ErrorKind, Fence, Grant, Holder, IdempotencyManager, RecordId, Recording, Renewed,
-    Resolution, Snapshot, SqlTables, State, StoreError, Tombstone, Written,
-};
+use crate::core::claim::{Answer, Claim, Grant, Renewed, Resolution, State, Written};
+use crate::core::fence::Fence;
+use crate::core::identity::RecordId;
+use crate::core::machine::{self, Begin, Entry, RELEASED_FOR, Write};
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::{ErrorKind, StoreError};
+use crate::store::manager::{IdempotencyManager, Snapshot, SqlTables};
+use crate::token::Holder;
 
 /// How often a statement that lost a race is tried again. Each round means somebody else made progress on this very
 /// record.
@@ -48,38 +44,9 @@ const OUTRUN: Duration = Duration::from_millis(1);
 /// It is the store to choose for money: with [`Lease::complete_in`](crate::Lease::complete_in) the answer commits in
 /// the same transaction as the business write.
 pub struct SqlStore<DB: Dialect> {
-    pool: Pool<DB>,
-    set: &'static Set,
-    /// Takes the calls instead, where concurrent calls share statements.
-    sharing: Option<Arc<dyn IdempotencyManager>>,
+    pub(crate) pool: Pool<DB>,
+    pub(crate) set: &'static Set,
 }
-
-/// Records in SQLite; see [`SqlStore`].
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use probity_idempotency::SqliteStore;
-/// let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await?;
-/// let store = SqliteStore::new(pool).await?; // creates its table, once, under a lock
-/// # Ok(()) }
-/// ```
-#[cfg(feature = "sqlite")]
-pub type SqliteStore = SqlStore<sqlx::Sqlite>;
-
-/// Records in PostgreSQL; see [`SqlStore`].
-///
-/// Concurrent calls of one store share statements and flushes: an idle store sends a call at once, a busy one sends
-/// together what came meanwhile, and each call gets its own answer. Clones of a store share; stores that were made
-/// separately do not.
-///
-/// The statements take two connections of the pool under load, four while full ones wait. Calls that cannot share, such
-/// as duplicates of somebody's open transaction, take up to a quarter of the pool for claims and as many for writes by
-/// holders, at least one each, and one per record.
-///
-/// A call waits for a locked row 2 s at most, then it fails with [`ErrorKind::Unavailable`] and nothing is changed. A
-/// statement without an answer after 3 s fails with [`ErrorKind::Timeout`], and its connection is closed.
-#[cfg(feature = "postgres")]
-pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
 impl<DB: Dialect> SqlStore<DB> {
     /// A store in `pool`'s database. Creates its tables if they are missing, or upgrades them; if they are there, no right
@@ -92,7 +59,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// If the database cannot be reached, holds tables of a release newer than the next one, or would forget what it
     /// acknowledged; if the role lacks a right.
     pub async fn new(pool: Pool<DB>) -> Result<Self, StoreError> {
-        Self::builder(pool).build().await
+        Self::builder(pool).open(true).await
     }
 
     /// A store like that of [`new`](Self::new), in a database whose tables somebody else makes: it never creates or
@@ -104,7 +71,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// # Errors
     /// As [`new`](Self::new), and if tables of this version are missing.
     pub async fn verify(pool: Pool<DB>) -> Result<Self, StoreError> {
-        Self::builder(pool).verify().await
+        Self::builder(pool).open(false).await
     }
 
     /// A store with other names, or behind a pooler.
@@ -222,7 +189,7 @@ impl<DB: Dialect> SqlStore<DB> {
         connection.end(written).await
     }
 
-    async fn connection(&self) -> Result<Own<DB>, StoreError> {
+    pub(crate) async fn connection(&self) -> Result<Own<DB>, StoreError> {
         let acquired = self.pool.acquire().await;
         let connection = acquired.map_err(|error| DB::classify(error).nothing_written())?;
         Ok(Own { connection, asked: false, behind_pooler: self.set.behind_pooler })
@@ -259,27 +226,18 @@ where
 #[async_trait]
 impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        if let Some(sharing) = &self.sharing {
-            return sharing.begin(claim).await;
-        }
         let mut connection = self.connection().await?;
         let answer = begin_on::<DB>(connection.begin().await?, self.set, claim).await;
         connection.end(answer).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
-        if let Some(sharing) = &self.sharing {
-            return sharing.renew(holder, lease).await;
-        }
         let mut connection = self.connection().await?;
         let renewed = renew_on::<DB>(connection.begin().await?, self.set, holder, lease).await;
         connection.end(renewed).await
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
-        if let Some(sharing) = &self.sharing {
-            return sharing.mark_effect(holder).await;
-        }
         self.write(holder, self.set.own.mark, &[], &Write::Mark).await
     }
 
@@ -289,9 +247,6 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         recording: &Recording,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        if let Some(sharing) = &self.sharing {
-            return sharing.complete(holder, recording, retention).await;
-        }
         let headers = recording.encode_headers();
         let values = [
             Value::Int(machine::micros(retention)),
@@ -309,9 +264,6 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         tombstone: &Tombstone,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        if let Some(sharing) = &self.sharing {
-            return sharing.tombstone(holder, tombstone, retention).await;
-        }
         let values = [
             Value::Int(machine::micros(retention)),
             Value::Int(u64::from(tombstone.status)),
@@ -323,9 +275,6 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     }
 
     async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        if let Some(sharing) = &self.sharing {
-            return sharing.abandon(holder).await;
-        }
         let values = [Value::Int(machine::micros(RELEASED_FOR))];
         self.write(holder, self.set.own.abandon, &values, &Write::Abandon).await
     }
@@ -376,23 +325,9 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
     }
 }
 
-#[cfg(feature = "postgres")]
-impl PostgresStore {
-    /// Sends every call as a statement of its own.
-    ///
-    /// Choose it when another pooler already multiplexes statements, or when first runs rarely overlap: a lone
-    /// one keeps 0.70 of this pace when it is shared. Replays are faster shared, lone ones 2.7 times. A call waits for a
-    /// locked row 2 s at most, and keeps a connection of its own meanwhile. There is no other limit; a call that is dropped
-    /// closes the connection it waits on.
-    #[must_use]
-    pub fn direct(self) -> Self {
-        Self { sharing: None, ..self }
-    }
-}
-
 impl<DB: Dialect> Clone for SqlStore<DB> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), set: self.set, sharing: self.sharing.clone() }
+        Self { pool: self.pool.clone(), set: self.set }
     }
 }
 

@@ -7,10 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{
-    Answer, Claim, Effects, Fence, Fingerprint, Grant, HashKey, Holder, IdempotencyManager, MemoryStore,
-    OwnerToken, RecordId, Recording, Renewed, Resolution, Snapshot, State, StoreError, Tombstone, Written,
-};
+use crate::core::claim::{Answer, Claim, Effects, Grant, Renewed, Resolution, State, Written};
+use crate::core::fence::Fence;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::identity::{HashKey, RecordId};
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::StoreError;
+use crate::store::manager::{IdempotencyManager, Snapshot};
+use crate::store::memory::MemoryStore;
+use crate::token::{Holder, OwnerToken};
 
 /// One way to be wrong, each seen in the wild, and the rule that must catch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,7 +243,7 @@ impl IdempotencyManager for BrokenStore {
                     token: holder.token,
                     fingerprint: Fingerprint::of(&HashKey::default(), &[]),
                     effects: Effects::Local,
-                    terms: crate::Terms::default(),
+                    terms: crate::core::claim::Terms::default(),
                 };
                 let _ = self.inner.begin(&claim).await?;
                 self.inner.complete(&holder, &recording, retention).await

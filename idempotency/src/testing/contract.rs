@@ -7,10 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{
-    Answer, Claim, Effects, Fingerprint, Grant, HashKey, Holder, IdempotencyManager, OwnerToken, RecordId,
-    Recording, StoreError, Terms,
-};
+use super::violation::Violation;
+use crate::core::claim::{Answer, Claim, Effects, Grant, Terms};
+use crate::core::fingerprint::Fingerprint;
+use crate::core::identity::{HashKey, RecordId};
+use crate::core::recording::Recording;
+use crate::store::manager::IdempotencyManager;
+use crate::token::{Holder, OwnerToken};
 
 mod abandon;
 mod claim;
@@ -61,24 +64,6 @@ impl Subject {
 impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Subject").field(&self.store).finish()
-    }
-}
-
-/// What a store did that the rule forbids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(pub(super) String);
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Violation {}
-
-impl From<StoreError> for Violation {
-    fn from(error: StoreError) -> Self {
-        Self(format!("the store failed: {error} ({:?})", std::error::Error::source(&error)))
     }
 }
 
@@ -259,7 +244,10 @@ macro_rules! ensure_eq {
         match (&$left, &$right) {
             (left, right) if left == right => {}
             (left, right) => {
-                return Err(super::Violation(format!("{}: got {left:?}, not {right:?}", $why)));
+                return Err($crate::testing::violation::Violation(format!(
+                    "{}: got {left:?}, not {right:?}",
+                    $why
+                )));
             }
         }
     };
@@ -269,7 +257,7 @@ macro_rules! ensure_matches {
     ($value:expr, $pattern:pat $(if $guard:expr)?, $why:expr) => {
         match $value {
             $pattern $(if $guard)? => {}
-            ref other => return Err(super::Violation(format!("{}: got {other:?}", $why))),
+            ref other => return Err($crate::testing::violation::Violation(format!("{}: got {other:?}", $why))),
         }
     };
 }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{
-    Answer, Claim, ErrorKind, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
-    Snapshot, SqlTables, StoreError, Tombstone, Written,
-};
+use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
+use crate::core::fence::Fence;
+use crate::core::identity::RecordId;
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::{ErrorKind, StoreError};
+use crate::store::manager::{IdempotencyManager, Snapshot, SqlTables};
+use crate::token::Holder;
 
 /// A call of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

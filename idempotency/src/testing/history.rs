@@ -12,11 +12,14 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::model::{Call, Moment, Op, Told};
-use super::Violation;
-use crate::{
-    Answer, Claim, Effect, Fence, Holder, IdempotencyManager, RecordId, Recording, Renewed, Resolution,
-    Snapshot, SqlTables, StoreError, Tombstone, Written,
-};
+use super::violation::Violation;
+use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
+use crate::core::fence::Fence;
+use crate::core::identity::RecordId;
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::{Effect, StoreError};
+use crate::store::manager::{IdempotencyManager, Snapshot, SqlTables};
+use crate::token::Holder;
 
 mod model;
 mod search;
@@ -179,7 +182,7 @@ impl HistoryStore {
 
     fn moment(&self, log: &mut Log) -> Moment {
         log.order += 1;
-        Moment { order: log.order, at: crate::machine::micros(self.started.elapsed()) }
+        Moment { order: log.order, at: crate::core::machine::micros(self.started.elapsed()) }
     }
 
     /// Notes the question, asks, notes the answer. A call that is dropped here stays without an answer.

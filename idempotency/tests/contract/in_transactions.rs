@@ -130,7 +130,7 @@ mod on_postgres {
             .await
             .unwrap();
         let store = PostgresStore::new(pool.clone()).await.unwrap();
-        Subject::new(Arc::new(InTransactions { pool, begin: "BEGIN", store })).keep(database)
+        Subject::new(Arc::new(InTransactions { pool, begin: "BEGIN", store: store.direct() })).keep(database)
     }
 
     // proves: I-1

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use probity_idempotency::PostgresStore;
 use probity_idempotency::testing::{Subject, rule};
+use probity_idempotency::{IdempotencyManager, PostgresStore};
 use sqlx::postgres::PgPoolOptions;
 use testkit::TestDatabase;
 
@@ -52,9 +52,9 @@ async fn fences_rise_on_a_clock_that_stands_still_and_steps_back() {
     sqlx::raw_sql(clock).execute(&pool).await.unwrap();
     let builder = PostgresStore::builder(pool.clone()).clock("(SELECT now FROM test_clock)");
     let store = builder.build().await.unwrap();
-    for store in [store.clone(), store.direct()] {
+    for store in [Arc::new(store.clone()) as Arc<dyn IdempotencyManager>, Arc::new(store.direct())] {
         let pool = pool.clone();
-        let subject = Subject::new(Arc::new(store)).clock(move |time| {
+        let subject = Subject::new(store).clock(move |time| {
             let (pool, now) = (pool.clone(), i64::try_from(time.as_micros()).unwrap());
             async move {
                 sqlx::query("UPDATE test_clock SET now = $1").bind(now).execute(&pool).await.unwrap();

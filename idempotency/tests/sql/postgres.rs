@@ -193,7 +193,8 @@ async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
     let fence = written().await;
     assert!(fence > before);
     assert_eq!(store.purge(10).await.unwrap(), 1);
-    for (store, attempt) in [(store.clone(), 1), (store.direct(), 2)] {
+    let shared: Arc<dyn IdempotencyManager> = Arc::new(store.clone());
+    for (store, attempt) in [(shared, 1), (Arc::new(store.direct()), 2)] {
         let Answer::Acquired(grant) = store.begin(&a_claim(Duration::ZERO)).await.unwrap() else {
             panic!("not granted")
         };

@@ -51,7 +51,12 @@ fn reason<T>(opened: Result<T, StoreError>) -> String {
 }
 
 /// Everything a store does, for records from `first` on; each call of its own, many at once.
-async fn everything(store: &PostgresStore, pool: &PgPool, first: u8) {
+async fn everything(
+    store: &dyn IdempotencyManager,
+    in_transactions: &SqlStore<sqlx::Postgres>,
+    pool: &PgPool,
+    first: u8,
+) {
     let calls = (first..first + 30).map(async |number| {
         let claim = a_claim(number);
         assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
@@ -60,14 +65,14 @@ async fn everything(store: &PostgresStore, pool: &PgPool, first: u8) {
         assert_eq!(store.mark_effect(&claim.holder()).await.unwrap(), Written::Applied);
         if number % 2 == 0 {
             let mut tx = pool.begin().await.unwrap();
-            store.complete_in(&mut *tx, &claim.holder(), &answer(number), KEPT).await.unwrap();
+            in_transactions.complete_in(&mut *tx, &claim.holder(), &answer(number), KEPT).await.unwrap();
             tx.commit().await.unwrap();
         } else {
             let completed = store.complete(&claim.holder(), &answer(number), KEPT).await.unwrap();
             assert_eq!(completed, Written::Applied);
         }
         let mut tx = pool.begin().await.unwrap();
-        let replayed = store.begin_in(&mut *tx, &retried(&claim)).await.unwrap();
+        let replayed = in_transactions.begin_in(&mut *tx, &retried(&claim)).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(replayed, Answer::Replay(answer(number)));
     });
@@ -101,9 +106,9 @@ async fn a_role_that_may_only_read_and_write_the_tables_starts_and_does_everythi
     let refused = sqlx::query("CREATE TABLE another (id int)").execute(&service).await;
     assert!(refused.is_err(), "the role is not restricted");
     let store = PostgresStore::new(service.clone()).await.unwrap();
-    everything(&store, &service, 0).await;
+    everything(&store, &store.clone().direct(), &service, 0).await;
     let store = PostgresStore::verify(service.clone()).await.unwrap().direct();
-    everything(&store, &service, 100).await;
+    everything(&store, &store, &service, 100).await;
 }
 
 #[tokio::test]
@@ -132,7 +137,7 @@ async fn tables_of_an_older_version_are_not_verified_and_lost_ones_not_made_anew
 }
 
 /// One key of two services that both say `single_tenant`; each pays once, in a transaction of its own tables.
-async fn each_pays_once<DB: Dialect>(stores: [SqlStore<DB>; 2], pool: sqlx::Pool<DB>)
+async fn each_pays_once<DB: Dialect>(stores: [impl IdempotencyManager + Clone; 2], pool: sqlx::Pool<DB>)
 where
     for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
 {
@@ -216,12 +221,14 @@ async fn behind_pgbouncer_in_transaction_mode_nothing_is_lost() {
     let refused = reason(PostgresStore::new(through.clone()).await);
     assert!(refused.contains("behind_pooler"), "{refused}");
     let open = async || PostgresStore::builder(through.clone()).behind_pooler().build().await.unwrap();
-    everything(&open().await, &through, 0).await;
-    everything(&open().await.direct(), &through, 100).await;
+    let store = open().await;
+    everything(&store, &store.clone().direct(), &through, 0).await;
+    let direct = open().await.direct();
+    everything(&direct, &direct, &through, 100).await;
     // Another process has other statements under the same names.
     let other = pool(&pooler.url(), 6).await;
     let elsewhere = PostgresStore::builder(other.clone()).behind_pooler().verify().await.unwrap();
-    everything(&elsewhere, &other, 200).await;
+    everything(&elsewhere, &elsewhere.clone().direct(), &other, 200).await;
     let kept = sqlx::raw_sql("SELECT name FROM pg_prepared_statements").fetch_all(&through).await.unwrap();
     assert!(kept.is_empty(), "{} statements stayed in a session", kept.len());
 }
@@ -235,8 +242,9 @@ async fn behind_pgbouncer_in_session_mode_it_is_as_without() {
     let pooler = tokio::task::spawn_blocking(start).await.unwrap();
     let through = pool(&pooler.url(), 6).await;
     let store = PostgresStore::new(through.clone()).await.unwrap();
-    everything(&store, &through, 0).await;
-    everything(&store.direct(), &through, 100).await;
+    everything(&store, &store.clone().direct(), &through, 0).await;
+    let direct = store.direct();
+    everything(&direct, &direct, &through, 100).await;
     let store = PostgresStore::builder(through.clone()).behind_pooler().build().await.unwrap();
-    everything(&store, &through, 200).await;
+    everything(&store, &store.clone().direct(), &through, 200).await;
 }

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::connect::{TLS, choose_cryptography, misconfigured, not_connected, permit};
 use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// The pause between two replacements of a connection: while a node is silent, calls to it fail on every connection.
 const REST: Duration = Duration::from_secs(1);

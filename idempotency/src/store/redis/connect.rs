@@ -5,7 +5,7 @@ use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult}
 
 use super::failures::classify;
 use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
-use crate::{ErrorKind, StoreError};
+use crate::error::{ErrorKind, StoreError};
 
 impl RedisStore {
     /// Connects to one server, with timeouts of 2 s each for connecting and for a reply, and asks it how far it can be
@@ -155,7 +155,7 @@ mod tests {
                 (error.kind(), error.effect(), error.source().map(ToString::to_string).unwrap_or_default())
             });
             assert!(
-                matches!(&refused, Some((ErrorKind::Rejected, crate::Effect::NotApplied, reason))
+                matches!(&refused, Some((ErrorKind::Rejected, crate::error::Effect::NotApplied, reason))
                     if reason.contains("feature `redis-tls`")),
                 "{url}: {refused:?}"
             );

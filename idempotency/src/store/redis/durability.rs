@@ -6,8 +6,7 @@ use tracing::{info, warn};
 
 use super::RedisStore;
 use super::failures::classify;
-use crate::error::Unreadable;
-use crate::{ErrorKind, StoreError};
+use crate::error::{ErrorKind, StoreError, Unreadable};
 
 /// How far the Redis servers that hold records can be trusted: what is said here is true of each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,7 @@ use std::any::TypeId;
 use redis::aio::{ConnectionManager, MultiplexedConnection};
 use redis::{RedisError, ServerErrorKind};
 
-use crate::ErrorKind;
-use crate::error::Failure;
+use crate::error::{ErrorKind, Failure};
 
 /// Errors without a name in the driver by which a server refuses a script, or the first write in it.
 const REFUSALS: [(&str, ErrorKind); 7] = [
@@ -90,7 +89,7 @@ mod tests {
     use redis::{ErrorKind as Kind, Value};
 
     use super::*;
-    use crate::{Effect, StoreError};
+    use crate::error::{Effect, StoreError};
 
     const SCRIPT: &str = "3fc39d916dec13fdb63700bda5245dd97ba7a1c0";
 

@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::Unreadable;
-use crate::machine::{self, Entry, Phase, RELEASED_FOR};
-use crate::{
-    Claim, Effects, Fence, Fingerprint, OwnerToken, Recording, StoreError, Tombstone, TombstoneReason,
-};
+use crate::core::claim::{Claim, Effects};
+use crate::core::fence::Fence;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::machine::{self, Entry, Phase, RELEASED_FOR};
+use crate::core::recording::{Recording, Tombstone, TombstoneReason};
+use crate::error::{StoreError, Unreadable};
+use crate::token::OwnerToken;
 
 const HEAD: usize = 136;
 /// How long a record is kept that has to be settled by hand: for ever, in a number that cannot overflow.
@@ -238,11 +240,11 @@ mod tests {
 
     fn a_claim() -> Claim {
         Claim {
-            record: crate::RecordId::from_bytes([1; 32]),
+            record: crate::core::identity::RecordId::from_bytes([1; 32]),
             token: OwnerToken::from_bytes([2; 16]),
             fingerprint: Fingerprint::from_bytes([3; 33]),
             effects: Effects::Marked,
-            terms: crate::Terms::default(),
+            terms: crate::core::claim::Terms::default(),
         }
     }
 

@@ -5,8 +5,9 @@ use redis::aio::{ConnectionLike, ConnectionManager};
 use tracing::warn;
 
 use super::RedisStore;
-use crate::error::Unreadable;
-use crate::{ErrorKind, OwnerToken, RecordId, StoreError};
+use crate::core::identity::RecordId;
+use crate::error::{ErrorKind, StoreError, Unreadable};
+use crate::token::OwnerToken;
 
 /// The number of keys that are asked about for each server of a cluster beyond the first. The keys are random, so there are
 /// enough of them for every server to have one.

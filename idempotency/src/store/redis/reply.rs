@@ -3,9 +3,8 @@
 use redis::Value;
 
 use super::packed;
-use crate::StoreError;
-use crate::error::Unreadable;
-use crate::machine::Entry;
+use crate::core::machine::Entry;
+use crate::error::{StoreError, Unreadable};
 
 /// The shapes of a reply.
 pub(crate) enum Reply {

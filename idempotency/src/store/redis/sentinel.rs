@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::connect::{TLS, choose_cryptography, is_secure, misconfigured, not_connected, permit};
 use super::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT, RedisStore};
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// A connection that asks the Sentinels for the master, and asks again after it broke or turned out to be a replica.
 ///

@@ -4,9 +4,10 @@ use std::fmt;
 
 use sqlx::Pool;
 
-use super::names::{Names, set_of};
-use super::{Dialect, SqlStore};
-use crate::StoreError;
+use super::SqlStore;
+use super::dialect::{Dialect, set_of};
+use super::names::Names;
+use crate::error::StoreError;
 
 /// Opens an [`SqlStore`] that differs from what [`SqlStore::new`] opens.
 ///
@@ -27,7 +28,7 @@ pub struct SqlStoreBuilder<DB: Dialect> {
 }
 
 impl<DB: Dialect> SqlStoreBuilder<DB> {
-    pub(super) fn new(pool: Pool<DB>) -> Self {
+    pub(crate) fn new(pool: Pool<DB>) -> Self {
         Self { pool, names: Names::default() }
     }
 
@@ -64,8 +65,8 @@ impl<DB: Dialect> SqlStoreBuilder<DB> {
     /// # Errors
     /// If a name cannot be used; if the database cannot be reached, holds tables of a release newer than the next one, or
     /// would forget what it acknowledged; if the role lacks a right.
-    pub async fn build(self) -> Result<SqlStore<DB>, StoreError> {
-        self.open(true).await
+    pub async fn build(self) -> Result<DB::Store, StoreError> {
+        self.open(true).await.map(DB::store)
     }
 
     /// Opens the store like [`build`](Self::build), and never creates or changes a table.
@@ -75,15 +76,15 @@ impl<DB: Dialect> SqlStoreBuilder<DB> {
     ///
     /// # Errors
     /// As [`build`](Self::build), and if tables of this version are missing.
-    pub async fn verify(self) -> Result<SqlStore<DB>, StoreError> {
-        self.open(false).await
+    pub async fn verify(self) -> Result<DB::Store, StoreError> {
+        self.open(false).await.map(DB::store)
     }
 
-    async fn open(self, may_create: bool) -> Result<SqlStore<DB>, StoreError> {
+    pub(super) async fn open(self, may_create: bool) -> Result<SqlStore<DB>, StoreError> {
         self.names.check()?;
         let names = DB::prepare(&self.pool, self.names, may_create).await?;
         let set = set_of::<DB>(&names);
-        Ok(SqlStore { sharing: DB::sharing(&self.pool, set), pool: self.pool, set })
+        Ok(SqlStore { pool: self.pool, set })
     }
 }
 

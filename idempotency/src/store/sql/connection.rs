@@ -5,25 +5,25 @@
 
 use sqlx::pool::PoolConnection;
 
-use super::Dialect;
-use crate::StoreError;
+use super::dialect::Dialect;
+use crate::error::StoreError;
 
-pub(super) struct Own<DB: Dialect> {
-    pub(super) connection: PoolConnection<DB>,
-    pub(super) asked: bool,
+pub(crate) struct Own<DB: Dialect> {
+    pub(crate) connection: PoolConnection<DB>,
+    pub(crate) asked: bool,
     /// Another session may get the next message, unless a transaction is open.
-    pub(super) behind_pooler: bool,
+    pub(crate) behind_pooler: bool,
 }
 
 impl<DB: Dialect> Own<DB> {
     /// The connection, for statements. Say [`answered`](Self::answered) when they are, whatever the answers.
-    pub(super) fn ask(&mut self) -> &mut DB::Connection {
+    pub(crate) fn ask(&mut self) -> &mut DB::Connection {
         self.asked = true;
         &mut self.connection
     }
 
     /// Begins asking: behind a pooler it opens the transaction that keeps one session for all messages of a statement.
-    pub(super) async fn begin(&mut self) -> Result<&mut DB::Connection, StoreError> {
+    pub(crate) async fn begin(&mut self) -> Result<&mut DB::Connection, StoreError> {
         if self.behind_pooler {
             let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
             DB::command(self.ask(), begin).await.map_err(StoreError::nothing_written)?;
@@ -32,7 +32,7 @@ impl<DB: Dialect> Own<DB> {
     }
 
     /// Ends what [`begin`](Self::begin) began. Behind a pooler an answer only counts if it was committed.
-    pub(super) async fn end<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) async fn end<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         let answer = match answer {
             answer if !self.behind_pooler => answer,
             Ok(answer) => DB::command(self.ask(), "COMMIT").await.map(|()| answer),
@@ -48,7 +48,7 @@ impl<DB: Dialect> Own<DB> {
         answer
     }
 
-    pub(super) const fn answered(&mut self) {
+    pub(crate) const fn answered(&mut self) {
         self.asked = false;
     }
 }

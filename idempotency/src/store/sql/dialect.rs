@@ -1,7 +1,10 @@
 //! What differs between databases: the statements, the migration lock, and how errors are read.
 
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
+use super::SqlStore;
+use super::names::{Names, Set};
 use crate::error::{ErrorKind, Failure, StoreError};
 
 /// A database this crate knows: `sqlx::Sqlite` and `sqlx::Postgres`. Sealed.
@@ -15,17 +18,19 @@ pub(crate) type Running<'e, T> = Pin<Box<dyn Future<Output = Result<T, StoreErro
 /// The part of a dialect that is nobody's business outside.
 pub(crate) mod driver {
     use std::future::Future;
-    use std::sync::Arc;
 
     use sqlx::{Database, Executor, Pool};
 
-    use super::{Running, Value};
+    use super::{Running, SqlStore, Value};
+    use crate::core::machine::Entry;
     use crate::error::Failure;
-    use crate::machine::Entry;
+    use crate::error::StoreError;
     use crate::store::sql::names::{Names, Set, Sql};
-    use crate::{IdempotencyManager, StoreError};
 
     pub trait Driver: Database {
+        /// The store that a builder makes.
+        type Store;
+
         /// Whether a connection can lose an answer, so that one which still owes an answer is not worth keeping.
         const REMOTE: bool;
 
@@ -46,8 +51,8 @@ pub(crate) mod driver {
             may_create: bool,
         ) -> impl Future<Output = Result<Names, StoreError>> + Send;
 
-        /// What takes the calls of a store instead, where concurrent calls gain from sharing statements.
-        fn sharing(pool: &Pool<Self>, set: &'static Set) -> Option<Arc<dyn IdempotencyManager>>;
+        /// Makes the store of one that sends each call as a statement of its own.
+        fn store(direct: SqlStore<Self>) -> Self::Store;
 
         /// Runs a command without parameters or answer.
         fn command(
@@ -103,7 +108,7 @@ pub enum Value<'a> {
 }
 
 /// Classifies an error of the driver's own: the database did not say it.
-pub(super) fn of_the_driver(error: sqlx::Error) -> Failure {
+pub(crate) fn of_the_driver(error: sqlx::Error) -> Failure {
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
             Failure::refused(ErrorKind::Unavailable, error)
@@ -115,11 +120,26 @@ pub(super) fn of_the_driver(error: sqlx::Error) -> Failure {
     }
 }
 
+/// The statements for `names`. They are made once in a process and kept for its life: a service has one set or two.
+pub(crate) fn set_of<DB: Dialect>(names: &Names) -> &'static Set {
+    static MADE: Mutex<Vec<(Names, &'static Set)>> = Mutex::new(Vec::new());
+    // A vector is whole between any two statements here, so a panic elsewhere cannot have torn it.
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, set)) = made.iter().find(|(known, set)| known == names && set.database == DB::NAME) {
+        return set;
+    }
+    let set: &'static Set = Box::leak(Box::new(DB::set(names)));
+    made.push((names.clone(), set));
+    set
+}
+
 /// Implements [`Dialect`]'s statements for one database: generic code over two drivers would need a page of bounds,
 /// and none of it could be read.
 macro_rules! impl_dialect {
-    ($database:ty, $remote:literal, $set:path, $ddl:path, $prepare:path, $sharing:expr) => {
+    ($database:ty, $stored:ty, $remote:literal, $set:path, $ddl:path, $prepare:path, $store:path) => {
         impl $crate::store::sql::dialect::driver::Driver for $database {
+            type Store = $stored;
+
             const REMOTE: bool = $remote;
 
             fn set(names: &$crate::store::sql::names::Names) -> $crate::store::sql::names::Set {
@@ -142,11 +162,8 @@ macro_rules! impl_dialect {
                 $prepare(pool, names, may_create).await
             }
 
-            fn sharing(
-                pool: &sqlx::Pool<Self>,
-                set: &'static $crate::store::sql::names::Set,
-            ) -> Option<std::sync::Arc<dyn $crate::IdempotencyManager>> {
-                $sharing(pool, set)
+            fn store(direct: $crate::store::sql::SqlStore<Self>) -> Self::Store {
+                $store(direct)
             }
 
             async fn command(on: &mut Self::Connection, command: &'static str) -> Result<(), StoreError> {
@@ -210,8 +227,14 @@ macro_rules! impl_dialect {
                 entry.map_err(StoreError::nothing_written)
             }
         }
+    };
+}
+pub(crate) use impl_dialect;
 
-        fn bind<'q>(
+/// Implements binding of values and decoding of records for one database.
+macro_rules! impl_rows {
+    ($database:ty) => {
+        pub(crate) fn bind<'q>(
             sql: $crate::store::sql::names::Sql,
             values: &[Value<'_>],
         ) -> sqlx::query::Query<'q, $database, <$database as sqlx::Database>::Arguments> {
@@ -224,7 +247,7 @@ macro_rules! impl_dialect {
             })
         }
 
-        fn decode(row: &<$database as sqlx::Database>::Row) -> Result<StoredRow, StoreError> {
+        pub(crate) fn decode(row: &<$database as sqlx::Database>::Row) -> Result<StoredRow, StoreError> {
             use sqlx::Row;
             let read = || -> Result<StoredRow, sqlx::Error> {
                 Ok(StoredRow {
@@ -250,12 +273,12 @@ macro_rules! impl_dialect {
         }
     };
 }
-pub(crate) use impl_dialect;
+pub(crate) use impl_rows;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Effect;
+    use crate::error::Effect;
 
     // proves: I-5
     #[test]

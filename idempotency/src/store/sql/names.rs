@@ -3,13 +3,10 @@
 //! Invariant: a store names its tables once. What a session's search path says later, in the caller's transaction for
 //! one, changes nothing.
 
-use std::sync::{Mutex, PoisonError};
-
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-use super::Dialect;
 use super::statements::Templates;
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// The prefix of table names unless a store chooses another.
 pub(crate) const USUAL_PREFIX: &str = "idempotency_";
@@ -112,19 +109,6 @@ pub struct Set {
     pub(crate) shared: [Sql; 2],
     pub(crate) behind_pooler: bool,
     pub(crate) database: &'static str,
-}
-
-/// The statements for `names`. They are made once in a process and kept for its life: a service has one set or two.
-pub(crate) fn set_of<DB: Dialect>(names: &Names) -> &'static Set {
-    static MADE: Mutex<Vec<(Names, &'static Set)>> = Mutex::new(Vec::new());
-    // A vector is whole between any two statements here, so a panic elsewhere cannot have torn it.
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, set)) = made.iter().find(|(known, set)| known == names && set.database == DB::NAME) {
-        return set;
-    }
-    let set: &'static Set = Box::leak(Box::new(DB::set(names)));
-    made.push((names.clone(), set));
-    set
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@
 //! each other while a release is rolled out.
 
 use super::names::Names;
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// Reads the version of the tables.
-pub(super) fn read_version(names: &Names) -> String {
+pub(crate) fn read_version(names: &Names) -> String {
     format!("SELECT COALESCE(MAX(version), 0) FROM {}", names.table("schema"))
 }
 
 /// The refusal of tables that somebody else has yet to make.
-pub(super) fn absent(found: i64, steps: &'static [&'static str], files: &str) -> StoreError {
+pub(crate) fn absent(found: i64, steps: &'static [&'static str], files: &str) -> StoreError {
     let message = format!(
         "its tables have version {found} (0: there are none) and this release needs {}: run the files of `{files}` that \
          are newer, in order, as the owner of the database, or what `builder(..).ddl()` returns if there are none",
@@ -22,7 +22,7 @@ pub(super) fn absent(found: i64, steps: &'static [&'static str], files: &str) ->
 }
 
 /// The refusal of a database that has lost its records.
-pub(super) fn gone(names: &Names) -> StoreError {
+pub(crate) fn gone(names: &Names) -> StoreError {
     let message = format!(
         "the table {} is gone although {} knows it: restore it, because an empty one would run everything again; or drop \
          both to begin anew",
@@ -33,7 +33,7 @@ pub(super) fn gone(names: &Names) -> StoreError {
 }
 
 /// The steps that are missing from tables of version `found`, which is 0 if there are none. `steps` are all of them.
-pub(super) fn missing(
+pub(crate) fn missing(
     found: i64,
     steps: &'static [&'static str],
 ) -> Result<&'static [&'static str], StoreError> {

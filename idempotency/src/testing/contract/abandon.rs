@@ -1,9 +1,8 @@
 //! Giving a key back.
 
-use super::{
-    HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint,
-};
-use crate::{Answer, Effects, State, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint};
+use crate::core::claim::{Answer, Effects, State, Written};
+use crate::testing::violation::Violation;
 
 pub(super) async fn abandoning_frees_the_key_at_once_for_any_request(store: Store) -> Result<(), Violation> {
     for effects in [Effects::Local, Effects::Marked, Effects::Opaque] {

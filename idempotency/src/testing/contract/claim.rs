@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::Barrier;
 
-use super::{
-    HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint,
-};
-use crate::{Answer, Effects, Tombstone, TombstoneReason, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint};
+use crate::core::claim::{Answer, Effects, Written};
+use crate::core::recording::{Tombstone, TombstoneReason};
+use crate::testing::violation::Violation;
 
 pub(super) async fn a_free_key_is_acquired(store: Store) -> Result<(), Violation> {
     let claim = any_claim()?;

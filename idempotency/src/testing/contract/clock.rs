@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Clock, HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
-use crate::Written;
+use super::{Clock, HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::core::claim::Written;
+use crate::testing::violation::Violation;
 
 /// The number of times that the record ends and is claimed again: more than a clock of milliseconds moves on a fast
 /// machine.

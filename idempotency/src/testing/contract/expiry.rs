@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{
-    HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint,
-};
-use crate::{Answer, Effects, Tombstone, TombstoneReason, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint};
+use crate::core::claim::{Answer, Effects, Written};
+use crate::core::recording::{Tombstone, TombstoneReason};
+use crate::testing::violation::Violation;
 
 pub(super) async fn a_finished_record_ends_with_its_retention(store: Store) -> Result<(), Violation> {
     let tombstone = Tombstone { reason: TombstoneReason::Streaming, status: 200, location: None };
@@ -60,7 +60,7 @@ pub(super) async fn purging_under_claims_loses_nothing(store: Store) -> Result<(
                 tokio::task::yield_now().await;
             }
             #[expect(unreachable_code, reason = "it gives the task its type")]
-            Ok::<(), crate::StoreError>(())
+            Ok::<(), crate::error::StoreError>(())
         })
     };
     for _ in 0..100 {

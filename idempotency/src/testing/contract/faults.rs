@@ -4,8 +4,9 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use super::{HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
-use crate::{Answer, Effects, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::core::claim::{Answer, Effects, Written};
+use crate::testing::violation::Violation;
 
 /// Polls `call` at most `polls` times, then drops it. Says whether it was done.
 async fn dropped_after(polls: u32, call: impl Future) -> bool {

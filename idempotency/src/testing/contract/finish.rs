@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
-use crate::{Answer, Effects, Recording, State, Tombstone, TombstoneReason, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::core::claim::{Answer, Effects, State, Written};
+use crate::core::recording::{Recording, Tombstone, TombstoneReason};
+use crate::testing::violation::Violation;
 
 async fn survives(store: &Store, recording: Recording) -> Result<(), Violation> {
     let claim = any_claim()?;

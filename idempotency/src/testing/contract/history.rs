@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::Barrier;
 
-use super::super::HistoryStore;
-use super::{HOUR, Store, Violation, a_recording, any_claim, other_fingerprint};
-use crate::{
-    Answer, Claim, Effects, IdempotencyManager, Recording, Renewed, Resolution, StoreError, Tombstone,
-    TombstoneReason, Written,
-};
+use super::{HOUR, Store, a_recording, any_claim, other_fingerprint};
+use crate::core::claim::{Answer, Claim, Effects, Renewed, Resolution, Written};
+use crate::core::recording::{Recording, Tombstone, TombstoneReason};
+use crate::error::StoreError;
+use crate::store::manager::IdempotencyManager;
+use crate::testing::history::HistoryStore;
+use crate::testing::violation::Violation;
 
 const CALLERS: u8 = 12;
 const ROUNDS: u8 = 8;

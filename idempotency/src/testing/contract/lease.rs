@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
-use crate::{Answer, Effects, Renewed, State, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::core::claim::{Answer, Effects, Renewed, State, Written};
+use crate::testing::violation::Violation;
 
 pub(super) async fn a_live_lease_is_not_taken_over(store: Store) -> Result<(), Violation> {
     for effects in [Effects::Local, Effects::Marked, Effects::Opaque] {

@@ -1,9 +1,10 @@
 //! What may have happened.
 
-use super::{HOUR, Store, Violation, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
-use crate::{Answer, Effects, Indeterminate, Resolution, State, Written};
+use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches};
+use crate::core::claim::{Answer, Effects, Indeterminate, Resolution, State, Written};
+use crate::testing::violation::Violation;
 
-async fn lost(store: &Store, claim: &crate::Claim) -> Result<Indeterminate, Violation> {
+async fn lost(store: &Store, claim: &crate::core::claim::Claim) -> Result<Indeterminate, Violation> {
     let _ = acquire(store, claim).await?;
     match store.begin(&claim.retried()?).await? {
         Answer::Indeterminate(lost) => Ok(lost),

@@ -7,8 +7,12 @@
 
 use std::time::Duration;
 
-use crate::machine::{self, Begin, Entry, RELEASED_FOR, Write, micros};
-use crate::{Answer, Claim, Fence, OwnerToken, Recording, Renewed, Resolution, Snapshot, Tombstone, Written};
+use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
+use crate::core::fence::Fence;
+use crate::core::machine::{self, Begin, Entry, RELEASED_FOR, Write, micros};
+use crate::core::recording::{Recording, Tombstone};
+use crate::store::manager::Snapshot;
+use crate::token::OwnerToken;
 
 /// The made-up time at which the machine is asked.
 const NOW: u64 = 1 << 40;

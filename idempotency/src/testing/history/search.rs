@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::model::{Call, Op, World};
-use crate::OwnerToken;
+use crate::token::OwnerToken;
 
 /// Steps after which a history counts as too tangled to decide; far beyond what tests produce.
 const STEPS: u64 = 2_000_000;

@@ -189,7 +189,7 @@ async fn a_table_dropped_under_load_is_an_error_for_everybody_and_a_grant_for_no
     let before = a_claim(0);
     assert!(matches!(store.begin(&before).await.unwrap(), Answer::Acquired(_)));
     sqlx::query("DROP TABLE idempotency_records").execute(&pool).await.unwrap();
-    for store in [store.clone(), store.direct()] {
+    for store in [Arc::new(store.clone()) as Arc<dyn IdempotencyManager>, Arc::new(store.direct())] {
         let calls: Vec<_> = (0..16)
             .map(|number| {
                 let store = store.clone();

@@ -21,20 +21,25 @@ use tower_service::Service;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, error, warn};
 
+use super::answer::{self, Fate, Kept};
 use super::body::ReplayBody;
 use super::config::{Config, Shared};
 use super::outer;
 use super::passage::{self, Passage};
 use super::problem::{Problem, STATUS_HEADER};
-use super::record::{self, Fate, Kept};
 use super::verdict::Verdict;
 use super::wait::Claimed;
-use crate::lease::guard::renewing;
+use crate::core::claim::{Answer, Claim, State, Written};
+use crate::core::fingerprint::Fingerprint;
+use crate::core::identity::RecordId;
+use crate::core::recording::{Tombstone, TombstoneReason};
+use crate::error::{ErrorKind, StoreError};
+use crate::lease::guard::{LeaseGuard, Settlement};
+use crate::lease::inquiry;
+use crate::lease::renew::renewing;
+use crate::metrics;
 use crate::shield::Shield;
-use crate::{
-    Answer, Claim, ErrorKind, Fingerprint, LeaseGuard, OwnerToken, RecordId, Settlement, State, StoreError,
-    Tombstone, TombstoneReason, Written, observe, recover,
-};
+use crate::token::OwnerToken;
 
 /// What the store is asked for one request.
 pub(crate) struct Run {
@@ -120,7 +125,7 @@ type Gone = Option<oneshot::Receiver<Infallible>>;
 /// Asks the store, and again if the request is to wait for one that is running.
 async fn asked(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
     let config = &shared.config;
-    let ask = || recover::claim(&config.manager, &run.claim, &config.policy, &run.payload);
+    let ask = || inquiry::claim(&config.manager, &run.claim, &config.policy, &run.payload);
     let answer = ask().await;
     if let (Ok(Answer::InFlight { .. }), Some(waiting), Some(gone)) = (&answer, &config.waiting, gone) {
         let gone = async { drop(gone.await) };
@@ -165,7 +170,7 @@ where
     let (answer, at_once) = caught(AssertUnwindSafe(|| inner.call(request))).await;
     match answer {
         Ok(Ok(response)) => {
-            let turned_away = record::is_turned_away(&shared.config, &response, origin.no_route, at_once);
+            let turned_away = answer::is_turned_away(&shared.config, &response, origin.no_route, at_once);
             let said = Said { verdict: passage.verdict(&response), turned_away };
             Ok(finish(&shared.config, guard, response, said, origin.came).await)
         }
@@ -188,7 +193,7 @@ fn without_running<B: Body>(
     came: Option<Passage>,
 ) -> Response<ReplayBody<B>> {
     let problem = match answer {
-        Ok(Answer::Replay(recording)) => match record::replay(&recording) {
+        Ok(Answer::Replay(recording)) => match answer::replay(&recording) {
             Ok((response, trailers)) => {
                 Span::current().record("status", "replayed");
                 return response.map(|bytes| ReplayBody::whole(bytes, trailers));
@@ -262,7 +267,7 @@ where
         guard.settled_in_transaction();
         return marked(response.map(ReplayBody::inner), "created");
     }
-    let fate = record::fate(verdict, response.status(), turned_away, lease.0.effects, lease.0.is_marked());
+    let fate = answer::fate(verdict, response.status(), turned_away, lease.0.effects, lease.0.is_marked());
     if fate == Fate::Release && verdict == Some(Verdict::Retryable) {
         passage::not_reached(&mut response, came);
     }
@@ -274,7 +279,7 @@ where
             return marked(response.map(ReplayBody::inner), "indeterminate");
         }
         Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
-        fate => match record::keep(config, response, fate == Fate::Bury).await {
+        fate => match answer::keep(config, response, fate == Fate::Bury).await {
             Kept::Recording(recording, response) => (Settlement::Record(recording), response),
             Kept::Tombstone(tombstone, response) => (Settlement::Bury(tombstone), response),
         },
@@ -311,7 +316,7 @@ async fn record_later(mut guard: LeaseGuard, settlement: Settlement) {
 }
 
 fn unrecorded(written: &Result<Written, StoreError>) {
-    observe::unrecorded();
+    metrics::unrecorded();
     match written {
         Ok(written) => warn!(?written, "an answer is sent that is not recorded"),
         // The error itself may quote the row.
@@ -319,9 +324,9 @@ fn unrecorded(written: &Result<Written, StoreError>) {
     }
 }
 
-async fn recorded(lease: &crate::Lease) -> Option<Response<Bytes>> {
+async fn recorded(lease: &crate::lease::handle::Lease) -> Option<Response<Bytes>> {
     let snapshot = lease.0.manager.get(lease.record()).await.ok().flatten()?;
-    record::answer(&snapshot.recording?).ok()
+    answer::answer(&snapshot.recording?).ok()
 }
 
 fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::HashKey;
+use crate::core::identity::HashKey;
 
 /// The version of the algorithm below. It is stored with every record, so a later one can recognise this one's.
 const VERSION: u8 = 1;

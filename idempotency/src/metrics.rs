@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error};
 
-use crate::{Answer, Fence, RecordId, StoreError, Written};
+use crate::core::claim::{Answer, Written};
+use crate::core::fence::Fence;
+use crate::core::identity::RecordId;
+use crate::error::StoreError;
 
 /// A metric with one of a few labels. Each of them is written out, so that none is put together for every call.
 macro_rules! labelled {
@@ -95,7 +98,7 @@ pub(crate) fn completed(bytes: usize, late: bool, written: &Written) {
 pub(crate) fn completed_in(bytes: usize, late: bool, written: &Result<(), StoreError>) {
     match written {
         Ok(()) => completed(bytes, late, &Written::Applied),
-        Err(error) if error.kind() == crate::ErrorKind::LeaseLost => lease_lost(),
+        Err(error) if error.kind() == crate::error::ErrorKind::LeaseLost => lease_lost(),
         Err(_) => {}
     }
 }

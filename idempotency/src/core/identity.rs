@@ -7,7 +7,8 @@ use std::ops::Deref;
 
 use bytes::BufMut;
 
-use crate::{Fence, IdempotencyKey, Scope};
+use crate::core::fence::Fence;
+use crate::core::key::{IdempotencyKey, Scope};
 
 /// Parts that fit into this many bytes are hashed at once.
 const SMALL: usize = 1024;

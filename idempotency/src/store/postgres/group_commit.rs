@@ -16,10 +16,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::PostgresStore;
-use super::connection::Own;
-use super::names::Set;
-use crate::{Effect, ErrorKind, RecordId, StoreError};
+use crate::core::identity::RecordId;
+use crate::error::{Effect, ErrorKind, StoreError};
+use crate::store::sql::SqlStore;
+use crate::store::sql::connection::Own;
+use crate::store::sql::names::Set;
 
 /// The most calls of one statement. A statement of more is no cheaper per call, and loses more when it fails.
 const ROWS: usize = 256;
@@ -59,15 +60,21 @@ pub(crate) trait Job: Send + Sync + 'static {
     /// The same call as a statement of its own.
     fn run_alone(
         &self,
-        store: &PostgresStore,
+        store: &SqlStore<Postgres>,
     ) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
 }
 
 /// A queue of calls that share statements.
 pub(crate) struct Lane<J: Job>(Arc<Shared<J>>);
 
+impl<J: Job> Clone for Lane<J> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 struct Shared<J: Job> {
-    store: PostgresStore,
+    store: SqlStore<Postgres>,
     room: Arc<Semaphore>,
     /// For statements of their own: they may wait for locks, and must leave connections to the others.
     alone: Semaphore,
@@ -97,7 +104,7 @@ struct Batch<J: Job> {
 
 impl<J: Job> Lane<J> {
     /// A lane over `store`, which sends each call as a statement of its own.
-    pub(crate) fn new(store: PostgresStore) -> Self {
+    pub(crate) fn new(store: SqlStore<Postgres>) -> Self {
         let state = Mutex::new(State { queue: VecDeque::new(), runners: 0, aside: HashMap::new() });
         let quarter = store.pool.options().get_max_connections() / 4;
         let alone = Semaphore::new(usize::try_from(quarter).unwrap_or(1).max(1));

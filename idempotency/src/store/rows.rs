@@ -1,8 +1,12 @@
 //! A record as a store outside this process returned it. Nothing in it is trusted.
 
-use crate::error::Unreadable;
-use crate::machine::{Entry, Phase};
-use crate::{Effects, Fence, Fingerprint, OwnerToken, Recording, StoreError, Tombstone, TombstoneReason};
+use crate::core::claim::Effects;
+use crate::core::fence::Fence;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::machine::{Entry, Phase};
+use crate::core::recording::{Recording, Tombstone, TombstoneReason};
+use crate::error::{StoreError, Unreadable};
+use crate::token::OwnerToken;
 
 /// The fields of a record, as read.
 pub(crate) struct StoredRow {

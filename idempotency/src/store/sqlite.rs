@@ -2,14 +2,25 @@
 
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::dialect::{Value, impl_dialect, of_the_driver};
-use super::names::{Names, Set, safe};
-use super::schema;
-use super::statements::{SQLITE, sqlite_now};
-use crate::error::Failure;
-use crate::machine::Entry;
-use crate::store::stored::StoredRow;
-use crate::{ErrorKind, StoreError};
+use super::sql::SqlStore;
+use super::sql::dialect::{Value, impl_dialect, impl_rows, of_the_driver};
+use super::sql::names::{Names, Set, safe};
+use super::sql::schema;
+use super::sql::statements::{SQLITE, sqlite_now};
+use crate::core::machine::Entry;
+use crate::error::{ErrorKind, Failure, StoreError};
+use crate::store::rows::StoredRow;
+
+/// Records in SQLite; see [`SqlStore`](crate::store::SqlStore).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use probity_idempotency::SqliteStore;
+/// let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await?;
+/// let store = SqliteStore::new(pool).await?; // creates its table, once, under a lock
+/// # Ok(()) }
+/// ```
+pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 
 const BUSY: u32 = 5;
 const LOCKED: u32 = 6;
@@ -18,13 +29,12 @@ const FULL: u32 = 13;
 /// CONSTRAINT, MISMATCH, MISUSE, AUTH, RANGE.
 const ROLLED_BACK: [u32; 12] = [1, 3, 4, 8, 9, 17, 18, 19, 20, 21, 23, 25];
 
-impl_dialect!(sqlx::Sqlite, false, set, ddl, prepare, |_, _| None);
+impl_rows!(sqlx::Sqlite);
+impl_dialect!(sqlx::Sqlite, SqliteStore, false, set, ddl, prepare, std::convert::identity);
 
 /// One step per version. Never change one that was released.
-const STEPS: &[&str] = &[
-    include_str!("../../../sql/sqlite/0001_records.sql"),
-    include_str!("../../../sql/sqlite/0002_fences.sql"),
-];
+const STEPS: &[&str] =
+    &[include_str!("../../sql/sqlite/0001_records.sql"), include_str!("../../sql/sqlite/0002_fences.sql")];
 
 fn set(names: &Names) -> Set {
     let named = |template| names.statement(template, sqlite_now!());
@@ -101,7 +111,7 @@ fn of_code(code: u32, error: sqlx::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Effect;
+    use crate::error::Effect;
 
     // proves: I-5
     #[test]

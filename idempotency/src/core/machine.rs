@@ -14,10 +14,11 @@
 
 use std::time::Duration;
 
-use crate::{
-    Answer, Claim, Effects, Fence, Fingerprint, Grant, Indeterminate, OwnerToken, Recording, Renewed,
-    Resolution, State, Tombstone, Written,
-};
+use crate::core::claim::{Answer, Claim, Effects, Grant, Indeterminate, Renewed, Resolution, State, Written};
+use crate::core::fence::Fence;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::recording::{Recording, Tombstone};
+use crate::token::OwnerToken;
 
 /// How long a released record is remembered, so that a repeated `abandon` gets the same answer and fences rise.
 pub(crate) const RELEASED_FOR: Duration = Duration::from_secs(600);

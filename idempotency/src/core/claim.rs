@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use crate::{Fence, Fingerprint, Holder, OwnerToken, RecordId, Recording, Tombstone};
+use crate::core::fence::Fence;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::identity::RecordId;
+use crate::core::recording::{Recording, Tombstone};
+use crate::token::{Holder, OwnerToken};
 
 /// What an execution may have done outside the transaction that records it. Declared per route or job, because no
 /// library can guess it; it decides what a crash, a panic, an error or an expired lease means.

@@ -9,18 +9,18 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, Row};
 use tokio::time::timeout;
 
-use super::super::names::{Names, quoted, safe};
-use super::super::schema;
-use super::classify;
-use crate::StoreError;
+use super::classify::classify;
+use crate::error::StoreError;
+use crate::store::sql::names::{Names, quoted, safe};
+use crate::store::sql::schema;
 
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
 const MIGRATION_LOCK: i64 = 0x6964_656d_706f_7401;
 
 /// One step per version. Never change one that was released.
 const STEPS: &[&str] = &[
-    include_str!("../../../../sql/postgres/0001_records.sql"),
-    include_str!("../../../../sql/postgres/0002_fences.sql"),
+    include_str!("../../../sql/postgres/0001_records.sql"),
+    include_str!("../../../sql/postgres/0002_fences.sql"),
 ];
 
 /// Asks where the tables are, whether this role may use them, and which settings let the session forget in a crash.

@@ -1,45 +1,11 @@
-//! PostgreSQL: what a failure of the driver left behind, and the statements.
+//! Reads from an error of the driver whether a statement of PostgreSQL may have written.
 
-mod changes;
-mod claims;
-mod prepare;
-mod sharing;
-
-use std::sync::Arc;
-
-use sqlx::PgPool;
-
-use self::sharing::Sharing;
-use super::PostgresStore;
-use super::dialect::{Value, impl_dialect, of_the_driver};
-use super::names::{Names, Set};
-use super::statements::{PATIENT_POSTGRES, POSTGRES, postgres_now};
-use crate::error::Failure;
-use crate::machine::Entry;
+use crate::error::{ErrorKind, Failure};
 use crate::sqlstate::{self, Condition, Outcome};
-use crate::store::stored::StoredRow;
-use crate::{ErrorKind, IdempotencyManager, StoreError};
-
-impl_dialect!(sqlx::Postgres, true, set, prepare::ddl, prepare::prepare, shared);
-
-fn set(names: &Names) -> Set {
-    let named = |template| names.statement(template, postgres_now!());
-    Set {
-        callers: POSTGRES.map(named),
-        own: PATIENT_POSTGRES.map(named),
-        shared: [named(claims::CLAIM), named(changes::CHANGE)],
-        behind_pooler: names.behind_pooler,
-        database: <sqlx::Postgres as sqlx::Database>::NAME,
-    }
-}
-
-/// The store that [`PostgresStore`]'s calls go to.
-fn shared(pool: &PgPool, set: &'static Set) -> Option<Arc<dyn IdempotencyManager>> {
-    Some(Arc::new(Sharing::new(PostgresStore { pool: pool.clone(), set, sharing: None })))
-}
+use crate::store::sql::dialect::of_the_driver;
 
 /// Classifies an error of the driver, by the class of PostgreSQL's own error code.
-fn classify(error: sqlx::Error) -> Failure {
+pub(crate) fn classify(error: sqlx::Error) -> Failure {
     match error.as_database_error().map(|said| said.code().unwrap_or_default().into_owned()) {
         Some(code) => of_code(&code, error),
         None => of_the_driver(error),
@@ -70,7 +36,7 @@ fn of_code(code: &str, error: sqlx::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Effect;
+    use crate::error::{Effect, StoreError};
 
     // proves: I-5
     #[test]

@@ -3,39 +3,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Postgres, Row};
 
-use super::classify;
-use crate::machine::{RELEASED_FOR, micros};
-use crate::store::sql::PostgresStore;
-use crate::store::sql::group::Job;
+use super::classify::classify;
+use super::group_commit::Job;
+use crate::core::claim::{Renewed, State, Written};
+use crate::core::identity::RecordId;
+use crate::core::machine::{RELEASED_FOR, micros};
+use crate::core::recording::{Recording, Tombstone};
+use crate::error::StoreError;
+use crate::store::manager::IdempotencyManager;
+use crate::store::sql::SqlStore;
 use crate::store::sql::names::Set;
-use crate::store::sql::statements::postgres_now;
-use crate::{
-    Holder, IdempotencyManager, RecordId, Recording, Renewed, State, StoreError, Tombstone, Written,
-};
-
-/// Every kind of write, by what it leaves behind. See `CLAIM` about the lengths.
-pub(super) const CHANGE: &str = concat!(
-    "WITH clock AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true), ",
-    postgres_now!(),
-    " AS now), ",
-    "asked AS MATERIALIZED (",
-    "  SELECT a.*, clock.now FROM clock CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::text[], $4::bool[], ",
-    "    $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bytea[], $11::text[]) ",
-    "    AS a (id, token, state, marks, lease, keep, status, headers, body, location, reason) ",
-    "  WHERE length(a.id) = 32 AND length(a.token) = 16) ",
-    "UPDATE idempotency_records r SET state = a.state, ",
-    "  effect_at = CASE WHEN a.marks THEN a.now ELSE r.effect_at END, ",
-    "  lease_until = CASE WHEN a.lease IS NULL THEN r.lease_until ",
-    "    WHEN r.cap_until < a.now + a.lease THEN r.cap_until ELSE a.now + a.lease END, ",
-    "  finished_at = CASE WHEN a.keep IS NULL THEN r.finished_at ELSE a.now END, ",
-    "  expires_at = CASE WHEN a.keep IS NULL THEN r.expires_at ELSE a.now + a.keep END, ",
-    "  status = a.status, headers = a.headers, body = a.body, location = a.location, reason = a.reason ",
-    "FROM asked a WHERE r.id = a.id AND r.token = a.token AND r.state = 'in_flight' ",
-    "  AND (r.effect_at IS NULL OR NOT (a.marks OR a.state = 'released')) ",
-    "RETURNING r.id, r.lease_until - a.now AS lease_left"
-);
+use crate::token::Holder;
 
 /// A write by a holder, on its way.
 pub(crate) struct Change {
@@ -161,7 +141,7 @@ impl Job for Change {
         })
     }
 
-    async fn run_alone(&self, store: &PostgresStore) -> Result<Changed, StoreError> {
+    async fn run_alone(&self, store: &SqlStore<Postgres>) -> Result<Changed, StoreError> {
         let holder = &self.holder;
         match &self.kind {
             Kind::Renew(lease) => return Ok(Changed::Renewed(store.renew(holder, *lease).await?)),

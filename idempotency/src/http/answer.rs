@@ -23,8 +23,10 @@ use super::config::Config;
 use super::problem::{REPLAYED_HEADER, STATUS_HEADER};
 use super::trailers;
 use super::verdict::Verdict;
+use crate::core::claim::Effects;
+use crate::core::recording::{Recording, Tombstone, TombstoneReason};
 use crate::deadline::deadline;
-use crate::{Effects, ErrorKind, Recording, StoreError, Tombstone, TombstoneReason};
+use crate::error::{ErrorKind, StoreError};
 
 /// The headers that belong to the answer itself. Cookies, challenges, dates and framing belong to one delivery of it.
 static KEPT: [HeaderName; 14] = [

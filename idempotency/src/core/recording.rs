@@ -6,8 +6,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::StoreError;
-use crate::error::Unreadable;
+use crate::error::{StoreError, Unreadable};
 
 /// The first byte of encoded headers; it changes when the format does.
 const HEADERS_V1: u8 = 1;

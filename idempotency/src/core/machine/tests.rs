@@ -1,7 +1,7 @@
 //! The machine, walked completely: every reachable history up to a depth, against the promises.
 
 use super::*;
-use crate::{HashKey, RecordId};
+use crate::core::identity::{HashKey, RecordId};
 
 const LEASE: Duration = Duration::from_micros(10);
 const CAP: Duration = Duration::from_micros(25);
@@ -13,7 +13,7 @@ fn claim(token: u8, body: u8, effects: Effects) -> Claim {
         token: OwnerToken::from_bytes([token; 16]),
         fingerprint: Fingerprint::of(&HashKey::default(), &[&[body]]),
         effects,
-        terms: crate::Terms { lease: LEASE, lease_cap: CAP, retention: KEEP },
+        terms: crate::core::claim::Terms { lease: LEASE, lease_cap: CAP, retention: KEEP },
     }
 }
 
@@ -35,7 +35,11 @@ fn another_request_is_refused_in_every_state() {
         let fresh = entry(begin(None, &claim(1, 1, effects), 0, 1));
         let mut completed = fresh.clone();
         let mut buried = fresh.clone();
-        let tombstone = Tombstone { reason: crate::TombstoneReason::TooLarge, status: 200, location: None };
+        let tombstone = Tombstone {
+            reason: crate::core::recording::TombstoneReason::TooLarge,
+            status: 200,
+            location: None,
+        };
         assert_eq!(
             Write::Complete(&Recording::new(200), KEEP).apply(Some(&mut completed), token(1), 1),
             Written::Applied
@@ -84,7 +88,8 @@ fn a_lapsed_attempt_is_taken_over_only_if_nothing_can_have_happened() {
 // proves: I-7
 #[test]
 fn every_write_repeated_means_the_same() {
-    let tombstone = Tombstone { reason: crate::TombstoneReason::Streaming, status: 200, location: None };
+    let tombstone =
+        Tombstone { reason: crate::core::recording::TombstoneReason::Streaming, status: 200, location: None };
     let recording = Recording::new(201);
     for write in
         [Write::Mark, Write::Abandon, Write::Complete(&recording, KEEP), Write::Tombstone(&tombstone, KEEP)]
