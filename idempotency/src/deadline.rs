@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What "never" is where a point in time is needed; longer than any process lives.
+/// The span that stands for "never" where a point in time is needed; it is longer than any process lives.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// `limit` after `start`, or never if that is beyond what the clock can say.

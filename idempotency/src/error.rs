@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// What a failed call left behind.
+/// The effect that a failed call may have left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing was written.
@@ -20,7 +20,7 @@ pub enum Effect {
     Unknown,
 }
 
-/// What went wrong, coarsely enough to decide on.
+/// The kind of a failure, coarse enough to decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -32,7 +32,7 @@ pub enum ErrorKind {
     Rejected,
     /// The store is full and nothing in it may be evicted.
     Full,
-    /// What was read is not what was written.
+    /// The bytes that were read are not those that were written.
     Corrupt,
     /// The operating system gave no randomness.
     Entropy,
@@ -157,13 +157,13 @@ impl StoreError {
         said
     }
 
-    /// What went wrong.
+    /// Returns the kind of the failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether the call may have been applied.
+    /// Says whether the call may have been applied.
     #[must_use]
     pub const fn effect(&self) -> Effect {
         self.effect

@@ -24,7 +24,7 @@ use crate::store::manager::IdempotencyManager;
 use crate::store::timed::Timed;
 use crate::token::OwnerToken;
 
-/// What became of a call to [`execute`].
+/// The outcome of a call to [`execute`].
 #[must_use = "only `Fresh` and `Replayed` carry a result"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Execution<T> {
@@ -34,7 +34,7 @@ pub enum Execution<T> {
     Replayed(T),
     /// Another attempt is running it. Ask again after this long.
     InFlight {
-        /// What is left of the running attempt's lease.
+        /// The rest of the running attempt's lease.
         retry_after: Duration,
     },
     /// The key was used for something else.
@@ -45,7 +45,7 @@ pub enum Execution<T> {
     Indeterminate(Indeterminate),
 }
 
-/// Why [`execute`] has no execution to report.
+/// The failure of a call to [`execute`].
 ///
 /// Ask [`effect`](Self::effect) whether the work may have run.
 #[derive(Debug, Error)]
@@ -56,8 +56,8 @@ pub enum ExecuteError<E> {
     /// The store failed before the work ran: it did not run.
     #[error("the store failed before the work ran")]
     NotRun(#[source] StoreError),
-    /// The work ran, but its result could not be recorded. A result that cannot be serialized is buried: the work is not
-    /// run again. After a failure of the store the record is indeterminate, or another attempt has it.
+    /// The work ran, but its result could not be recorded. A result that cannot be serialized leaves a tombstone: the work
+    /// is not run again. After a failure of the store the record is indeterminate, or another attempt has it.
     #[error("the work ran, but its result could not be recorded")]
     Unrecorded(#[source] StoreError),
     /// The work ran before, and its stored result is not one of this type: a field was added since, or the work recorded
@@ -102,6 +102,8 @@ impl<E> ExecuteError<E> {
 /// ```
 /// # use std::sync::Arc;
 /// use probity_idempotency::*;
+/// use probity_idempotency::lease::{LeaseGuard, Settlement};
+/// use probity_idempotency::store::{Answer, Claim, Indeterminate, OwnerToken, RecordId, Written};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
 /// let (scope, key) = (Scope::new("queue:payouts")?, IdempotencyKey::new("message-17")?);
@@ -188,7 +190,7 @@ where
         Ok(result) => result,
         Err(error) => {
             // If this fails too, dropping the guard tries once more, and then the lease ends by itself.
-            let _ = guard.give_up().await;
+            let _ = guard.release_or_expire().await;
             return Err(ExecuteError::Work(error));
         }
     };
@@ -200,7 +202,7 @@ where
             let tombstone = Tombstone { reason: TombstoneReason::NotStored, status: 0, location: None };
             let rejected = StoreError::unknown(ErrorKind::Rejected, source);
             let _ = guard
-                .settle_persistently(&Settlement::Bury(tombstone))
+                .settle_persistently(&Settlement::Tombstone(tombstone))
                 .await
                 .map_err(ExecuteError::Unrecorded)?;
             return Err(ExecuteError::Unrecorded(rejected));
@@ -239,7 +241,7 @@ where
     Ok(Some(recording).filter(|_| !is_equal))
 }
 
-/// What a span says of it, in the words of `Idempotency-Status`.
+/// Names the outcome for a span, in the words of `Idempotency-Status`.
 const fn status<T, E>(execution: &Result<Execution<T>, ExecuteError<E>>) -> &'static str {
     match execution {
         Ok(Execution::Fresh(_)) => "created",

@@ -7,3 +7,6 @@ pub(crate) mod guard;
 pub(crate) mod handle;
 pub(crate) mod inquiry;
 pub(crate) mod renew;
+
+pub use acquire::claim;
+pub use guard::{LeaseGuard, Settlement};

@@ -1,4 +1,4 @@
-//! What an operator sees: counters through the `metrics` facade. Never a key, a scope or a body.
+//! The metrics and log lines that an operator sees, through the `metrics` facade. None holds a key, a scope or a body.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +12,60 @@ use crate::core::fence::Fence;
 use crate::core::identity::RecordId;
 use crate::error::StoreError;
 
+/// Describes the metrics of this crate, with their units, to the recorder that is installed.
+///
+/// Call it once, after the recorder of the process is installed. Without it the metrics are the same, and have no
+/// descriptions.
+///
+/// ```
+/// probity_idempotency::describe_metrics();
+/// ```
+pub fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_histogram};
+
+    describe_counter!(
+        "probity_idempotency_claims_total",
+        Unit::Count,
+        "Answers of the store to claims, by outcome"
+    );
+    describe_histogram!(
+        "probity_idempotency_claim_seconds",
+        Unit::Seconds,
+        "The time of a claim, with the recovery of a lost attempt"
+    );
+    describe_histogram!(
+        "probity_idempotency_store_seconds",
+        Unit::Seconds,
+        "The time in which the store answers or fails, by call"
+    );
+    describe_histogram!("probity_idempotency_stored_bytes", Unit::Bytes, "The size of recordings");
+    describe_counter!(
+        "probity_idempotency_store_errors_total",
+        Unit::Count,
+        "Requests that were refused because the store failed"
+    );
+    describe_counter!(
+        "probity_idempotency_unrecorded_total",
+        Unit::Count,
+        "Answers that were sent and could not be recorded at once"
+    );
+    describe_counter!(
+        "probity_idempotency_lost_leases_total",
+        Unit::Count,
+        "Attempts that lost their lease while they ran"
+    );
+    describe_counter!(
+        "probity_idempotency_late_completions_total",
+        Unit::Count,
+        "Completions after the end of the lease"
+    );
+    describe_counter!(
+        "probity_idempotency_indeterminate_total",
+        Unit::Count,
+        "Records that became indeterminate"
+    );
+}
+
 /// A metric with one of a few labels. Each of them is written out, so that none is put together for every call.
 macro_rules! labelled {
     ($kind:ident, $name:literal, $label:literal => $value:expr, $($known:literal)+) => {
@@ -23,15 +77,15 @@ macro_rules! labelled {
 }
 
 /// Measures how long the store takes to answer, or to fail.
-pub(crate) async fn stored<T>(
+pub(crate) async fn time_call<T>(
     call: &'static str,
     asking: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let asked_at = Instant::now();
     let answer = asking.await;
     let took = asked_at.elapsed();
-    labelled!(histogram, "idempotency_store_seconds", "call" => call,
-        "begin" "renew" "mark_effect" "complete" "tombstone" "abandon")
+    labelled!(histogram, "probity_idempotency_store_seconds", "call" => call,
+        "claim" "renew" "mark_effect" "complete" "tombstone" "release")
     .record(took);
     answer
 }
@@ -61,7 +115,7 @@ fn log_indeterminate(record: RecordId, fence: Fence, attempt: u32) {
 }
 
 /// Counts an answer under its name.
-pub(crate) fn answered<G>(record: RecordId, answer: &Answer<G>, took: Duration) {
+pub(crate) fn count_answer<G>(record: RecordId, answer: &Answer<G>, took: Duration) {
     if let Answer::Indeterminate(lost) = answer {
         log_indeterminate(record, lost.fence, lost.attempt);
     }
@@ -73,54 +127,54 @@ pub(crate) fn answered<G>(record: RecordId, answer: &Answer<G>, took: Duration) 
         Answer::NotReplayable(_) => "not_replayable",
         Answer::Indeterminate(_) => "indeterminate",
     };
-    labelled!(counter, "idempotency_claims_total", "outcome" => outcome,
+    labelled!(counter, "probity_idempotency_claims_total", "outcome" => outcome,
         "acquired" "replay" "in_flight" "mismatch" "not_replayable" "indeterminate")
     .increment(1);
-    metrics::histogram!("idempotency_begin_seconds").record(took);
+    metrics::histogram!("probity_idempotency_claim_seconds").record(took);
 }
 
 /// Counts a completion; a late one came after the lease and is worth an alert.
 #[expect(clippy::cast_precision_loss, reason = "a histogram of sizes needs no exact large numbers")]
-pub(crate) fn completed(bytes: usize, late: bool, written: &Written) {
+pub(crate) fn count_completion(bytes: usize, late: bool, written: &Written) {
     if matches!(written, Written::Applied) {
-        metrics::histogram!("idempotency_stored_bytes").record(bytes as f64);
+        metrics::histogram!("probity_idempotency_stored_bytes").record(bytes as f64);
         if late {
-            metrics::counter!("idempotency_late_completions_total").increment(1);
+            metrics::counter!("probity_idempotency_late_completions_total").increment(1);
         }
     }
     if matches!(written, Written::LostTo(_)) {
-        lease_lost();
+        count_lost_lease();
     }
 }
 
 /// Counts a completion that was written in the caller's transaction; whether that is committed, only the caller learns.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) fn completed_in(bytes: usize, late: bool, written: &Result<(), StoreError>) {
+pub(crate) fn count_completion_in(bytes: usize, late: bool, written: &Result<(), StoreError>) {
     match written {
-        Ok(()) => completed(bytes, late, &Written::Applied),
-        Err(error) if error.kind() == crate::error::ErrorKind::LeaseLost => lease_lost(),
+        Ok(()) => count_completion(bytes, late, &Written::Applied),
+        Err(error) if error.kind() == crate::error::ErrorKind::LeaseLost => count_lost_lease(),
         Err(_) => {}
     }
 }
 
 /// A lease ended under running work.
-pub(crate) fn lease_lost() {
-    metrics::counter!("idempotency_lost_leases_total").increment(1);
+pub(crate) fn count_lost_lease() {
+    metrics::counter!("probity_idempotency_lost_leases_total").increment(1);
 }
 
 /// A record became indeterminate.
-pub(crate) fn indeterminate(record: RecordId, fence: Fence, attempt: u32) {
-    metrics::counter!("idempotency_indeterminate_total").increment(1);
+pub(crate) fn count_indeterminate(record: RecordId, fence: Fence, attempt: u32) {
+    metrics::counter!("probity_idempotency_indeterminate_total").increment(1);
     log_indeterminate(record, fence, attempt);
 }
 
 #[cfg(feature = "tower")]
 /// An answer was sent that could not be recorded.
-pub(crate) fn unrecorded() {
-    metrics::counter!("idempotency_unrecorded_total").increment(1);
+pub(crate) fn count_unrecorded() {
+    metrics::counter!("probity_idempotency_unrecorded_total").increment(1);
 }
 
 /// The store failed, and a call was refused for it.
-pub(crate) fn store_failed() {
-    metrics::counter!("idempotency_store_errors_total").increment(1);
+pub(crate) fn count_store_error() {
+    metrics::counter!("probity_idempotency_store_errors_total").increment(1);
 }

@@ -1,4 +1,4 @@
-//! What is decided once per route or job.
+//! The decisions that are made once for a route or a job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::core::claim::{Effects, Terms};
 use crate::core::identity::HashKey;
 use crate::recover::Recover;
 
-/// How long one call to the store may take, unless said otherwise.
+/// The time that one call to the store may take unless the policy says otherwise.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Declared effects, durations, and an optional hook that finds out what happened to a lost attempt.
@@ -38,8 +38,8 @@ impl Policy {
         self
     }
 
-    /// How long one claim or renewal holds; 30 s. It is renewed every third of it. A lease longer than the end of all
-    /// renewals moves that end.
+    /// Sets how long one claim or renewal holds; 30 s. It is renewed every third of it. A lease longer than the end of
+    /// all renewals moves that end.
     ///
     /// # Panics
     /// If it is zero: that would protect nothing.
@@ -70,7 +70,7 @@ impl Policy {
         self
     }
 
-    /// How long a finished record answers retries; 24 h. Publish it to your clients: a later retry runs anew.
+    /// Sets how long a finished record answers retries; 24 h. Publish it to your clients: a later retry runs anew.
     ///
     /// # Panics
     /// If it is zero: every retry would run again.
@@ -112,7 +112,7 @@ impl Policy {
         self
     }
 
-    /// How long one call to the store may take before it counts as failed, with an unknown effect; 5 s.
+    /// Limits how long one call to the store may take before it counts as failed, with an unknown effect; 5 s.
     pub const fn store_timeout(mut self, timeout: Duration) -> Self {
         self.store_timeout = Some(timeout);
         self

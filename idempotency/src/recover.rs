@@ -14,18 +14,20 @@ use crate::core::recording::Recording;
 /// [`RecoverContext::downstream_key`].
 ///
 /// One caller asks at a time about a key, in all processes that share the store; the others are answered
-/// [`Answer::InFlight`]. After [`Recovered::Unknown`] it is asked again a second later at the earliest.
+/// [`Answer::InFlight`](crate::store::Answer::InFlight). After [`Recovered::Unknown`] the hook is asked again a second
+/// later at the earliest.
 #[async_trait]
 pub trait Recover: Send + Sync + 'static {
     /// Says what happened. Say [`Recovered::Unknown`] unless there is proof.
     ///
     /// # Cancel safety
-    /// It should only read: it is dropped when it takes longer than [`Policy::recover_timeout`] or its caller is, which
-    /// counts as [`Recovered::Unknown`]. A process that was stopped for that long may ask beside another one.
+    /// It should only read. It is dropped when it takes longer than the policy's
+    /// [`recover_timeout`](crate::Policy::recover_timeout), or when its caller is dropped; both count as
+    /// [`Recovered::Unknown`]. A process that was stopped for that long may ask at the same time as another one.
     async fn recover(&self, cx: &RecoverContext) -> Recovered;
 }
 
-/// What happened to a lost attempt.
+/// The fate of a lost attempt, as the hook found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovered {
     /// It had its effect; this is the answer the client should have got.
@@ -77,7 +79,7 @@ impl RecoverContext {
         self.lost.fence
     }
 
-    /// How long ago its lease ended, by the store's clock.
+    /// The time since its lease ended, by the store's clock.
     #[must_use]
     pub const fn since(&self) -> Duration {
         self.lost.since

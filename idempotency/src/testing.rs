@@ -15,7 +15,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! The macro expands to one test per rule, named after it. The rules never sleep: they use leases and retentions of no
+//! The macro expands to one test per clause, named after it. The clauses never sleep: they use leases and retentions of no
 //! length, so only the store's own clock decides, and a slow machine cannot fail them.
 //!
 //! [`HistoryStore`] checks any use of a store, a race or a whole service under load, after the fact: were all the
@@ -27,8 +27,8 @@ mod faulty;
 mod history;
 mod violation;
 
-pub use broken::{BrokenStore, Flaw};
-pub use contract::{Rule, Subject, rule, rules};
+pub use broken::{BrokenStore, Fault};
+pub use contract::{Clause, Subject, clause, clauses};
 pub use faulty::{Call, FaultyStore, Side};
 pub use history::HistoryStore;
 pub use violation::Violation;

@@ -42,7 +42,7 @@ impl fmt::Debug for OwnerToken {
     }
 }
 
-/// What every write after the claim must show: which record, and the token of the attempt that claims to hold it.
+/// The proof that every write after the claim must show: the record, and the token of the attempt that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
     /// The record.

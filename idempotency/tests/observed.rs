@@ -1,4 +1,4 @@
-//! What metrics, spans and logs show of everything that can go wrong, and that no key, no body and no scope is among it.
+//! Metrics, spans and logs show everything that can go wrong, and no key, no body and no scope.
 //!
 //! One test, because what is collected here is the process's: the level of logs is.
 #![cfg(all(feature = "testing", feature = "tower", feature = "sqlite"))]
@@ -7,6 +7,7 @@
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use http_body_util::Full;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;
 use tokio::time::sleep;
@@ -31,6 +33,11 @@ struct Seen(Arc<Mutex<String>>);
 impl Seen {
     fn line(&self, line: &str) {
         writeln!(self.0.lock().unwrap(), "{line}").unwrap();
+    }
+
+    fn describe(&self, name: &KeyName, unit: Option<Unit>) {
+        let unit = unit.unwrap();
+        self.line(&format!("described {} in {}", name.as_str(), unit.as_str()));
     }
 
     fn all(&self) -> String {
@@ -54,9 +61,13 @@ impl HistogramFn for Named {
 }
 
 impl Recorder for Seen {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.describe(&name, unit);
+    }
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.describe(&name, unit);
+    }
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         Counter::from_arc(Arc::new(Named(self.clone(), key.to_string())))
     }
@@ -122,7 +133,7 @@ async fn everything_that_can_go_wrong() {
     for _ in 0..2 {
         call(lost.clone(), |layer| layer, async |_| panic!("boom")).await; // indeterminate
     }
-    let unreachable = [(Call::Begin, Side::After); 2];
+    let unreachable = [(Call::Claim, Side::After); 2];
     call(faulty(&unreachable), |layer| layer, paid).await; // store error
     call(faulty(&[(Call::Complete, Side::Before)]), |layer| layer, paid).await; // unrecorded
     let late = async |lease: Lease| {
@@ -176,10 +187,10 @@ async fn lost_attempts() {
     };
     for _ in 0..19 {
         let claim = claim(Duration::from_secs(1));
-        assert!(matches!(died.begin(&claim).await.unwrap(), Answer::Acquired(_)));
-        assert_eq!(died.abandon(&claim.holder()).await.unwrap(), Written::Applied);
+        assert!(matches!(died.claim(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert_eq!(died.release(&claim.holder()).await.unwrap(), Written::Applied);
     }
-    assert!(matches!(died.begin(&claim(Duration::ZERO)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(died.claim(&claim(Duration::ZERO)).await.unwrap(), Answer::Acquired(_)));
     for _ in 0..3 {
         let never = async |_: Lease| -> Result<u8, StoreError> { panic!("ran twice") };
         let policy = Policy::default();
@@ -217,6 +228,7 @@ fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
         .finish();
     tracing::subscriber::with_default(subscriber, || {
         metrics::with_local_recorder(&seen, || {
+            describe_metrics();
             runtime(true).block_on(everything_that_can_go_wrong());
             runtime(true).block_on(lost_attempts());
             runtime(false).block_on(a_database_that_refuses());
@@ -225,22 +237,22 @@ fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
     let seen = seen.all();
     let mut missing = Vec::new();
     for expected in [
-        "idempotency_claims_total, [outcome = acquired]",
-        "idempotency_claims_total, [outcome = replay]",
-        "idempotency_claims_total, [outcome = indeterminate]",
-        "idempotency_begin_seconds",
-        "idempotency_store_seconds, [call = begin]",
-        "idempotency_store_seconds, [call = renew]",
-        "idempotency_store_seconds, [call = mark_effect]",
-        "idempotency_store_seconds, [call = complete]",
-        "idempotency_store_seconds, [call = tombstone]",
-        "idempotency_store_seconds, [call = abandon]",
-        "Key(idempotency_stored_bytes) 13",
-        "idempotency_late_completions_total",
-        "idempotency_lost_leases_total",
-        "idempotency_indeterminate_total",
-        "idempotency_unrecorded_total",
-        "idempotency_store_errors_total",
+        "probity_idempotency_claims_total, [outcome = acquired]",
+        "probity_idempotency_claims_total, [outcome = replay]",
+        "probity_idempotency_claims_total, [outcome = indeterminate]",
+        "probity_idempotency_claim_seconds",
+        "probity_idempotency_store_seconds, [call = claim]",
+        "probity_idempotency_store_seconds, [call = renew]",
+        "probity_idempotency_store_seconds, [call = mark_effect]",
+        "probity_idempotency_store_seconds, [call = complete]",
+        "probity_idempotency_store_seconds, [call = tombstone]",
+        "probity_idempotency_store_seconds, [call = release]",
+        "Key(probity_idempotency_stored_bytes) 13",
+        "probity_idempotency_late_completions_total",
+        "probity_idempotency_lost_leases_total",
+        "probity_idempotency_indeterminate_total",
+        "probity_idempotency_unrecorded_total",
+        "probity_idempotency_store_errors_total",
         "idempotency{record=RecordId(",
         "attempt=1 status=\"created\"",
         "attempt=1 status=\"unrecorded\"",
@@ -263,9 +275,22 @@ fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
     }
     assert!(missing.is_empty(), "{missing:#?} are not in\n{seen}");
     assert!(!seen.contains("secret"), "{seen}");
+    each_metric_is_described(&seen);
     for lost in ["fence=8 attempt=8", "fence=20 attempt=20"] {
         let is_error =
             |line: &&str| line.contains("ERROR") && line.contains("outcome unknown") && line.contains(lost);
         assert_eq!(seen.lines().filter(is_error).count(), 1, "each lost attempt is one line, {lost}: {seen}");
     }
+}
+
+/// Checks that the metrics that were described are those that were counted or measured.
+fn each_metric_is_described(seen: &str) {
+    let names = |start: &'static str| -> BTreeSet<&str> {
+        let names = seen.lines().filter_map(|line| line.strip_prefix(start));
+        names.filter_map(|line| line.split([',', ')', ' ']).next()).collect()
+    };
+    let (described, used) = (names("described "), names("Key("));
+    assert_eq!(described, used);
+    assert!(used.iter().all(|name| name.starts_with("probity_idempotency_")), "{used:?}");
+    assert!(seen.contains("described probity_idempotency_claim_seconds in seconds"), "{described:?}");
 }

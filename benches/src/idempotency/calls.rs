@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use probity_idempotency::{
-    Answer, Claim, Effects, Fingerprint, HashKey, IdempotencyManager, OwnerToken, RecordId, Recording, Terms,
-    Written,
+    Effects, Fingerprint, HashKey, IdempotencyManager, Recording,
+    store::{Answer, Claim, OwnerToken, RecordId, Terms, Written},
 };
 
 pub(super) const RETENTION: Duration = Duration::from_secs(3600);
@@ -41,7 +41,7 @@ pub(super) fn first_run(manager: &Manager) -> impl Future<Output = ()> + Send + 
     let manager = Arc::clone(manager);
     async move {
         let claim = fresh();
-        let answer = manager.begin(&claim).await.expect("an answer");
+        let answer = manager.claim(&claim).await.expect("an answer");
         assert!(matches!(answer, Answer::Acquired(_)), "a new key is free");
         let written = manager.complete(&claim.holder(), &recording(), RETENTION).await.expect("an answer");
         assert_eq!(written, Written::Applied);
@@ -53,7 +53,7 @@ pub(super) fn first_run(manager: &Manager) -> impl Future<Output = ()> + Send + 
 pub(super) fn replay(manager: &Manager, claim: Claim) -> impl Future<Output = ()> + Send + use<> {
     let manager = Arc::clone(manager);
     async move {
-        let answer = manager.begin(&claim).await.expect("an answer");
+        let answer = manager.claim(&claim).await.expect("an answer");
         assert!(matches!(answer, Answer::Replay(_)), "it is completed");
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn replay(manager: &Manager, claim: Claim) -> impl Future<Output = ()
 #[expect(clippy::expect_used, reason = "as above")]
 pub(super) async fn completed(manager: &Manager) -> Claim {
     let claim = fresh();
-    let answer = manager.begin(&claim).await.expect("an answer");
+    let answer = manager.claim(&claim).await.expect("an answer");
     assert!(matches!(answer, Answer::Acquired(_)), "a new key is free");
     let _ = manager.complete(&claim.holder(), &recording(), RETENTION).await.expect("an answer");
     claim

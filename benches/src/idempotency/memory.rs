@@ -47,7 +47,7 @@ async fn size(calls: u32) -> u64 {
     let before = resident();
     for _ in 0..calls {
         let claim = fresh();
-        let _ = store.begin(&claim).await.expect("an answer");
+        let _ = store.claim(&claim).await.expect("an answer");
         let _ = store.complete(&claim.holder(), &recording(), RETENTION).await.expect("an answer");
     }
     resident().saturating_sub(before) / u64::from(calls)
@@ -66,7 +66,7 @@ pub(super) async fn run(manager: Manager, calls: u32) -> u128 {
     let kept = recording();
     let began = Instant::now();
     for claim in &claims {
-        let _ = manager.begin(claim).await.expect("an answer");
+        let _ = manager.claim(claim).await.expect("an answer");
         let _ = manager.complete(&claim.holder(), &kept, RETENTION).await.expect("an answer");
     }
     began.elapsed().as_nanos() / u128::from(calls)

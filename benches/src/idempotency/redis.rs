@@ -128,6 +128,6 @@ fn set_and_ttl(connection: ConnectionManager, atomic: bool) -> Contender {
 fn claim(manager: &Manager) -> impl Future<Output = ()> + Send + use<> {
     let manager = Arc::clone(manager);
     async move {
-        let _ = manager.begin(&fresh()).await.expect("an answer");
+        let _ = manager.claim(&fresh()).await.expect("an answer");
     }
 }

@@ -11,8 +11,8 @@ use crate::core::identity::RecordId;
 use crate::core::recording::{Recording, Tombstone};
 use crate::token::{Holder, OwnerToken};
 
-/// What an execution may have done outside the transaction that records it. Declared per route or job, because no
-/// library can guess it; it decides what a crash, a panic, an error or an expired lease means.
+/// The effects that an execution may have outside the transaction that records it. They are declared per route or job,
+/// because no library can guess it; it decides what a crash, a panic, an error or an expired lease means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Effects {
     /// Everything happens in one SQL transaction that ends with `complete_in`: if that did not commit, nothing
@@ -46,14 +46,14 @@ impl Effects {
     }
 }
 
-/// How long things last. Durations travel to the store, which adds them to its own clock.
+/// The durations of a claim. Durations travel to the store, which adds them to its own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// How long one claim or renewal holds.
+    /// The time that one claim or renewal holds.
     pub lease: Duration,
     /// The end of all renewals, counted from the claim: a deadlocked handler cannot hold a key for ever.
     pub lease_cap: Duration,
-    /// How long a finished record answers retries.
+    /// The time that a finished record answers retries.
     pub retention: Duration,
 }
 
@@ -75,11 +75,11 @@ pub struct Claim {
     pub record: RecordId,
     /// The attempt that asks. The same token may ask again and gets the same answer.
     pub token: OwnerToken,
-    /// What the key is used for.
+    /// The request or message that the key is used for.
     pub fingerprint: Fingerprint,
-    /// What this attempt may do to the world.
+    /// The effects that this attempt may have.
     pub effects: Effects,
-    /// How long things last.
+    /// The durations of the lease and of the record.
     pub terms: Terms,
 }
 
@@ -98,7 +98,7 @@ pub struct Grant {
     pub fence: Fence,
     /// 1 for the first execution, more after takeovers and releases.
     pub attempt: u32,
-    /// How long the lease holds, by the store's clock.
+    /// The time that the lease holds, by the store's clock.
     pub lease: Duration,
 }
 
@@ -109,11 +109,11 @@ pub struct Indeterminate {
     pub fence: Fence,
     /// The lost attempt.
     pub attempt: u32,
-    /// How long ago its lease ended, by the store's clock.
+    /// The time since its lease ended, by the store's clock.
     pub since: Duration,
 }
 
-/// What a store answered to a claim. Exhaustive on purpose: a new answer must stop every payment service from
+/// The answer of a store to a claim. Exhaustive on purpose: a new answer must stop every payment service from
 /// compiling.
 #[must_use = "an answer decides whether the operation may run"]
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub enum Answer<G = Grant> {
     Replay(Recording),
     /// Another attempt is running. Ask again after this long.
     InFlight {
-        /// What is left of the running attempt's lease.
+        /// The rest of the running attempt's lease.
         retry_after: Duration,
     },
     /// The key was used for another request. Refuse.
@@ -135,7 +135,7 @@ pub enum Answer<G = Grant> {
     Indeterminate(Indeterminate),
 }
 
-/// How an indeterminate record is settled, by a [`Recover`](crate::Recover) hook or an operator.
+/// The truth about an indeterminate record, told by a [`Recover`](crate::Recover) hook or an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// It happened, and this is the answer.
@@ -144,7 +144,7 @@ pub enum Resolution {
     Absent,
 }
 
-/// What a store answered to a write by a holder.
+/// The answer of a store to a write by a holder.
 #[must_use = "only `Applied` and `AlreadyApplied` mean it is written"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -154,13 +154,13 @@ pub enum Written {
     AlreadyApplied,
     /// Another attempt holds the record. Roll back.
     LostTo(Fence),
-    /// The record's state does not permit it: abandoning after the mark, changing what is finished.
+    /// The record's state does not permit it: releasing after the mark, changing what is finished.
     Refused(State),
     /// There is no such record; nothing was created.
     Missing,
 }
 
-/// What a store answered to a renewal.
+/// The answer of a store to a renewal.
 #[must_use = "a lease that was not renewed is lost"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewed {

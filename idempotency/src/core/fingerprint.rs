@@ -1,4 +1,5 @@
-//! What a key was used for: a versioned hash of the request, so that a reused key with another request is refused.
+//! The fingerprint of the request that a key was used for: a versioned hash, so that a reused key with another request
+//! is refused.
 
 use std::fmt;
 

@@ -70,7 +70,7 @@ impl RecordId {
     /// The record of `key` in `scope`.
     ///
     /// ```
-    /// use probity_idempotency::{HashKey, IdempotencyKey, RecordId, Scope};
+    /// use probity_idempotency::{HashKey, IdempotencyKey, Scope, store::RecordId};
     /// let (hash, key) = (HashKey::default(), IdempotencyKey::new("k")?);
     /// let of = |scope: &str| Ok::<_, probity_idempotency::KeyError>(RecordId::derive(&hash, &Scope::new(scope)?, &key));
     /// assert_eq!(of("merchant:1")?, of("merchant:1")?);
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What is stored must not depend on how it was hashed.
+        /// The stored hash must not depend on the way in which it was computed.
         #[test]
         fn a_hash_is_that_of_the_length_prefixed_parts(
             secret: [u8; 32],

@@ -1,4 +1,4 @@
-//! What the caller names: an idempotency key, inside a scope the server derived.
+//! The names that a caller gives: an idempotency key, inside a scope that the server derives.
 //!
 //! Invariant: a value of these types has been validated, so nothing behind it (a SQL row, a Redis key, a log line)
 //! ever sees an unbounded or unprintable name. `Debug` prints lengths only: a key can give access to a recording.
@@ -6,11 +6,6 @@
 use std::fmt;
 
 use thiserror::Error;
-
-/// The longest key that is accepted, in bytes.
-pub const KEY_LENGTH_MAX: usize = 255;
-/// The longest scope that is accepted, in bytes.
-pub const SCOPE_LENGTH_MAX: usize = 255;
 
 /// The key a client chose for one intended effect: 1 to 255 visible ASCII characters.
 ///
@@ -25,13 +20,16 @@ pub const SCOPE_LENGTH_MAX: usize = 255;
 pub struct IdempotencyKey(Box<str>);
 
 impl IdempotencyKey {
+    /// The length of the longest key that is accepted, in bytes.
+    pub const LENGTH_MAX: usize = 255;
+
     /// Takes the key itself, without any header syntax around it.
     ///
     /// # Errors
     /// [`KeyError`] says which rule was broken.
     pub fn new(key: impl Into<String>) -> Result<Self, KeyError> {
         let key = key.into();
-        check_length(key.len(), KEY_LENGTH_MAX)?;
+        check_length(key.len(), Self::LENGTH_MAX)?;
         if key.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(key.into_boxed_str()))
         } else {
@@ -87,13 +85,16 @@ impl fmt::Debug for IdempotencyKey {
 pub struct Scope(Box<str>);
 
 impl Scope {
+    /// The length of the longest scope that is accepted, in bytes.
+    pub const LENGTH_MAX: usize = 255;
+
     /// Takes any non-empty text up to 255 bytes; it is hashed, so it needs no escaping.
     ///
     /// # Errors
     /// [`KeyError::Empty`] or [`KeyError::TooLong`].
     pub fn new(scope: impl Into<String>) -> Result<Self, KeyError> {
         let scope = scope.into();
-        check_length(scope.len(), SCOPE_LENGTH_MAX)?;
+        check_length(scope.len(), Self::LENGTH_MAX)?;
         Ok(Self(scope.into_boxed_str()))
     }
 
@@ -114,7 +115,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// Why a key or a scope was refused.
+/// The reason why a key or a scope is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyError {

@@ -1,11 +1,11 @@
 //! The state machine of one record, pure: no clock, no randomness, no I/O. Times are microseconds of the store's clock.
 //!
 //! ```text
-//! absent ─begin→ in flight ─complete→ completed ──retention──→ absent
+//! absent ─claim→ in flight ─complete→ completed ──retention──→ absent
 //!   ↑               │  └────tombstone→ tombstoned ─retention─→ absent
-//!   └─(released)←abandon, only without a mark
+//!   └─(released)←release, only without a mark
 //!
-//! in flight, lease over:  not opaque and not marked → taken over by the next begin (attempt + 1, new token)
+//! in flight, lease over:  not opaque and not marked → taken over by the next claim (attempt + 1, new token)
 //!                         else indeterminate        → resolve → completed | released
 //! ```
 //!
@@ -20,7 +20,7 @@ use crate::core::fingerprint::Fingerprint;
 use crate::core::recording::{Recording, Tombstone};
 use crate::token::OwnerToken;
 
-/// How long a released record is remembered, so that a repeated `abandon` gets the same answer and fences rise.
+/// The time that a released record is remembered, so that a repeated `release` gets the same answer and fences rise.
 pub(crate) const RELEASED_FOR: Duration = Duration::from_secs(600);
 
 /// One record as a store holds it.
@@ -52,9 +52,9 @@ pub(crate) enum Phase {
     Released,
 }
 
-/// What a store has to do with a claim.
+/// The decision about a claim, which a store carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Begin {
+pub(crate) enum Decision {
     /// Write this entry and grant the claim, atomically.
     Write(Entry, Grant),
     /// Write nothing.
@@ -62,7 +62,7 @@ pub(crate) enum Begin {
 }
 
 /// Decides a claim. `fence` is any number above those the store gave before for records it has forgotten.
-pub(crate) fn begin(found: Option<&Entry>, claim: &Claim, now: u64, fence: u64) -> Begin {
+pub(crate) fn claim(found: Option<&Entry>, claim: &Claim, now: u64, fence: u64) -> Decision {
     let Some(entry) = found.filter(|entry| !entry.is_free(now)) else {
         let (fence, attempt) = match found {
             Some(entry) if matches!(entry.phase, Phase::Released) => {
@@ -71,32 +71,32 @@ pub(crate) fn begin(found: Option<&Entry>, claim: &Claim, now: u64, fence: u64) 
             Some(entry) => (fence.max(entry.fence.0 + 1), 1),
             None => (fence, 1),
         };
-        return claimed(claim, now, fence, attempt);
+        return grant(claim, now, fence, attempt);
     };
     if entry.fingerprint != claim.fingerprint {
-        return Begin::Answer(Answer::Mismatch);
+        return Decision::Answer(Answer::Mismatch);
     }
     match &entry.phase {
-        Phase::Completed(recording) => Begin::Answer(Answer::Replay(recording.clone())),
-        Phase::Tombstoned(tombstone) => Begin::Answer(Answer::NotReplayable(tombstone.clone())),
-        Phase::InFlight if entry.token == claim.token => repeated(entry, claim, now),
+        Phase::Completed(recording) => Decision::Answer(Answer::Replay(recording.clone())),
+        Phase::Tombstoned(tombstone) => Decision::Answer(Answer::NotReplayable(tombstone.clone())),
+        Phase::InFlight if entry.token == claim.token => grant_again(entry, claim, now),
         Phase::InFlight if entry.lease_until > now => {
-            Begin::Answer(Answer::InFlight { retry_after: Duration::from_micros(entry.lease_until - now) })
+            Decision::Answer(Answer::InFlight { retry_after: Duration::from_micros(entry.lease_until - now) })
         }
         Phase::InFlight if entry.may_have_had_effect() => {
-            Begin::Answer(Answer::Indeterminate(Indeterminate {
+            Decision::Answer(Answer::Indeterminate(Indeterminate {
                 fence: entry.fence,
                 attempt: entry.attempt,
                 since: Duration::from_micros(now - entry.lease_until),
             }))
         }
         Phase::InFlight | Phase::Released => {
-            claimed(claim, now, fence.max(entry.fence.0 + 1), entry.attempt + 1)
+            grant(claim, now, fence.max(entry.fence.0 + 1), entry.attempt + 1)
         }
     }
 }
 
-/// Extends the lease of its holder, never past the cap. A zero `lease` surrenders it: the next claim sees it expired.
+/// Extends the lease of its holder, never past the cap. A zero `lease` ends it: the next claim sees it expired.
 pub(crate) fn renew(found: Option<&mut Entry>, token: OwnerToken, lease: Duration, now: u64) -> Renewed {
     let Some(entry) = found.filter(|entry| !entry.is_gone(now)) else { return Renewed::Missing };
     if entry.token != token {
@@ -115,7 +115,7 @@ pub(crate) enum Write<'a> {
     Mark,
     Complete(&'a Recording, Duration),
     Tombstone(&'a Tombstone, Duration),
-    Abandon,
+    Release,
 }
 
 impl Write<'_> {
@@ -133,23 +133,23 @@ impl Write<'_> {
             Self::Tombstone(tombstone, retention) => {
                 entry.finish(Phase::Tombstoned(tombstone.clone()), now, retention);
             }
-            Self::Abandon => entry.finish(Phase::Released, now, RELEASED_FOR),
+            Self::Release => entry.finish(Phase::Released, now, RELEASED_FOR),
         }
         Written::Applied
     }
 
-    /// Why the write must not be applied; `None` if it must.
+    /// Says why the write must not be applied; `None` if it must.
     pub(crate) fn verdict(&self, entry: &Entry, token: OwnerToken) -> Option<Written> {
         if entry.token != token {
             return Some(Written::LostTo(entry.fence));
         }
         match (self, &entry.phase) {
             (Self::Mark, Phase::InFlight) if entry.marked => Some(Written::AlreadyApplied),
-            (Self::Abandon, Phase::InFlight) if entry.marked => Some(Written::Refused(State::InFlight)),
+            (Self::Release, Phase::InFlight) if entry.marked => Some(Written::Refused(State::InFlight)),
             (_, Phase::InFlight) => None,
             (Self::Complete(..), Phase::Completed(_))
             | (Self::Tombstone(..), Phase::Tombstoned(_))
-            | (Self::Abandon, Phase::Released) => Some(Written::AlreadyApplied),
+            | (Self::Release, Phase::Released) => Some(Written::AlreadyApplied),
             (_, _) => Some(Written::Refused(entry.state())),
         }
     }
@@ -174,7 +174,7 @@ pub(crate) fn resolve(
     Written::Applied
 }
 
-/// Why a resolution must not be applied; `None` if it must.
+/// Says why a resolution must not be applied; `None` if it must.
 pub(crate) fn resolve_verdict(
     entry: &Entry,
     fence: Fence,
@@ -194,12 +194,12 @@ pub(crate) fn resolve_verdict(
 }
 
 impl Entry {
-    /// Whether the retention of a finished record is over, swept or not.
+    /// Says whether the retention of a finished record is over, swept or not.
     pub(crate) fn is_gone(&self, now: u64) -> bool {
         self.phase != Phase::InFlight && self.expires_at <= now
     }
 
-    /// Whether a sweep may forget it: never while it is in flight or indeterminate.
+    /// Says whether a sweep may forget it: never while it is in flight or indeterminate.
     pub(crate) fn is_purgeable(&self, now: u64) -> bool {
         self.expires_at <= now && (self.phase != Phase::InFlight || !self.may_have_had_effect())
     }
@@ -213,7 +213,7 @@ impl Entry {
         }
     }
 
-    /// Whether any request may claim it, with any fingerprint.
+    /// Says whether any request may claim it, with any fingerprint.
     fn is_free(&self, now: u64) -> bool {
         self.phase == Phase::Released || self.is_gone(now)
     }
@@ -228,7 +228,7 @@ impl Entry {
     }
 }
 
-fn claimed(claim: &Claim, now: u64, fence: u64, attempt: u32) -> Begin {
+fn grant(claim: &Claim, now: u64, fence: u64, attempt: u32) -> Decision {
     let terms = claim.terms;
     let cap_until = now + micros(terms.lease_cap.max(terms.lease));
     let entry = Entry {
@@ -243,16 +243,16 @@ fn claimed(claim: &Claim, now: u64, fence: u64, attempt: u32) -> Begin {
         expires_at: cap_until + micros(terms.retention),
         phase: Phase::InFlight,
     };
-    Begin::Write(entry, Grant { fence: Fence(fence), attempt, lease: terms.lease })
+    Decision::Write(entry, Grant { fence: Fence(fence), attempt, lease: terms.lease })
 }
 
 /// The same claim again: its first answer was lost on the way. It gets that answer, and a fresh lease.
-fn repeated(entry: &Entry, claim: &Claim, now: u64) -> Begin {
+fn grant_again(entry: &Entry, claim: &Claim, now: u64) -> Decision {
     let mut entry = entry.clone();
     entry.lease_until = (now + micros(claim.terms.lease)).min(entry.cap_until);
     let lease = Duration::from_micros(entry.lease_until.saturating_sub(now));
     let grant = Grant { fence: entry.fence, attempt: entry.attempt, lease };
-    Begin::Write(entry, grant)
+    Decision::Write(entry, grant)
 }
 
 /// Microseconds, saturating far beyond any real duration but below what a signed 64-bit column overflows at.

@@ -1,4 +1,4 @@
-//! What is kept of a finished run: a recording that can be replayed byte for byte, or a tombstone that cannot.
+//! The remains of a finished run: a recording that can be replayed byte for byte, or a tombstone that cannot.
 //!
 //! Invariant: header values are bytes in the order they were recorded; nothing is parsed, folded or re-encoded (I-2).
 
@@ -76,7 +76,7 @@ impl Recording {
         &self.body
     }
 
-    /// How many bytes the recording occupies in a store, about.
+    /// The number of bytes that the recording occupies in a store, about.
     #[must_use]
     pub fn size(&self) -> usize {
         self.body.len() + self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>()
@@ -127,7 +127,7 @@ fn take(rest: &mut &[u8]) -> Result<Bytes, Unreadable> {
     Ok(Bytes::copy_from_slice(part))
 }
 
-/// Why a finished run left a tombstone instead of a recording.
+/// The mark of a finished run that has no recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TombstoneReason {
     /// The answer was larger than the cap.
@@ -167,7 +167,7 @@ impl TombstoneReason {
 /// The run finished, but its answer cannot be replayed. It is not run again either (I-10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
-    /// Why there is no recording.
+    /// The reason why there is no recording.
     pub reason: TombstoneReason,
     /// The status the first caller got.
     pub status: u16,

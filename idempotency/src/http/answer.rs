@@ -1,6 +1,6 @@
 //! Turning an answer into a recording or a tombstone, and a recording back into an answer.
 //!
-//! Invariant: an answer that cannot be kept whole is buried, never cut and never forgotten (I-10).
+//! Invariant: an answer that cannot be kept whole leaves a tombstone, never cut and never forgotten (I-10).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -47,13 +47,13 @@ static KEPT: [HeaderName; 14] = [
     HeaderName::from_static("grpc-status-details-bin"),
 ];
 
-/// What is to be done with an answer, by verdict, status and effects.
+/// The treatment of an answer, decided by verdict, status and effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Record,
-    Bury,
+    Tombstone,
     Release,
-    Surrender,
+    Expire,
 }
 
 /// Tells whether the status of an answer says that the request was turned away before anything was done. `at_once` says that
@@ -87,13 +87,13 @@ pub(crate) fn fate(
 ) -> Fate {
     match (verdict, status.as_u16()) {
         (Some(Verdict::Final), _) => Fate::Record,
-        (Some(Verdict::Unknown), _) => Fate::Surrender,
-        (Some(Verdict::NoStore), _) => Fate::Bury,
+        (Some(Verdict::Unknown), _) => Fate::Expire,
+        (Some(Verdict::NoStore), _) => Fate::Tombstone,
         (Some(Verdict::Retryable), _) if !marked => Fate::Release,
         (None, _) if turned_away && !marked => Fate::Release,
-        (None, 100..200) => Fate::Bury,
+        (None, 100..200) => Fate::Tombstone,
         // Not an answer of the work but of a time limit around it: the effect may be on its way.
-        (None, 408) if marked || effects == Effects::Opaque => Fate::Surrender,
+        (None, 408) if marked || effects == Effects::Opaque => Fate::Expire,
         (None, 408) => Fate::Release,
         (None, 500..) if !marked && effects != Effects::Opaque => Fate::Release,
         _ => Fate::Record,
@@ -107,12 +107,12 @@ pub(crate) enum Kept<B: Body> {
 }
 
 /// Reads the body up to the cap. Whatever happens, the first caller gets the whole answer.
-pub(crate) async fn keep<B>(config: &Config, response: Response<B>, bury: bool) -> Kept<B>
+pub(crate) async fn keep<B>(config: &Config, response: Response<B>, only_tombstone: bool) -> Kept<B>
 where
     B: Body<Data = Bytes>,
 {
     let (parts, body) = response.into_parts();
-    let unreadable = if bury {
+    let unreadable = if only_tombstone {
         Some(TombstoneReason::NotStored)
     } else if parts.status.is_informational() || is_event_stream(&parts.headers) {
         Some(TombstoneReason::Streaming)
@@ -275,8 +275,8 @@ mod tests {
             (None, 402, Local, false, Fate::Record),
             (None, 429, Opaque, false, Fate::Release),
             (None, 429, Marked, true, Fate::Record),
-            (None, 408, Opaque, false, Fate::Surrender),
-            (None, 408, Marked, true, Fate::Surrender),
+            (None, 408, Opaque, false, Fate::Expire),
+            (None, 408, Marked, true, Fate::Expire),
             (None, 408, Marked, false, Fate::Release),
             (None, 408, Local, false, Fate::Release),
             (None, 500, Opaque, false, Fate::Record),
@@ -284,11 +284,11 @@ mod tests {
             (None, 500, Local, false, Fate::Release),
             (None, 500, Marked, false, Fate::Release),
             (None, 500, Marked, true, Fate::Record),
-            (None, 101, Opaque, false, Fate::Bury),
+            (None, 101, Opaque, false, Fate::Tombstone),
             (Some(Verdict::Retryable), 503, Opaque, false, Fate::Release),
             (Some(Verdict::Retryable), 503, Opaque, true, Fate::Record),
-            (Some(Verdict::Unknown), 504, Opaque, false, Fate::Surrender),
-            (Some(Verdict::NoStore), 200, Opaque, false, Fate::Bury),
+            (Some(Verdict::Unknown), 504, Opaque, false, Fate::Expire),
+            (Some(Verdict::NoStore), 200, Opaque, false, Fate::Tombstone),
             (Some(Verdict::Final), 429, Opaque, false, Fate::Record),
         ] {
             let status = StatusCode::from_u16(status).expect("valid");

@@ -20,7 +20,7 @@ pub struct ReplayBody<B: Body> {
     rest: Option<Rest<B>>,
 }
 
-/// What follows the buffered beginning.
+/// The part that follows the buffered beginning.
 enum Rest<B: Body> {
     Inner(Pin<Box<B>>),
     Broken(B::Error),
@@ -51,12 +51,13 @@ impl<B: Body> ReplayBody<B> {
         Self { whole: Bytes::new(), start: VecDeque::new(), rest: Some(Rest::Inner(Box::pin(body))) }
     }
 
-    /// What was read of a body, and the rest of it.
+    /// Joins the frames that were read of a body and the rest of it.
     pub(crate) fn resumed(start: VecDeque<Frame<Bytes>>, rest: Pin<Box<B>>) -> Self {
         Self { whole: Bytes::new(), start, rest: Some(Rest::Inner(rest)) }
     }
 
-    /// What was read of a body before it broke off. The client must see that it did.
+    /// Joins the frames that were read of a body and the error with which it broke off. The client must see that it
+    /// did.
     pub(crate) fn broken(start: VecDeque<Frame<Bytes>>, error: B::Error) -> Self {
         Self { whole: Bytes::new(), start, rest: Some(Rest::Broken(error)) }
     }

@@ -1,4 +1,4 @@
-//! What a layer was told.
+//! The settings of a layer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Config {
     pub(crate) response_patience: Duration,
     pub(crate) stream_patience: Duration,
     pub(crate) store_timeout: Duration,
-    /// Who waits for running requests; nobody, unless asked for.
+    /// The waiters for running requests; `None` unless waiting is switched on.
     pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) extra_headers: Vec<http::HeaderName>,
     /// Statuses that, in this service, say that nothing was done.

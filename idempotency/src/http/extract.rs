@@ -59,7 +59,7 @@ impl<S: Sync, E: FromRequest<S>> FromRequest<S> for OrRelease<E> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let came = Passage::of(request.extensions());
-        E::from_request(request, state).await.map(Self).map_err(|rejection| released(rejection, came))
+        E::from_request(request, state).await.map(Self).map_err(|rejection| refuse(rejection, came))
     }
 }
 
@@ -68,13 +68,13 @@ impl<S: Sync, E: FromRequestParts<S>> FromRequestParts<S> for OrRelease<E> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
         let came = Passage::of(&parts.extensions);
-        E::from_request_parts(parts, state).await.map(Self).map_err(|rejection| released(rejection, came))
+        E::from_request_parts(parts, state).await.map(Self).map_err(|rejection| refuse(rejection, came))
     }
 }
 
-fn released(rejection: impl IntoResponse, came: Option<Passage>) -> Response {
+fn refuse(rejection: impl IntoResponse, came: Option<Passage>) -> Response {
     let mut response = rejection.into_response();
-    passage::not_reached(&mut response, came);
+    passage::tell_not_reached(&mut response, came);
     response
 }
 

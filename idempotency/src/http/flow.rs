@@ -41,7 +41,7 @@ use crate::metrics;
 use crate::shield::Shield;
 use crate::token::OwnerToken;
 
-/// What the store is asked for one request.
+/// The claim of one request, and the facts that its flow needs.
 pub(crate) struct Run {
     claim: Claim,
     payload: Bytes,
@@ -65,7 +65,7 @@ impl Run {
         payload: &Bytes,
         origin: Origin,
     ) -> Result<Self, Problem> {
-        let token = OwnerToken::generate().map_err(unavailable)?;
+        let token = OwnerToken::generate().map_err(refuse_without_store)?;
         let (effects, terms) = (config.policy.effects, config.policy.terms);
         let claim = Claim { record, token, fingerprint, effects, terms };
         Ok(Self { claim, payload: payload.clone(), origin })
@@ -75,7 +75,7 @@ impl Run {
 type Panic = Box<dyn Any + Send>;
 
 /// Runs the request where it is awaited, and to its end if it no longer is.
-pub(crate) async fn tracked<S, ReqB, ResB>(
+pub(crate) async fn run_to_completion<S, ReqB, ResB>(
     shared: Arc<Shared>,
     inner: S,
     request: Request<ReqB>,
@@ -94,23 +94,23 @@ where
     // Only those who wait for others want to know that the client has left: this is dropped then.
     let (_awaited, gone) = shared.config.waiting.is_some().then(oneshot::channel).unzip();
     let counted = shared.config.tasks.0.token();
-    let mut asking = Box::pin(asked(Arc::clone(&shared), run, gone).instrument(span.clone()));
+    let mut asking = Box::pin(claim_or_wait(Arc::clone(&shared), run, gone).instrument(span.clone()));
     // What is known at once, as a replay from memory is, does not have to outlive anybody.
     let work: Pin<Box<dyn Future<Output = _> + Send>> =
         match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
             Poll::Ready(Ok(Answer::Acquired(guard))) => {
-                Box::pin(granted(shared, inner, request, (guard, origin), counted).instrument(span))
+                Box::pin(run_handler(shared, inner, request, (guard, origin), counted).instrument(span))
             }
             Poll::Ready(answer) => {
-                return Ok(span.in_scope(|| without_running(&shared.config, answer, origin.came)));
+                return Ok(span.in_scope(|| answer_without_running(&shared.config, answer, origin.came)));
             }
             Poll::Pending => {
                 let later = async move {
                     match asking.await {
                         Ok(Answer::Acquired(guard)) => {
-                            granted(shared, inner, request, (guard, origin), counted).await
+                            run_handler(shared, inner, request, (guard, origin), counted).await
                         }
-                        answer => Ok(without_running(&shared.config, answer, origin.came)),
+                        answer => Ok(answer_without_running(&shared.config, answer, origin.came)),
                     }
                 };
                 Box::pin(later.instrument(span))
@@ -123,7 +123,7 @@ where
 type Gone = Option<oneshot::Receiver<Infallible>>;
 
 /// Asks the store, and again if the request is to wait for one that is running.
-async fn asked(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
+async fn claim_or_wait(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
     let config = &shared.config;
     let ask = || inquiry::claim(&config.manager, &run.claim, &config.policy, &run.payload);
     let answer = ask().await;
@@ -137,7 +137,7 @@ async fn asked(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
 }
 
 /// Runs what the store has granted.
-async fn granted<S, ReqB, ResB>(
+async fn run_handler<S, ReqB, ResB>(
     shared: Arc<Shared>,
     inner: S,
     mut request: Request<ReqB>,
@@ -149,14 +149,14 @@ where
     ResB: Body<Data = Bytes>,
 {
     let lease = guard.lease();
-    let _running = shared.config.waiting.as_ref().map(|waiting| waiting.running(lease.record()));
+    let _running = shared.config.waiting.as_ref().map(|waiting| waiting.register(lease.record()));
     Span::current().record("attempt", lease.attempt());
     outer::announce(&shared, request.extensions_mut(), &lease);
-    renewing(lease, execute(&shared, inner, request, (guard, origin))).await
+    renewing(lease, call_and_settle(&shared, inner, request, (guard, origin))).await
 }
 
 /// Calls the service, and settles by what it did.
-async fn execute<S, ReqB, ResB>(
+async fn call_and_settle<S, ReqB, ResB>(
     shared: &Arc<Shared>,
     mut inner: S,
     mut request: Request<ReqB>,
@@ -167,7 +167,7 @@ where
     ResB: Body<Data = Bytes>,
 {
     let passage = Passage::begin(request.extensions_mut());
-    let (answer, at_once) = caught(AssertUnwindSafe(|| inner.call(request))).await;
+    let (answer, at_once) = catch_panic(AssertUnwindSafe(|| inner.call(request))).await;
     match answer {
         Ok(Ok(response)) => {
             let turned_away = answer::is_turned_away(&shared.config, &response, origin.no_route, at_once);
@@ -175,19 +175,19 @@ where
             Ok(finish(&shared.config, guard, response, said, origin.came).await)
         }
         Ok(Err(error)) => {
-            give_up(guard).await;
+            release_or_expire(guard).await;
             Err(error)
         }
         Err(panic) => {
             error!("the handler panicked");
-            give_up(guard).await;
+            release_or_expire(guard).await;
             resume_unwind(panic)
         }
     }
 }
 
 /// The answers that need no handler.
-fn without_running<B: Body>(
+fn answer_without_running<B: Body>(
     config: &Config,
     answer: Result<Answer<LeaseGuard>, StoreError>,
     came: Option<Passage>,
@@ -209,7 +209,7 @@ fn without_running<B: Body>(
         Ok(Answer::NotReplayable(tombstone)) => Problem::NotReplayable(tombstone),
         // A guard in this place would be a bug of the caller; dropping it settles the record by its effects.
         Ok(Answer::Indeterminate(_) | Answer::Acquired(_)) => Problem::OutcomeUnknown,
-        Err(error) => unavailable(error),
+        Err(error) => refuse_without_store(error),
     };
     Span::current().record("status", problem.idempotency_status());
     config.refusals.response(&problem, came).map(ReplayBody::full)
@@ -217,7 +217,7 @@ fn without_running<B: Body>(
 
 /// Calls the service and awaits it, turning a panic at either point into a value. Tells whether it had the answer at once,
 /// without waiting for anything.
-async fn caught<Fut: Future>(
+async fn catch_panic<Fut: Future>(
     call: AssertUnwindSafe<impl FnOnce() -> Fut>,
 ) -> (Result<Fut::Output, Panic>, bool) {
     let mut future = match catch_unwind(call) {
@@ -237,8 +237,8 @@ async fn caught<Fut: Future>(
     (output, at_once)
 }
 
-async fn give_up(mut guard: LeaseGuard) {
-    if let Err(error) = guard.give_up().await {
+async fn release_or_expire(mut guard: LeaseGuard) {
+    if let Err(error) = guard.release_or_expire().await {
         warn!(%error, "a lease could not be settled; it will lapse");
     }
 }
@@ -262,48 +262,48 @@ where
     B: Body<Data = Bytes>,
 {
     let lease = guard.lease();
-    passage::reached(&mut response);
+    passage::clear_not_reached(&mut response);
     if lease.0.recorded_in() == Some(response.status().as_u16()) {
         guard.settled_in_transaction();
-        return marked(response.map(ReplayBody::inner), "created");
+        return with_status(response.map(ReplayBody::inner), "created");
     }
     let fate = answer::fate(verdict, response.status(), turned_away, lease.0.effects, lease.0.is_marked());
     if fate == Fate::Release && verdict == Some(Verdict::Retryable) {
-        passage::not_reached(&mut response, came);
+        passage::tell_not_reached(&mut response, came);
     }
     let (settlement, mut response) = match fate {
-        Fate::Surrender => {
-            if let Err(error) = guard.surrender().await {
-                warn!(%error, "a lease could not be surrendered; it will lapse");
+        Fate::Expire => {
+            if let Err(error) = guard.expire().await {
+                warn!(%error, "a lease could not be ended; it will lapse");
             }
-            return marked(response.map(ReplayBody::inner), "indeterminate");
+            return with_status(response.map(ReplayBody::inner), "indeterminate");
         }
         Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
-        fate => match answer::keep(config, response, fate == Fate::Bury).await {
+        fate => match answer::keep(config, response, fate == Fate::Tombstone).await {
             Kept::Recording(recording, response) => (Settlement::Record(recording), response),
-            Kept::Tombstone(tombstone, response) => (Settlement::Bury(tombstone), response),
+            Kept::Tombstone(tombstone, response) => (Settlement::Tombstone(tombstone), response),
         },
     };
     let written = guard.settle(&settlement).await;
     let status = match (&written, &settlement) {
         (Ok(Written::Refused(State::Completed) | Written::AlreadyApplied), _) => {
             // `complete_in` was committed after all: what it recorded is the answer every retry gets, so give it now.
-            if let Some(recorded) = recorded(&lease).await {
+            if let Some(recorded) = read_recorded(&lease).await {
                 response = recorded.map(ReplayBody::full);
             }
             "created"
         }
-        (Ok(Written::Applied), Settlement::Record(_) | Settlement::Bury(_)) => "created",
+        (Ok(Written::Applied), Settlement::Record(_) | Settlement::Tombstone(_)) => "created",
         (Ok(Written::Applied | Written::Missing), Settlement::Release) => "released",
         _ => {
-            unrecorded(&written);
+            report_unrecorded(&written);
             "unrecorded"
         }
     };
     if written.is_err() {
         config.tasks.0.spawn(renewing(lease, record_later(guard, settlement)).instrument(Span::current()));
     }
-    marked(response, status)
+    with_status(response, status)
 }
 
 /// Goes on recording what could not be recorded at once.
@@ -315,8 +315,8 @@ async fn record_later(mut guard: LeaseGuard, settlement: Settlement) {
     }
 }
 
-fn unrecorded(written: &Result<Written, StoreError>) {
-    metrics::unrecorded();
+fn report_unrecorded(written: &Result<Written, StoreError>) {
+    metrics::count_unrecorded();
     match written {
         Ok(written) => warn!(?written, "an answer is sent that is not recorded"),
         // The error itself may quote the row.
@@ -324,12 +324,12 @@ fn unrecorded(written: &Result<Written, StoreError>) {
     }
 }
 
-async fn recorded(lease: &crate::lease::handle::Lease) -> Option<Response<Bytes>> {
+async fn read_recorded(lease: &crate::lease::handle::Lease) -> Option<Response<Bytes>> {
     let snapshot = lease.0.manager.get(lease.record()).await.ok().flatten()?;
     answer::answer(&snapshot.recording?).ok()
 }
 
-fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
+fn with_status<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
     Span::current().record("status", status);
     response.headers_mut().insert(STATUS_HEADER, HeaderValue::from_static(status));
     response
@@ -338,7 +338,7 @@ fn marked<B>(mut response: Response<B>, status: &'static str) -> Response<B> {
 /// Tells the log what kind of failure it was. What a database says about a refused statement can quote the row, so only
 /// the words of a broken connection are passed on.
 #[expect(clippy::needless_pass_by_value, reason = "the error ends here")]
-fn unavailable(error: StoreError) -> Problem {
+fn refuse_without_store(error: StoreError) -> Problem {
     let (kind, effect) = (error.kind(), error.effect());
     let connection = match kind {
         ErrorKind::Unavailable | ErrorKind::Timeout => {

@@ -69,7 +69,8 @@ use crate::store::timed::Timed;
 pub struct IdempotencyLayer<S = Scoped> {
     config: Config,
     scope: S,
-    /// What all services of this layer share. axum makes services anew for every connection, or every request.
+    /// The state that all services of this layer share. axum makes services anew for every connection, or every
+    /// request.
     shared: OnceLock<Arc<Shared>>,
 }
 
@@ -95,7 +96,7 @@ impl IdempotencyLayer<Unscoped> {
 }
 
 impl<S> IdempotencyLayer<S> {
-    /// What the handler may do to the world; [`Effects::Opaque`] if never said.
+    /// Declares the effects that the handler may have; [`Effects::Opaque`] if never said.
     pub fn effects(mut self, effects: Effects) -> Self {
         self.change().policy = self.config.policy.clone().effects(effects);
         self
@@ -126,7 +127,7 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// How long a claim or renewal holds; 30 s. A lease longer than the end of all renewals moves that end.
+    /// Sets how long a claim or renewal holds; 30 s. A lease longer than the end of all renewals moves that end.
     ///
     /// # Panics
     /// If it is zero.
@@ -146,7 +147,7 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// How long answers are replayed; 24 h.
+    /// Sets how long answers are replayed; 24 h.
     ///
     /// # Panics
     /// If it is zero.
@@ -156,7 +157,7 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// Whether a guarded method without a key is refused (the default) or passed through unguarded.
+    /// Sets whether a guarded method without a key is refused (the default) or passed through unguarded.
     pub fn key_required(mut self, required: bool) -> Self {
         self.change().key_required = required;
         self
@@ -197,7 +198,7 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// How long one call to the store may take before it counts as failed; 5 s.
+    /// Limits how long one call to the store may take before it counts as failed; 5 s.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.change().store_timeout = timeout;
         self
@@ -294,7 +295,7 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// What services were made of before this stands no longer.
+    /// Drops the state of services that were made before this change.
     fn change(&mut self) -> &mut Config {
         self.shared = OnceLock::new();
         &mut self.config

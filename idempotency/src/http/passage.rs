@@ -79,7 +79,7 @@ struct NotReached(Passage);
 /// Tells the layer further out, if there is one, that the request which `came` from it reached no handler.
 ///
 /// A `Verdict::Retryable` that the answer carries was for the layer that is done with it, and goes no further.
-pub(crate) fn not_reached<B>(response: &mut Response<B>, came: Option<Passage>) {
+pub(crate) fn tell_not_reached<B>(response: &mut Response<B>, came: Option<Passage>) {
     let extensions = response.extensions_mut();
     extensions.remove::<Verdict>();
     extensions.remove::<NotReached>();
@@ -89,7 +89,7 @@ pub(crate) fn not_reached<B>(response: &mut Response<B>, came: Option<Passage>) 
 }
 
 /// Lets go out what an answer said to a layer that took it for anything but "not reached": nothing that frees a key.
-pub(crate) fn reached<B>(response: &mut Response<B>) {
+pub(crate) fn clear_not_reached<B>(response: &mut Response<B>) {
     let extensions = response.extensions_mut();
     extensions.remove::<NotReached>();
     if extensions.get() == Some(&Verdict::Retryable) {

@@ -234,7 +234,7 @@ impl Refusals {
             // The mark may be in the store: to free the key would be to run what may have been announced.
             response.extensions_mut().insert(Verdict::Unknown);
         } else {
-            passage::not_reached(&mut response, came);
+            passage::tell_not_reached(&mut response, came);
         }
         let headers = response.headers_mut();
         headers.insert(STATUS_HEADER, HeaderValue::from_static(problem.idempotency_status()));

@@ -70,18 +70,18 @@ where
         let guarded = shared.config.methods.contains(request.method());
         let has_key = request.headers().contains_key(&shared.config.refusals.key_header);
         if !guarded || (!has_key && !shared.config.key_required) {
-            return passed(&mut inner, request.map(ReplayBody::new));
+            return pass_on(&mut inner, request.map(ReplayBody::new));
         }
         Box::pin(async move {
             let came = Passage::of(request.extensions());
             match prepare::<S, _>(&shared, request, came.as_ref()).await {
-                Ok((request, Some(run))) => flow::tracked(shared, inner, request, run).await,
+                Ok((request, Some(run))) => flow::run_to_completion(shared, inner, request, run).await,
                 Ok((mut request, None)) => {
                     let passage = Passage::begin(request.extensions_mut());
-                    let mut response = passed(&mut inner, request).await?;
+                    let mut response = pass_on(&mut inner, request).await?;
                     match passage.verdict(&response) {
-                        Some(Verdict::Retryable) => passage::not_reached(&mut response, came),
-                        _ => passage::reached(&mut response),
+                        Some(Verdict::Retryable) => passage::tell_not_reached(&mut response, came),
+                        _ => passage::clear_not_reached(&mut response),
                     }
                     Ok(response)
                 }
@@ -92,7 +92,7 @@ where
 }
 
 /// Hands a request on as it came, and the answer back as it comes.
-fn passed<S, ReqB, ResB>(inner: &mut S, request: Request<ReplayBody<ReqB>>) -> Answering<ResB, S::Error>
+fn pass_on<S, ReqB, ResB>(inner: &mut S, request: Request<ReplayBody<ReqB>>) -> Answering<ResB, S::Error>
 where
     S: Service<Request<ReplayBody<ReqB>>, Response = Response<ResB>>,
     S::Future: Send + 'static,

@@ -19,7 +19,7 @@ pub(crate) fn append(headers: &mut Vec<Pair>, trailers: Vec<Pair>) {
     }
 }
 
-/// What a recording has before and after its body.
+/// Splits the headers of a recording into those before and those after its body.
 pub(crate) fn split(recording: &Recording) -> (&[Pair], &[Pair]) {
     let headers = recording.headers();
     match headers.iter().position(|(name, _)| name.is_empty()) {

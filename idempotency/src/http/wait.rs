@@ -23,10 +23,10 @@ const POLL_FIRST: Duration = Duration::from_millis(25);
 /// And the longest.
 const POLL_MAX: Duration = Duration::from_millis(500);
 
-/// What the store, or whoever was asked about it, said.
+/// The answer of the store, or of the hook that was asked about a lost attempt.
 pub(crate) type Claimed = Result<Answer<LeaseGuard>, StoreError>;
 
-/// Who waits, and for what.
+/// The requests that wait for a running one, and those that run in this process.
 pub(crate) struct Waiting {
     limit: Duration,
     seats: Semaphore,
@@ -40,7 +40,7 @@ impl Waiting {
     }
 
     /// Says that `record` runs in this process, until the answer is dropped.
-    pub(crate) fn running(self: &Arc<Self>, record: RecordId) -> RunningHere {
+    pub(crate) fn register(self: &Arc<Self>, record: RecordId) -> RunningHere {
         let done = Arc::new(Notify::new());
         self.here().insert(record, Arc::clone(&done));
         RunningHere { waiting: Arc::clone(self), record, done }

@@ -47,20 +47,20 @@ pub async fn claim(
     Ok(answer)
 }
 
-/// As [`claim`], for work that is polled by [`renewing`].
+/// Claims like [`claim`], for work that is polled by [`renewing`](super::renew::renewing).
 pub(crate) async fn claim_unrenewed(
     manager: &Arc<dyn IdempotencyManager>,
     claim: &Claim,
 ) -> Result<Answer<LeaseGuard>, StoreError> {
     let mut asked_at = Instant::now();
-    let mut answer = metrics::stored("begin", manager.begin(claim)).await;
+    let mut answer = metrics::time_call("claim", manager.claim(claim)).await;
     let unconfirmed = answer.as_ref().is_err_and(|error| error.effect() == Effect::Unknown);
     if unconfirmed {
         asked_at = Instant::now();
-        answer = metrics::stored("begin", manager.begin(claim)).await;
+        answer = metrics::time_call("claim", manager.claim(claim)).await;
     }
     match answer {
-        Ok(answer) => Ok(guarded(manager, claim, answer, asked_at)),
+        Ok(answer) => Ok(into_guard(manager, claim, answer, asked_at)),
         Err(error) => {
             if unconfirmed {
                 tokio::spawn(give_back(Arc::clone(manager), claim.holder(), claim.terms.lease));
@@ -74,11 +74,11 @@ pub(crate) async fn claim_unrenewed(
 /// be on its way behind somebody's lock: it is asked for again for as long as the lease would last, or a claim can be on
 /// its way.
 async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: Duration) {
-    let give_up_at = deadline(Instant::now(), lease.min(ON_ITS_WAY));
+    let until = deadline(Instant::now(), lease.min(ON_ITS_WAY));
     let mut pause = Duration::from_millis(20);
     loop {
-        let verdict = manager.abandon(&holder).await;
-        let last = Instant::now() + pause >= give_up_at;
+        let verdict = manager.release(&holder).await;
+        let last = Instant::now() + pause >= until;
         match verdict {
             Ok(Written::Missing) if !last => {}
             Ok(_) => return,
@@ -93,7 +93,7 @@ async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: 
     }
 }
 
-fn guarded(
+fn into_guard(
     manager: &Arc<dyn IdempotencyManager>,
     claim: &Claim,
     answer: Answer,

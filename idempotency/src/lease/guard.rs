@@ -16,19 +16,19 @@ use crate::deadline::deadline;
 use crate::error::{Effect, StoreError};
 use crate::metrics;
 
-/// How a finished run is settled.
+/// The way in which a finished run is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
     /// Keep the answer for retries.
     Record(Recording),
     /// Keep that it ran.
-    Bury(Tombstone),
+    Tombstone(Tombstone),
     /// Nothing happened: the key is free again.
     Release,
 }
 
 /// The one owner of a claim. Settle it with [`complete`](Self::complete), [`tombstone`](Self::tombstone),
-/// [`abandon`](Self::abandon) or [`surrender`](Self::surrender); dropping it settles by the declared effects.
+/// [`release`](Self::release) or [`expire`](Self::expire); dropping it settles by the declared effects.
 #[must_use = "dropping a guard gives the key back or makes the record indeterminate"]
 #[derive(Debug)]
 pub struct LeaseGuard {
@@ -57,8 +57,8 @@ impl LeaseGuard {
     pub async fn complete(&mut self, recording: &Recording) -> Result<Written, StoreError> {
         let held = &self.lease.0;
         let completing = held.manager.complete(&held.holder, recording, held.terms.retention);
-        let written = metrics::stored("complete", completing).await?;
-        metrics::completed(recording.size(), held.is_lost(), &written);
+        let written = metrics::time_call("complete", completing).await?;
+        metrics::count_completion(recording.size(), held.is_lost(), &written);
         self.seal();
         Ok(written)
     }
@@ -72,8 +72,8 @@ impl LeaseGuard {
     /// If the store cannot answer; call again.
     pub async fn tombstone(&mut self, tombstone: &Tombstone) -> Result<Written, StoreError> {
         let held = &self.lease.0;
-        let burying = held.manager.tombstone(&held.holder, tombstone, held.terms.retention);
-        let written = metrics::stored("tombstone", burying).await?;
+        let writing = held.manager.tombstone(&held.holder, tombstone, held.terms.retention);
+        let written = metrics::time_call("tombstone", writing).await?;
         self.seal();
         Ok(written)
     }
@@ -86,9 +86,9 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// If the store cannot answer; call again.
-    pub async fn abandon(&mut self) -> Result<Written, StoreError> {
+    pub async fn release(&mut self) -> Result<Written, StoreError> {
         let held = &self.lease.0;
-        let written = metrics::stored("abandon", held.manager.abandon(&held.holder)).await?;
+        let written = metrics::time_call("release", held.manager.release(&held.holder)).await?;
         if written != Written::Refused(State::InFlight) {
             self.seal();
         }
@@ -102,10 +102,10 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// If the store cannot answer; the lease then ends by itself.
-    pub async fn surrender(&mut self) -> Result<(), StoreError> {
+    pub async fn expire(&mut self) -> Result<(), StoreError> {
         self.lease.0.stop_renewing();
         self.settled = true;
-        surrender(&self.lease.0).await
+        expire(&self.lease.0).await
     }
 
     /// Settles once.
@@ -118,8 +118,8 @@ impl LeaseGuard {
     pub async fn settle(&mut self, settlement: &Settlement) -> Result<Written, StoreError> {
         match settlement {
             Settlement::Record(recording) => self.complete(recording).await,
-            Settlement::Bury(tombstone) => self.tombstone(tombstone).await,
-            Settlement::Release => self.abandon().await,
+            Settlement::Tombstone(tombstone) => self.tombstone(tombstone).await,
+            Settlement::Release => self.release().await,
         }
     }
 
@@ -132,11 +132,11 @@ impl LeaseGuard {
     /// # Errors
     /// The last failure, if none of the tries reached the store.
     pub async fn settle_persistently(&mut self, settlement: &Settlement) -> Result<Written, StoreError> {
-        let give_up_at = deadline(Instant::now(), self.lease.0.terms.lease);
+        let until = deadline(Instant::now(), self.lease.0.terms.lease);
         let (mut pause, mut doubted) = (Duration::from_millis(20), false);
         loop {
             match self.settle(settlement).await {
-                Err(error) if Instant::now() + pause < give_up_at => {
+                Err(error) if Instant::now() + pause < until => {
                     doubted |= error.effect() == Effect::Unknown;
                     sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
@@ -153,9 +153,9 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// If the store cannot answer; the lease then ends by itself.
-    pub async fn give_up(&mut self) -> Result<(), StoreError> {
+    pub async fn release_or_expire(&mut self) -> Result<(), StoreError> {
         self.lease.0.stop_renewing();
-        give_up(&self.lease.0).await?;
+        release_or_expire(&self.lease.0).await?;
         self.settled = true;
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Drop for LeaseGuard {
         let held = Arc::clone(&self.lease.0);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = give_up(&held).await {
+                if let Err(error) = release_or_expire(&held).await {
                     warn!(record = ?held.holder.record, %error, "a dropped lease could not be settled; it will lapse");
                 }
             });
@@ -191,18 +191,18 @@ impl Drop for LeaseGuard {
     }
 }
 
-/// What an end without an answer means: the key is free if nothing can have happened, else the record is
+/// Ends an attempt without an answer: the key is free if nothing can have happened, else the record is
 /// indeterminate.
-pub(crate) async fn give_up(held: &Held) -> Result<(), StoreError> {
+pub(crate) async fn release_or_expire(held: &Held) -> Result<(), StoreError> {
     if held.may_have_had_effect() {
-        return surrender(held).await;
+        return expire(held).await;
     }
-    metrics::stored("abandon", held.manager.abandon(&held.holder)).await.map(|_| ())
+    metrics::time_call("release", held.manager.release(&held.holder)).await.map(|_| ())
 }
 
-async fn surrender(held: &Held) -> Result<(), StoreError> {
+async fn expire(held: &Held) -> Result<(), StoreError> {
     if held.may_have_had_effect() {
-        metrics::indeterminate(held.holder.record, held.grant.fence, held.grant.attempt);
+        metrics::count_indeterminate(held.holder.record, held.grant.fence, held.grant.attempt);
     }
-    metrics::stored("renew", held.manager.renew(&held.holder, Duration::ZERO)).await.map(|_| ())
+    metrics::time_call("renew", held.manager.renew(&held.holder, Duration::ZERO)).await.map(|_| ())
 }

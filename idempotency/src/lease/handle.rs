@@ -1,4 +1,4 @@
-//! What the running work holds: proof that it may run, and the means to say what happened.
+//! The handle that running work holds: proof that it may run, and the means to say what happened.
 //!
 //! [`Lease`] is the handle the work sees; it can be cloned and passed down. [`LeaseGuard`] is its one owner: it renews,
 //! settles, and knows what dropping means.
@@ -22,7 +22,7 @@ use crate::metrics;
 use crate::store::manager::IdempotencyManager;
 use crate::token::Holder;
 
-/// How often a mark is sent before it counts as failed.
+/// The number of times that a mark is sent before it counts as failed.
 const MARK_TRIES: u32 = 3;
 
 /// A handle on the claim that lets this work run.
@@ -30,6 +30,7 @@ const MARK_TRIES: u32 = 3;
 /// ```
 /// # use std::sync::Arc;
 /// # use probity_idempotency::*;
+/// # use probity_idempotency::store::{Fence, Grant, Holder, RecordId, Terms, Written};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
 /// # let key = IdempotencyKey::new("k")?;
@@ -47,7 +48,7 @@ const MARK_TRIES: u32 = 3;
 #[derive(Clone)]
 pub struct Lease(pub(crate) Arc<Held>);
 
-/// What handle and guard share.
+/// The state that handle and guard share.
 pub(crate) struct Held {
     pub(crate) manager: Arc<dyn IdempotencyManager>,
     pub(crate) holder: Holder,
@@ -116,12 +117,12 @@ impl Held {
         }
     }
 
-    /// Whether the work may have touched the world in a way its own transaction does not cover.
+    /// Says whether the work may have touched the world in a way its own transaction does not cover.
     pub(crate) fn may_have_had_effect(&self) -> bool {
         self.effects == Effects::Opaque || self.is_marked()
     }
 
-    /// Whether an external effect was announced.
+    /// Says whether an external effect was announced.
     pub(crate) fn is_marked(&self) -> bool {
         self.marked.load(Ordering::SeqCst)
     }
@@ -214,7 +215,7 @@ impl Lease {
         self.0.marked.store(true, Ordering::SeqCst);
         let (mut tries, mut doubted) = (1, false);
         loop {
-            match metrics::stored("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
+            match metrics::time_call("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
                 // The answer may have come late: what was true when it was asked need not be now.
                 Ok(Written::Applied | Written::AlreadyApplied) if self.0.is_lost() => {
                     return Err(StoreError::lease_lost());
@@ -267,8 +268,8 @@ impl Lease {
         );
         let (status, size) = (recording.status().min(NOT_RECORDED - 1), recording.size());
         async move {
-            let written = metrics::stored("complete", running).await;
-            metrics::completed_in(size, held.is_lost(), &written);
+            let written = metrics::time_call("complete", running).await;
+            metrics::count_completion_in(size, held.is_lost(), &written);
             written?;
             held.recorded.store(status, Ordering::SeqCst);
             Ok(())
@@ -307,7 +308,7 @@ impl Lease {
         Ok(result)
     }
 
-    /// Whether this attempt must assume that another may run: a renewal was refused, or none succeeded in time.
+    /// Says whether this attempt must assume that another may run: a renewal was refused, or none succeeded in time.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.is_lost()
@@ -331,7 +332,7 @@ impl Lease {
         }
     }
 
-    /// What was asked for when the record was claimed.
+    /// The length of the lease that was asked for when the record was claimed.
     #[must_use]
     pub fn lease_length(&self) -> Duration {
         self.0.terms.lease

@@ -25,7 +25,7 @@ use crate::recover::{Recover, RecoverContext, Recovered};
 use crate::store::manager::IdempotencyManager;
 use crate::token::OwnerToken;
 
-/// How often one caller follows a record that keeps becoming indeterminate under it.
+/// The number of times that one caller follows a record that keeps becoming indeterminate under it.
 const ROUNDS: u32 = 2;
 /// The time that a hook may take unless the policy says otherwise.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -64,8 +64,8 @@ pub(crate) async fn claim(
         }
     }
     match &answer {
-        Ok(answer) => metrics::answered(claim.record, answer, asked_at.elapsed()),
-        Err(_) => metrics::store_failed(),
+        Ok(answer) => metrics::count_answer(claim.record, answer, asked_at.elapsed()),
+        Err(_) => metrics::count_store_error(),
     }
     answer
 }
@@ -146,7 +146,7 @@ impl Asking<'_> {
 async fn close(inquiry: &mut LeaseGuard, told: Option<&Recording>) {
     let closed = match told {
         Some(nobody_can_say) => inquiry.complete(nobody_can_say).await,
-        None => inquiry.abandon().await,
+        None => inquiry.release().await,
     };
     if let Err(error) = closed {
         warn!(kind = ?error.kind(), "an inquiry was not ended; it lapses by itself");

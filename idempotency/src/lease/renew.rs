@@ -45,7 +45,7 @@ pub(crate) async fn renew_while_held(held: Arc<Held>) {
             () = sleep_until(held.renew_at()) => {}
         }
         let asked_at = Instant::now();
-        let renewed = metrics::stored("renew", held.manager.renew(&held.holder, held.terms.lease)).await;
+        let renewed = metrics::time_call("renew", held.manager.renew(&held.holder, held.terms.lease)).await;
         held.asked_at(asked_at);
         match renewed {
             // It was settled meanwhile, and is nobody's loss.
@@ -54,7 +54,7 @@ pub(crate) async fn renew_while_held(held: Arc<Held>) {
             Ok(Renewed::Settled(_)) => return,
             Ok(Renewed::Held(_) | Renewed::LostTo(_) | Renewed::Missing) => {
                 held.believe_until(asked_at);
-                metrics::lease_lost();
+                metrics::count_lost_lease();
                 warn!(record = ?held.holder.record, marked = held.may_have_had_effect(), "the lease is lost");
                 return;
             }

@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::store::sql::names::Set;
 use crate::token::Holder;
 
-/// Where records live, and the only judge of who may run.
+/// The keeper of records, and the only judge of who may run.
 ///
 /// Every call is atomic on one record. Ownership is decided by the store's clock. Every write shows the caller's token
 /// and may be repeated: the same call again gets an answer that means the same (I-7), so after an error whose effect
@@ -28,13 +28,13 @@ pub trait IdempotencyManager: Debug + Send + Sync + 'static {
     /// Asks whether `claim` may run (I-1, I-3).
     ///
     /// # Cancel safety
-    /// The claim may have been granted: repeat it, or abandon it with the same token.
+    /// The claim may have been granted: repeat it, or release it with the same token.
     ///
     /// # Errors
     /// If the store cannot answer. Never run then (I-9).
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError>;
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError>;
 
-    /// Extends the holder's lease to `lease` from now, within the cap. Zero surrenders it.
+    /// Extends the holder's lease to `lease` from now, within the cap. Zero ends it at once.
     ///
     /// # Cancel safety
     /// The lease may have been extended.
@@ -87,7 +87,7 @@ pub trait IdempotencyManager: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If the store cannot answer.
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError>;
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError>;
 
     /// Settles the indeterminate attempt that had `fence`; refused while a lease is live.
     ///
@@ -149,11 +149,11 @@ pub struct Snapshot {
     pub fence: Fence,
     /// The last attempt.
     pub attempt: u32,
-    /// What was declared.
+    /// The declared effects.
     pub effects: Effects,
-    /// Whether the mark was set.
+    /// The mark was set: an effect was announced.
     pub marked: bool,
-    /// What is left of the lease; zero when it is over. An in-flight record without lease that is opaque or marked
+    /// The rest of the lease; zero when it is over. An in-flight record without lease that is opaque or marked
     /// is indeterminate.
     pub lease_left: Duration,
     /// The answer, when completed.
@@ -161,7 +161,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether it may have had its effect and nobody is running it.
+    /// Says whether it may have had its effect and nobody is running it.
     #[must_use]
     pub fn is_indeterminate(&self) -> bool {
         self.state == State::InFlight

@@ -13,16 +13,16 @@ use tokio::time::Instant;
 use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
 use crate::core::fence::Fence;
 use crate::core::identity::RecordId;
-use crate::core::machine::{self, Begin, Entry, Phase, Write};
+use crate::core::machine::{self, Decision, Entry, Phase, Write};
 use crate::core::recording::{Recording, Tombstone};
 use crate::error::{ErrorKind, StoreError};
 use crate::store::manager::{IdempotencyManager, Snapshot};
 use crate::token::Holder;
 
 const SHARDS: usize = 64;
-/// What one record costs beside its recording, about.
+/// The bytes that one record costs beside its recording, about.
 const ENTRY_BYTES: usize = 320;
-/// How many bytes a shard keeps to itself before it tells them.
+/// The number of bytes that a shard keeps to itself before it adds them to the sum.
 const LUMP: usize = 64 * 1024;
 const DEFAULT_CAPACITY: usize = 256 * 1024 * 1024;
 
@@ -144,7 +144,7 @@ impl MemoryStore {
 
 #[async_trait]
 impl IdempotencyManager for MemoryStore {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
         // What is known already takes no more room: a full store still replays, and tells duplicates to wait.
         if !self.has_room() && !self.shard(claim.record).entries.contains_key(&claim.record) {
             self.make_room()?;
@@ -158,9 +158,9 @@ impl IdempotencyManager for MemoryStore {
             Slot::Occupied(entry) => Some(entry.get()),
             Slot::Vacant(_) => None,
         };
-        match machine::begin(found, claim, now, fence) {
-            Begin::Answer(answer) => Ok(answer),
-            Begin::Write(entry, grant) => {
+        match machine::claim(found, claim, now, fence) {
+            Decision::Answer(answer) => Ok(answer),
+            Decision::Write(entry, grant) => {
                 let (more, less) = match slot {
                     Slot::Occupied(mut old) => (0, recorded_bytes(&old.insert(entry))),
                     Slot::Vacant(slot) => {
@@ -201,8 +201,8 @@ impl IdempotencyManager for MemoryStore {
         Ok(self.write(holder, &Write::Tombstone(tombstone, retention)))
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        Ok(self.write(holder, &Write::Abandon))
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        Ok(self.write(holder, &Write::Release))
     }
 
     async fn resolve(

@@ -33,15 +33,16 @@ pub use self::sentinel::SentinelConnection;
 use crate::core::claim::{Answer, Claim, Grant, Renewed, Resolution, Written};
 use crate::core::fence::Fence;
 use crate::core::identity::RecordId;
-use crate::core::machine::{self, Begin, Entry, RELEASED_FOR, Write};
+use crate::core::machine::{self, Decision, Entry, RELEASED_FOR, Write};
 use crate::core::recording::{Recording, Tombstone};
 use crate::error::{ErrorKind, StoreError};
 use crate::store::manager::{IdempotencyManager, Snapshot};
 use crate::token::Holder;
 
-/// How long a connection attempt may take. The driver's own default would be a guess about somebody else's network.
+/// The time that a connection attempt may take. The driver's own default would be a guess about somebody else's
+/// network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a reply may take. After it the call has an unknown effect, and is repeatable by its token.
+/// The time that a reply may take. After it the call has an unknown effect, and is repeatable by its token.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Records in Redis 7 or later, over any connection of the `redis` crate: a [`ConnectionManager`] to one server, a
@@ -116,15 +117,15 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     }
 }
 
-/// What a record that is there answers to a claim; `unless` it could be granted.
+/// Answers a claim by the record that is there; `unless` it could be granted.
 fn judged(found: Reply, claim: &Claim, unless: StoreError) -> Result<Answer, StoreError> {
     let Some((entry, now)) = found.into_entry()? else { return Err(unless) };
-    match machine::begin(Some(&entry), claim, now, 0) {
-        Begin::Answer(Answer::InFlight { retry_after }) => {
+    match machine::claim(Some(&entry), claim, now, 0) {
+        Decision::Answer(Answer::InFlight { retry_after }) => {
             Ok(Answer::InFlight { retry_after: packed::left(retry_after) })
         }
-        Begin::Answer(answer) => Ok(answer),
-        Begin::Write(..) => Err(unless),
+        Decision::Answer(answer) => Ok(answer),
+        Decision::Write(..) => Err(unless),
     }
 }
 
@@ -136,9 +137,9 @@ fn kept(state: &str, keep: Duration) -> (&str, u64) {
 
 #[async_trait]
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for RedisStore<C> {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
         let (key, keep) = (self.key(claim.record), packed::claim_kept(claim));
-        let call = self.scripts.begin.call(&key).arg(packed::claimed(claim, keep)).arg(keep);
+        let call = self.scripts.claim.call(&key).arg(packed::claimed(claim, keep)).arg(keep);
         match self.send(call).await {
             Ok(Reply::Number(end)) => {
                 let fence = Fence(end.saturating_sub(keep) * 1000);
@@ -204,8 +205,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for R
         self.finish(holder, &write, "t", retention, &packed::tombstoned(tombstone)).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.finish(holder, &Write::Abandon, "r", RELEASED_FOR, b"").await
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.finish(holder, &Write::Release, "r", RELEASED_FOR, b"").await
     }
 
     async fn resolve(

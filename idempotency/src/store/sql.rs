@@ -26,17 +26,18 @@ use names::{Names, Set, Sql};
 use crate::core::claim::{Answer, Claim, Grant, Renewed, Resolution, State, Written};
 use crate::core::fence::Fence;
 use crate::core::identity::RecordId;
-use crate::core::machine::{self, Begin, Entry, RELEASED_FOR, Write};
+use crate::core::machine::{self, Decision, Entry, RELEASED_FOR, Write};
 use crate::core::recording::{Recording, Tombstone};
 use crate::error::{ErrorKind, StoreError};
 use crate::store::manager::{IdempotencyManager, Snapshot, SqlTables};
 use crate::token::Holder;
 
-/// How often a statement that lost a race is tried again. Each round means somebody else made progress on this very
-/// record.
+/// The number of times that a statement is tried again after it lost a race. Each round means somebody else made
+/// progress on this very record.
 const ROUNDS: u32 = 8;
 
-/// What a claim that lost every round is told to wait: the record is being fought for, and is free again at once.
+/// The time that a claim is told to wait after it lost every round: the record is being fought for, and is free again
+/// at once.
 const OUTRUN: Duration = Duration::from_millis(1);
 
 /// Records in the table `idempotency_records` of an SQL database.
@@ -91,7 +92,7 @@ impl<DB: Dialect> SqlStore<DB> {
     ///
     /// # Errors
     /// If the database failed.
-    pub fn begin_in<'e, 'c: 'e, E>(
+    pub fn claim_in<'e, 'c: 'e, E>(
         &self,
         on: E,
         claim: &Claim,
@@ -99,9 +100,9 @@ impl<DB: Dialect> SqlStore<DB> {
     where
         E: sqlx::Executor<'c, Database = DB> + 'e,
     {
-        let (running, claim) = (DB::returning(on, self.set.callers.begin_once, &begin_values(claim)), *claim);
+        let (running, claim) = (DB::returning(on, self.set.callers.claim_once, &claim_values(claim)), *claim);
         async move {
-            let (entry, now) = running.await?.ok_or_else(contended)?;
+            let (entry, now) = running.await?.ok_or_else(contention)?;
             let is_ours = entry.state() == State::InFlight
                 && entry.token == claim.token
                 && entry.fingerprint == claim.fingerprint;
@@ -109,9 +110,9 @@ impl<DB: Dialect> SqlStore<DB> {
                 let lease = Duration::from_micros(entry.lease_until.saturating_sub(now));
                 return Ok(Answer::Acquired(Grant { fence: entry.fence, attempt: entry.attempt, lease }));
             }
-            match machine::begin(Some(&entry), &claim, now, 0) {
-                Begin::Answer(answer) => Ok(answer),
-                Begin::Write(..) => Err(contended()),
+            match machine::claim(Some(&entry), &claim, now, 0) {
+                Decision::Answer(answer) => Ok(answer),
+                Decision::Write(..) => Err(contention()),
             }
         }
     }
@@ -145,7 +146,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// # Errors
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here, or has marked it. Other kinds if the
     /// database failed.
-    pub fn abandon_in<'e, 'c: 'e, E>(
+    pub fn release_in<'e, 'c: 'e, E>(
         &self,
         on: E,
         holder: &Holder,
@@ -158,8 +159,8 @@ impl<DB: Dialect> SqlStore<DB> {
             Value::Bytes(holder.token.as_bytes()),
             Value::Int(machine::micros(RELEASED_FOR)),
         ];
-        let running = DB::execute(on, self.set.callers.abandon, &values);
-        async move { held(running.await?) }
+        let running = DB::execute(on, self.set.callers.release, &values);
+        async move { ensure_held(running.await?) }
     }
 
     /// Runs a guarded write by a holder, or says why it must not be.
@@ -220,14 +221,14 @@ where
     let set = tables.map(|tables| tables.0).filter(|set| set.database == E::Database::NAME);
     let set = set.unwrap_or_else(|| set_of::<E::Database>(&Names::default()));
     let running = E::Database::execute(on, set.callers.complete, &values);
-    Box::pin(async move { held(running.await?) })
+    Box::pin(async move { ensure_held(running.await?) })
 }
 
 #[async_trait]
 impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
         let mut connection = self.connection().await?;
-        let answer = begin_on::<DB>(connection.begin().await?, self.set, claim).await;
+        let answer = claim_on::<DB>(connection.begin().await?, self.set, claim).await;
         connection.end(answer).await
     }
 
@@ -274,9 +275,9 @@ impl<DB: Dialect> IdempotencyManager for SqlStore<DB> {
         self.write(holder, self.set.own.tombstone, &values, &write).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
         let values = [Value::Int(machine::micros(RELEASED_FOR))];
-        self.write(holder, self.set.own.abandon, &values, &Write::Abandon).await
+        self.write(holder, self.set.own.release, &values, &Write::Release).await
     }
 
     async fn resolve(
@@ -337,7 +338,7 @@ impl<DB: Dialect> fmt::Debug for SqlStore<DB> {
     }
 }
 
-fn begin_values(claim: &Claim) -> [Value<'_>; 7] {
+fn claim_values(claim: &Claim) -> [Value<'_>; 7] {
     [
         Value::Bytes(claim.record.as_bytes()),
         Value::Bytes(claim.token.as_bytes()),
@@ -349,14 +350,14 @@ fn begin_values(claim: &Claim) -> [Value<'_>; 7] {
     ]
 }
 
-async fn begin_on<DB: Dialect>(
+async fn claim_on<DB: Dialect>(
     on: &mut DB::Connection,
     set: &'static Set,
     claim: &Claim,
 ) -> Result<Answer, StoreError> {
     let sql = &set.own;
     for _ in 0..ROUNDS {
-        if let Some([fence, attempt, left]) = DB::integers(&mut *on, sql.begin, &begin_values(claim)).await? {
+        if let Some([fence, attempt, left]) = DB::integers(&mut *on, sql.claim, &claim_values(claim)).await? {
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
             return Ok(Answer::Acquired(Grant {
                 fence: Fence(fence),
@@ -366,7 +367,7 @@ async fn begin_on<DB: Dialect>(
         }
         let found = DB::read(&mut *on, sql.read, claim.record.as_bytes()).await?;
         let Some((entry, now)) = found else { continue };
-        if let Begin::Answer(answer) = machine::begin(Some(&entry), claim, now, 0) {
+        if let Decision::Answer(answer) = machine::claim(Some(&entry), claim, now, 0) {
             return Ok(answer);
         }
     }
@@ -395,7 +396,7 @@ async fn renew_on<DB: Dialect>(
             refused => return Ok(refused),
         }
     }
-    Err(contended())
+    Err(contention())
 }
 
 async fn guarded_on<DB: Dialect>(
@@ -419,14 +420,14 @@ async fn guarded_on<DB: Dialect>(
             return Ok(written);
         }
     }
-    Err(contended())
+    Err(contention())
 }
 
-fn held(rows: u64) -> Result<(), StoreError> {
+fn ensure_held(rows: u64) -> Result<(), StoreError> {
     if rows > 0 { Ok(()) } else { Err(StoreError::lease_lost()) }
 }
 
 /// Every time the statement ran, it touched nothing.
-fn contended() -> StoreError {
+fn contention() -> StoreError {
     StoreError::not_applied(ErrorKind::Unavailable, "the record kept changing under the statement")
 }

@@ -55,16 +55,16 @@ fn ddl(names: &Names) -> String {
 async fn prepare(pool: &SqlitePool, names: Names, may_create: bool) -> Result<Names, StoreError> {
     let mut connection = pool.acquire().await.map_err(classify)?;
     let found = version(&mut connection, &names).await?;
-    if schema::missing(found, STEPS)?.is_empty() {
+    if schema::missing_steps(found, STEPS)?.is_empty() {
         return Ok(names);
     }
     if !may_create {
-        return Err(schema::absent(found, STEPS, "sql/sqlite"));
+        return Err(schema::absence(found, STEPS, "sql/sqlite"));
     }
     drop(connection);
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
     let found = version(&mut tx, &names).await?;
-    for step in schema::missing(found, STEPS)? {
+    for step in schema::missing_steps(found, STEPS)? {
         sqlx::raw_sql(safe(names.step(step))).execute(&mut *tx).await.map_err(classify)?;
     }
     tx.commit().await.map_err(classify)?;
@@ -84,7 +84,7 @@ async fn version(on: &mut SqliteConnection, names: &Names) -> Result<i64, StoreE
     let found = sqlx::query_scalar(safe(schema::read_version(names))).fetch_one(&mut *on).await;
     let found = found.map_err(classify)?;
     if found > 0 && !has(&mut *on, "records").await? {
-        return Err(schema::gone(names));
+        return Err(schema::loss(names));
     }
     Ok(found)
 }

@@ -43,8 +43,8 @@ impl Timed {
 
 #[async_trait]
 impl IdempotencyManager for Timed {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        self.within(self.inner.begin(claim)).await
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        self.within(self.inner.claim(claim)).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
@@ -73,8 +73,8 @@ impl IdempotencyManager for Timed {
         self.within(self.inner.tombstone(holder, tombstone, retention)).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.within(self.inner.abandon(holder)).await
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.within(self.inner.release(holder)).await
     }
 
     async fn resolve(

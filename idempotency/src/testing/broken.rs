@@ -17,9 +17,9 @@ use crate::store::manager::{IdempotencyManager, Snapshot};
 use crate::store::memory::MemoryStore;
 use crate::token::{Holder, OwnerToken};
 
-/// One way to be wrong, each seen in the wild, and the rule that must catch it.
+/// One way to be wrong, each seen in the wild, and the clause that must catch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub enum Fault {
     /// Looks first and claims afterwards: two callers both find nothing.
     ChecksThenActs,
     /// Does not compare what the key is used for.
@@ -34,8 +34,8 @@ pub enum Flaw {
     RepeatsFences,
     /// Lets anybody complete.
     IgnoresTheTokenOnComplete,
-    /// Lets anybody abandon.
-    IgnoresTheTokenOnAbandon,
+    /// Lets anybody release.
+    IgnoresTheTokenOnRelease,
     /// Overwrites a recording when completed again.
     OverwritesRecordings,
     /// Refuses a completion after the lease although nobody took over.
@@ -47,9 +47,9 @@ pub enum Flaw {
     /// Keeps headers in a map.
     FoldsHeaders,
     /// Releases a key after its effect was announced.
-    AbandonsAfterTheMark,
-    /// Deletes a completed record when abandoned.
-    AbandonsCompleted,
+    ReleasesAfterTheMark,
+    /// Deletes a completed record when released.
+    ReleasesCompleted,
     /// Runs an indeterminate record again.
     RunsIndeterminateAgain,
     /// Runs again what left a tombstone.
@@ -64,11 +64,11 @@ pub enum Flaw {
     ResolvesTheLiving,
 }
 
-impl Flaw {
-    /// Every flaw, with the rule that names it.
+impl Fault {
+    /// Every fault, with the clause that names it.
     #[must_use]
     pub const fn all() -> &'static [(Self, &'static str)] {
-        use Flaw::*;
+        use Fault::*;
         &[
             (ChecksThenActs, "of_64_callers_at_once_one_acquires"),
             (ForgetsTheFingerprint, "another_fingerprint_is_refused_in_every_state"),
@@ -77,14 +77,14 @@ impl Flaw {
             (ResetsFences, "fences_rise_across_takeovers_releases_and_expiry"),
             (RepeatsFences, "no_fence_is_given_twice_whatever_the_clock_says"),
             (IgnoresTheTokenOnComplete, "a_lost_token_cannot_complete"),
-            (IgnoresTheTokenOnAbandon, "a_lost_token_cannot_abandon"),
+            (IgnoresTheTokenOnRelease, "a_lost_token_cannot_release"),
             (OverwritesRecordings, "completing_again_changes_nothing"),
             (ForgetsLateSuccess, "a_late_completion_counts_if_nobody_took_over"),
             (CreatesOnComplete, "completing_what_was_never_claimed_creates_nothing"),
             (CutsBodies, "bodies_of_any_size_are_replayed_whole"),
             (FoldsHeaders, "headers_are_replayed_in_order_with_repeats_and_raw_bytes"),
-            (AbandonsAfterTheMark, "a_marked_record_cannot_be_abandoned"),
-            (AbandonsCompleted, "a_completed_record_cannot_be_abandoned"),
+            (ReleasesAfterTheMark, "a_marked_record_cannot_be_released"),
+            (ReleasesCompleted, "a_completed_record_cannot_be_released"),
             (RunsIndeterminateAgain, "a_lapsed_opaque_attempt_is_indeterminate"),
             (RunsTombstonedAgain, "a_tombstone_forbids_to_run_again"),
             (ReplaysForEver, "a_finished_record_ends_with_its_retention"),
@@ -95,15 +95,15 @@ impl Flaw {
     }
 }
 
-/// A memory store with one flaw.
+/// A memory store with one fault.
 #[derive(Debug)]
 pub struct BrokenStore {
     inner: MemoryStore,
-    flaw: Flaw,
+    fault: Fault,
     state: Mutex<Memory>,
 }
 
-/// What a flaw needs to remember to be wrong.
+/// The memory that a fault needs to be wrong.
 #[derive(Debug, Default)]
 struct Memory {
     last_claim: HashMap<RecordId, Claim>,
@@ -113,17 +113,17 @@ struct Memory {
 }
 
 impl BrokenStore {
-    /// A store with this flaw.
+    /// A store with this fault.
     #[must_use]
-    pub fn new(flaw: Flaw) -> Self {
-        Self { inner: MemoryStore::new(), flaw, state: Mutex::default() }
+    pub fn new(fault: Fault) -> Self {
+        Self { inner: MemoryStore::new(), fault, state: Mutex::default() }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the record lives now: "deleting" one moves it aside.
+    /// Returns the place of the record: "deleting" one moves it aside.
     fn place(&self, record: RecordId) -> RecordId {
         let mut bytes = *record.as_bytes();
         bytes[31] ^= self.memory().forgotten.get(&record).copied().unwrap_or_default();
@@ -138,11 +138,11 @@ impl BrokenStore {
         self.memory().last_claim.get(&holder.record).map_or(*holder, Claim::holder)
     }
 
-    async fn begin_check_then_act(&self, claim: &Claim) -> Result<Answer, StoreError> {
+    async fn claim_check_then_act(&self, claim: &Claim) -> Result<Answer, StoreError> {
         let seen = self.memory().seen.contains(&claim.record);
         tokio::task::yield_now().await;
         self.memory().seen.insert(claim.record);
-        let answer = self.inner.begin(claim).await?;
+        let answer = self.inner.claim(claim).await?;
         match answer {
             Answer::InFlight { .. } if !seen => {
                 Ok(Answer::Acquired(Grant { fence: Fence(1), attempt: 1, lease: claim.terms.lease }))
@@ -151,25 +151,25 @@ impl BrokenStore {
         }
     }
 
-    async fn begin_again(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        match self.inner.begin(claim).await? {
-            Answer::InFlight { .. } if self.flaw == Flaw::StealsLiveLeases => {
+    async fn claim_again(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        match self.inner.claim(claim).await? {
+            Answer::InFlight { .. } if self.fault == Fault::StealsLiveLeases => {
                 let holder = self.last_holder(&claim.holder());
-                let _ = self.inner.abandon(&holder).await?;
-                self.inner.begin(claim).await
+                let _ = self.inner.release(&holder).await?;
+                self.inner.claim(claim).await
             }
-            Answer::Indeterminate(lost) if self.flaw == Flaw::RunsIndeterminateAgain => {
+            Answer::Indeterminate(lost) if self.fault == Fault::RunsIndeterminateAgain => {
                 let _ =
                     self.inner.resolve(claim.record, lost.fence, &Resolution::Absent, Duration::ZERO).await?;
-                self.inner.begin(claim).await
+                self.inner.claim(claim).await
             }
-            Answer::NotReplayable(_) if self.flaw == Flaw::RunsTombstonedAgain => {
+            Answer::NotReplayable(_) if self.fault == Fault::RunsTombstonedAgain => {
                 Ok(Answer::Acquired(Grant { fence: Fence(u64::MAX), attempt: 2, lease: claim.terms.lease }))
             }
-            Answer::Acquired(grant) if self.flaw == Flaw::ResetsFences => {
+            Answer::Acquired(grant) if self.fault == Fault::ResetsFences => {
                 Ok(Answer::Acquired(Grant { fence: Fence(1), ..grant }))
             }
-            Answer::Acquired(grant) if self.flaw == Flaw::RepeatsFences && grant.attempt == 1 => {
+            Answer::Acquired(grant) if self.fault == Fault::RepeatsFences && grant.attempt == 1 => {
                 let fence = *self.memory().fences.entry(claim.record).or_insert(grant.fence);
                 Ok(Answer::Acquired(Grant { fence, ..grant }))
             }
@@ -180,15 +180,15 @@ impl BrokenStore {
 
 #[async_trait]
 impl IdempotencyManager for BrokenStore {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
         let mut claim = Claim { record: self.place(claim.record), ..*claim };
-        match self.flaw {
-            Flaw::ForgetsTheFingerprint => claim.fingerprint = Fingerprint::of(&HashKey::default(), &[]),
-            Flaw::DeadlocksOnItself => claim.token = OwnerToken::generate()?,
-            Flaw::ChecksThenActs => return self.begin_check_then_act(&claim).await,
+        match self.fault {
+            Fault::ForgetsTheFingerprint => claim.fingerprint = Fingerprint::of(&HashKey::default(), &[]),
+            Fault::DeadlocksOnItself => claim.token = OwnerToken::generate()?,
+            Fault::ChecksThenActs => return self.claim_check_then_act(&claim).await,
             _ => {}
         }
-        let answer = self.begin_again(&claim).await?;
+        let answer = self.claim_again(&claim).await?;
         if matches!(answer, Answer::Acquired(_)) {
             self.memory().last_claim.insert(claim.record, claim);
         }
@@ -197,7 +197,7 @@ impl IdempotencyManager for BrokenStore {
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
         match self.inner.renew(holder, lease).await? {
-            Renewed::Held(_) if self.flaw == Flaw::IgnoresTheCap => Ok(Renewed::Held(lease)),
+            Renewed::Held(_) if self.fault == Fault::IgnoresTheCap => Ok(Renewed::Held(lease)),
             renewed => Ok(renewed),
         }
     }
@@ -215,20 +215,20 @@ impl IdempotencyManager for BrokenStore {
         let mut recording = recording.clone();
         let mut retention = retention;
         let mut holder = Holder { record: self.place(holder.record), ..*holder };
-        match self.flaw {
-            Flaw::IgnoresTheTokenOnComplete => holder = self.last_holder(&holder),
-            Flaw::CutsBodies => {
+        match self.fault {
+            Fault::IgnoresTheTokenOnComplete => holder = self.last_holder(&holder),
+            Fault::CutsBodies => {
                 let kept = recording.bytes().slice(..recording.bytes().len().min(65_536));
                 recording = recording.body(kept);
             }
-            Flaw::FoldsHeaders => {
+            Fault::FoldsHeaders => {
                 let folded: std::collections::BTreeMap<Bytes, Bytes> =
                     recording.headers().iter().cloned().collect();
                 let headers = folded.into_iter().collect();
                 recording = Recording::from_parts(recording.status(), headers, recording.bytes().clone());
             }
-            Flaw::ReplaysForEver => retention = retention.max(Duration::from_secs(60)),
-            Flaw::ForgetsLateSuccess => {
+            Fault::ReplaysForEver => retention = retention.max(Duration::from_secs(60)),
+            Fault::ForgetsLateSuccess => {
                 let late = self.inner.get(holder.record).await?.filter(|found| found.lease_left.is_zero());
                 if let Some(late) = late {
                     return Ok(Written::LostTo(late.fence));
@@ -237,7 +237,7 @@ impl IdempotencyManager for BrokenStore {
             _ => {}
         }
         match self.inner.complete(&holder, &recording, retention).await? {
-            Written::Missing if self.flaw == Flaw::CreatesOnComplete => {
+            Written::Missing if self.fault == Fault::CreatesOnComplete => {
                 let claim = Claim {
                     record: holder.record,
                     token: holder.token,
@@ -245,15 +245,15 @@ impl IdempotencyManager for BrokenStore {
                     effects: Effects::Local,
                     terms: crate::core::claim::Terms::default(),
                 };
-                let _ = self.inner.begin(&claim).await?;
+                let _ = self.inner.claim(&claim).await?;
                 self.inner.complete(&holder, &recording, retention).await
             }
-            Written::AlreadyApplied if self.flaw == Flaw::OverwritesRecordings => {
+            Written::AlreadyApplied if self.fault == Fault::OverwritesRecordings => {
                 let claim = self.memory().last_claim.get(&holder.record).copied();
                 self.forget(holder.record);
                 if let Some(claim) = claim {
                     let moved = Claim { record: self.place(claim.record), ..claim };
-                    let _ = self.inner.begin(&moved).await?;
+                    let _ = self.inner.claim(&moved).await?;
                     let _ = self.inner.complete(&moved.holder(), &recording, retention).await?;
                 }
                 Ok(Written::AlreadyApplied)
@@ -271,17 +271,17 @@ impl IdempotencyManager for BrokenStore {
         self.inner.tombstone(holder, tombstone, retention).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        let holder = match self.flaw {
-            Flaw::IgnoresTheTokenOnAbandon => self.last_holder(holder),
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        let holder = match self.fault {
+            Fault::IgnoresTheTokenOnRelease => self.last_holder(holder),
             _ => Holder { record: self.place(holder.record), ..*holder },
         };
-        match self.inner.abandon(&holder).await? {
-            Written::Refused(State::InFlight) if self.flaw == Flaw::AbandonsAfterTheMark => {
+        match self.inner.release(&holder).await? {
+            Written::Refused(State::InFlight) if self.fault == Fault::ReleasesAfterTheMark => {
                 self.forget(holder.record);
                 Ok(Written::Applied)
             }
-            Written::Refused(State::Completed) if self.flaw == Flaw::AbandonsCompleted => {
+            Written::Refused(State::Completed) if self.fault == Fault::ReleasesCompleted => {
                 self.forget(holder.record);
                 Ok(Written::Refused(State::Completed))
             }
@@ -296,7 +296,7 @@ impl IdempotencyManager for BrokenStore {
         resolution: &Resolution,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        if self.flaw == Flaw::ResolvesTheLiving {
+        if self.fault == Fault::ResolvesTheLiving {
             let claim = self.memory().last_claim.get(&record).copied();
             if let Some(claim) = claim {
                 let _ = self.inner.renew(&claim.holder(), Duration::ZERO).await?;
@@ -310,7 +310,7 @@ impl IdempotencyManager for BrokenStore {
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        if self.flaw == Flaw::PurgesIndeterminate {
+        if self.fault == Fault::PurgesIndeterminate {
             let claims: Vec<RecordId> = self.memory().last_claim.keys().copied().collect();
             for record in claims {
                 if self.inner.get(record).await?.is_some_and(|found| found.is_indeterminate()) {

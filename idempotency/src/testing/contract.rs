@@ -1,4 +1,4 @@
-//! The rules, by name, and what they run on.
+//! The clauses, by name, and what they run on.
 
 use std::any::Any;
 use std::fmt;
@@ -15,7 +15,6 @@ use crate::core::recording::Recording;
 use crate::store::manager::IdempotencyManager;
 use crate::token::{Holder, OwnerToken};
 
-mod abandon;
 mod claim;
 mod clock;
 mod expiry;
@@ -23,6 +22,7 @@ mod faults;
 mod finish;
 mod history;
 mod lease;
+mod release;
 mod resolve;
 
 /// A store under test, and whatever must live as long as it: a database, a folder.
@@ -36,13 +36,13 @@ pub struct Subject {
 type Clock = Arc<dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Subject {
-    /// A store to test. Rules use random records, so it may be shared.
+    /// A store to test. Clauses use random records, so it may be shared.
     #[must_use]
     pub fn new(store: Arc<dyn IdempotencyManager>) -> Self {
         Self { store, clock: None, _keep: None }
     }
 
-    /// Lets the rules about clocks set the store's clock, to a time since 1970, where it then stands still. Without it
+    /// Lets the clauses about clocks set the store's clock, to a time since 1970, where it then stands still. Without it
     /// they go by whatever the store's clock shows.
     #[must_use]
     pub fn clock<F>(mut self, set: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
@@ -53,7 +53,7 @@ impl Subject {
         self
     }
 
-    /// Keeps `guard` alive until the rule is done.
+    /// Keeps `guard` alive until the clause is done.
     #[must_use]
     pub fn keep(mut self, guard: impl Any + Send) -> Self {
         self._keep = Some(Box::new(guard));
@@ -70,55 +70,55 @@ impl fmt::Debug for Subject {
 type Store = Arc<dyn IdempotencyManager>;
 type Checking = Pin<Box<dyn Future<Output = Result<(), Violation>> + Send>>;
 
-/// One rule of the contract.
+/// One clause of the contract.
 #[derive(Clone, Copy)]
-pub struct Rule {
-    /// What the rule says, as the name of its test.
+pub struct Clause {
+    /// The sentence of the clause, as the name of its test.
     pub name: &'static str,
     check: fn(Store, Option<Clock>) -> Checking,
 }
 
-impl Rule {
-    /// Checks the rule.
+impl Clause {
+    /// Checks the clause.
     ///
     /// # Cancel safety
     /// Leaves a random record or two behind, as it also does when it completes.
     ///
     /// # Errors
-    /// What the store did that the rule forbids.
+    /// What the store did that the clause forbids.
     pub async fn check(&self, subject: &Subject) -> Result<(), Violation> {
         (self.check)(Arc::clone(&subject.store), subject.clock.clone()).await
     }
 }
 
-impl fmt::Debug for Rule {
+impl fmt::Debug for Clause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Rule").field(&self.name).finish()
+        f.debug_tuple("Clause").field(&self.name).finish()
     }
 }
 
-/// The rule of this name.
+/// The clause of this name.
 ///
 /// # Panics
 /// If there is none.
 #[must_use]
 #[expect(clippy::panic, reason = "a suite that silently checks nothing is worse")]
-pub fn rule(name: &str) -> Rule {
-    match rules().iter().find(|rule| rule.name == name) {
-        Some(rule) => *rule,
-        None => panic!("the contract has no rule {name}"),
+pub fn clause(name: &str) -> Clause {
+    match clauses().iter().find(|clause| clause.name == name) {
+        Some(clause) => *clause,
+        None => panic!("the contract has no clause {name}"),
     }
 }
 
-/// Lists the rules once: as a table, and as the tests that `store_contract!` expands to.
+/// Lists the clauses once: as a table, and as the tests that `store_contract!` expands to.
 macro_rules! contract {
-    ($($module:ident: $($rule:ident)+;)+ @clock: $($timed:ident)+;) => {
-        /// Every rule of the contract.
+    ($($module:ident: $($clause:ident)+;)+ @clock: $($timed:ident)+;) => {
+        /// Every clause of the contract.
         #[must_use]
-        pub fn rules() -> &'static [Rule] {
+        pub fn clauses() -> &'static [Clause] {
             &[
-                $($(Rule { name: stringify!($rule), check: |store, _| Box::pin($module::$rule(store)) },)+)+
-                $(Rule { name: stringify!($timed), check: |store, clock| Box::pin(clock::$timed(store, clock)) },)+
+                $($(Clause { name: stringify!($clause), check: |store, _| Box::pin($module::$clause(store)) },)+)+
+                $(Clause { name: stringify!($timed), check: |store, clock| Box::pin(clock::$timed(store, clock)) },)+
             ]
         }
     };
@@ -138,7 +138,7 @@ contract! {
         a_lost_token_cannot_renew
         renewing_does_not_revive_a_finished_record
         the_cap_holds_under_endless_renewal
-        a_surrendered_lease_is_over;
+        an_expired_lease_is_over;
     finish: headers_are_replayed_in_order_with_repeats_and_raw_bytes
         bodies_of_any_size_are_replayed_whole
         a_lost_token_cannot_complete
@@ -147,12 +147,12 @@ contract! {
         completing_what_was_never_claimed_creates_nothing
         a_tombstone_forbids_to_run_again
         a_finished_record_cannot_be_finished_differently;
-    abandon: abandoning_frees_the_key_at_once_for_any_request
-        a_lost_token_cannot_abandon
-        a_completed_record_cannot_be_abandoned
-        a_marked_record_cannot_be_abandoned
-        abandoning_an_unknown_record_is_no_error
-        abandoning_again_changes_nothing;
+    release: releasing_frees_the_key_at_once_for_any_request
+        a_lost_token_cannot_release
+        a_completed_record_cannot_be_released
+        a_marked_record_cannot_be_released
+        releasing_an_unknown_record_is_no_error
+        releasing_again_changes_nothing;
     expiry: a_finished_record_ends_with_its_retention
         purging_forgets_no_running_and_no_indeterminate_record
         purging_under_claims_loses_nothing;
@@ -168,12 +168,12 @@ contract! {
     @clock: no_fence_is_given_twice_whatever_the_clock_says;
 }
 
-/// Expands to one `#[tokio::test]` per rule of the contract; `$subject` is an async function that makes a
+/// Expands to one `#[tokio::test]` per clause of the contract; `$subject` is an async function that makes a
 /// [`Subject`](crate::testing::Subject).
 #[macro_export]
 macro_rules! store_contract {
     ($subject:path) => {
-        $crate::store_contract! { @rules $subject:
+        $crate::store_contract! { @clauses $subject:
             a_free_key_is_acquired
             the_same_token_again_gets_the_same_grant
             another_token_is_told_in_flight
@@ -187,7 +187,7 @@ macro_rules! store_contract {
             a_lost_token_cannot_renew
             renewing_does_not_revive_a_finished_record
             the_cap_holds_under_endless_renewal
-            a_surrendered_lease_is_over
+            an_expired_lease_is_over
             headers_are_replayed_in_order_with_repeats_and_raw_bytes
             bodies_of_any_size_are_replayed_whole
             a_lost_token_cannot_complete
@@ -196,12 +196,12 @@ macro_rules! store_contract {
             completing_what_was_never_claimed_creates_nothing
             a_tombstone_forbids_to_run_again
             a_finished_record_cannot_be_finished_differently
-            abandoning_frees_the_key_at_once_for_any_request
-            a_lost_token_cannot_abandon
-            a_completed_record_cannot_be_abandoned
-            a_marked_record_cannot_be_abandoned
-            abandoning_an_unknown_record_is_no_error
-            abandoning_again_changes_nothing
+            releasing_frees_the_key_at_once_for_any_request
+            a_lost_token_cannot_release
+            a_completed_record_cannot_be_released
+            a_marked_record_cannot_be_released
+            releasing_an_unknown_record_is_no_error
+            releasing_again_changes_nothing
             a_finished_record_ends_with_its_retention
             purging_forgets_no_running_and_no_indeterminate_record
             purging_under_claims_loses_nothing
@@ -217,28 +217,28 @@ macro_rules! store_contract {
             no_fence_is_given_twice_whatever_the_clock_says
         }
     };
-    (@rules $subject:path: $($rule:ident)+) => {
+    (@clauses $subject:path: $($clause:ident)+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $rule() {
+            async fn $clause() {
                 let subject = $subject().await;
-                if let Err(violation) = $crate::testing::rule(stringify!($rule)).check(&subject).await {
+                if let Err(violation) = $crate::testing::clause(stringify!($clause)).check(&subject).await {
                     panic!("{violation}");
                 }
             }
         )+
 
         #[test]
-        fn every_rule_of_the_contract_is_checked() {
-            let checked = [$(stringify!($rule)),+];
-            for rule in $crate::testing::rules() {
-                assert!(checked.contains(&rule.name), "{} is not checked", rule.name);
+        fn every_clause_of_the_contract_is_checked() {
+            let checked = [$(stringify!($clause)),+];
+            for clause in $crate::testing::clauses() {
+                assert!(checked.contains(&clause.name), "{} is not checked", clause.name);
             }
         }
     };
 }
 
-/// Fails the rule unless both are equal.
+/// Fails the clause unless both are equal.
 macro_rules! ensure_eq {
     ($left:expr, $right:expr, $why:expr) => {
         match (&$left, &$right) {
@@ -252,7 +252,7 @@ macro_rules! ensure_eq {
         }
     };
 }
-/// Fails the rule unless the value matches.
+/// Fails the clause unless the value matches.
 macro_rules! ensure_matches {
     ($value:expr, $pattern:pat $(if $guard:expr)?, $why:expr) => {
         match $value {
@@ -286,7 +286,7 @@ fn other_fingerprint() -> Fingerprint {
 
 impl Claim {
     /// The same claim by another attempt.
-    fn retried(&self) -> Result<Self, Violation> {
+    fn retry(&self) -> Result<Self, Violation> {
         Ok(Self { token: OwnerToken::generate()?, ..*self })
     }
 
@@ -303,7 +303,7 @@ impl Claim {
 }
 
 async fn acquire(store: &Store, claim: &Claim) -> Result<(Grant, Holder), Violation> {
-    match store.begin(claim).await? {
+    match store.claim(claim).await? {
         Answer::Acquired(grant) => Ok((grant, claim.holder())),
         other => Err(Violation(format!("the claim was not granted: {other:?}"))),
     }

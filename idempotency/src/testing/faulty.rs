@@ -18,18 +18,18 @@ use crate::token::Holder;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "named like the methods")]
 pub enum Call {
-    Begin,
+    Claim,
     Renew,
     MarkEffect,
     Complete,
     Tombstone,
-    Abandon,
+    Release,
     Resolve,
     Get,
     Purge,
 }
 
-/// Where a call fails. Except where it is refused, or answered at last, the caller cannot tell.
+/// The place where a call fails. Except where it is refused, or answered at last, the caller cannot tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The call never arrives.
@@ -105,8 +105,8 @@ impl FaultyStore {
 
 #[async_trait]
 impl IdempotencyManager for FaultyStore {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        self.passed(Call::Begin, self.inner.begin(claim)).await
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        self.passed(Call::Claim, self.inner.claim(claim)).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
@@ -135,8 +135,8 @@ impl IdempotencyManager for FaultyStore {
         self.passed(Call::Tombstone, self.inner.tombstone(holder, tombstone, retention)).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.passed(Call::Abandon, self.inner.abandon(holder)).await
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.passed(Call::Release, self.inner.release(holder)).await
     }
 
     async fn resolve(

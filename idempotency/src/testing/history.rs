@@ -1,4 +1,4 @@
-//! What a store was asked and told, call by call, and whether any order of events explains it.
+//! Records what a store was asked and told, call by call, and checks whether any order of events explains it.
 //!
 //! Calls of many tasks overlap, so nobody knows in which order the store applied them. The check asks whether there is
 //! *one* order that respects what ended before what, in which the pure state machine gives every record exactly the
@@ -26,13 +26,13 @@ mod search;
 
 /// Any store, with a memory of what it was asked and told.
 ///
-/// Put it between your store and whatever uses it, at any level: raw calls, [`claim`](crate::claim()), `execute`, the
-/// layer. Say with [`effect`](Self::effect) when the work takes effect. Afterwards [`check`](Self::check) fails if a
+/// Put it between your store and whatever uses it, at any level: raw calls, [`claim`](crate::lease::claim), `execute`,
+/// the layer. Say with [`effect`](Self::effect) when the work takes effect. Afterwards [`check`](Self::check) fails if a
 /// key had two effects, or if no order of events explains the answers.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use probity_idempotency::{testing::HistoryStore, *};
+/// use probity_idempotency::{testing::HistoryStore, *, store::{Answer, Claim, Fence, Holder, RecordId, Renewed, Resolution, Snapshot, SqlTables, Written}};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let history = Arc::new(HistoryStore::new(Arc::new(MemoryStore::new()))); // your store
@@ -50,8 +50,8 @@ mod search;
 /// Calls that were dropped, or failed with an unknown effect, may have been applied at any later time, or never; the
 /// check allows for both. Whether a lease or a retention was over is judged by tokio's clock, with some slack for that
 /// of the store; so on a paused clock it can only check a store that is on that clock too, as [`MemoryStore`] is.
-/// `begin_in` and its siblings speak to the database themselves: tell it of their transactions with
-/// [`begun_in`](Self::begun_in), [`completed_in`](Self::completed_in) and [`abandoned_in`](Self::abandoned_in).
+/// `claim_in` and its siblings speak to the database themselves: tell it of their transactions with
+/// [`claimed_in`](Self::claimed_in), [`completed_in`](Self::completed_in) and [`released_in`](Self::released_in).
 ///
 /// [`MemoryStore`]: crate::MemoryStore
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl HistoryStore {
         log.effects.push((record, order));
     }
 
-    /// Runs `transaction`, which claims with `begin_in` and commits, and notes what it says. An error is noted as if the
+    /// Runs `transaction`, which claims with `claim_in` and commits, and notes what it says. An error is noted as if the
     /// commit may have happened, unless it proves otherwise.
     ///
     /// # Cancel safety
@@ -92,12 +92,12 @@ impl HistoryStore {
     ///
     /// # Errors
     /// Those of the transaction.
-    pub async fn begun_in(
+    pub async fn claimed_in(
         &self,
         claim: &Claim,
         transaction: impl Future<Output = Result<Answer, StoreError>> + Send,
     ) -> Result<Answer, StoreError> {
-        self.seen(claim.record, Op::Begin(*claim), transaction, Told::Answer).await
+        self.seen(claim.record, Op::Claim(*claim), transaction, Told::Answer).await
     }
 
     /// Runs `transaction`, which records with `complete_in` and commits, and notes whether it did. It takes no effect
@@ -119,23 +119,23 @@ impl HistoryStore {
         self.seen(holder.record, op, transaction, |()| Told::Written(Written::Applied)).await
     }
 
-    /// Runs `transaction`, which gives the key back with `abandon_in` and commits, and notes whether it did.
+    /// Runs `transaction`, which gives the key back with `release_in` and commits, and notes whether it did.
     ///
     /// # Cancel safety
     /// As that of the transaction; it is noted that it may have been committed.
     ///
     /// # Errors
     /// Those of the transaction.
-    pub async fn abandoned_in(
+    pub async fn released_in(
         &self,
         holder: &Holder,
         transaction: impl Future<Output = Result<(), StoreError>> + Send,
     ) -> Result<(), StoreError> {
-        let op = Op::Abandon(holder.token);
+        let op = Op::Release(holder.token);
         self.seen(holder.record, op, transaction, |()| Told::Written(Written::Applied)).await
     }
 
-    /// How many calls were seen.
+    /// Returns the number of calls that were seen.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.log().calls.len()
@@ -216,8 +216,8 @@ impl HistoryStore {
 
 #[async_trait]
 impl IdempotencyManager for HistoryStore {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        self.seen(claim.record, Op::Begin(*claim), self.inner.begin(claim), Told::Answer).await
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        self.seen(claim.record, Op::Claim(*claim), self.inner.claim(claim), Told::Answer).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
@@ -252,9 +252,9 @@ impl IdempotencyManager for HistoryStore {
         self.seen(holder.record, op, call, Told::Written).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        let op = Op::Abandon(holder.token);
-        self.seen(holder.record, op, self.inner.abandon(holder), Told::Written).await
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        let op = Op::Release(holder.token);
+        self.seen(holder.record, op, self.inner.release(holder), Told::Written).await
     }
 
     async fn resolve(

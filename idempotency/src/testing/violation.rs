@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::StoreError;
 
-/// What a store did that the rule forbids.
+/// The deed of a store that a clause forbids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation(pub(super) String);
 

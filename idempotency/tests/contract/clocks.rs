@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Renewed, Terms, Written};
 use probity_idempotency::*;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -40,17 +41,17 @@ fn retried(claim: &Claim) -> Claim {
 async fn the_workers_hour_is_not_the_stores(manager: &Manager) {
     for effects in [Effects::Local, Effects::Opaque] {
         let first = a_claim(effects);
-        assert!(matches!(manager.begin(&first).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(manager.claim(&first).await.unwrap(), Answer::Acquired(_)));
         tokio::time::pause();
         tokio::time::advance(HOUR).await;
         tokio::time::resume();
-        assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(manager.claim(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
         let completed = manager.complete(&first.holder(), &Recording::new(201), KEPT).await.unwrap();
         assert_eq!(completed, Written::Applied);
         tokio::time::pause();
         tokio::time::advance(KEPT + HOUR).await;
         tokio::time::resume();
-        assert_eq!(manager.begin(&retried(&first)).await.unwrap(), Answer::Replay(Recording::new(201)));
+        assert_eq!(manager.claim(&retried(&first)).await.unwrap(), Answer::Replay(Recording::new(201)));
     }
 }
 
@@ -60,17 +61,17 @@ async fn a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(
     jump: impl AsyncFn(RecordId, i64),
 ) {
     let opaque = a_claim(Effects::Opaque);
-    assert!(matches!(manager.begin(&opaque).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&opaque).await.unwrap(), Answer::Acquired(_)));
     jump(opaque.record, AN_HOUR).await;
-    assert!(matches!(manager.begin(&retried(&opaque)).await.unwrap(), Answer::Indeterminate(_)));
+    assert!(matches!(manager.claim(&retried(&opaque)).await.unwrap(), Answer::Indeterminate(_)));
     let late = manager.complete(&opaque.holder(), &Recording::new(201), KEPT).await.unwrap();
     assert_eq!(late, Written::Applied);
 
     let local = a_claim(Effects::Local);
-    assert!(matches!(manager.begin(&local).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&local).await.unwrap(), Answer::Acquired(_)));
     jump(local.record, AN_HOUR).await;
     let heir = retried(&local);
-    assert!(matches!(manager.begin(&heir).await.unwrap(), Answer::Acquired(grant) if grant.attempt == 2));
+    assert!(matches!(manager.claim(&heir).await.unwrap(), Answer::Acquired(grant) if grant.attempt == 2));
     let zombie = manager.complete(&local.holder(), &Recording::new(500), KEPT).await.unwrap();
     assert!(matches!(zombie, Written::LostTo(_)));
     let completed = manager.complete(&heir.holder(), &Recording::new(201), KEPT).await.unwrap();
@@ -84,19 +85,19 @@ async fn a_jump_back_lets_nobody_run_what_is_running_or_done(
 ) {
     for effects in [Effects::Local, Effects::Opaque] {
         let first = a_claim(effects);
-        assert!(matches!(manager.begin(&first).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(manager.claim(&first).await.unwrap(), Answer::Acquired(_)));
         jump(first.record, -AN_HOUR).await;
-        assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(manager.claim(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
         // Less than the jump: the lease now ends before the claim was sent, by what the record says of that.
         assert!(matches!(manager.renew(&first.holder(), HOUR / 4).await.unwrap(), Renewed::Held(_)));
-        assert!(matches!(manager.begin(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(manager.claim(&retried(&first)).await.unwrap(), Answer::InFlight { .. }));
         let completed = manager.complete(&first.holder(), &Recording::new(201), KEPT).await.unwrap();
         assert_eq!(completed, Written::Applied);
-        assert_eq!(manager.begin(&retried(&first)).await.unwrap(), Answer::Replay(Recording::new(201)));
+        assert_eq!(manager.claim(&retried(&first)).await.unwrap(), Answer::Replay(Recording::new(201)));
     }
     let given_back = a_claim(Effects::Local);
-    let Answer::Acquired(before) = manager.begin(&given_back).await.unwrap() else { panic!("it was free") };
-    assert_eq!(manager.abandon(&given_back.holder()).await.unwrap(), Written::Applied);
+    let Answer::Acquired(before) = manager.claim(&given_back).await.unwrap() else { panic!("it was free") };
+    assert_eq!(manager.release(&given_back.holder()).await.unwrap(), Written::Applied);
     assert_eq!(manager.get(given_back.record).await.unwrap().unwrap().fence, before.fence);
     jump(given_back.record, -AN_HOUR).await;
     let shifted = manager.get(given_back.record).await.unwrap().unwrap().fence;
@@ -104,7 +105,7 @@ async fn a_jump_back_lets_nobody_run_what_is_running_or_done(
         shifted > before.fence,
         "the fence was given by a clock that was an hour ahead: {before:?} {shifted:?}"
     );
-    let Answer::Acquired(after) = manager.begin(&retried(&given_back)).await.unwrap() else {
+    let Answer::Acquired(after) = manager.claim(&retried(&given_back)).await.unwrap() else {
         panic!("it was given back")
     };
     assert!(after.fence > shifted, "{before:?} {shifted:?} {after:?}");
@@ -123,7 +124,7 @@ async fn memory_counts_by_its_own_clock() {
     .await;
 }
 
-/// What was true of a record before a jump by so many microseconds: as if it had been written that much earlier.
+/// Moves a record as a jump of the clock by so many microseconds does: as if it had been written that much earlier.
 const EARLIER: &str = "UPDATE idempotency_records SET created_at = created_at - $2, fence = fence - $2, \
     lease_until = lease_until - $2, cap_until = cap_until - $2, expires_at = expires_at - $2 WHERE id = $1";
 

@@ -9,15 +9,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms};
 use probity_idempotency::testing::{
-    BrokenStore, Call, FaultyStore, Flaw, HistoryStore, Side, Subject, rule, rules,
+    BrokenStore, Call, Fault, FaultyStore, HistoryStore, Side, Subject, clause, clauses,
 };
 use probity_idempotency::*;
 
 async fn the_whole_contract(store: Arc<dyn IdempotencyManager>) {
     let history = Arc::new(HistoryStore::new(store));
-    for rule in rules() {
-        rule.check(&Subject::new(history.clone())).await.unwrap();
+    for clause in clauses() {
+        clause.check(&Subject::new(history.clone())).await.unwrap();
     }
     assert!(history.calls() > 1000);
     history.check().unwrap();
@@ -62,11 +63,11 @@ async fn all_that_redis_says_under_the_contract_is_possible() {
 // proves: I-3
 #[tokio::test]
 async fn every_broken_store_says_something_impossible() {
-    for (flaw, name) in Flaw::all() {
-        let history = Arc::new(HistoryStore::new(Arc::new(BrokenStore::new(*flaw))));
-        let _ = rule(name).check(&Subject::new(history.clone())).await;
+    for (fault, name) in Fault::all() {
+        let history = Arc::new(HistoryStore::new(Arc::new(BrokenStore::new(*fault))));
+        let _ = clause(name).check(&Subject::new(history.clone())).await;
         let caught = history.check();
-        assert!(caught.is_err(), "{flaw:?} was not caught while {name} ran");
+        assert!(caught.is_err(), "{fault:?} was not caught while {name} ran");
     }
 }
 
@@ -82,13 +83,13 @@ fn a_claim(effects: Effects) -> Claim {
 
 #[tokio::test]
 async fn the_message_names_the_callers_and_no_token() {
-    let history = HistoryStore::new(Arc::new(BrokenStore::new(Flaw::StealsLiveLeases)));
+    let history = HistoryStore::new(Arc::new(BrokenStore::new(Fault::StealsLiveLeases)));
     let (one, other) = (a_claim(Effects::Local), a_claim(Effects::Local));
-    assert!(matches!(history.begin(&one).await.unwrap(), Answer::Acquired(_)));
-    assert!(matches!(history.begin(&other).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(history.claim(&one).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(history.claim(&other).await.unwrap(), Answer::Acquired(_)));
     let message = history.check().unwrap_err().to_string();
     assert!(
-        message.contains("none of these can come next:\n     3-4    caller 2 begin: Answer(Acquired"),
+        message.contains("none of these can come next:\n     3-4    caller 2 claim: Answer(Acquired"),
         "{message}"
     );
 }
@@ -101,13 +102,13 @@ async fn an_effect_is_had_once_and_by_somebody_who_was_granted_it() {
     assert!(history.check().unwrap_err().to_string().contains("nobody was granted"));
 
     let history = HistoryStore::new(Arc::new(MemoryStore::new()));
-    assert!(matches!(history.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(history.claim(&claim).await.unwrap(), Answer::Acquired(_)));
     history.effect(claim.record);
     history.check().unwrap();
     // A handler that gives its key back after it has charged: every answer is possible, and the second charge is not.
-    let _ = history.abandon(&claim.holder()).await.unwrap();
+    let _ = history.release(&claim.holder()).await.unwrap();
     let again = a_claim(Effects::Opaque);
-    assert!(matches!(history.begin(&again).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(history.claim(&again).await.unwrap(), Answer::Acquired(_)));
     history.check().unwrap();
     history.effect(claim.record);
     assert!(history.check().unwrap_err().to_string().contains("two effects"));
@@ -119,16 +120,16 @@ async fn a_lost_reply_may_have_been_applied_or_not() {
         let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
         let history = HistoryStore::new(faulty.clone());
         let (claim, retry) = (a_claim(Effects::Local), a_claim(Effects::Local));
-        for call in [Call::Begin, Call::Complete] {
+        for call in [Call::Claim, Call::Complete] {
             faulty.fail(call, side);
         }
-        assert!(history.begin(&claim).await.is_err());
-        let second = history.begin(&retry).await.unwrap();
+        assert!(history.claim(&claim).await.is_err());
+        let second = history.claim(&retry).await.unwrap();
         assert_eq!(matches!(second, Answer::Acquired(_)), side == Side::Before);
         let holder = if side == Side::Before { retry.holder() } else { claim.holder() };
         let done = Recording::new(201);
         assert!(history.complete(&holder, &done, Duration::from_secs(60)).await.is_err());
-        let third = history.begin(&a_claim(Effects::Local)).await.unwrap();
+        let third = history.claim(&a_claim(Effects::Local)).await.unwrap();
         assert_eq!(third == Answer::Replay(done), side == Side::After);
         history.check().unwrap();
     }
@@ -138,10 +139,10 @@ async fn a_lost_reply_may_have_been_applied_or_not() {
 async fn a_lease_ends_when_it_says_and_not_before() {
     let history = HistoryStore::new(Arc::new(MemoryStore::new()));
     for wait in [29, 2] {
-        assert!(!matches!(history.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Replay(_)));
+        assert!(!matches!(history.claim(&a_claim(Effects::Local)).await.unwrap(), Answer::Replay(_)));
         tokio::time::advance(Duration::from_secs(wait)).await;
     }
-    assert!(matches!(history.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(history.claim(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
     history.check().unwrap();
 }
 
@@ -167,11 +168,11 @@ async fn what_transactions_did_is_part_of_the_history() {
         };
         let claiming = async {
             let mut tx = pool.begin().await.map_err(lost)?;
-            let answer = store.begin_in(&mut *tx, &claim).await?;
+            let answer = store.claim_in(&mut *tx, &claim).await?;
             tx.commit().await.map_err(lost)?;
             Ok(answer)
         };
-        assert!(matches!(history.begun_in(&claim, claiming).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(history.claimed_in(&claim, claiming).await.unwrap(), Answer::Acquired(_)));
         let (holder, recording) = (claim.holder(), Recording::new(201).body("paid"));
         let completing = async {
             let mut tx = pool.begin().await.map_err(lost)?;
@@ -181,7 +182,7 @@ async fn what_transactions_did_is_part_of_the_history() {
         history.completed_in(&holder, &recording, kept, completing).await.unwrap();
         history.effect(claim.record);
         let retry = Claim { token: OwnerToken::generate().unwrap(), ..claim };
-        let answer = history.begin(&retry).await.unwrap();
+        let answer = history.claim(&retry).await.unwrap();
         assert_eq!(matches!(answer, Answer::Replay(_)), commits);
         // A completion that said it was committed, and was not, is what no order of events explains.
         assert_eq!(history.check().is_ok(), commits);

@@ -1,4 +1,4 @@
-//! Claims in the caller's transactions keep the contract too: `begin_in` says in one statement what `begin` says in
+//! Claims in the caller's transactions keep the contract too: `claim_in` says in one statement what `claim` says in
 //! several.
 #![cfg(all(feature = "testing", feature = "sqlite", feature = "postgres"))]
 #![cfg_attr(
@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_idempotency::store::{
+    Answer, Claim, Dialect, Fence, Holder, RecordId, Renewed, Resolution, Snapshot, SqlStore, Written,
+};
 use probity_idempotency::testing::Subject;
 use probity_idempotency::*;
 use sqlx::Pool;
@@ -30,12 +33,12 @@ macro_rules! impl_manager {
     ($database:ty) => {
         #[async_trait]
         impl IdempotencyManager for InTransactions<$database> {
-            async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+            async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
                 let (pool, store, start, claim) = (self.pool.clone(), self.store.clone(), self.begin, *claim);
                 // In a task of its own: a transaction of `sqlx` that is dropped halfway may stay open.
                 let claiming = tokio::spawn(async move {
                     let mut tx = pool.begin_with(start).await.map_err(unavailable)?;
-                    let answer = store.begin_in(&mut *tx, &claim).await?;
+                    let answer = store.claim_in(&mut *tx, &claim).await?;
                     tx.commit().await.map_err(unavailable)?;
                     Ok(answer)
                 });
@@ -68,8 +71,8 @@ macro_rules! impl_manager {
                 self.store.tombstone(holder, tombstone, retention).await
             }
 
-            async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-                self.store.abandon(holder).await
+            async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+                self.store.release(holder).await
             }
 
             async fn resolve(

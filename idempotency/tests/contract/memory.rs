@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use probity_idempotency::testing::{BrokenStore, Flaw, Subject, rule};
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
+use probity_idempotency::testing::{BrokenStore, Fault, Subject, clause};
 use probity_idempotency::*;
 
 async fn subject() -> Subject {
@@ -18,15 +19,15 @@ probity_idempotency::store_contract!(subject);
 
 #[tokio::test(start_paused = true)]
 async fn fences_rise_on_a_clock_that_stands_still() {
-    rule("no_fence_is_given_twice_whatever_the_clock_says").check(&subject().await).await.unwrap();
+    clause("no_fence_is_given_twice_whatever_the_clock_says").check(&subject().await).await.unwrap();
 }
 
 #[tokio::test]
 async fn every_flaw_is_caught_by_the_rule_that_names_it() {
-    for (flaw, name) in Flaw::all() {
-        let subject = Subject::new(Arc::new(BrokenStore::new(*flaw)));
-        let caught = rule(name).check(&subject).await;
-        assert!(caught.is_err(), "{flaw:?} was not caught by {name}");
+    for (fault, name) in Fault::all() {
+        let subject = Subject::new(Arc::new(BrokenStore::new(*fault)));
+        let caught = clause(name).check(&subject).await;
+        assert!(caught.is_err(), "{fault:?} was not caught by {name}");
     }
 }
 
@@ -46,13 +47,13 @@ async fn a_full_store_answers_what_it_knows_and_takes_nothing_new() {
     };
     let (done, running) = (claim("done"), claim("running"));
     for claim in [&done, &running] {
-        assert!(matches!(store.begin(claim).await, Ok(Answer::Acquired(_))));
+        assert!(matches!(store.claim(claim).await, Ok(Answer::Acquired(_))));
     }
     let answer = Recording::payload(vec![b'x'; 100]);
     let written = store.complete(&done.holder(), &answer, done.terms.retention).await;
     assert!(matches!(written, Ok(Written::Applied)));
-    let refused = store.begin(&claim("new")).await;
+    let refused = store.claim(&claim("new")).await;
     assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Full));
-    assert!(matches!(store.begin(&claim("done")).await, Ok(Answer::Replay(replayed)) if replayed == answer));
-    assert!(matches!(store.begin(&claim("running")).await, Ok(Answer::InFlight { .. })));
+    assert!(matches!(store.claim(&claim("done")).await, Ok(Answer::Replay(replayed)) if replayed == answer));
+    assert!(matches!(store.claim(&claim("running")).await, Ok(Answer::InFlight { .. })));
 }

@@ -19,6 +19,9 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use probity_idempotency::store::{
+    Answer, Claim, Fence, Holder, RecordId, Renewed, Resolution, Snapshot, Written,
+};
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -72,8 +75,8 @@ async fn without_a_store_nothing_runs_and_the_client_may_try_again() {
         let (faulty, manager) = stores();
         let runs = Arc::new(AtomicU32::new(0));
         let service = counted!(IdempotencyLayer::new(manager).single_tenant(), runs, 1);
-        faulty.fail(Call::Begin, side);
-        faulty.fail(Call::Begin, side);
+        faulty.fail(Call::Claim, side);
+        faulty.fail(Call::Claim, side);
         let refused = call(&service).await;
         assert_eq!(
             (refused.status().as_u16(), type_of(&refused).as_str()),
@@ -176,8 +179,8 @@ impl Waiting {
 
 #[async_trait]
 impl IdempotencyManager for Waiting {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        Self::around(self.0.begin(claim)).await
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
+        Self::around(self.0.claim(claim)).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
@@ -206,8 +209,8 @@ impl IdempotencyManager for Waiting {
         Self::around(self.0.tombstone(holder, tombstone, kept)).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        Self::around(self.0.abandon(holder)).await
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        Self::around(self.0.release(holder)).await
     }
 
     async fn resolve(

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::store::RecordId;
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;
 use tokio::sync::Semaphore;
@@ -128,8 +129,8 @@ async fn a_long_lease_moves_the_end_of_all_renewals() {
 #[tokio::test(start_paused = true)]
 async fn a_job_gives_a_silent_store_up_after_its_limit() {
     let store = FaultyStore::new(Arc::new(MemoryStore::new()));
-    store.fail(Call::Begin, Side::Silence);
-    store.fail(Call::Begin, Side::Silence);
+    store.fail(Call::Claim, Side::Silence);
+    store.fail(Call::Claim, Side::Silence);
     let policy = Policy::default().store_timeout(Duration::from_millis(700));
     let started = tokio::time::Instant::now();
     let refused = run(&(Arc::new(store) as Arc<dyn IdempotencyManager>), &policy).await.unwrap_err();
@@ -148,8 +149,8 @@ async fn a_job_gives_a_silent_store_up_after_its_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_without_end_that_nobody_could_confirm_is_given_back() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-    store.fail(Call::Begin, Side::After);
-    store.fail(Call::Begin, Side::After);
+    store.fail(Call::Claim, Side::After);
+    store.fail(Call::Claim, Side::After);
     let manager: Arc<dyn IdempotencyManager> = store;
     let refused = run(&manager, &endless()).await.unwrap_err();
     assert!(
@@ -163,8 +164,8 @@ async fn a_claim_without_end_that_nobody_could_confirm_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_without_end_that_never_arrived_is_not_asked_for_without_end() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-    store.fail(Call::Begin, Side::Before);
-    store.fail(Call::Begin, Side::Before);
+    store.fail(Call::Claim, Side::Before);
+    store.fail(Call::Claim, Side::Before);
     let manager: Arc<dyn IdempotencyManager> = Arc::<FaultyStore>::clone(&store);
     let refused = run(&manager, &endless()).await.unwrap_err();
     assert!(matches!(refused, ExecuteError::NotRun(_)), "{refused:?}");

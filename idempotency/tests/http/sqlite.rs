@@ -19,7 +19,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{Row, SqlitePool};
 use tower::ServiceExt;
 
-/// How the first run of the handler ends.
+/// The end of the handler's first run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Well,

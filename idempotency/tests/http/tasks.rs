@@ -72,7 +72,7 @@ impl Guarded {
     }
 }
 
-/// What is awaited here comes, however slow the machine is; without it a test would hang.
+/// A limit that nothing reaches, however slow the machine is; without it a test would hang.
 async fn soon<T>(awaited: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), awaited).await.unwrap()
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_idempotency::lease::{LeaseGuard, Settlement, claim};
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;
 use tokio::time::{advance, sleep};
@@ -50,11 +52,11 @@ async fn a_lease_is_renewed_while_the_work_runs_and_lost_at_the_cap() {
     for _ in 0..28 {
         sleep(Duration::from_secs(10)).await;
         assert!(!lease.is_lost());
-        assert!(matches!(manager.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(manager.claim(&a_claim(Effects::Local)).await.unwrap(), Answer::InFlight { .. }));
     }
     tokio::time::timeout(Duration::from_secs(21), lease.lost()).await.expect("lost at the cap of 5 min");
     assert_eq!(lease.effect_starting().await.unwrap_err().kind(), ErrorKind::LeaseLost);
-    assert!(matches!(manager.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +70,7 @@ async fn a_holder_that_cannot_renew_stops_believing_before_anybody_can_take_over
     lease.lost().await;
     assert!(lease.is_lost());
     advance(Duration::from_millis(2)).await;
-    assert!(matches!(manager.begin(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&a_claim(Effects::Local)).await.unwrap(), Answer::Acquired(_)));
     assert_eq!(lease.effect_starting().await.unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 
@@ -104,7 +106,7 @@ async fn dropping_a_lease_frees_the_key_only_if_nothing_can_have_happened() {
         }
         drop(guard);
         settle().await;
-        match manager.begin(&a_claim(effects)).await.unwrap() {
+        match manager.claim(&a_claim(effects)).await.unwrap() {
             Answer::Acquired(grant) => assert!(free && grant.attempt == 2, "{effects:?} {mark}"),
             Answer::Indeterminate(_) => assert!(!free, "{effects:?} {mark}"),
             other => panic!("{effects:?} {mark}: {other:?}"),
@@ -117,7 +119,7 @@ async fn dropping_a_lease_frees_the_key_only_if_nothing_can_have_happened() {
 async fn a_lost_reply_to_any_call_is_found_out_by_asking_again() {
     for side in [Side::Before, Side::After] {
         let (faulty, manager) = stores();
-        faulty.fail(Call::Begin, side);
+        faulty.fail(Call::Claim, side);
         let mut guard = granted(claim(&manager, &a_claim(Effects::Marked)).await.unwrap());
         faulty.fail(Call::MarkEffect, side);
         guard.lease().effect_starting().await.unwrap();
@@ -125,7 +127,7 @@ async fn a_lost_reply_to_any_call_is_found_out_by_asking_again() {
         let settlement = Settlement::Record(Recording::new(201));
         let written = guard.settle_persistently(&settlement).await.unwrap();
         assert!(matches!(written, Written::Applied | Written::AlreadyApplied));
-        let retry = manager.begin(&a_claim(Effects::Marked)).await.unwrap();
+        let retry = manager.claim(&a_claim(Effects::Marked)).await.unwrap();
         assert_eq!(retry, Answer::Replay(Recording::new(201)), "{side:?}");
     }
 }
@@ -134,41 +136,41 @@ async fn a_lost_reply_to_any_call_is_found_out_by_asking_again() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_nobody_could_confirm_is_an_error_and_is_given_back() {
     let (faulty, manager) = stores();
-    faulty.fail(Call::Begin, Side::After);
-    faulty.fail(Call::Begin, Side::After);
+    faulty.fail(Call::Claim, Side::After);
+    faulty.fail(Call::Claim, Side::After);
     let error = claim(&manager, &a_claim(Effects::Opaque)).await.unwrap_err();
     assert_eq!(error.effect(), Effect::Unknown);
     settle().await;
-    assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
 }
 
 // proves: I-9
 #[tokio::test(start_paused = true)]
 async fn a_claim_nobody_could_confirm_is_given_back_as_soon_as_the_store_answers() {
     let (faulty, manager) = stores();
-    for call in [Call::Begin, Call::Begin, Call::Abandon, Call::Abandon, Call::Abandon] {
-        faulty.fail(call, if call == Call::Begin { Side::After } else { Side::Before });
+    for call in [Call::Claim, Call::Claim, Call::Release, Call::Release, Call::Release] {
+        faulty.fail(call, if call == Call::Claim { Side::After } else { Side::Before });
     }
     assert!(claim(&manager, &a_claim(Effects::Opaque)).await.is_err());
     settle().await;
-    assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::InFlight { .. }));
+    assert!(matches!(manager.claim(&a_claim(Effects::Opaque)).await.unwrap(), Answer::InFlight { .. }));
     sleep(Duration::from_secs(1)).await;
-    assert!(matches!(manager.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
 }
 
 // proves: I-9
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_lands_after_everybody_gave_up_on_it_is_given_back() {
     let (faulty, manager) = stores();
-    faulty.fail(Call::Begin, Side::Before);
-    faulty.fail(Call::Begin, Side::Before);
+    faulty.fail(Call::Claim, Side::Before);
+    faulty.fail(Call::Claim, Side::Before);
     let late = a_claim(Effects::Opaque);
     assert!(claim(&manager, &late).await.is_err());
     // It waited behind a row that somebody else had locked, say.
     sleep(Duration::from_secs(5)).await;
-    assert!(matches!(manager.begin(&late).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(manager.claim(&late).await.unwrap(), Answer::Acquired(_)));
     sleep(Duration::from_secs(3)).await;
-    let retry = manager.begin(&a_claim(Effects::Opaque)).await.unwrap();
+    let retry = manager.claim(&a_claim(Effects::Opaque)).await.unwrap();
     assert!(matches!(retry, Answer::Acquired(_)), "{retry:?}");
 }
 
@@ -177,13 +179,13 @@ async fn a_claim_that_lands_after_everybody_gave_up_on_it_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_may_have_been_granted_and_is_then_refused_is_given_back() {
     let (faulty, manager) = stores();
-    faulty.fail(Call::Begin, Side::After);
-    faulty.fail(Call::Begin, Side::Refused);
+    faulty.fail(Call::Claim, Side::After);
+    faulty.fail(Call::Claim, Side::Refused);
     let error = claim(&manager, &a_claim(Effects::Opaque)).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::Unknown));
     // Longer than the lease: what was not given back by then may have run.
     sleep(Duration::from_secs(31)).await;
-    let retry = manager.begin(&a_claim(Effects::Opaque)).await.unwrap();
+    let retry = manager.claim(&a_claim(Effects::Opaque)).await.unwrap();
     assert!(matches!(retry, Answer::Acquired(_)), "{retry:?}");
 }
 
@@ -201,7 +203,7 @@ async fn work_that_blocks_before_it_first_waits_is_renewed_as_soon_as_it_waits()
         sleep(Duration::from_millis(9_500)).await;
         assert!(!lease.is_lost());
         let late = Claim { record: lease.record(), fingerprint: print, ..a_claim(Effects::Local) };
-        assert!(matches!(rival.begin(&late).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(rival.claim(&late).await.unwrap(), Answer::InFlight { .. }));
         Ok::<_, StoreError>(7)
     };
     let execution = execute(&manager, &scope, &key, print, &policy, work).await.unwrap();
@@ -218,7 +220,7 @@ async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
     assert_eq!(guard.lease().effect_starting().await.unwrap_err().effect(), Effect::Unknown);
     drop(guard);
     settle().await;
-    let after = manager.begin(&a_claim(Effects::Marked)).await.unwrap();
+    let after = manager.claim(&a_claim(Effects::Marked)).await.unwrap();
     assert!(matches!(after, Answer::Indeterminate(_)), "the mark was set after all: {after:?}");
 }
 
@@ -331,7 +333,7 @@ async fn a_full_memory_store_refuses_new_claims_rather_than_forget_one() {
     let mut refused = 0;
     for record in 0..10 {
         let claim = Claim { record: RecordId::from_bytes([record; 32]), ..a_claim(Effects::Local) };
-        match store.begin(&claim).await {
+        match store.claim(&claim).await {
             Ok(_) => {
                 let kept = Duration::from_secs(60);
                 let _ = store.complete(&claim.holder(), &Recording::new(200), kept).await.unwrap();
@@ -344,7 +346,7 @@ async fn a_full_memory_store_refuses_new_claims_rather_than_forget_one() {
     }
     assert_eq!(refused, 7);
     advance(Duration::from_secs(61)).await;
-    assert!(store.begin(&a_claim(Effects::Local)).await.is_ok(), "what has expired makes room");
+    assert!(store.claim(&a_claim(Effects::Local)).await.is_ok(), "what has expired makes room");
 }
 
 // proves: I-10

@@ -1,4 +1,4 @@
-//! What an operator can count, and that no key and no body is among it.
+//! The metrics that an operator can count, none of which holds a key or a body.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::sync::{Arc, Mutex};
@@ -64,7 +64,7 @@ fn outcomes_and_sizes_are_counted_and_names_carry_no_key() {
             seen.iter().filter(|name| name.contains("claims_total") && name.contains(outcome)).count();
         assert_eq!(counted, 1, "{outcome} in {seen:?}");
     }
-    assert!(seen.iter().any(|name| name.contains("idempotency_stored_bytes")));
+    assert!(seen.iter().any(|name| name.contains("probity_idempotency_stored_bytes")));
     assert!(!seen.iter().any(|name| name.contains("secret")));
 }
 
@@ -104,7 +104,7 @@ fn a_store_that_fails_while_a_lost_attempt_is_settled_is_counted() {
         });
     });
     let seen = seen.0.lock().unwrap();
-    let failures = seen.iter().filter(|name| name.contains("idempotency_store_errors_total")).count();
+    let failures = seen.iter().filter(|name| name.contains("probity_idempotency_store_errors_total")).count();
     assert_eq!(failures, 1, "{seen:#?}");
 }
 
@@ -116,13 +116,16 @@ fn a_completion_in_the_callers_transaction_is_counted_like_any_other() {
     metrics::with_local_recorder(&seen, || runtime.block_on(completions_in_transactions()));
     let seen = seen.0.lock().unwrap();
     let count = |name: &str| seen.iter().filter(|line| line.contains(name)).count();
-    assert_eq!(count("idempotency_stored_bytes"), 2, "{seen:#?}");
-    assert_eq!(count("idempotency_late_completions_total"), 1, "{seen:#?}");
+    assert_eq!(count("probity_idempotency_stored_bytes"), 2, "{seen:#?}");
+    assert_eq!(count("probity_idempotency_late_completions_total"), 1, "{seen:#?}");
     // The late one may be counted as lost, by its renewal; the last one must be.
-    let last = seen.iter().rposition(|line| line.contains("begin_seconds")).unwrap();
-    assert!(seen[last..].iter().any(|line| line.contains("idempotency_lost_leases_total")), "{seen:#?}");
+    let last = seen.iter().rposition(|line| line.contains("claim_seconds")).unwrap();
+    assert!(
+        seen[last..].iter().any(|line| line.contains("probity_idempotency_lost_leases_total")),
+        "{seen:#?}"
+    );
     // Each asks twice: in the transaction, and whether that was committed.
-    assert_eq!(count("idempotency_store_seconds, [call = complete]"), 6, "{seen:#?}");
+    assert_eq!(count("probity_idempotency_store_seconds, [call = complete]"), 6, "{seen:#?}");
 }
 
 /// One in time, one after its lease, one whose record is gone.

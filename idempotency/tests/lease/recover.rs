@@ -119,7 +119,7 @@ async fn who_finds_the_loss_settled_when_it_may_ask_does_not_ask() {
         let channel = Channel::that_says(says);
         channel.may.add_permits(9);
         // The late one is told of the loss now, and hears it when the other is done.
-        faulty.fail(Call::Begin, Side::Late(Duration::from_secs(3)));
+        faulty.fail(Call::Claim, Side::Late(Duration::from_secs(3)));
         let late = retry(&manager, &channel);
         settle().await;
         let _ = retry(&manager, &channel).await.unwrap().unwrap();
@@ -178,7 +178,7 @@ async fn an_inquiry_of_a_process_that_died_lapses() {
     let asking = retry(&manager, &channel);
     settle().await;
     // Nothing reaches the store any more from there.
-    faulty.fail(Call::Abandon, Side::Before);
+    faulty.fail(Call::Release, Side::Before);
     asking.abort();
     settle().await;
     assert!(matches!(retry(&manager, &channel).await.unwrap(), Ok(Execution::InFlight { .. })));

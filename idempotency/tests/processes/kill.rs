@@ -20,6 +20,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
+use probity_idempotency::lease::claim;
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, State, Terms};
 use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use sqlx::postgres::PgPoolOptions;
@@ -28,9 +30,9 @@ use testkit::{Program, Rng};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-/// How many keys a worker is given; half of them are also another worker's.
+/// The number of keys that a worker is given; half of them are also another worker's.
 const SHARE: u64 = 8;
-/// How many keys a worker on PostgreSQL pays at once, so that its calls share statements.
+/// The number of keys that a worker on PostgreSQL pays at once, so that its calls share statements.
 const AT_ONCE: usize = 4;
 /// Short, so that the keys of the dead are taken over while the test runs.
 const LEASE: Duration = Duration::from_millis(30);
@@ -38,12 +40,12 @@ const LEASE: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_secs(300);
 const ORDERS: &str = "PROBITY_KILL_WORKER";
 
-/// How often a worker is killed, per store.
+/// Returns the number of times that a worker is killed, per store.
 fn kills() -> u64 {
     std::env::var("PROBITY_TEST_KILLS").map_or(200, |kills| kills.parse().unwrap())
 }
 
-/// How many keys all workers have together.
+/// Returns the number of keys that all workers have together.
 fn all_keys() -> u64 {
     (kills() + 2) * SHARE / 2 + SHARE / 2
 }
@@ -90,7 +92,7 @@ async fn pay_locally(
     step(count).await;
     if guard.lease().complete_in(&mut *tx, &Recording::new(201)).await.is_err() {
         tx.rollback().await.unwrap();
-        let _ = guard.abandon().await.unwrap();
+        let _ = guard.release().await.unwrap();
         return false;
     }
     step(count).await;

@@ -16,6 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::lease::{LeaseGuard, claim};
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::*;
 use sqlx::PgPool;
 use testkit::Program;
@@ -24,7 +26,7 @@ use tower::{Layer, ServiceExt, service_fn};
 const ORDERS: &str = "PROBITY_PAUSED_WORKER";
 /// Shorter than the process is stopped, because it is stopped until somebody else has taken over.
 const LEASE: Duration = Duration::from_millis(300);
-/// What is awaited comes sooner, on the slowest machine; without it a test would hang.
+/// A limit that nothing reaches, on the slowest machine; without it a test would hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 const TABLES: [&str; 2] =
     ["CREATE TABLE payments (who TEXT NOT NULL)", "CREATE TABLE woken (yes BOOL NOT NULL)"];
@@ -183,7 +185,7 @@ fn a_process_that_was_stopped_past_its_lease_commits_neither_its_answer_nor_its_
         let paid: Vec<String> =
             sqlx::query_scalar("SELECT who FROM payments").fetch_all(&pool).await.unwrap();
         assert_eq!(paid, ["heir"]);
-        assert_eq!(in_sql.begin(&a_claim()).await.unwrap(), Answer::Replay(answer_of("heir")));
+        assert_eq!(in_sql.claim(&a_claim()).await.unwrap(), Answer::Replay(answer_of("heir")));
         let (status, body) = through_the_layer(&in_redis, "nobody", never).await;
         assert_eq!((status.as_str(), &body[..]), ("replayed", &b"heir"[..]));
         pool.close().await;

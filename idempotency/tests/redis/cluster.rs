@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use probity_idempotency::store::{Answer, Claim, ClusterConnection, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::testing::Subject;
 use probity_idempotency::*;
 use testkit::{Redis, RedisCluster};
@@ -126,7 +127,7 @@ impl Load {
             let (granted, failed) = (Arc::clone(&load.granted), Arc::clone(&load.failed));
             load.callers.push(tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
-                    let counter = match store.begin(&a_claim()).await {
+                    let counter = match store.claim(&a_claim()).await {
                         Ok(Answer::Acquired(_)) => &granted,
                         Ok(other) => panic!("a new key answers {other:?}"),
                         Err(_) => &failed,
@@ -154,7 +155,7 @@ impl Load {
 async fn serves_every_key(store: &RedisStore<ClusterConnection>) -> bool {
     let pay = async || {
         let (claim, kept) = (a_claim(), Duration::from_secs(60));
-        let granted = store.begin(&claim).await;
+        let granted = store.claim(&claim).await;
         let written = store.complete(&claim.holder(), &Recording::new(200), kept).await;
         matches!((granted, written), (Ok(Answer::Acquired(_)), Ok(Written::Applied)))
     };

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use probity_idempotency::store::{Answer, Claim, Holder, OwnerToken, RecordId, Renewed, Terms, Written};
 use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use testkit::Redis;
@@ -75,7 +76,7 @@ async fn writes(store: &RedisStore, holder: &Holder) -> Vec<StoreError> {
         store.renew(holder, KEPT).await.unwrap_err(),
         store.mark_effect(holder).await.unwrap_err(),
         store.complete(holder, &Recording::new(200), KEPT).await.unwrap_err(),
-        store.abandon(holder).await.unwrap_err(),
+        store.release(holder).await.unwrap_err(),
     ]
 }
 
@@ -84,7 +85,7 @@ async fn a_finished_record_costs_less_than_a_kibibyte_beside_its_body() {
     let mut subject = subject().await;
     for size in [0, 40, 4096, 262_144] {
         let claim = a_claim(Effects::Opaque);
-        assert!(matches!(subject.store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
         let recording = Recording::new(201).header("content-type", "application/json").body(vec![b'x'; size]);
         let written = subject.store.complete(&claim.holder(), &recording, KEPT).await.unwrap();
         assert_eq!(written, Written::Applied);
@@ -104,11 +105,11 @@ async fn a_finished_record_costs_less_than_a_kibibyte_beside_its_body() {
 async fn a_claim_that_times_out_is_unknown_and_can_be_repeated() {
     let subject = subject().await.with_server(Redis::pause).await;
     let claim = a_claim(Effects::Opaque);
-    let error = subject.store.begin(&claim).await.unwrap_err();
+    let error = subject.store.claim(&claim).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
     let subject = subject.with_server(Redis::resume).await;
     assert!(matches!(
-        subject.store.begin(&claim).await.unwrap(),
+        subject.store.claim(&claim).await.unwrap(),
         Answer::Acquired(grant) if grant.attempt == 1
     ));
 }
@@ -117,14 +118,14 @@ async fn a_claim_that_times_out_is_unknown_and_can_be_repeated() {
 async fn what_was_flushed_is_missing_and_nothing_is_made_up() {
     let mut subject = subject().await;
     let claim = a_claim(Effects::Opaque);
-    assert!(matches!(subject.store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
     subject.tell(&["FLUSHALL"]).await;
     let (store, holder) = (&subject.store, claim.holder());
     assert_eq!(store.renew(&holder, KEPT).await.unwrap(), Renewed::Missing);
     // The effect must not start: its mark would protect nothing.
     assert_eq!(store.mark_effect(&holder).await.unwrap(), Written::Missing);
     assert_eq!(store.complete(&holder, &Recording::new(200), KEPT).await.unwrap(), Written::Missing);
-    assert_eq!(store.abandon(&holder).await.unwrap(), Written::Missing);
+    assert_eq!(store.release(&holder).await.unwrap(), Written::Missing);
     assert_eq!(store.get(claim.record).await.unwrap(), None);
 }
 
@@ -138,7 +139,7 @@ async fn a_foreign_value_at_the_key_refuses_every_call_and_is_left_alone() {
         let dump = ["DUMP", &key(&claim)];
         let before: Vec<u8> = redis::cmd(dump[0]).arg(dump[1]).query_async(&mut subject.other).await.unwrap();
         let mut errors = writes(&subject.store, &claim.holder()).await;
-        errors.push(subject.store.begin(&claim).await.unwrap_err());
+        errors.push(subject.store.claim(&claim).await.unwrap_err());
         errors.push(subject.store.get(claim.record).await.unwrap_err());
         for error in errors {
             assert_eq!((error.kind(), error.effect()), (kind, Effect::NotApplied));
@@ -153,12 +154,12 @@ async fn a_foreign_value_at_the_key_refuses_every_call_and_is_left_alone() {
 async fn a_full_server_refuses_to_finish_and_the_record_stays_in_flight_until_it_can() {
     let mut subject = subject().await;
     let claim = a_claim(Effects::Opaque);
-    assert!(matches!(subject.store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
     subject.tell(&["CONFIG", "SET", "maxmemory", "1"]).await;
     for error in writes(&subject.store, &claim.holder()).await {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Full, Effect::NotApplied));
     }
-    assert!(matches!(subject.store.begin(&retried(&claim)).await.unwrap(), Answer::InFlight { .. }));
+    assert!(matches!(subject.store.claim(&retried(&claim)).await.unwrap(), Answer::InFlight { .. }));
     subject.tell(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let written = subject.store.complete(&claim.holder(), &Recording::new(200), KEPT).await.unwrap();
     assert_eq!(written, Written::Applied);
@@ -169,7 +170,7 @@ async fn a_full_server_refuses_to_finish_and_the_record_stays_in_flight_until_it
 async fn a_server_that_became_a_replica_refuses_to_finish_until_it_is_master_again() {
     let mut subject = subject().await;
     let claim = a_claim(Effects::Opaque);
-    assert!(matches!(subject.store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
     subject.tell(&["REPLICAOF", "127.0.0.1", "1"]).await;
     for error in writes(&subject.store, &claim.holder()).await {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
@@ -184,7 +185,7 @@ async fn a_server_that_became_a_replica_refuses_to_finish_until_it_is_master_aga
 async fn a_restart_with_an_append_only_file_forgets_no_claim_and_the_same_store_goes_on() {
     let subject = subject().await;
     let claim = a_claim(Effects::Opaque);
-    assert!(matches!(subject.store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
     let subject = subject
         .with_server(|server| {
             server.kill9();
@@ -195,7 +196,7 @@ async fn a_restart_with_an_append_only_file_forgets_no_claim_and_the_same_store_
     let again = async {
         loop {
             // The first call after the restart may find the old connection broken.
-            if let Ok(answer) = subject.store.begin(&duplicate).await {
+            if let Ok(answer) = subject.store.claim(&duplicate).await {
                 return answer;
             }
         }

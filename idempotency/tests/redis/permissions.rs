@@ -8,6 +8,9 @@
 use std::error::Error;
 use std::time::Duration;
 
+use probity_idempotency::store::{
+    Answer, Claim, Fence, OwnerToken, RecordId, Renewed, Resolution, Terms, Written,
+};
 use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use testkit::Redis;
@@ -65,27 +68,27 @@ fn a_claim(effects: Effects) -> Claim {
 /// A call for a record that is in flight, or has never been claimed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Call {
-    Begin,
-    BeginAgain,
+    Claim,
+    ClaimAgain,
     TakeOver,
     Renew,
     Mark,
     Complete,
     Tombstone,
-    Abandon,
+    Release,
     Resolve,
     Get,
 }
 
 const CALLS: [Call; 10] = [
-    Call::Begin,
-    Call::BeginAgain,
+    Call::Claim,
+    Call::ClaimAgain,
     Call::TakeOver,
     Call::Renew,
     Call::Mark,
     Call::Complete,
     Call::Tombstone,
-    Call::Abandon,
+    Call::Release,
     Call::Resolve,
     Call::Get,
 ];
@@ -93,10 +96,10 @@ const CALLS: [Call; 10] = [
 impl Call {
     /// Leaves the record as the call needs to find it.
     async fn prepare(self, store: &RedisStore, claim: &Claim) {
-        if self == Call::Begin {
+        if self == Call::Claim {
             return;
         }
-        assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(claim).await.unwrap(), Answer::Acquired(_)));
         if matches!(self, Call::TakeOver | Call::Resolve) {
             assert_eq!(
                 store.renew(&claim.holder(), Duration::ZERO).await.unwrap(),
@@ -108,12 +111,12 @@ impl Call {
     async fn make(self, store: &RedisStore, claim: &Claim, fence: Fence) -> Result<(), StoreError> {
         let holder = claim.holder();
         match self {
-            Call::Begin | Call::BeginAgain => {
-                assert!(matches!(store.begin(claim).await?, Answer::Acquired(_)));
+            Call::Claim | Call::ClaimAgain => {
+                assert!(matches!(store.claim(claim).await?, Answer::Acquired(_)));
             }
             Call::TakeOver => {
                 let rival = Claim { token: OwnerToken::generate().unwrap(), ..*claim };
-                assert!(matches!(store.begin(&rival).await?, Answer::Acquired(_)));
+                assert!(matches!(store.claim(&rival).await?, Answer::Acquired(_)));
             }
             Call::Renew => assert!(matches!(store.renew(&holder, KEPT).await?, Renewed::Held(_))),
             Call::Mark => assert_eq!(store.mark_effect(&holder).await?, Written::Applied),
@@ -124,7 +127,7 @@ impl Call {
                 let buried = Tombstone { reason: TombstoneReason::TooLarge, status: 200, location: None };
                 assert_eq!(store.tombstone(&holder, &buried, KEPT).await?, Written::Applied);
             }
-            Call::Abandon => assert_eq!(store.abandon(&holder).await?, Written::Applied),
+            Call::Release => assert_eq!(store.release(&holder).await?, Written::Applied),
             Call::Resolve => {
                 let absent = store.resolve(claim.record, fence, &Resolution::Absent, KEPT).await?;
                 assert_eq!(absent, Written::Applied);

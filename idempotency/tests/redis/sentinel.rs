@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, SentinelConnection, Terms, Written};
 use probity_idempotency::testing::Subject;
 use probity_idempotency::*;
 use redis::RedisConnectionInfo;
@@ -52,7 +53,7 @@ fn a_claim(number: u8) -> Claim {
 async fn persist(store: &RedisStore<SentinelConnection>, claim: &Claim) -> Answer {
     let again = async {
         loop {
-            if let Ok(answer) = store.begin(claim).await {
+            if let Ok(answer) = store.claim(claim).await {
                 return answer;
             }
         }
@@ -69,7 +70,7 @@ async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {
     let (done, running) = (a_claim(1), a_claim(2));
     let recording = Recording::new(201).body("paid");
     for claim in [&done, &running] {
-        assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(claim).await.unwrap(), Answer::Acquired(_)));
     }
     assert_eq!(store.complete(&done.holder(), &recording, KEPT).await.unwrap(), Written::Applied);
     let client = redis::Client::open(sentinels.master_url()).unwrap();
@@ -119,7 +120,7 @@ async fn a_master_with_users_is_logged_in_to_by_name() {
 
     let right = logging_in(sentinels.urls(), service, "right");
     let store = RedisStore::connect_sentinel_client(right).await.unwrap();
-    assert!(matches!(store.begin(&a_claim(1)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&a_claim(1)).await.unwrap(), Answer::Acquired(_)));
     let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut master).await.unwrap();
     assert!(clients.lines().any(|client| client.contains(" user=payments ")), "{clients}");
 
@@ -162,15 +163,15 @@ async fn when_no_sentinel_answers_callers_do_not_wait_one_after_the_other() {
     let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
     let way = a_way_to(&sentinels.urls()[0]).await;
     let store = store(std::slice::from_ref(&way.url), sentinels.service()).await;
-    assert!(matches!(store.begin(&a_claim(0)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&a_claim(0)).await.unwrap(), Answer::Acquired(_)));
     way.silent.store(true, Ordering::SeqCst);
     tokio::task::spawn_blocking(move || drop(sentinels)).await.unwrap();
     // The one that meets the broken connection finds out.
-    assert!(store.begin(&a_claim(1)).await.is_err());
+    assert!(store.claim(&a_claim(1)).await.is_err());
     let calls: Vec<_> = (0..CALLERS)
         .map(|number| {
             let store = store.clone();
-            tokio::spawn(async move { store.begin(&a_claim(2 + number)).await.unwrap_err() })
+            tokio::spawn(async move { store.claim(&a_claim(2 + number)).await.unwrap_err() })
         })
         .collect();
     for call in calls {

@@ -11,6 +11,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use testkit::Redis;
@@ -53,7 +54,7 @@ impl Overheard {
         Self { said: Box::pin(monitor.into_on_message()), other: connection(server).await }
     }
 
-    /// What was sent since it was asked last.
+    /// Returns the commands that were sent since it was asked last.
     async fn sent(&mut self) -> Vec<String> {
         let () = redis::cmd("ECHO").arg("so far").query_async(&mut self.other).await.unwrap();
         let mut sent = Vec::new();
@@ -77,11 +78,11 @@ async fn a_first_run_is_two_round_trips_and_a_replay_one() {
     for round in 0..3 {
         let claim = a_claim(Effects::Opaque);
         overheard.sent().await;
-        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
         let completed = store.complete(&claim.holder(), &Recording::new(200).body("paid"), KEPT).await;
         assert_eq!(completed.unwrap(), Written::Applied);
         let first_run = overheard.sent().await;
-        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Replay(_)));
+        assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Replay(_)));
         let replay = overheard.sent().await;
         // The server has to be told each script whole, once.
         let expected = if round == 0 { (4, 1) } else { (2, 1) };
@@ -95,10 +96,10 @@ async fn a_flushed_script_cache_costs_a_round_trip_and_nothing_else() {
     let store = RedisStore::connect(server.url()).await.unwrap();
     let mut other = connection(&server).await;
     let claim = a_claim(Effects::Opaque);
-    assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut other).await.unwrap();
     assert!(matches!(
-        store.begin(&Claim { token: OwnerToken::generate().unwrap(), ..claim }).await.unwrap(),
+        store.claim(&Claim { token: OwnerToken::generate().unwrap(), ..claim }).await.unwrap(),
         Answer::InFlight { .. }
     ));
     let completed = store.complete(&claim.holder(), &Recording::new(200), KEPT).await.unwrap();
@@ -114,11 +115,11 @@ async fn a_foreign_value_at_the_key_is_an_error_and_never_a_grant() {
     let claim = a_claim(Effects::Opaque);
     let key = format!("t:{}", claim.record.to_hex());
     let _: () = redis::cmd("HSET").arg(&key).arg("not").arg("ours").query_async(&mut other).await.unwrap();
-    assert_eq!(store.begin(&claim).await.unwrap_err().effect(), Effect::NotApplied);
+    assert_eq!(store.claim(&claim).await.unwrap_err().effect(), Effect::NotApplied);
     for nonsense in ["", "1", "1i", "1x", "not ours", &"1i".repeat(200), &"1r".repeat(200)] {
         let _: () = redis::cmd("DEL").arg(&key).query_async(&mut other).await.unwrap();
         let _: () = redis::cmd("SET").arg(&key).arg(nonsense).query_async(&mut other).await.unwrap();
-        assert_eq!(store.begin(&claim).await.unwrap_err().effect(), Effect::NotApplied, "{nonsense}");
+        assert_eq!(store.claim(&claim).await.unwrap_err().effect(), Effect::NotApplied, "{nonsense}");
         let kept: String = redis::cmd("GET").arg(&key).query_async(&mut other).await.unwrap();
         assert_eq!(kept, nonsense);
     }
@@ -131,17 +132,17 @@ async fn a_full_or_read_only_server_grants_nothing_and_still_replays() {
     let store = RedisStore::connect(server.url()).await.unwrap();
     let mut other = connection(&server).await;
     let done = a_claim(Effects::Opaque);
-    assert!(matches!(store.begin(&done).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&done).await.unwrap(), Answer::Acquired(_)));
     let _ = store.complete(&done.holder(), &Recording::new(200), KEPT).await.unwrap();
     let _: () =
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").query_async(&mut other).await.unwrap();
-    let refused = store.begin(&a_claim(Effects::Opaque)).await.unwrap_err();
+    let refused = store.claim(&a_claim(Effects::Opaque)).await.unwrap_err();
     assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Full, Effect::NotApplied));
-    assert!(matches!(store.begin(&done).await.unwrap(), Answer::Replay(_)));
+    assert!(matches!(store.claim(&done).await.unwrap(), Answer::Replay(_)));
     let _: () =
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("0").query_async(&mut other).await.unwrap();
     let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg("1").query_async(&mut other).await.unwrap();
-    let refused = store.begin(&a_claim(Effects::Opaque)).await.unwrap_err();
+    let refused = store.claim(&a_claim(Effects::Opaque)).await.unwrap_err();
     assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
     assert!(!store.durability().await.unwrap().is_master);
 }
@@ -208,7 +209,7 @@ async fn a_server_that_does_not_say_how_it_is_set_up_is_taken_with_a_warning() {
     let (store, said) = said_at_start(&server).await;
     assert!(said.contains("WARN") && said.contains("permit INFO"), "{said}");
     assert_eq!(store.durability().await.unwrap_err().kind(), ErrorKind::Rejected);
-    assert!(matches!(store.begin(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&a_claim(Effects::Opaque)).await.unwrap(), Answer::Acquired(_)));
 }
 
 #[tokio::test]
@@ -225,7 +226,7 @@ async fn what_must_be_settled_by_hand_does_not_expire_and_what_is_finished_does(
         (Effects::Marked, true, true, true),
     ] {
         let claim = a_claim(effects);
-        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
         if mark {
             assert_eq!(store.mark_effect(&claim.holder()).await.unwrap(), Written::Applied);
             // The end of the key says no longer when it was claimed, and the lease ends all the same.
@@ -248,7 +249,7 @@ async fn a_killed_server_grants_nothing_until_it_is_back() {
     let mut server = started(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let store = RedisStore::connect(server.url()).await.unwrap();
     let done = a_claim(Effects::Opaque);
-    assert!(matches!(store.begin(&done).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&done).await.unwrap(), Answer::Acquired(_)));
     let _ = store.complete(&done.holder(), &Recording::new(200), KEPT).await.unwrap();
     server = tokio::task::spawn_blocking(move || {
         server.kill9();
@@ -256,7 +257,7 @@ async fn a_killed_server_grants_nothing_until_it_is_back() {
     })
     .await
     .unwrap();
-    assert!(store.begin(&a_claim(Effects::Opaque)).await.is_err());
+    assert!(store.claim(&a_claim(Effects::Opaque)).await.is_err());
     let server = tokio::task::spawn_blocking(move || {
         server.restart();
         server
@@ -264,5 +265,5 @@ async fn a_killed_server_grants_nothing_until_it_is_back() {
     .await
     .unwrap();
     let store = RedisStore::connect(server.url()).await.unwrap();
-    assert!(matches!(store.begin(&done).await.unwrap(), Answer::Replay(_)));
+    assert!(matches!(store.claim(&done).await.unwrap(), Answer::Replay(_)));
 }

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_idempotency::lease::{LeaseGuard, claim};
+use probity_idempotency::store::{Answer, Claim, Fence, OwnerToken, RecordId, State, Terms, Written};
 use probity_idempotency::*;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Row};
@@ -83,7 +85,7 @@ async fn a_zombie_can_commit_neither_its_answer_nor_its_payment_at_any_isolation
         assert_eq!((lost.kind(), lost.effect()), (ErrorKind::LeaseLost, Effect::NotApplied));
         assert_eq!(payments(&database.pool).await, 0);
         pay(&database.pool, begin, &heir.lease()).await.unwrap();
-        let retry = database.manager.begin(&a_claim(Duration::ZERO)).await.unwrap();
+        let retry = database.manager.claim(&a_claim(Duration::ZERO)).await.unwrap();
         assert_eq!(retry, Answer::Replay(Recording::new(201).body("paid")));
         assert_eq!(payments(&database.pool).await, 1);
     }
@@ -98,7 +100,7 @@ async fn a_takeover_waits_for_a_completion_in_an_open_transaction_and_then_repla
     sqlx::query("INSERT INTO payments (amount) VALUES (100)").execute(&mut *tx).await.unwrap();
     slow.lease().complete_in(&mut *tx, &Recording::new(201)).await.unwrap();
     let manager = Arc::clone(&database.manager);
-    let heir = tokio::spawn(async move { manager.begin(&a_claim(Duration::from_secs(30))).await });
+    let heir = tokio::spawn(async move { manager.claim(&a_claim(Duration::from_secs(30))).await });
     a_statement_waits_for_our_row(&database.pool).await;
     tx.commit().await.unwrap();
     assert_eq!(heir.await.unwrap().unwrap(), Answer::Replay(Recording::new(201)));
@@ -110,19 +112,19 @@ async fn a_claim_in_the_callers_transaction_is_real_only_when_it_commits() {
     let database = database().await;
     let claim = a_claim(Duration::from_secs(30));
     let mut tx = database.pool.begin().await.unwrap();
-    assert!(matches!(database.store.begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(database.store.claim_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
     tx.rollback().await.unwrap();
     assert_eq!(database.manager.get(claim.record).await.unwrap(), None);
     let mut tx = database.pool.begin().await.unwrap();
-    assert!(matches!(database.store.begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(database.store.claim_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
     let kept = Duration::from_secs(60);
     database.store.complete_in(&mut *tx, &claim.holder(), &Recording::new(200), kept).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(database.manager.begin(&claim).await.unwrap(), Answer::Replay(Recording::new(200)));
+    assert_eq!(database.manager.claim(&claim).await.unwrap(), Answer::Replay(Recording::new(200)));
     let other = Claim { record: RecordId::from_bytes([8; 32]), ..claim };
     let mut tx = database.pool.begin().await.unwrap();
-    assert!(matches!(database.store.begin_in(&mut *tx, &other).await.unwrap(), Answer::Acquired(_)));
-    database.store.abandon_in(&mut *tx, &other.holder()).await.unwrap();
+    assert!(matches!(database.store.claim_in(&mut *tx, &other).await.unwrap(), Answer::Acquired(_)));
+    database.store.release_in(&mut *tx, &other.holder()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(database.manager.get(other.record).await.unwrap().unwrap().state, State::Released);
 }
@@ -150,14 +152,14 @@ async fn the_fence_of_a_claim_that_waited_is_above_earlier_ones_and_below_later_
     let (lease, kept) = (Duration::from_secs(30), Duration::ZERO);
     let mut tx = pool.begin().await.unwrap();
     let first = a_claim(lease);
-    assert!(matches!(store.begin_in(&mut *tx, &first).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim_in(&mut *tx, &first).await.unwrap(), Answer::Acquired(_)));
     let (direct, waiting) = (store.clone().direct(), a_claim(lease));
-    let waits = tokio::spawn(async move { direct.begin(&waiting).await });
+    let waits = tokio::spawn(async move { direct.claim(&waiting).await });
     a_statement_waits_for_our_row(pool).await;
-    store.abandon_in(&mut *tx, &first.holder()).await.unwrap();
+    store.release_in(&mut *tx, &first.holder()).await.unwrap();
     let second = a_claim(lease);
-    let Answer::Acquired(earlier) = store.begin_in(&mut *tx, &second).await.unwrap() else { panic!("held") };
-    store.abandon_in(&mut *tx, &second.holder()).await.unwrap();
+    let Answer::Acquired(earlier) = store.claim_in(&mut *tx, &second).await.unwrap() else { panic!("held") };
+    store.release_in(&mut *tx, &second.holder()).await.unwrap();
     tx.commit().await.unwrap();
     let Answer::Acquired(waited) = waits.await.unwrap().unwrap() else { panic!("not granted") };
     assert!(waited.fence > earlier.fence, "{waited:?} after {earlier:?}");
@@ -166,7 +168,7 @@ async fn the_fence_of_a_claim_that_waited_is_above_earlier_ones_and_below_later_
         Written::Applied
     );
     assert_eq!(store.purge(10).await.unwrap(), 1);
-    let Answer::Acquired(later) = store.begin(&a_claim(lease)).await.unwrap() else { panic!("not granted") };
+    let Answer::Acquired(later) = store.claim(&a_claim(lease)).await.unwrap() else { panic!("not granted") };
     assert!(later.fence > waited.fence, "{later:?} after {waited:?}");
 }
 
@@ -195,7 +197,7 @@ async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
     assert_eq!(store.purge(10).await.unwrap(), 1);
     let shared: Arc<dyn IdempotencyManager> = Arc::new(store.clone());
     for (store, attempt) in [(shared, 1), (Arc::new(store.direct()), 2)] {
-        let Answer::Acquired(grant) = store.begin(&a_claim(Duration::ZERO)).await.unwrap() else {
+        let Answer::Acquired(grant) = store.claim(&a_claim(Duration::ZERO)).await.unwrap() else {
             panic!("not granted")
         };
         assert!(grant.fence > Fence(fence.unsigned_abs()) && grant.attempt == attempt, "{grant:?}");
@@ -210,7 +212,7 @@ async fn a_stopped_server_is_an_error_and_never_a_grant() {
     let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(2));
     let store = PostgresStore::new(options.connect(&url).await.unwrap()).await.unwrap();
     let done = a_claim(Duration::from_secs(30));
-    assert!(matches!(store.begin(&done).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&done).await.unwrap(), Answer::Acquired(_)));
     let kept = Duration::from_secs(60);
     assert_eq!(store.complete(&done.holder(), &Recording::new(200), kept).await.unwrap(), Written::Applied);
     server = tokio::task::spawn_blocking(move || {
@@ -219,12 +221,12 @@ async fn a_stopped_server_is_an_error_and_never_a_grant() {
     })
     .await
     .unwrap();
-    assert!(store.begin(&a_claim(Duration::ZERO)).await.is_err());
+    assert!(store.claim(&a_claim(Duration::ZERO)).await.is_err());
     let _server = tokio::task::spawn_blocking(move || {
         server.restart();
         server
     })
     .await
     .unwrap();
-    assert_eq!(store.begin(&a_claim(Duration::ZERO)).await.unwrap(), Answer::Replay(Recording::new(200)));
+    assert_eq!(store.claim(&a_claim(Duration::ZERO)).await.unwrap(), Answer::Replay(Recording::new(200)));
 }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use probity_idempotency::store::{
+    Answer, Claim, Dialect, OwnerToken, RecordId, Renewed, SqlStore, Terms, Written,
+};
 use probity_idempotency::*;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -59,8 +62,8 @@ async fn everything(
 ) {
     let calls = (first..first + 30).map(async |number| {
         let claim = a_claim(number);
-        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
-        assert!(matches!(store.begin(&retried(&claim)).await.unwrap(), Answer::InFlight { .. }));
+        assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(&retried(&claim)).await.unwrap(), Answer::InFlight { .. }));
         assert!(matches!(store.renew(&claim.holder(), KEPT).await.unwrap(), Renewed::Held(_)));
         assert_eq!(store.mark_effect(&claim.holder()).await.unwrap(), Written::Applied);
         if number % 2 == 0 {
@@ -72,7 +75,7 @@ async fn everything(
             assert_eq!(completed, Written::Applied);
         }
         let mut tx = pool.begin().await.unwrap();
-        let replayed = in_transactions.begin_in(&mut *tx, &retried(&claim)).await.unwrap();
+        let replayed = in_transactions.claim_in(&mut *tx, &retried(&claim)).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(replayed, Answer::Replay(answer(number)));
     });
@@ -80,7 +83,7 @@ async fn everything(
     // And again, over connections that have prepared what they need by now.
     for number in first..first + 30 {
         let claim = a_claim(number);
-        assert_eq!(store.begin(&claim).await.unwrap(), Answer::Replay(answer(number)));
+        assert_eq!(store.claim(&claim).await.unwrap(), Answer::Replay(answer(number)));
         let snapshot = store.get(claim.record).await.unwrap().unwrap();
         assert_eq!(snapshot.recording, Some(answer(number)));
     }
@@ -194,10 +197,10 @@ async fn the_search_path_of_a_transaction_changes_nothing() {
     let claim = a_claim(1);
     let mut tx = pool.begin().await.unwrap();
     sqlx::raw_sql("SET LOCAL search_path TO tenant").execute(&mut *tx).await.unwrap();
-    assert!(matches!(store.begin_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim_in(&mut *tx, &claim).await.unwrap(), Answer::Acquired(_)));
     store.complete_in(&mut *tx, &claim.holder(), &answer(1), KEPT).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(store.begin(&retried(&claim)).await.unwrap(), Answer::Replay(answer(1)));
+    assert_eq!(store.claim(&retried(&claim)).await.unwrap(), Answer::Replay(answer(1)));
     assert_eq!(database.query("SELECT count(*) FROM tenant.idempotency_records"), "0");
 }
 

@@ -12,6 +12,7 @@ mod waiting;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use probity_idempotency::store::{Answer, Claim, Holder, OwnerToken, RecordId, Renewed, Terms, Written};
 use probity_idempotency::*;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Row};
@@ -19,7 +20,7 @@ use testkit::TestDatabase;
 use tokio::time::{Instant, timeout};
 
 const KEPT: Duration = Duration::from_secs(3600);
-/// What is waited for comes sooner: much longer than a statement may take, much shorter than a kernel waits.
+/// A limit that nothing reaches: much longer than a statement may take, much shorter than a kernel waits.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Database {
@@ -71,7 +72,7 @@ async fn locked_out(pool: &PgPool, number: i64) {
     timeout(PATIENCE, waiting).await.unwrap();
 }
 
-/// How many sessions wait for a lock.
+/// Returns the number of sessions that wait for a lock.
 async fn locked_out_now(pool: &PgPool) -> i64 {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     sqlx::query_scalar(waiting).fetch_one(pool).await.unwrap()
@@ -128,7 +129,7 @@ async fn concurrent_calls_share_a_statement_and_each_gets_its_own_answer() {
     let Database { pool, store, database: _database } = database().await;
     count_statements(&pool).await;
     let claims: Vec<Claim> = (0..64).map(a_claim).collect();
-    let answers = join_all(claims.iter().map(|claim| store.begin(claim))).await;
+    let answers = join_all(claims.iter().map(|claim| store.claim(claim))).await;
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Answer::Acquired(_)))), "{answers:?}");
     assert_eq!(statements(&pool, "claim").await, 1);
     let recordings: Vec<Recording> = (0..64).map(recording).collect();
@@ -139,7 +140,7 @@ async fn concurrent_calls_share_a_statement_and_each_gets_its_own_answer() {
     }
     let duplicates: Vec<Claim> = claims.iter().map(retried).collect();
     for (answer, kept) in
-        join_all(duplicates.iter().map(|claim| store.begin(claim))).await.into_iter().zip(recordings)
+        join_all(duplicates.iter().map(|claim| store.claim(claim))).await.into_iter().zip(recordings)
     {
         assert_eq!(answer.unwrap(), Answer::Replay(kept));
     }
@@ -154,7 +155,7 @@ async fn duplicates_in_one_statement_are_answered_from_its_one_look_at_the_recor
     let mut duplicates: Vec<Claim> = (0..32).map(|_| retried(&first)).collect();
     duplicates
         .push(Claim { fingerprint: Fingerprint::of(&HashKey::default(), &[b"other"]), ..retried(&first) });
-    let answers = join_all(duplicates.iter().map(|claim| store.begin(claim))).await;
+    let answers = join_all(duplicates.iter().map(|claim| store.claim(claim))).await;
     let acquired = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Acquired(_)))).count();
     let in_flight = answers.iter().filter(|answer| matches!(answer, Ok(Answer::InFlight { .. }))).count();
     assert_eq!((acquired, in_flight), (1, 31), "{answers:?}");
@@ -168,13 +169,13 @@ async fn large_answers_are_not_all_in_one_reply_and_each_caller_gets_its_own() {
     let body = |number: u8| Recording::new(201).body(vec![number; 300 * 1024]);
     let claims: Vec<Claim> = (0..24).map(a_claim).collect();
     for (claim, number) in claims.iter().zip(0..) {
-        assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(claim).await.unwrap(), Answer::Acquired(_)));
         let written = store.complete(&claim.holder(), &body(number), KEPT).await.unwrap();
         assert_eq!(written, Written::Applied);
     }
     count_statements(&pool).await;
     let retries: Vec<Claim> = claims.iter().map(retried).collect();
-    let answers = join_all(retries.iter().map(|claim| store.begin(claim))).await;
+    let answers = join_all(retries.iter().map(|claim| store.claim(claim))).await;
     for (answer, number) in answers.into_iter().zip(0..) {
         assert!(answer.unwrap() == Answer::Replay(body(number)), "of {number}");
     }
@@ -187,7 +188,7 @@ async fn changes_of_one_record_at_once_are_all_applied_in_some_order() {
     let Database { store, database: _database, .. } = database().await;
     for number in 0..16 {
         let claim = a_claim(number);
-        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
         let (holder, kept) = (claim.holder(), recording(number));
         let (marked, renewed, completed, again) = tokio::join!(
             store.mark_effect(&holder),
@@ -213,7 +214,7 @@ async fn one_refused_call_does_not_spoil_the_others() {
         sqlx::query(sql).execute(&pool).await.unwrap();
     }
     let claims: Vec<Claim> = (0..32).map(a_claim).collect();
-    let answers = join_all(claims.iter().map(|claim| store.begin(claim))).await;
+    let answers = join_all(claims.iter().map(|claim| store.claim(claim))).await;
     for (number, answer) in answers.into_iter().enumerate() {
         match answer {
             Ok(Answer::Acquired(_)) => assert_ne!(number, 5),
@@ -231,7 +232,7 @@ async fn shared_statements_go_by_the_index_from_the_first_row_on() {
     let Database { pool, store, database } = database().await;
     for round in 0..12 {
         let claims: Vec<Claim> = (0..64).map(|number| a_claim(round * 64 + number)).collect();
-        join_all(claims.iter().map(|claim| store.begin(claim))).await;
+        join_all(claims.iter().map(|claim| store.claim(claim))).await;
         join_all(
             claims
                 .iter()

@@ -8,6 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_idempotency::lease::{LeaseGuard, claim};
+use probity_idempotency::store::{
+    Answer, Claim, Fence, OwnerToken, RecordId, Resolution, State, Terms, Written,
+};
 use probity_idempotency::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{Row, SqlitePool};
@@ -94,7 +98,7 @@ async fn the_answer_commits_with_the_payment_and_rolls_back_with_it() {
     pay(&database.pool, &guard.lease(), true).await.unwrap();
     assert_eq!(payments(&database.pool).await, 1);
     let retry = a_claim(Effects::Local, Duration::from_secs(30));
-    assert_eq!(manager.begin(&retry).await.unwrap(), Answer::Replay(Recording::new(201).body("paid")));
+    assert_eq!(manager.claim(&retry).await.unwrap(), Answer::Replay(Recording::new(201).body("paid")));
 }
 
 // proves: I-4
@@ -147,7 +151,7 @@ async fn tables_of_version_1_are_upgraded_and_their_fences_go_on() {
     // A program of version 1 that still runs beside the new ones.
     written(RecordId::from_bytes([9; 32]), 1).await;
     assert_eq!(store.purge(10).await.unwrap(), 2);
-    let Answer::Acquired(grant) = store.begin(&first).await.unwrap() else { panic!("not granted") };
+    let Answer::Acquired(grant) = store.claim(&first).await.unwrap() else { panic!("not granted") };
     assert_eq!((grant.fence, grant.attempt), (Fence(far.unsigned_abs() + 1), 1));
 }
 
@@ -165,7 +169,7 @@ async fn a_dropped_table_is_an_error_and_never_a_grant() {
     let database = database().await;
     let store = SqliteStore::new(database.pool.clone()).await.unwrap();
     sqlx::query("DROP TABLE idempotency_records").execute(&database.pool).await.unwrap();
-    let error = store.begin(&a_claim(Effects::Local, Duration::from_secs(1))).await.unwrap_err();
+    let error = store.claim(&a_claim(Effects::Local, Duration::from_secs(1))).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied));
 }
 
@@ -177,7 +181,7 @@ async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
     let query = chapter.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
     let waiting = async |pool: &SqlitePool| sqlx::query(query).fetch_all(pool).await.unwrap().len();
     let lost = a_claim(Effects::Opaque, Duration::ZERO);
-    assert!(matches!(store.begin(&lost).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&lost).await.unwrap(), Answer::Acquired(_)));
     assert_eq!(waiting(&database.pool).await, 1);
     let resolution = Resolution::Done(Recording::new(201));
     let fence = store.get(lost.record).await.unwrap().unwrap().fence;

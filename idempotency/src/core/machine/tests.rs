@@ -7,7 +7,7 @@ const LEASE: Duration = Duration::from_micros(10);
 const CAP: Duration = Duration::from_micros(25);
 const KEEP: Duration = Duration::from_micros(100);
 
-fn claim(token: u8, body: u8, effects: Effects) -> Claim {
+fn a_claim(token: u8, body: u8, effects: Effects) -> Claim {
     Claim {
         record: RecordId::from_bytes([0; 32]),
         token: OwnerToken::from_bytes([token; 16]),
@@ -17,10 +17,10 @@ fn claim(token: u8, body: u8, effects: Effects) -> Claim {
     }
 }
 
-fn entry(begin: Begin) -> Entry {
-    match begin {
-        Begin::Write(entry, _) => entry,
-        Begin::Answer(answer) => panic!("not granted: {answer:?}"),
+fn entry(decision: Decision) -> Entry {
+    match decision {
+        Decision::Write(entry, _) => entry,
+        Decision::Answer(answer) => panic!("not granted: {answer:?}"),
     }
 }
 
@@ -32,9 +32,9 @@ fn token(token: u8) -> OwnerToken {
 #[test]
 fn another_request_is_refused_in_every_state() {
     for effects in [Effects::Local, Effects::Marked, Effects::Opaque] {
-        let fresh = entry(begin(None, &claim(1, 1, effects), 0, 1));
+        let fresh = entry(claim(None, &a_claim(1, 1, effects), 0, 1));
         let mut completed = fresh.clone();
-        let mut buried = fresh.clone();
+        let mut tombstoned = fresh.clone();
         let tombstone = Tombstone {
             reason: crate::core::recording::TombstoneReason::TooLarge,
             status: 200,
@@ -45,13 +45,13 @@ fn another_request_is_refused_in_every_state() {
             Written::Applied
         );
         assert_eq!(
-            Write::Tombstone(&tombstone, KEEP).apply(Some(&mut buried), token(1), 1),
+            Write::Tombstone(&tombstone, KEEP).apply(Some(&mut tombstoned), token(1), 1),
             Written::Applied
         );
-        for (found, now) in [(&fresh, 1), (&fresh, 10), (&fresh, 90), (&completed, 1), (&buried, 90)] {
+        for (found, now) in [(&fresh, 1), (&fresh, 10), (&fresh, 90), (&completed, 1), (&tombstoned, 90)] {
             for other in [1, 2] {
-                let answer = begin(Some(found), &claim(other, 2, effects), now, 9);
-                assert_eq!(answer, Begin::Answer(Answer::Mismatch), "{found:?} at {now}");
+                let answer = claim(Some(found), &a_claim(other, 2, effects), now, 9);
+                assert_eq!(answer, Decision::Answer(Answer::Mismatch), "{found:?} at {now}");
             }
         }
     }
@@ -67,15 +67,15 @@ fn a_lapsed_attempt_is_taken_over_only_if_nothing_can_have_happened() {
         (Effects::Opaque, false, false),
         (Effects::Opaque, true, false),
     ] {
-        let mut found = entry(begin(None, &claim(1, 1, effects), 0, 1));
+        let mut found = entry(claim(None, &a_claim(1, 1, effects), 0, 1));
         found.marked = marked;
-        let asked = begin(Some(&found), &claim(2, 1, effects), 10, 1);
+        let asked = claim(Some(&found), &a_claim(2, 1, effects), 10, 1);
         match asked {
-            Begin::Write(next, grant) => {
+            Decision::Write(next, grant) => {
                 assert!(takeover, "{effects:?} {marked}");
                 assert_eq!((grant.fence, grant.attempt, next.token), (Fence(2), 2, token(2)));
             }
-            Begin::Answer(answer) => {
+            Decision::Answer(answer) => {
                 assert!(
                     !takeover && matches!(answer, Answer::Indeterminate(_)),
                     "{effects:?} {marked} {answer:?}"
@@ -92,9 +92,9 @@ fn every_write_repeated_means_the_same() {
         Tombstone { reason: crate::core::recording::TombstoneReason::Streaming, status: 200, location: None };
     let recording = Recording::new(201);
     for write in
-        [Write::Mark, Write::Abandon, Write::Complete(&recording, KEEP), Write::Tombstone(&tombstone, KEEP)]
+        [Write::Mark, Write::Release, Write::Complete(&recording, KEEP), Write::Tombstone(&tombstone, KEEP)]
     {
-        let mut found = entry(begin(None, &claim(1, 1, Effects::Opaque), 0, 1));
+        let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 1));
         assert_eq!(write.apply(Some(&mut found), token(1), 1), Written::Applied);
         let after = found.clone();
         assert_eq!(write.apply(Some(&mut found), token(1), 2), Written::AlreadyApplied);
@@ -105,52 +105,52 @@ fn every_write_repeated_means_the_same() {
 }
 
 #[test]
-fn a_mark_forbids_to_abandon_and_a_finish_forbids_everything_else() {
-    let mut found = entry(begin(None, &claim(1, 1, Effects::Marked), 0, 1));
+fn a_mark_forbids_to_release_and_a_finish_forbids_everything_else() {
+    let mut found = entry(claim(None, &a_claim(1, 1, Effects::Marked), 0, 1));
     assert_eq!(Write::Mark.apply(Some(&mut found), token(1), 1), Written::Applied);
-    assert_eq!(Write::Abandon.apply(Some(&mut found), token(1), 1), Written::Refused(State::InFlight));
+    assert_eq!(Write::Release.apply(Some(&mut found), token(1), 1), Written::Refused(State::InFlight));
     assert_eq!(
         Write::Complete(&Recording::new(200), KEEP).apply(Some(&mut found), token(1), 99),
         Written::Applied
     );
-    assert_eq!(Write::Abandon.apply(Some(&mut found), token(1), 99), Written::Refused(State::Completed));
+    assert_eq!(Write::Release.apply(Some(&mut found), token(1), 99), Written::Refused(State::Completed));
     assert_eq!(renew(Some(&mut found), token(1), LEASE, 99), Renewed::Settled(State::Completed));
 }
 
 #[test]
-fn renewal_stops_at_the_cap_and_zero_surrenders() {
-    let mut found = entry(begin(None, &claim(1, 1, Effects::Opaque), 0, 1));
+fn renewal_stops_at_the_cap_and_zero_expires() {
+    let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 1));
     for now in (0..60).step_by(5) {
         let _ = renew(Some(&mut found), token(1), LEASE, now);
         assert!(found.lease_until <= 25);
     }
     assert_eq!(renew(Some(&mut found), token(1), LEASE, 30), Renewed::Held(Duration::ZERO));
-    let mut found = entry(begin(None, &claim(1, 1, Effects::Opaque), 0, 1));
+    let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 1));
     assert_eq!(renew(Some(&mut found), token(1), Duration::ZERO, 3), Renewed::Held(Duration::ZERO));
     assert!(matches!(
-        begin(Some(&found), &claim(2, 1, Effects::Opaque), 3, 9),
-        Begin::Answer(Answer::Indeterminate(_))
+        claim(Some(&found), &a_claim(2, 1, Effects::Opaque), 3, 9),
+        Decision::Answer(Answer::Indeterminate(_))
     ));
 }
 
 #[test]
 fn a_resolution_must_have_looked_at_the_attempt_it_resolves() {
-    let mut found = entry(begin(None, &claim(1, 1, Effects::Opaque), 0, 1));
+    let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 1));
     let absent = Resolution::Absent;
     assert_eq!(resolve(Some(&mut found), Fence(1), &absent, KEEP, 5), Written::Refused(State::InFlight));
     assert_eq!(resolve(Some(&mut found), Fence(1), &absent, KEEP, 10), Written::Applied);
     assert_eq!(resolve(Some(&mut found), Fence(1), &absent, KEEP, 11), Written::AlreadyApplied);
-    let mut again = entry(begin(Some(&found), &claim(2, 1, Effects::Opaque), 12, 1));
+    let mut again = entry(claim(Some(&found), &a_claim(2, 1, Effects::Opaque), 12, 1));
     assert_eq!(again.attempt, 2);
     assert_eq!(resolve(Some(&mut again), Fence(1), &absent, KEEP, 30), Written::LostTo(Fence(2)));
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Begin(u8),
+    Claim(u8),
     Mark(u8),
     Complete(u8),
-    Abandon(u8),
+    Release(u8),
     Wait,
 }
 
@@ -161,10 +161,10 @@ fn no_history_of_two_callers_gives_two_live_leases_or_a_second_run_of_a_marked_e
     let mut alphabet = vec![Step::Wait];
     for caller in [1, 2] {
         alphabet.extend([
-            Step::Begin(caller),
+            Step::Claim(caller),
             Step::Mark(caller),
             Step::Complete(caller),
-            Step::Abandon(caller),
+            Step::Release(caller),
         ]);
     }
     for effects in [Effects::Local, Effects::Marked, Effects::Opaque] {
@@ -195,8 +195,9 @@ fn walk(
         let (mut found, mut now, mut history) = (found.clone(), now + 1, history.clone());
         match *step {
             Step::Wait => now += 10,
-            Step::Begin(caller) => {
-                if let Begin::Write(entry, grant) = begin(found.as_ref(), &claim(caller, 1, effects), now, 1)
+            Step::Claim(caller) => {
+                if let Decision::Write(entry, grant) =
+                    claim(found.as_ref(), &a_claim(caller, 1, effects), now, 1)
                 {
                     check_grant(&mut history, caller, &grant, &entry, now);
                     found = Some(entry);
@@ -213,9 +214,9 @@ fn walk(
                     (history.completed, history.live) = (true, None);
                 }
             }
-            Step::Abandon(caller) => {
-                if Write::Abandon.apply(found.as_mut(), token(caller), now) == Written::Applied {
-                    assert!(!history.marked, "a marked effect was abandoned");
+            Step::Release(caller) => {
+                if Write::Release.apply(found.as_mut(), token(caller), now) == Written::Applied {
+                    assert!(!history.marked, "a marked effect was released");
                     history.live = None;
                 }
             }

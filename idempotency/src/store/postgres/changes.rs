@@ -28,10 +28,10 @@ pub(crate) enum Kind {
     Mark,
     Complete(Recording, Duration),
     Tombstone(Tombstone, Duration),
-    Abandon,
+    Release,
 }
 
-/// What became of it.
+/// The answer to a write.
 pub(crate) enum Changed {
     Written(Written),
     Renewed(Renewed),
@@ -43,7 +43,7 @@ impl Change {
             Kind::Renew(_) | Kind::Mark => State::InFlight,
             Kind::Complete(..) => State::Completed,
             Kind::Tombstone(..) => State::Tombstoned,
-            Kind::Abandon => State::Released,
+            Kind::Release => State::Released,
         }
     }
 
@@ -51,7 +51,7 @@ impl Change {
         match &self.kind {
             Kind::Renew(_) | Kind::Mark => None,
             Kind::Complete(_, retention) | Kind::Tombstone(_, retention) => Some(*retention),
-            Kind::Abandon => Some(RELEASED_FOR),
+            Kind::Release => Some(RELEASED_FOR),
         }
     }
 
@@ -84,7 +84,7 @@ impl Change {
 
 impl Job for Change {
     type Answer = Changed;
-    /// What is left of the lease. The outcome of a write that was applied; there is none for the others.
+    /// The rest of the lease. The outcome of a write that was applied; there is none for the others.
     type Outcome = Duration;
 
     fn record(&self) -> RecordId {
@@ -148,7 +148,7 @@ impl Job for Change {
             Kind::Mark => store.mark_effect(holder).await,
             Kind::Complete(recording, retention) => store.complete(holder, recording, *retention).await,
             Kind::Tombstone(tombstone, retention) => store.tombstone(holder, tombstone, *retention).await,
-            Kind::Abandon => store.abandon(holder).await,
+            Kind::Release => store.release(holder).await,
         }
         .map(Changed::Written)
     }

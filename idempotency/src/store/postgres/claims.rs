@@ -12,7 +12,7 @@ use super::rows::decode;
 use crate::core::claim::{Answer, Claim, Grant};
 use crate::core::fence::Fence;
 use crate::core::identity::RecordId;
-use crate::core::machine::{self, Begin, Entry, Phase};
+use crate::core::machine::{self, Decision, Entry, Phase};
 use crate::error::{StoreError, Unreadable};
 use crate::store::manager::IdempotencyManager;
 use crate::store::sql::SqlStore;
@@ -108,13 +108,13 @@ impl Job for Claim {
                 lease: Duration::from_micros(entry.lease_until.saturating_sub(*now)),
             }));
         }
-        match machine::begin(Some(entry), self, *now, 0) {
-            Begin::Answer(answer) => Some(answer),
-            Begin::Write(..) => None,
+        match machine::claim(Some(entry), self, *now, 0) {
+            Decision::Answer(answer) => Some(answer),
+            Decision::Write(..) => None,
         }
     }
 
     async fn run_alone(&self, store: &SqlStore<Postgres>) -> Result<Answer, StoreError> {
-        store.begin(self).await
+        store.claim(self).await
     }
 }

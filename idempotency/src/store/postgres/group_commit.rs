@@ -26,20 +26,20 @@ use crate::store::sql::names::Set;
 const ROWS: usize = 256;
 /// The most payload of one statement, unless a single call has more.
 const BYTES: usize = 1024 * 1024;
-/// How many calls may wait; the next ones wait for room.
+/// The number of calls that may wait; the next ones wait for room.
 const ROOM: usize = 4 * ROWS;
-/// How many statements run at once. The second starts only when a full one waits: on a slow disk their flushes queue
-/// behind each other.
+/// The number of statements that run at once. The second starts only when a full one waits: on a slow disk their
+/// flushes queue behind each other.
 const RUNNERS: usize = 2;
-/// How long a statement may take, with getting its connection. Less than the 5 s that the layer waits for a store, so
-/// that a call queued behind a dead connection is still sent; more than the 2 s that a statement of its own waits for a
-/// lock.
+/// The time that a statement may take, with getting its connection. Less than the 5 s that the layer waits for a store,
+/// so that a call queued behind a dead connection is still sent; more than the 2 s that a statement of its own waits
+/// for a lock.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// A call that can share a statement with others of its kind.
 pub(crate) trait Job: Send + Sync + 'static {
     type Answer: Send + 'static;
-    /// What the shared statement did to one record.
+    /// The result of the shared statement for one record.
     type Outcome: Send;
 
     fn record(&self) -> RecordId;

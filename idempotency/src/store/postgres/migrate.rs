@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::classify::classify;
 use crate::error::StoreError;
-use crate::store::sql::names::{Names, quoted, safe};
+use crate::store::sql::names::{Names, quote, safe};
 use crate::store::sql::schema;
 
 /// Held while migrating; derived from the table's name, so other users of advisory locks do not meet it by chance.
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn ddl(names: &Names) -> String {
     let schema = names.schema.as_deref();
-    let path = schema.map(|schema| format!("SET LOCAL search_path TO {};\n", quoted(schema)));
+    let path = schema.map(|schema| format!("SET LOCAL search_path TO {};\n", quote(schema)));
     let steps: String = STEPS.iter().map(|step| names.step(step)).collect();
     format!("BEGIN;\n{}{steps}COMMIT;\n", path.unwrap_or_default())
 }
@@ -51,7 +51,7 @@ pub(super) async fn prepare(pool: &PgPool, names: Names, may_create: bool) -> Re
     let mut tx = pool.begin().await.map_err(classify)?;
     let found = look(&mut tx, &names).await?;
     tx.commit().await.map_err(classify)?;
-    let found = if schema::missing(found.version, STEPS)?.is_empty() {
+    let found = if schema::missing_steps(found.version, STEPS)?.is_empty() {
         found
     } else if may_create {
         let mut tx = pool.begin().await.map_err(classify)?;
@@ -60,7 +60,7 @@ pub(super) async fn prepare(pool: &PgPool, names: Names, may_create: bool) -> Re
         tx.commit().await.map_err(classify)?;
         found
     } else {
-        return Err(schema::absent(found.version, STEPS, "sql/postgres"));
+        return Err(schema::absence(found.version, STEPS, "sql/postgres"));
     };
     Ok(Names { schema: found.schema, ..names })
 }
@@ -101,7 +101,7 @@ async fn look(on: &mut PgConnection, names: &Names) -> Result<Found, StoreError>
     let version = version.map_err(classify)?;
     let schema = text("records_in")?;
     if version > 0 && schema.is_none() {
-        return Err(schema::gone(names));
+        return Err(schema::loss(names));
     }
     Ok(Found { version, schema })
 }
@@ -119,14 +119,14 @@ async fn migrate(on: &mut PgConnection, names: &Names) -> Result<(), StoreError>
         let exists = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)";
         let exists = sqlx::query_scalar(exists).persistent(false).bind(schema).fetch_one(&mut *on).await;
         if !exists.map_err(classify)? {
-            let message = format!("there is no schema {schema:?}: CREATE SCHEMA {}", quoted(schema));
+            let message = format!("there is no schema {schema:?}: CREATE SCHEMA {}", quote(schema));
             return Err(StoreError::cannot_open(message));
         }
-        let path = safe(format!("SET LOCAL search_path TO {}", quoted(schema)));
+        let path = safe(format!("SET LOCAL search_path TO {}", quote(schema)));
         sqlx::raw_sql(path).execute(&mut *on).await.map_err(classify)?;
     }
     let found = look(&mut *on, names).await?;
-    for step in schema::missing(found.version, STEPS)? {
+    for step in schema::missing_steps(found.version, STEPS)? {
         sqlx::raw_sql(safe(names.step(step))).execute(&mut *on).await.map_err(classify)?;
     }
     Ok(())

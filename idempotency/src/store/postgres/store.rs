@@ -88,14 +88,14 @@ impl PostgresStore {
         self.direct
     }
 
-    /// Claims inside the caller's transaction; see [`SqlStore::begin_in`].
+    /// Claims inside the caller's transaction; see [`SqlStore::claim_in`].
     ///
     /// # Cancel safety
     /// Nothing is claimed unless the transaction commits.
     ///
     /// # Errors
     /// If the database failed.
-    pub fn begin_in<'e, 'c: 'e, E>(
+    pub fn claim_in<'e, 'c: 'e, E>(
         &self,
         on: E,
         claim: &Claim,
@@ -103,7 +103,7 @@ impl PostgresStore {
     where
         E: sqlx::Executor<'c, Database = Postgres> + 'e,
     {
-        self.direct.begin_in(on, claim)
+        self.direct.claim_in(on, claim)
     }
 
     /// Records the answer in the caller's transaction; see [`SqlStore::complete_in`].
@@ -126,14 +126,14 @@ impl PostgresStore {
         self.direct.complete_in(on, holder, recording, retention)
     }
 
-    /// Gives the key back in the caller's transaction; see [`SqlStore::abandon_in`].
+    /// Gives the key back in the caller's transaction; see [`SqlStore::release_in`].
     ///
     /// # Cancel safety
     /// Nothing is given back unless the transaction commits.
     ///
     /// # Errors
-    /// Those of [`SqlStore::abandon_in`].
-    pub fn abandon_in<'e, 'c: 'e, E>(
+    /// Those of [`SqlStore::release_in`].
+    pub fn release_in<'e, 'c: 'e, E>(
         &self,
         on: E,
         holder: &Holder,
@@ -141,7 +141,7 @@ impl PostgresStore {
     where
         E: sqlx::Executor<'c, Database = Postgres> + 'e,
     {
-        self.direct.abandon_in(on, holder)
+        self.direct.release_in(on, holder)
     }
 
     async fn write(&self, holder: &Holder, kind: Kind) -> Result<Written, StoreError> {
@@ -154,7 +154,7 @@ impl PostgresStore {
 
 #[async_trait]
 impl IdempotencyManager for PostgresStore {
-    async fn begin(&self, claim: &Claim) -> Result<Answer, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
         self.claims.call(*claim).await
     }
 
@@ -187,8 +187,8 @@ impl IdempotencyManager for PostgresStore {
         self.write(holder, Kind::Tombstone(tombstone.clone(), retention)).await
     }
 
-    async fn abandon(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.write(holder, Kind::Abandon).await
+    async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
+        self.write(holder, Kind::Release).await
     }
 
     async fn resolve(

@@ -25,8 +25,8 @@ impl RedisStore {
         Self::over(url.into_connection_info().map(prompt).and_then(Client::open)).await
     }
 
-    /// As [`RedisStore::connect`], with certificates of your own: a root to trust instead of the system's, a client
-    /// certificate for a server that asks for one, or both.
+    /// Connects like [`RedisStore::connect`], with certificates of your own: a root to trust instead of the system's, a
+    /// client certificate for a server that asks for one, or both.
     ///
     /// Neither is shown by `Debug`. A certificate must name the host as the URL does; there is no way around that here.
     /// rustls uses the process's cryptography, and ring if the process has not chosen: call
@@ -75,10 +75,10 @@ pub(super) fn prompt(info: ConnectionInfo) -> ConnectionInfo {
     info.set_tcp_settings(settings)
 }
 
-/// Whether this build can speak TLS.
+/// Says whether this build can speak TLS.
 pub(super) const TLS: bool = cfg!(feature = "redis-tls");
 
-/// Whether a URL asks for TLS.
+/// Says whether a URL asks for TLS.
 pub(super) fn is_secure(url: &str) -> bool {
     let scheme = url.trim_start().split_once(':').map_or("", |(scheme, _)| scheme);
     ["rediss", "valkeys"].iter().any(|secure| scheme.eq_ignore_ascii_case(secure))
@@ -121,7 +121,7 @@ pub(super) fn choose_cryptography() {
 #[cfg(not(feature = "redis-tls"))]
 pub(super) fn choose_cryptography() {}
 
-/// Whether one side refused the other's certificate, or they do not speak the same TLS.
+/// Says whether one side refused the other's certificate, or they do not speak the same TLS.
 #[cfg(feature = "redis-tls")]
 fn failed_handshake(error: &RedisError) -> bool {
     use std::error::Error;

@@ -1,4 +1,4 @@
-//! How far a Redis deployment can be trusted with records.
+//! The durability of a Redis deployment, as its servers report it.
 
 use redis::Value;
 use redis::aio::ConnectionLike;
@@ -8,7 +8,7 @@ use super::RedisStore;
 use super::failures::classify;
 use crate::error::{ErrorKind, StoreError, Unreadable};
 
-/// How far the Redis servers that hold records can be trusted: what is said here is true of each of them.
+/// The durability of the Redis servers that hold records; each statement is true of each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Durability {
@@ -18,9 +18,10 @@ pub struct Durability {
     pub append_only: bool,
     /// The connection leads to masters.
     pub is_master: bool,
-    /// How many replicas follow asynchronously, of all servers together. A failover to one may lose the newest claims.
+    /// The number of replicas that follow asynchronously, of all servers together. A failover to one may lose the
+    /// newest claims.
     pub replicas: u32,
-    /// How many servers were asked: one, or every master of a cluster.
+    /// The number of servers that were asked: one, or every master of a cluster.
     pub servers: u32,
 }
 

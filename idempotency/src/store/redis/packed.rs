@@ -28,7 +28,7 @@ use crate::error::{StoreError, Unreadable};
 use crate::token::OwnerToken;
 
 const HEAD: usize = 136;
-/// How long a record is kept that has to be settled by hand: for ever, in a number that cannot overflow.
+/// The time that a record is kept which has to be settled by hand: for ever, in a number that cannot overflow.
 pub(super) const BY_HAND: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// Whole milliseconds, never fewer than asked for.
@@ -36,7 +36,7 @@ fn millis(time: Duration) -> u64 {
     machine::micros(time).div_ceil(1000)
 }
 
-/// How long to keep something, in milliseconds; a key needs at least one.
+/// Converts the time to keep something into milliseconds; a key needs at least one.
 pub(super) fn keep(time: Duration) -> u64 {
     millis(time).clamp(1, BY_HAND)
 }
@@ -51,13 +51,14 @@ pub(super) fn believed(millis: u64) -> Duration {
     Duration::from_millis(millis.saturating_sub(1))
 }
 
-/// What is left of a lease, for those who wait for it: what was asked for at most, and nothing only if it is over.
+/// Limits the rest of a lease, for those who wait for it: the length that was asked for at most, and nothing only if it
+/// is over.
 pub(super) fn left(time: Duration) -> Duration {
     let millisecond = Duration::from_millis(1);
     if time.is_zero() { time } else { time.saturating_sub(millisecond).max(millisecond) }
 }
 
-/// How long a claim is kept if nobody finishes it.
+/// The time that a claim is kept if nobody finishes it.
 pub(super) fn claim_kept(claim: &Claim) -> u64 {
     match claim.effects {
         Effects::Opaque => BY_HAND,
@@ -68,7 +69,7 @@ pub(super) fn claim_kept(claim: &Claim) -> u64 {
     }
 }
 
-/// How a record begins that this token holds.
+/// The first bytes of a record that this token holds.
 pub(super) fn held_by(token: &OwnerToken) -> [u8; 18] {
     let mut start = *b"1i0123456789abcdef";
     start[2..].copy_from_slice(token.as_bytes());
@@ -91,7 +92,7 @@ pub(super) fn claimed(claim: &Claim, kept: u64) -> Vec<u8> {
     record
 }
 
-/// What follows the head of a completed record.
+/// Encodes the part that follows the head of a completed record.
 pub(super) fn completed(recording: &Recording) -> Vec<u8> {
     let (headers, body) = (recording.encode_headers(), recording.bytes());
     let mut tail = Vec::with_capacity(15 + headers.len() + body.len());
@@ -102,7 +103,7 @@ pub(super) fn completed(recording: &Recording) -> Vec<u8> {
     tail
 }
 
-/// What follows the head of a tombstone.
+/// Encodes the part that follows the head of a tombstone.
 pub(super) fn tombstoned(tombstone: &Tombstone) -> Vec<u8> {
     let (reason, mut tail) = (tombstone.reason.as_str(), Vec::new());
     digits(&mut tail, u64::from(tombstone.status), 5);

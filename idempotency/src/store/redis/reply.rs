@@ -1,4 +1,4 @@
-//! What a script answered. Nothing in it is trusted.
+//! The reply of a script. Nothing in it is trusted.
 
 use redis::Value;
 

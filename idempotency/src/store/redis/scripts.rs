@@ -12,7 +12,7 @@ use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value};
 use super::failures::of_script;
 use crate::error::Failure;
 
-/// How many arguments a call has at most, and how many bytes they have together beside a recording: a command that grows
+/// The largest number of arguments of a call, and their bytes together beside a recording: a command that grows
 /// argument by argument is allocated again and again.
 const ARGUMENTS: usize = 8;
 const ROOM: usize = 320;
@@ -73,7 +73,7 @@ impl Call<'_> {
 }
 
 pub(crate) struct Scripts {
-    pub(crate) begin: Script,
+    pub(crate) claim: Script,
     pub(crate) renew: Script,
     pub(crate) mark: Script,
     pub(crate) finish: Script,
@@ -89,7 +89,7 @@ impl Scripts {
         let found = include_str!("found.lua");
         let resolve_lost = include_str!("resolve_lost.lua");
         Self {
-            begin: Script::of(&[clock, include_str!("begin.lua"), times, include_str!("begin_again.lua")]),
+            claim: Script::of(&[clock, include_str!("claim.lua"), times, include_str!("claim_again.lua")]),
             renew: Script::of(&[
                 include_str!("renew.lua"),
                 judge,

@@ -25,7 +25,7 @@ pub struct SentinelConnection(Arc<Shared>);
 struct Shared {
     sentinels: tokio::sync::Mutex<SentinelClient>,
     current: Mutex<Current>,
-    /// How many attempts have failed, and why the last one did.
+    /// The number of attempts that have failed, and the error of the last one.
     failed: Mutex<(u64, Option<RedisError>)>,
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Own<DB: Dialect> {
 }
 
 impl<DB: Dialect> Own<DB> {
-    /// The connection, for statements. Say [`answered`](Self::answered) when they are, whatever the answers.
+    /// The connection, for statements. Say [`note_answer`](Self::note_answer) when they are, whatever the answers.
     pub(crate) fn ask(&mut self) -> &mut DB::Connection {
         self.asked = true;
         &mut self.connection
@@ -31,7 +31,7 @@ impl<DB: Dialect> Own<DB> {
         Ok(self.ask())
     }
 
-    /// Ends what [`begin`](Self::begin) began. Behind a pooler an answer only counts if it was committed.
+    /// Ends what [`claim`](Self::claim) began. Behind a pooler an answer only counts if it was committed.
     pub(crate) async fn end<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         let answer = match answer {
             answer if !self.behind_pooler => answer,
@@ -44,11 +44,11 @@ impl<DB: Dialect> Own<DB> {
                 Err(error)
             }
         };
-        self.answered();
+        self.note_answer();
         answer
     }
 
-    pub(crate) const fn answered(&mut self) {
+    pub(crate) const fn note_answer(&mut self) {
         self.asked = false;
     }
 }

@@ -1,4 +1,4 @@
-//! What differs between databases: the statements, the migration lock, and how errors are read.
+//! The differences between databases: the statements, the migration lock, and how errors are read.
 
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -31,7 +31,7 @@ pub(crate) mod driver {
         /// The store that a builder makes.
         type Store;
 
-        /// Whether a connection can lose an answer, so that one which still owes an answer is not worth keeping.
+        /// A connection can lose an answer, so that one which still owes an answer is not worth keeping.
         const REMOTE: bool;
 
         /// The statements with these names.

@@ -54,9 +54,9 @@ impl Names {
 
     /// The quoted name of one of the tables.
     pub(crate) fn table(&self, table: &str) -> String {
-        let table = quoted(&format!("{}{table}", self.prefix));
+        let table = quote(&format!("{}{table}", self.prefix));
         match &self.schema {
-            Some(schema) => format!("{}.{table}", quoted(schema)),
+            Some(schema) => format!("{}.{table}", quote(schema)),
             None => table,
         }
     }
@@ -81,7 +81,7 @@ impl Names {
 }
 
 /// A name as SQL takes it whatever is in it.
-pub(crate) fn quoted(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn read_version(names: &Names) -> String {
 }
 
 /// The refusal of tables that somebody else has yet to make.
-pub(crate) fn absent(found: i64, steps: &'static [&'static str], files: &str) -> StoreError {
+pub(crate) fn absence(found: i64, steps: &'static [&'static str], files: &str) -> StoreError {
     let message = format!(
         "its tables have version {found} (0: there are none) and this release needs {}: run the files of `{files}` that \
          are newer, in order, as the owner of the database, or what `builder(..).ddl()` returns if there are none",
@@ -22,7 +22,7 @@ pub(crate) fn absent(found: i64, steps: &'static [&'static str], files: &str) ->
 }
 
 /// The refusal of a database that has lost its records.
-pub(crate) fn gone(names: &Names) -> StoreError {
+pub(crate) fn loss(names: &Names) -> StoreError {
     let message = format!(
         "the table {} is gone although {} knows it: restore it, because an empty one would run everything again; or drop \
          both to begin anew",
@@ -33,7 +33,7 @@ pub(crate) fn gone(names: &Names) -> StoreError {
 }
 
 /// The steps that are missing from tables of version `found`, which is 0 if there are none. `steps` are all of them.
-pub(crate) fn missing(
+pub(crate) fn missing_steps(
     found: i64,
     steps: &'static [&'static str],
 ) -> Result<&'static [&'static str], StoreError> {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn only_missing_steps_are_taken_and_only_the_next_release_is_trusted() {
-        let steps = |found| missing(found, &["one", "two"]).ok();
+        let steps = |found| missing_steps(found, &["one", "two"]).ok();
         assert_eq!(steps(0), Some(&["one", "two"][..]));
         assert_eq!(steps(1), Some(&["two"][..]));
         assert_eq!((steps(2), steps(3)), (Some(&[][..]), Some(&[][..])));

@@ -18,10 +18,10 @@ macro_rules! templates {
 }
 
 templates! {
-    begin begin_once read renew mark complete tombstone abandon resolve_done resolve_absent purge
+    claim claim_once read renew mark complete tombstone release resolve_done resolve_absent purge
 }
 
-/// What a claim makes of the row it meets.
+/// Makes the row of a claim out of the one that it meets.
 macro_rules! taken_over {
     () => {
         concat!(
@@ -45,8 +45,8 @@ macro_rules! taken_over {
     };
 }
 
-/// Whether the claim named `$claim` may have the row `r`: it is free (released, or its retention is over), the same
-/// token asks again, or the lease is over and nothing can have happened.
+/// Says whether the claim named `$claim` may have the row `r`: it is free (released, or its retention is over), the
+/// same token asks again, or the lease is over and nothing can have happened.
 macro_rules! may_be_taken {
     ($claim:literal, $now:expr) => {
         concat!(
@@ -88,8 +88,8 @@ macro_rules! if_taken {
     };
 }
 
-/// What a claim makes of the row it meets where it must say in one statement what it found: the row is written in any
-/// case, because only a row that is written is returned.
+/// Makes the row of a claim out of the one that it meets where the statement must say in one statement what it found:
+/// the row is written in any case, because only a row that is written is returned.
 macro_rules! taken_or_kept {
     ($may:expr) => {
         concat!(
@@ -122,12 +122,12 @@ macro_rules! taken_or_kept {
 /// where it is not the column's default, `$skip` as the suffix that skips locked rows, and `$patience` as the condition,
 /// always true, that limits how long the statement waits for a lock.
 ///
-/// `begin` inserts, or takes the row over if the state machine permits it. It never waits for anything but the row
+/// `claim` inserts, or takes the row over if the state machine permits it. It never waits for anything but the row
 /// itself.
 macro_rules! statements {
     ($now:expr, $fence_column:literal, $fence:expr, $skip:literal, $patience:literal) => {
         Templates {
-            begin: concat!(
+            claim: concat!(
                 "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, ", $fence_column, "attempt, ",
                 "created_at, lease_until, cap_until, expires_at) ",
                 "SELECT $1, $2, $3, $4, 'in_flight', ", $fence, "1, ",
@@ -136,7 +136,7 @@ macro_rules! statements {
                 taken_over!(), "WHERE ", may_be_taken!("excluded", $now), " ",
                 "RETURNING fence, attempt, lease_until - ", $now
             ),
-            begin_once: concat!(
+            claim_once: concat!(
                 "INSERT INTO idempotency_records AS r (id, token, fingerprint, effects, state, ", $fence_column, "attempt, ",
                 "created_at, lease_until, cap_until, expires_at) ",
                 "SELECT $1, $2, $3, $4, 'in_flight', ", $fence, "1, ",
@@ -170,7 +170,7 @@ macro_rules! statements {
                 "expires_at = ", $now, " + $3, status = $4, location = $5, reason = $6 ",
                 "WHERE id = $1 AND token = $2 AND state = 'in_flight'", $patience
             ),
-            abandon: concat!(
+            release: concat!(
                 "UPDATE idempotency_records SET state = 'released', finished_at = ", $now, ", ",
                 "expires_at = ", $now, " + $3 ",
                 "WHERE id = $1 AND token = $2 AND state = 'in_flight' AND effect_at IS NULL", $patience

@@ -1,4 +1,4 @@
-//! Who may run.
+//! Clauses about claims: one attempt may run, and the others are told why they may not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) async fn another_token_is_told_in_flight(store: Store) -> Result<(), 
     let claim = any_claim()?;
     let _ = acquire(&store, &claim).await?;
     ensure_matches!(
-        store.begin(&claim.retried()?).await?,
+        store.claim(&claim.retry()?).await?,
         Answer::InFlight { retry_after } if retry_after > Duration::ZERO && retry_after <= HOUR,
         "a duplicate of a running request"
     );
@@ -57,10 +57,10 @@ pub(super) async fn another_fingerprint_is_refused_in_every_state(store: Store) 
             _ => Written::Applied,
         };
         ensure_eq!(written, Written::Applied, state);
-        for mut other in [claim, claim.retried()?] {
+        for mut other in [claim, claim.retry()?] {
             other.fingerprint = other_fingerprint();
             ensure_eq!(
-                store.begin(&other).await?,
+                store.claim(&other).await?,
                 Answer::Mismatch,
                 format!("another request while {state}")
             );
@@ -74,7 +74,7 @@ pub(super) async fn another_record_is_independent(store: Store) -> Result<(), Vi
     let (_, holder) = acquire(&store, &one).await?;
     let _ = acquire(&store, &two).await?;
     ensure_eq!(store.complete(&holder, &a_recording(), HOUR).await?, Written::Applied, "completing one");
-    ensure_matches!(store.begin(&two.retried()?).await?, Answer::InFlight { .. }, "the other one");
+    ensure_matches!(store.claim(&two.retry()?).await?, Answer::InFlight { .. }, "the other one");
     Ok(())
 }
 
@@ -82,10 +82,10 @@ pub(super) async fn of_64_callers_at_once_one_acquires(store: Store) -> Result<(
     let (claim, barrier) = (any_claim()?, Arc::new(Barrier::new(64)));
     let mut callers = Vec::new();
     for _ in 0..64 {
-        let (store, barrier, claim) = (Arc::clone(&store), Arc::clone(&barrier), claim.retried()?);
+        let (store, barrier, claim) = (Arc::clone(&store), Arc::clone(&barrier), claim.retry()?);
         callers.push(tokio::spawn(async move {
             barrier.wait().await;
-            store.begin(&claim).await
+            store.claim(&claim).await
         }));
     }
     let mut acquired = 0;
@@ -105,13 +105,13 @@ pub(super) async fn callers_racing_for_lapsed_leases_are_all_answered(store: Sto
     let (claim, barrier) = (any_claim()?.lapsing(), Arc::new(Barrier::new(64)));
     let mut callers = Vec::new();
     for _ in 0..64 {
-        let (store, barrier, mut claim) = (Arc::clone(&store), Arc::clone(&barrier), claim.retried()?);
+        let (store, barrier, mut claim) = (Arc::clone(&store), Arc::clone(&barrier), claim.retry()?);
         callers.push(tokio::spawn(async move {
             barrier.wait().await;
             for _ in 0..16 {
-                claim = claim.retried()?;
+                claim = claim.retry()?;
                 ensure_matches!(
-                    store.begin(&claim).await?,
+                    store.claim(&claim).await?,
                     Answer::Acquired(_) | Answer::InFlight { .. },
                     "a caller of a lapsed lease"
                 );
@@ -130,7 +130,7 @@ pub(super) async fn fences_rise_across_takeovers_releases_and_expiry(store: Stor
     let (mut last, _) = acquire(&store, &claim).await?;
     for round in ["takeover", "release", "expiry", "purge", "takeover"] {
         match round {
-            "release" => ensure_eq!(store.abandon(&claim.holder()).await?, Written::Applied, round),
+            "release" => ensure_eq!(store.release(&claim.holder()).await?, Written::Applied, round),
             "expiry" | "purge" => {
                 let written = store.complete(&claim.holder(), &a_recording(), Duration::ZERO).await?;
                 ensure_eq!(written, Written::Applied, round);
@@ -140,7 +140,7 @@ pub(super) async fn fences_rise_across_takeovers_releases_and_expiry(store: Stor
         if round == "purge" {
             store.purge(u32::MAX).await?;
         }
-        claim = claim.retried()?;
+        claim = claim.retry()?;
         let (next, _) = acquire(&store, &claim).await?;
         ensure_matches!(next.fence, fence if fence > last.fence, format!("the fence after a {round}"));
         last = next;

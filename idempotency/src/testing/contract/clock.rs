@@ -1,4 +1,4 @@
-//! The rules that hold whatever the store's clock shows.
+//! The clauses that hold whatever the store's clock shows.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(super) async fn no_fence_is_given_twice_whatever_the_clock_says(
             now -= HOUR;
             set(now).await;
         }
-        claim = claim.retried()?;
+        claim = claim.retry()?;
         let (next, _) = acquire(&store, &claim).await?;
         ensure_matches!(next.fence, fence if fence > last.fence, format!("the fence after {:?}", last.fence));
         last = next;

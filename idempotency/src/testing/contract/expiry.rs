@@ -10,17 +10,17 @@ use crate::testing::violation::Violation;
 
 pub(super) async fn a_finished_record_ends_with_its_retention(store: Store) -> Result<(), Violation> {
     let tombstone = Tombstone { reason: TombstoneReason::Streaming, status: 200, location: None };
-    for bury in [false, true] {
+    for by_tombstone in [false, true] {
         let claim = any_claim()?;
         let (_, holder) = acquire(&store, &claim).await?;
-        let written = if bury {
+        let written = if by_tombstone {
             store.tombstone(&holder, &tombstone, Duration::ZERO).await?
         } else {
             store.complete(&holder, &a_recording(), Duration::ZERO).await?
         };
         ensure_eq!(written, Written::Applied, "finishing");
         ensure_eq!(store.get(claim.record).await?, None, "the record after its retention");
-        let mut other = claim.retried()?;
+        let mut other = claim.retry()?;
         other.fingerprint = other_fingerprint();
         let (grant, _) = acquire(&store, &other).await?;
         ensure_eq!(grant.attempt, 1, "the attempt after the retention");
@@ -44,10 +44,10 @@ pub(super) async fn purging_forgets_no_running_and_no_indeterminate_record(
     let (_, holder) = acquire(&store, &completed).await?;
     ensure_eq!(store.complete(&holder, &a_recording(), HOUR).await?, Written::Applied, "completing");
     store.purge(u32::MAX).await?;
-    ensure_matches!(store.begin(&lapsing.retried()?).await?, Answer::Indeterminate(_), "an opaque record");
-    ensure_matches!(store.begin(&marked.retried()?).await?, Answer::Indeterminate(_), "a marked record");
-    ensure_matches!(store.begin(&running.retried()?).await?, Answer::InFlight { .. }, "a running record");
-    ensure_matches!(store.begin(&completed.retried()?).await?, Answer::Replay(_), "a completed record");
+    ensure_matches!(store.claim(&lapsing.retry()?).await?, Answer::Indeterminate(_), "an opaque record");
+    ensure_matches!(store.claim(&marked.retry()?).await?, Answer::Indeterminate(_), "a marked record");
+    ensure_matches!(store.claim(&running.retry()?).await?, Answer::InFlight { .. }, "a running record");
+    ensure_matches!(store.claim(&completed.retry()?).await?, Answer::Replay(_), "a completed record");
     Ok(())
 }
 
@@ -72,9 +72,9 @@ pub(super) async fn purging_under_claims_loses_nothing(store: Store) -> Result<(
             "completing"
         );
         let (_, holder) = acquire(&store, &staying).await?;
-        let _ = acquire(&store, &ending.retried()?).await?;
+        let _ = acquire(&store, &ending.retry()?).await?;
         ensure_eq!(store.complete(&holder, &a_recording(), HOUR).await?, Written::Applied, "completing");
-        ensure_matches!(store.begin(&staying.retried()?).await?, Answer::Replay(_), "a kept record");
+        ensure_matches!(store.claim(&staying.retry()?).await?, Answer::Replay(_), "a kept record");
     }
     sweeper.abort();
     match sweeper.await {

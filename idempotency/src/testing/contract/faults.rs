@@ -27,7 +27,7 @@ pub(super) async fn every_call_can_be_dropped_at_every_point_and_repeated(
     for polls in 0..40 {
         let claim = any_claim()?.with(Effects::Marked);
         let holder = claim.holder();
-        let mut done = dropped_after(polls, store.begin(&claim)).await;
+        let mut done = dropped_after(polls, store.claim(&claim)).await;
         let _ = acquire(&store, &claim).await?;
         done &= dropped_after(polls, store.renew(&holder, HOUR)).await;
         done &= dropped_after(polls, store.mark_effect(&holder)).await;
@@ -36,13 +36,13 @@ pub(super) async fn every_call_can_be_dropped_at_every_point_and_repeated(
         done &= dropped_after(polls, store.complete(&holder, &a_recording(), HOUR)).await;
         let completed = store.complete(&holder, &a_recording(), HOUR).await?;
         ensure_matches!(completed, Written::Applied | Written::AlreadyApplied, "a repeated completion");
-        ensure_eq!(store.begin(&claim.retried()?).await?, Answer::Replay(a_recording()), "a retry");
+        ensure_eq!(store.claim(&claim.retry()?).await?, Answer::Replay(a_recording()), "a retry");
         let claim = any_claim()?;
         let _ = acquire(&store, &claim).await?;
-        done &= dropped_after(polls, store.abandon(&claim.holder())).await;
-        let abandoned = store.abandon(&claim.holder()).await?;
-        ensure_matches!(abandoned, Written::Applied | Written::AlreadyApplied, "a repeated abandon");
-        let _ = acquire(&store, &claim.retried()?).await?;
+        done &= dropped_after(polls, store.release(&claim.holder())).await;
+        let released = store.release(&claim.holder()).await?;
+        ensure_matches!(released, Written::Applied | Written::AlreadyApplied, "a repeated release");
+        let _ = acquire(&store, &claim.retry()?).await?;
         if done {
             break;
         }

@@ -1,4 +1,4 @@
-//! What is kept.
+//! Clauses about finished records: what was recorded is kept and replayed.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ async fn survives(store: &Store, recording: Recording) -> Result<(), Violation> 
     let claim = any_claim()?;
     let (_, holder) = acquire(store, &claim).await?;
     ensure_eq!(store.complete(&holder, &recording, HOUR).await?, Written::Applied, "completing");
-    match store.begin(&claim.retried()?).await? {
+    match store.claim(&claim.retry()?).await? {
         Answer::Replay(replayed) if replayed.headers() != recording.headers() => Err(Violation(format!(
             "headers changed: {:?} became {:?}",
             recording.headers(),
@@ -45,7 +45,7 @@ pub(super) async fn bodies_of_any_size_are_replayed_whole(store: Store) -> Resul
 pub(super) async fn a_lost_token_cannot_complete(store: Store) -> Result<(), Violation> {
     let claim = any_claim()?.lapsing();
     let (_, zombie) = acquire(&store, &claim).await?;
-    let (grant, heir) = acquire(&store, &claim.retried()?).await?;
+    let (grant, heir) = acquire(&store, &claim.retry()?).await?;
     let late = Recording::new(500).body("zombie");
     let tombstone = Tombstone { reason: TombstoneReason::Broken, status: 500, location: None };
     for _ in 0..2 {
@@ -54,15 +54,11 @@ pub(super) async fn a_lost_token_cannot_complete(store: Store) -> Result<(), Vio
             Written::LostTo(grant.fence),
             "a zombie completes"
         );
-        let buried = store.tombstone(&zombie, &tombstone, HOUR).await?;
-        ensure_eq!(buried, Written::LostTo(grant.fence), "a zombie buries");
+        let tombstoned = store.tombstone(&zombie, &tombstone, HOUR).await?;
+        ensure_eq!(tombstoned, Written::LostTo(grant.fence), "the tombstone of a zombie");
         let _ = store.complete(&heir, &a_recording(), HOUR).await?;
     }
-    ensure_eq!(
-        store.begin(&claim.retried()?).await?,
-        Answer::Replay(a_recording()),
-        "the winner's recording"
-    );
+    ensure_eq!(store.claim(&claim.retry()?).await?, Answer::Replay(a_recording()), "the winner's recording");
     Ok(())
 }
 
@@ -72,8 +68,8 @@ pub(super) async fn completing_again_changes_nothing(store: Store) -> Result<(),
     ensure_eq!(store.complete(&holder, &a_recording(), HOUR).await?, Written::Applied, "the first time");
     let other = Recording::new(200).body("second answer");
     ensure_eq!(store.complete(&holder, &other, HOUR).await?, Written::AlreadyApplied, "the second time");
-    for claim in [claim, claim.retried()?] {
-        ensure_eq!(store.begin(&claim).await?, Answer::Replay(a_recording()), "the recording");
+    for claim in [claim, claim.retry()?] {
+        ensure_eq!(store.claim(&claim).await?, Answer::Replay(a_recording()), "the recording");
     }
     Ok(())
 }
@@ -87,7 +83,7 @@ pub(super) async fn a_late_completion_counts_if_nobody_took_over(store: Store) -
             Written::Applied,
             "a late completion"
         );
-        ensure_eq!(store.begin(&claim.retried()?).await?, Answer::Replay(a_recording()), "its replay");
+        ensure_eq!(store.claim(&claim.retry()?).await?, Answer::Replay(a_recording()), "its replay");
     }
     Ok(())
 }
@@ -107,14 +103,14 @@ pub(super) async fn a_tombstone_forbids_to_run_again(store: Store) -> Result<(),
         let claim = any_claim()?;
         let (_, holder) = acquire(&store, &claim).await?;
         let tombstone = Tombstone { reason: TombstoneReason::TooLarge, status: 201, location };
-        ensure_eq!(store.tombstone(&holder, &tombstone, HOUR).await?, Written::Applied, "burying");
+        ensure_eq!(store.tombstone(&holder, &tombstone, HOUR).await?, Written::Applied, "a tombstone");
         ensure_eq!(
             store.tombstone(&holder, &tombstone, HOUR).await?,
             Written::AlreadyApplied,
-            "burying again"
+            "the same tombstone again"
         );
-        for claim in [claim, claim.retried()?] {
-            ensure_eq!(store.begin(&claim).await?, Answer::NotReplayable(tombstone.clone()), "a retry");
+        for claim in [claim, claim.retry()?] {
+            ensure_eq!(store.claim(&claim).await?, Answer::NotReplayable(tombstone.clone()), "a retry");
         }
     }
     Ok(())
@@ -125,10 +121,10 @@ pub(super) async fn a_finished_record_cannot_be_finished_differently(store: Stor
     let (_, holder) = acquire(&store, &claim).await?;
     let tombstone = Tombstone { reason: TombstoneReason::Broken, status: 200, location: None };
     ensure_eq!(store.complete(&holder, &a_recording(), HOUR).await?, Written::Applied, "completing");
-    let buried = store.tombstone(&holder, &tombstone, HOUR).await?;
-    ensure_eq!(buried, Written::Refused(State::Completed), "burying what is completed");
+    let tombstoned = store.tombstone(&holder, &tombstone, HOUR).await?;
+    ensure_eq!(tombstoned, Written::Refused(State::Completed), "a tombstone on what is completed");
     let marked = store.mark_effect(&holder).await?;
     ensure_eq!(marked, Written::Refused(State::Completed), "marking what is completed");
-    ensure_matches!(store.begin(&claim.retried()?).await?, Answer::Replay(_), "a retry");
+    ensure_matches!(store.claim(&claim.retry()?).await?, Answer::Replay(_), "a retry");
     Ok(())
 }

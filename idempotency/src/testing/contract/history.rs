@@ -28,7 +28,7 @@ pub(super) async fn concurrent_answers_fit_one_order_of_events(store: Store) -> 
         let mut callers = Vec::new();
         for caller in 0..CALLERS {
             let (store, barrier, claim): (Store, _, _) =
-                (history.clone(), Arc::clone(&barrier), claim.retried()?);
+                (history.clone(), Arc::clone(&barrier), claim.retry()?);
             callers.push(tokio::spawn(async move {
                 barrier.wait().await;
                 for step in 0..STEPS {
@@ -36,7 +36,7 @@ pub(super) async fn concurrent_answers_fit_one_order_of_events(store: Store) -> 
                     let choice =
                         caller.wrapping_mul(7).wrapping_add(step.wrapping_mul(3)).wrapping_add(round);
                     // A store may give up under this much contention; what it says must then be true as well.
-                    let _ = act(&store, &claim.retried()?, choice).await;
+                    let _ = act(&store, &claim.retry()?, choice).await;
                 }
                 Ok::<_, Violation>(())
             }));
@@ -45,7 +45,7 @@ pub(super) async fn concurrent_answers_fit_one_order_of_events(store: Store) -> 
             caller.await.map_err(|error| Violation(error.to_string()))??;
         }
         let _ = history.get(claim.record).await?;
-        let _ = history.begin(&claim.retried()?).await?;
+        let _ = history.claim(&claim.retry()?).await?;
     }
     history.check()
 }
@@ -53,7 +53,7 @@ pub(super) async fn concurrent_answers_fit_one_order_of_events(store: Store) -> 
 /// Claims; then completes, gives back, marks or disappears, as chosen. Settles what others left undecided.
 async fn act(store: &Store, claim: &Claim, choice: u8) -> Result<(), StoreError> {
     let holder = claim.holder();
-    match store.begin(claim).await? {
+    match store.claim(claim).await? {
         Answer::Acquired(_) => {}
         Answer::Indeterminate(lost) => {
             let done = Resolution::Done(a_recording());
@@ -63,7 +63,7 @@ async fn act(store: &Store, claim: &Claim, choice: u8) -> Result<(), StoreError>
         }
         _ => {
             let other = Claim { fingerprint: other_fingerprint(), ..*claim };
-            let _: Answer = store.begin(&if choice.is_multiple_of(2) { other } else { *claim }).await?;
+            let _: Answer = store.claim(&if choice.is_multiple_of(2) { other } else { *claim }).await?;
             return Ok(());
         }
     }
@@ -72,11 +72,11 @@ async fn act(store: &Store, claim: &Claim, choice: u8) -> Result<(), StoreError>
             let _: Written = store.complete(&holder, &Recording::new(200).body(vec![choice]), HOUR).await?;
         }
         1 | 2 => {
-            let _: Written = store.abandon(&holder).await?;
+            let _: Written = store.release(&holder).await?;
         }
         3 => {
             let _: Written = store.mark_effect(&holder).await?;
-            let _: Written = store.abandon(&holder).await?;
+            let _: Written = store.release(&holder).await?;
         }
         4 => {
             let tombstone = Tombstone { reason: TombstoneReason::Streaming, status: 200, location: None };

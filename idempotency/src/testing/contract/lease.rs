@@ -10,7 +10,7 @@ pub(super) async fn a_live_lease_is_not_taken_over(store: Store) -> Result<(), V
     for effects in [Effects::Local, Effects::Marked, Effects::Opaque] {
         let claim = any_claim()?.with(effects);
         let (_, holder) = acquire(&store, &claim).await?;
-        ensure_matches!(store.begin(&claim.retried()?).await?, Answer::InFlight { .. }, "a live lease");
+        ensure_matches!(store.claim(&claim.retry()?).await?, Answer::InFlight { .. }, "a live lease");
         ensure_eq!(
             store.complete(&holder, &a_recording(), HOUR).await?,
             Written::Applied,
@@ -24,7 +24,7 @@ pub(super) async fn a_lapsed_lease_is_taken_over_by_the_next_attempt(store: Stor
     for effects in [Effects::Local, Effects::Marked] {
         let claim = any_claim()?.with(effects).lapsing();
         let (first, _) = acquire(&store, &claim).await?;
-        let (next, _) = acquire(&store, &claim.retried()?).await?;
+        let (next, _) = acquire(&store, &claim.retry()?).await?;
         ensure_eq!((first.attempt, next.attempt), (1, 2), "attempts");
     }
     Ok(())
@@ -33,7 +33,7 @@ pub(super) async fn a_lapsed_lease_is_taken_over_by_the_next_attempt(store: Stor
 pub(super) async fn a_lost_token_cannot_renew(store: Store) -> Result<(), Violation> {
     let claim = any_claim()?.lapsing();
     let (_, zombie) = acquire(&store, &claim).await?;
-    let (heir, _) = acquire(&store, &claim.retried()?).await?;
+    let (heir, _) = acquire(&store, &claim.retry()?).await?;
     ensure_eq!(store.renew(&zombie, HOUR).await?, Renewed::LostTo(heir.fence), "a zombie's renewal");
     ensure_eq!(store.renew(&any_claim()?.holder(), HOUR).await?, Renewed::Missing, "renewing nothing");
     Ok(())
@@ -56,7 +56,7 @@ pub(super) async fn renewing_does_not_revive_a_finished_record(store: Store) -> 
         "completing"
     );
     ensure_eq!(store.renew(&holder, HOUR).await?, Renewed::Missing, "renewing what has ended");
-    ensure_matches!(store.begin(&claim.retried()?).await?, Answer::Acquired(_), "after the retention");
+    ensure_matches!(store.claim(&claim.retry()?).await?, Answer::Acquired(_), "after the retention");
     Ok(())
 }
 
@@ -71,17 +71,21 @@ pub(super) async fn the_cap_holds_under_endless_renewal(store: Store) -> Result<
             "a renewal past the cap"
         );
     }
-    ensure_matches!(store.begin(&claim.retried()?).await?, Answer::Acquired(_), "after the cap");
+    ensure_matches!(store.claim(&claim.retry()?).await?, Answer::Acquired(_), "after the cap");
     let claim = any_claim()?;
     let (_, holder) = acquire(&store, &claim).await?;
     ensure_matches!(store.renew(&holder, HOUR * 9).await?, Renewed::Held(left) if left <= HOUR, "a long renewal");
     Ok(())
 }
 
-pub(super) async fn a_surrendered_lease_is_over(store: Store) -> Result<(), Violation> {
+pub(super) async fn an_expired_lease_is_over(store: Store) -> Result<(), Violation> {
     let claim = any_claim()?.with(Effects::Opaque);
     let (_, holder) = acquire(&store, &claim).await?;
-    ensure_eq!(store.renew(&holder, Duration::ZERO).await?, Renewed::Held(Duration::ZERO), "surrendering");
-    ensure_matches!(store.begin(&claim.retried()?).await?, Answer::Indeterminate(_), "after a surrender");
+    ensure_eq!(store.renew(&holder, Duration::ZERO).await?, Renewed::Held(Duration::ZERO), "expiring");
+    ensure_matches!(
+        store.claim(&claim.retry()?).await?,
+        Answer::Indeterminate(_),
+        "after the end of the lease"
+    );
     Ok(())
 }

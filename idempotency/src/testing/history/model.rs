@@ -1,5 +1,5 @@
-//! What a record may be, as far as its callers can know: the pure state machine, with times that are only known to lie
-//! between a question and its answer.
+//! The states that a record may have, as far as its callers can know: the pure state machine, with times that are only
+//! known to lie between a question and its answer.
 //!
 //! A store reads its clock somewhere between the two. So the end of a lease is a span, and a later call may find it
 //! still ahead, or over, or either. Every possibility is handed to [`machine`] with made-up times that say so, and
@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
 use crate::core::fence::Fence;
-use crate::core::machine::{self, Begin, Entry, RELEASED_FOR, Write, micros};
+use crate::core::machine::{self, Decision, Entry, RELEASED_FOR, Write, micros};
 use crate::core::recording::{Recording, Tombstone};
 use crate::store::manager::Snapshot;
 use crate::token::OwnerToken;
 
 /// The made-up time at which the machine is asked.
 const NOW: u64 = 1 << 40;
-/// How much later than [`NOW`] a made-up cap is.
+/// The distance of a made-up cap from [`NOW`].
 const FAR: u64 = 1 << 45;
-/// What clocks may differ by, beside a hundredth of the time they measure: SQLite's has milliseconds.
+/// The difference that clocks may have, beside a hundredth of the time they measure: SQLite's has milliseconds.
 const SLACK: u64 = 5_000;
 
 /// One call on one record.
@@ -38,12 +38,12 @@ pub(super) struct Moment {
 
 #[derive(Debug)]
 pub(super) enum Op {
-    Begin(Claim),
+    Claim(Claim),
     Renew(OwnerToken, Duration),
     Mark(OwnerToken),
     Complete(OwnerToken, Recording, Duration),
     Tombstone(OwnerToken, Tombstone, Duration),
-    Abandon(OwnerToken),
+    Release(OwnerToken),
     Resolve(Fence, Resolution, Duration),
     Get,
 }
@@ -71,7 +71,7 @@ impl Call {
         matches!(&self.told, Some((Told::Answer(Answer::Acquired(_)), at)) if at.order < order)
     }
 
-    /// Whether the answer says that nothing was written.
+    /// Says whether the answer means that nothing was written.
     pub(super) fn only_read(&self) -> bool {
         match &self.told {
             Some((Told::Answer(answer), _)) => !matches!(answer, Answer::Acquired(_)),
@@ -120,7 +120,7 @@ struct Span {
 }
 
 impl Span {
-    /// Whether `call` may have found it still ahead, or over.
+    /// Says whether `call` may have found it still ahead, or over.
     const fn may_be(self, ahead: bool, call: &Call) -> bool {
         if ahead { call.asked.at < self.latest } else { call.answered_at() >= self.earliest }
     }
@@ -130,7 +130,7 @@ impl Span {
     }
 }
 
-/// What the record may be.
+/// The states that the record may have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct World {
     entry: Option<Entry>,
@@ -151,7 +151,7 @@ impl World {
         }
         let views = self.views(call);
         match &call.op {
-            Op::Begin(claim) => self.begun(claim, call, &views, fences),
+            Op::Claim(claim) => self.begun(claim, call, &views, fences),
             Op::Renew(token, lease) => self.renewed(*token, *lease, call, views),
             Op::Mark(token) => self.written(&Write::Mark, *token, call, views),
             Op::Complete(token, recording, keep) => {
@@ -160,7 +160,7 @@ impl World {
             Op::Tombstone(token, tombstone, keep) => {
                 self.written(&Write::Tombstone(tombstone, *keep), *token, call, views)
             }
-            Op::Abandon(token) => self.written(&Write::Abandon, *token, call, views),
+            Op::Release(token) => self.written(&Write::Release, *token, call, views),
             Op::Resolve(fence, resolution, keep) => self.resolved(*fence, resolution, *keep, call, views),
             Op::Get => {
                 let fits = |view: &Option<Entry>| match (told, view) {
@@ -204,17 +204,19 @@ impl World {
         };
         let mut worlds = Vec::new();
         for (view, fence) in views.iter().flat_map(|view| given.iter().map(move |fence| (view, *fence))) {
-            match (machine::begin(view.as_ref(), claim, NOW, fence.max(self.fence + 1)), told) {
-                (Begin::Write(entry, grant), None) if grant.fence.0 == fence || self.holds(claim.token) => {
+            match (machine::claim(view.as_ref(), claim, NOW, fence.max(self.fence + 1)), told) {
+                (Decision::Write(entry, grant), None)
+                    if grant.fence.0 == fence || self.holds(claim.token) =>
+                {
                     worlds.push(self.claimed(entry, claim, call));
                 }
-                (Begin::Write(entry, grant), Some(Told::Answer(Answer::Acquired(told))))
+                (Decision::Write(entry, grant), Some(Told::Answer(Answer::Acquired(told))))
                     if (told.fence, told.attempt) == (grant.fence, grant.attempt)
                         && told.lease <= claim.terms.lease =>
                 {
                     worlds.push(self.claimed(entry, claim, call));
                 }
-                (Begin::Answer(answer), Some(Told::Answer(told))) if self.says(&answer, told, call) => {
+                (Decision::Answer(answer), Some(Told::Answer(told))) if self.says(&answer, told, call) => {
                     worlds.push(self.clone());
                 }
                 _ => {}
@@ -237,7 +239,7 @@ impl World {
         Self { fence: self.fence.max(entry.fence.0), lease, cap: cap_until, end, ..self.with(entry) }
     }
 
-    /// Whether the machine's answer is the one that was seen, apart from durations that depend on the real clock.
+    /// Says whether the machine's answer is the one that was seen, apart from durations that depend on the real clock.
     fn says(&self, answer: &Answer, told: &Answer, call: &Call) -> bool {
         match (answer, told) {
             (Answer::InFlight { .. }, Answer::InFlight { retry_after }) => {
@@ -290,7 +292,7 @@ impl World {
         let end = match write {
             Write::Mark => self.end,
             Write::Complete(_, keep) | Write::Tombstone(_, keep) => call.ends_after(*keep),
-            Write::Abandon => call.ends_after(RELEASED_FOR),
+            Write::Release => call.ends_after(RELEASED_FOR),
         };
         let apply = |view: &mut Option<Entry>| write.apply(view.as_mut(), token, NOW);
         self.changed(call, views, end, apply)

@@ -9,7 +9,7 @@ use crate::token::OwnerToken;
 /// Steps after which a history counts as too tangled to decide; far beyond what tests produce.
 const STEPS: u64 = 2_000_000;
 
-/// Whether some order of the calls explains every answer; if not, why.
+/// Looks for an order of the calls that explains every answer; if there is none, says why.
 pub(super) fn explain(calls: &[&Call]) -> Result<(), String> {
     let fences = calls.iter().filter_map(|call| call.fence()).collect();
     let mut search = Search { calls, fences, seen: HashMap::new(), steps: 0, furthest: Vec::new() };
@@ -51,7 +51,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether the calls that are not done can be put in an order that starts from `world`.
+    /// Says whether the calls that are not done can be put in an order that starts from `world`.
     fn from(&mut self, world: &World, done: &mut Done, order: &mut Vec<usize>) -> bool {
         self.steps += 1;
         if self.steps > STEPS {
@@ -150,12 +150,12 @@ pub(super) fn tell(calls: &[&Call], chosen: &[usize]) -> String {
 
 fn named(op: &Op) -> (&'static str, Option<OwnerToken>) {
     match op {
-        Op::Begin(claim) => ("begin", Some(claim.token)),
+        Op::Claim(claim) => ("claim", Some(claim.token)),
         Op::Renew(token, _) => ("renew", Some(*token)),
         Op::Mark(token) => ("mark_effect", Some(*token)),
         Op::Complete(token, ..) => ("complete", Some(*token)),
         Op::Tombstone(token, ..) => ("tombstone", Some(*token)),
-        Op::Abandon(token) => ("abandon", Some(*token)),
+        Op::Release(token) => ("release", Some(*token)),
         Op::Resolve(..) => ("resolve", None),
         Op::Get => ("get", None),
     }

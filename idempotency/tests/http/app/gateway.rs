@@ -32,7 +32,7 @@ fn behind(count: &Count) -> Router {
         .route("/picky", post(picky))
 }
 
-/// How the handler makes its second request.
+/// The way in which the handler makes its second request.
 #[derive(Clone, Copy, Debug)]
 enum Second {
     New,

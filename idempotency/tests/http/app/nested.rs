@@ -96,7 +96,7 @@ async fn a_refusal_of_the_inner_layer_is_not_recorded_by_the_outer_one() {
         [Some(over(inner.clone(), "inner")), None, Some(over(Arc::new(MemoryStore::new()), "outer"))],
         &count,
     );
-    inner.fail(Call::Begin, Side::Refused);
+    inner.fail(Call::Claim, Side::Refused);
     let refused = call(&app, request(Some("k"), "{}")).await;
     assert_eq!((refused.status().as_u16(), status(&refused)), (503, "released"));
     let retry = call(&app, request(Some("k"), "{}")).await;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// A local server that has not answered by then will not answer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// What came back.
+/// An answer as it came back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -30,7 +30,7 @@ impl fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
-/// How a message ends.
+/// The end of a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Trailers,

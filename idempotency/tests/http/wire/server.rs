@@ -20,7 +20,7 @@ use tower::ServiceBuilder;
 
 use super::client::{self, Answer};
 
-/// What reaches the handler: hyper's body, or the bytes that the layer has read.
+/// The body that reaches the handler: hyper's body, or the bytes that the layer has read.
 pub(crate) type Incoming1 = ReplayBody<Incoming>;
 
 pub(crate) struct Server {
@@ -98,8 +98,8 @@ impl Server {
         self.panics.load(Ordering::SeqCst)
     }
 
-    /// Whatever was sent before: this server still pays, a key pays once, another merchant's does not replay it, and no
-    /// answer of the store was impossible.
+    /// Checks, after whatever was sent, that this server still pays, a key pays once, another merchant's does not replay it,
+    /// and no answer of the store was impossible.
     pub(crate) async fn is_sound(&self, runs: u32) {
         assert_eq!((self.runs(), self.panics()), (runs, 0));
         let first = self.answers(&client::post("afterwards", "{}")).await;

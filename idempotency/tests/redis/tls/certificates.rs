@@ -44,7 +44,7 @@ impl Authority {
         }
     }
 
-    /// What a client needs that trusts this authority.
+    /// Returns the certificates of a client that trusts this authority.
     pub(crate) fn trusted(&self) -> TlsCertificates {
         TlsCertificates { root_cert: Some(self.certificate.clone().into_bytes()), client_tls: None }
     }

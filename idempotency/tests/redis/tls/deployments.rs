@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::*;
 use redis::cluster::ClusterClientBuilder;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
@@ -27,10 +28,10 @@ fn a_claim(number: u8) -> Claim {
 async fn pays_each_key_once(store: &dyn IdempotencyManager) {
     for number in 0..32 {
         let claim = a_claim(number);
-        assert!(matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
         let recording = Recording::new(201).body(format!("paid {number}"));
         assert_eq!(store.complete(&claim.holder(), &recording, KEPT).await.unwrap(), Written::Applied);
-        assert_eq!(store.begin(&a_claim(number)).await.unwrap(), Answer::Replay(recording));
+        assert_eq!(store.claim(&a_claim(number)).await.unwrap(), Answer::Replay(recording));
     }
 }
 
@@ -77,7 +78,7 @@ async fn sentinels_over_tls_lead_to_the_master_and_to_the_next_one() {
     let claim = a_claim(200);
     let again = async {
         loop {
-            match store.begin(&claim).await {
+            match store.claim(&claim).await {
                 Ok(answer) => return answer,
                 Err(error) => assert_ne!(error.kind(), ErrorKind::Rejected, "{}", reasons(&error)),
             }

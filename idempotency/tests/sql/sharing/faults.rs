@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_idempotency::store::{Answer, Claim, Written};
 use probity_idempotency::*;
 use sqlx::Row;
 use sqlx::postgres::PgPoolOptions;
@@ -42,12 +43,12 @@ async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
             for round in 0..40 {
                 let mut claim = a_claim((worker * 5 + round * 3) % 24);
                 claim.terms.lease = Duration::ZERO;
-                if !matches!(store.begin(&claim).await.unwrap(), Answer::Acquired(_)) {
+                if !matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)) {
                     continue;
                 }
                 match round % 3 {
                     0 => {
-                        let _ = store.abandon(&claim.holder()).await.unwrap();
+                        let _ = store.release(&claim.holder()).await.unwrap();
                     }
                     // A completed record is only read: nobody fights over it any more.
                     1 if round >= 30 => {
@@ -94,7 +95,7 @@ async fn a_connection_that_dies_under_a_shared_statement_leaves_everybody_to_ask
         .iter()
         .map(|claim| {
             let (store, claim) = (store.clone(), *claim);
-            tokio::spawn(async move { store.begin(&claim).await })
+            tokio::spawn(async move { store.claim(&claim).await })
         })
         .collect();
     let give_up_at = Instant::now() + PATIENCE;
@@ -114,7 +115,7 @@ async fn a_connection_that_dies_under_a_shared_statement_leaves_everybody_to_ask
     }
     tx.rollback().await.unwrap();
     for claim in &claims {
-        assert!(matches!(store.begin(claim).await.unwrap(), Answer::Acquired(grant) if grant.attempt == 1));
+        assert!(matches!(store.claim(claim).await.unwrap(), Answer::Acquired(grant) if grant.attempt == 1));
     }
     drop(database);
 }
@@ -137,7 +138,7 @@ async fn a_restart_of_the_server_under_load_loses_no_answer() {
                     let number = worker * 30 + round;
                     let claim = a_claim(number);
                     // Each call is repeated until somebody answers, always with the same token.
-                    let (granted, failed) = persist(|| store.begin(&claim)).await;
+                    let (granted, failed) = persist(|| store.claim(&claim)).await;
                     assert!(matches!(granted, Answer::Acquired(grant) if grant.attempt == 1));
                     let (holder, kept) = (claim.holder(), recording(number));
                     let (written, failed_too) = persist(|| store.complete(&holder, &kept, KEPT)).await;
@@ -163,7 +164,7 @@ async fn a_restart_of_the_server_under_load_loses_no_answer() {
     }
     assert!(failures > 0, "the restart was noticed");
     for number in 0..480 {
-        let answer = store.begin(&a_claim(number)).await.unwrap();
+        let answer = store.claim(&a_claim(number)).await.unwrap();
         assert_eq!(answer, Answer::Replay(recording(number)));
     }
     drop(server);
@@ -187,13 +188,13 @@ async fn persist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -
 async fn a_table_dropped_under_load_is_an_error_for_everybody_and_a_grant_for_nobody() {
     let Database { pool, store, database } = database().await;
     let before = a_claim(0);
-    assert!(matches!(store.begin(&before).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&before).await.unwrap(), Answer::Acquired(_)));
     sqlx::query("DROP TABLE idempotency_records").execute(&pool).await.unwrap();
     for store in [Arc::new(store.clone()) as Arc<dyn IdempotencyManager>, Arc::new(store.direct())] {
         let calls: Vec<_> = (0..16)
             .map(|number| {
                 let store = store.clone();
-                tokio::spawn(async move { store.begin(&a_claim(number)).await })
+                tokio::spawn(async move { store.claim(&a_claim(number)).await })
             })
             .collect();
         for call in calls {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use probity_idempotency::store::{Answer, Claim, Written};
 use probity_idempotency::*;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -65,7 +66,7 @@ async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_ar
     let wired = options.acquire_timeout(Duration::from_secs(5)).connect_with(wire).await.unwrap();
     let store = PostgresStore::new(wired.clone()).await.unwrap();
     let (claim, by) = (a_claim(0), store.clone());
-    let error = silenced(&pool, &silence, async move { by.begin(&claim).await }).await.unwrap_err();
+    let error = silenced(&pool, &silence, async move { by.claim(&claim).await }).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
     served(&store, &claim).await;
     let (holder, by) = (claim.holder(), store.clone());
@@ -92,7 +93,7 @@ async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_ar
 async fn served(store: &PostgresStore, claim: &Claim) {
     let granted = async {
         loop {
-            match store.begin(claim).await {
+            match store.claim(claim).await {
                 Ok(answer) => return answer,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout),
             }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use futures_util::future::join_all;
+use probity_idempotency::store::{Answer, Claim, Written};
 use probity_idempotency::*;
 use sqlx::postgres::PgPoolOptions;
 use tokio::time::{Instant, timeout};
@@ -21,15 +22,15 @@ async fn who_waits_for_an_open_transaction_holds_up_nobody_else() {
     let Database { pool, store, database } = database().await;
     let busy = a_claim(0);
     let mut tx = pool.begin().await.unwrap();
-    assert!(matches!(store.begin_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
     let mut duplicates = Vec::new();
     for round in 0..ROUNDS {
         let (waiting, duplicate) = (store.clone(), retried(&busy));
-        duplicates.push(tokio::spawn(async move { waiting.begin(&duplicate).await }));
+        duplicates.push(tokio::spawn(async move { waiting.claim(&duplicate).await }));
         // It is queued, and the next statement would take it along.
         tokio::task::yield_now().await;
         let claims: Vec<Claim> = (0..8).map(|number| a_claim(1 + round * 8 + number)).collect();
-        for answer in join_all(claims.iter().map(|claim| store.begin(claim))).await {
+        for answer in join_all(claims.iter().map(|claim| store.claim(claim))).await {
             assert!(matches!(answer.unwrap(), Answer::Acquired(_)));
         }
         let done = store.complete(&claims[0].holder(), &recording(1), KEPT).await.unwrap();
@@ -57,17 +58,17 @@ async fn duplicates_of_a_locked_row_leave_connections_to_the_others_and_are_refu
     let (elsewhere, _) = connect(&database).await;
     let busy = a_claim(0);
     let mut tx = elsewhere.begin().await.unwrap();
-    assert!(matches!(store.begin_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim_in(&mut *tx, &busy).await.unwrap(), Answer::Acquired(_)));
     let duplicates: Vec<_> = (0..12)
         .map(|_| {
             let (store, duplicate) = (store.clone(), retried(&busy));
-            tokio::spawn(async move { store.begin(&duplicate).await })
+            tokio::spawn(async move { store.claim(&duplicate).await })
         })
         .collect();
     locked_out(&elsewhere, 1).await;
     for round in 0..8 {
         let claims: Vec<Claim> = (0..8).map(|number| a_claim(1 + round * 8 + number)).collect();
-        let answers = join_all(claims.iter().map(|claim| store.begin(claim)));
+        let answers = join_all(claims.iter().map(|claim| store.claim(claim)));
         for answer in timeout(PATIENCE, answers).await.expect("the others are served") {
             assert!(matches!(answer.unwrap(), Answer::Acquired(_)));
         }
@@ -86,22 +87,22 @@ async fn duplicates_of_a_locked_row_leave_connections_to_the_others_and_are_refu
         (recording(1), Tombstone { status: 201, location: None, reason: TombstoneReason::TooLarge });
     let refused = timeout(PATIENCE, async {
         tokio::join!(
-            direct.begin(&busy),
+            direct.claim(&busy),
             direct.renew(&holder, KEPT),
             direct.mark_effect(&holder),
             direct.complete(&holder, &kept, KEPT),
             direct.tombstone(&holder, &late, KEPT),
-            direct.abandon(&holder),
+            direct.release(&holder),
         )
     });
-    let (begun, renewed, marked, completed, buried, abandoned) = refused.await.expect("refused");
-    let errors = [begun.err(), renewed.err(), marked.err(), completed.err(), buried.err(), abandoned.err()];
+    let (begun, renewed, marked, completed, buried, released) = refused.await.expect("refused");
+    let errors = [begun.err(), renewed.err(), marked.err(), completed.err(), buried.err(), released.err()];
     for error in errors {
         let error = error.expect("the row is locked");
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
     }
     tx.rollback().await.unwrap();
-    assert!(matches!(store.begin(&retried(&busy)).await.unwrap(), Answer::InFlight { .. }));
+    assert!(matches!(store.claim(&retried(&busy)).await.unwrap(), Answer::InFlight { .. }));
     drop(pool);
 }
 
@@ -112,11 +113,11 @@ async fn calls_that_wait_for_locked_rows_take_a_quarter_of_the_pool_at_most() {
     let rows: Vec<Claim> = (0..6).map(a_claim).collect();
     let mut tx = elsewhere.begin().await.unwrap();
     for row in &rows {
-        assert!(matches!(store.begin_in(&mut *tx, row).await.unwrap(), Answer::Acquired(_)));
+        assert!(matches!(store.claim_in(&mut *tx, row).await.unwrap(), Answer::Acquired(_)));
     }
     let duplicate = |row| {
         let (store, duplicate) = (store.clone(), retried(row));
-        tokio::spawn(async move { store.begin(&duplicate).await })
+        tokio::spawn(async move { store.claim(&duplicate).await })
     };
     let duplicates: Vec<_> = rows.iter().map(duplicate).collect();
     let mut most = 0;
@@ -138,10 +139,10 @@ async fn a_call_whose_caller_has_gone_is_not_sent_any_more() {
     let Database { store, database: _database, .. } = database().await;
     let (gone, staying) = (a_claim(1), a_claim(2));
     {
-        let mut call = pin!(store.begin(&gone));
+        let mut call = pin!(store.claim(&gone));
         assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
     }
-    assert!(matches!(store.begin(&staying).await.unwrap(), Answer::Acquired(_)));
+    assert!(matches!(store.claim(&staying).await.unwrap(), Answer::Acquired(_)));
     assert_eq!(store.get(gone.record).await.unwrap(), None);
 }
 
@@ -153,9 +154,9 @@ async fn a_call_whose_caller_left_while_it_waited_for_a_connection_is_not_sent()
     let (gone, staying) = (a_claim(1), a_claim(2));
     for somebody_stays in [false, true] {
         let taken = pool.acquire().await.unwrap();
-        let mut stays = pin!(store.begin(&staying));
+        let mut stays = pin!(store.claim(&staying));
         {
-            let mut call = pin!(store.begin(&gone));
+            let mut call = pin!(store.claim(&gone));
             assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
             if somebody_stays {
                 assert!(poll_fn(|cx| Poll::Ready(stays.as_mut().poll(cx).is_pending())).await);
