@@ -2,26 +2,27 @@
 //! acknowledgement, and only then goes on.
 //!
 //! Invariant: no effect starts before the write that precedes it was acknowledged, nor while the
-//! worker cannot be sure of its lease. `drive.rs` drives one saga, `attempt.rs` one step,
-//! `park.rs` stops those that cannot be driven, `writer.rs` batches writes, `worker.rs` keeps the
-//! lease, `recover.rs` finds lost sagas, `requests.rs` hears what operators ask of sagas that wait.
+//! worker cannot be sure of its lease. `start.rs` inserts a saga, `drive.rs` drives one, `attempt.rs`
+//! makes the tries of one step, `drive/local.rs` those of a local step, `park.rs` stops sagas that
+//! cannot be driven, `writer.rs` batches writes by `group_commit.rs`, `heartbeat.rs` renews the lease
+//! of `lease.rs`, `recover.rs` finds lost sagas, `notifier.rs` tells those who wait, and `requests.rs`
+//! hears what operators ask of sagas that wait.
 
-mod alert;
 mod attempt;
-mod caught;
-mod census;
+mod catch_panic;
 mod drive;
-mod elsewhere;
-mod lane;
+mod group_commit;
+mod heartbeat;
 mod lease;
 mod nested;
+pub(crate) mod notifier;
+mod open_counts;
 mod park;
 mod providers;
 mod recover;
 mod requests;
-mod waiters;
-mod worker;
-mod writer;
+pub(crate) mod start;
+pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -33,22 +34,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-pub(crate) use alert::tell_of_stop;
-pub(crate) use waiters::{News, Waiters};
-pub(crate) use worker::work;
-pub(crate) use writer::Unanswered;
-
 use crate::codec::Sealer;
+use crate::definition::Saga;
 use crate::error::{SagaError, StoreError};
-use crate::machine::Status;
-use crate::plan::Saga;
+use crate::metrics;
 use crate::record::{Intervened, Intervention, Journal, SagaId, WorkerId};
 use crate::store::SagaStore;
-use caught::Caught;
+use catch_panic::CatchPanic;
 use drive::Taken;
-use lease::{Era, Lease};
+use lease::{Lease, LeaseTerm};
+use notifier::{Notification, Notifier};
 use providers::Providers;
-use requests::Asked;
+use requests::OperatorRequests;
 use writer::Writer;
 
 /// What can be set on an orchestrator.
@@ -92,7 +89,7 @@ pub(crate) struct Engine {
     pub(crate) plans: BTreeMap<String, BTreeMap<String, Arc<Saga>>>,
     /// The fingerprint that new sagas of a name start with.
     pub(crate) newest: BTreeMap<String, String>,
-    pub(crate) waiters: Waiters,
+    pub(crate) notifier: Notifier,
     pub(crate) permits: Arc<Semaphore>,
     /// The right to drive sagas here that may have killed their workers; see `recover.rs`.
     suspects: Arc<Semaphore>,
@@ -101,7 +98,7 @@ pub(crate) struct Engine {
     active: Mutex<BTreeSet<SagaId>>,
     /// Sagas whose drive ended without rest: their next step may have been started.
     left: Mutex<BTreeSet<SagaId>>,
-    asked: Asked,
+    requests: OperatorRequests,
     providers: Providers,
     stop: watch::Sender<Stop>,
 }
@@ -114,13 +111,6 @@ pub(crate) enum Stop {
     Draining,
     /// All background work ends.
     Stopped,
-}
-
-/// Counts a change of status that is stored, for callers without a definition at hand.
-pub(crate) fn count_transition(saga_type: &str, to: Status) {
-    let saga_type = saga_type.to_owned();
-    metrics::counter!("probity_saga_transitions_total", "type" => saga_type, "to" => to.as_str())
-        .increment(1);
 }
 
 /// The right of one task to drive one saga in this process.
@@ -145,7 +135,7 @@ impl Drop for Reservation {
         if let Some(ended) = &self.ended {
             ended.add_permits(1);
         }
-        metrics::gauge!("probity_saga_in_flight").decrement(1);
+        metrics::drive_ended();
     }
 }
 
@@ -169,7 +159,7 @@ impl Engine {
         }
         let lease = Lease::new(settings.lease);
         let providers = Providers::new(settings.provider_limits.clone(), settings.in_flight);
-        let store: Arc<dyn SagaStore> = Arc::new(Caught(store));
+        let store: Arc<dyn SagaStore> = Arc::new(CatchPanic(store));
         Arc::new(Self {
             writer: Writer::start(Arc::clone(&store), lease.clone()),
             lease,
@@ -181,10 +171,10 @@ impl Engine {
             sealer,
             plans,
             newest,
-            waiters: Waiters::default(),
+            notifier: Notifier::default(),
             active: Mutex::default(),
             left: Mutex::default(),
-            asked: Asked::default(),
+            requests: OperatorRequests::default(),
             providers,
             stop: watch::Sender::new(Stop::Running),
         })
@@ -206,11 +196,31 @@ impl Engine {
         self.plans.iter().flat_map(of).collect()
     }
 
+    /// Sends the first heartbeat, and starts the tasks of this worker beside driving.
+    pub(crate) async fn begin_work(self: &Arc<Self>) -> Result<(), StoreError> {
+        heartbeat::beat(self).await?;
+        tokio::spawn(heartbeat::keep_lease(Arc::clone(self)));
+        tokio::spawn(recover::recover(Arc::clone(self)));
+        tokio::spawn(notifier::watch_others(Arc::clone(self)));
+        tokio::spawn(requests::listen_for_requests(Arc::clone(self)));
+        tokio::spawn(open_counts::show_open_sagas(Arc::clone(self)));
+        Ok(())
+    }
+
+    /// Pauses a task of this worker. Answers false when the worker stops.
+    async fn pause_unless_stopped(&self, pause: Duration) -> bool {
+        let mut stop = self.stop_signal();
+        tokio::select! {
+            () = sleep(pause) => self.stopping() < Stop::Stopped,
+            _ = stop.wait_for(|stop| *stop == Stop::Stopped) => false,
+        }
+    }
+
     /// At most one task of this process drives a saga.
     pub(crate) fn reserve(self: &Arc<Self>, id: SagaId) -> Option<Reservation> {
         let fresh = self.active().insert(id);
         fresh.then(|| {
-            metrics::gauge!("probity_saga_in_flight").increment(1);
+            metrics::drive_began();
             Reservation { engine: Arc::clone(self), id, suspect: None, ended: None }
         })
     }
@@ -254,17 +264,17 @@ impl Engine {
             _ = stop.wait_for(|stop| *stop >= Stop::Draining) => Err(SagaError::NotStarted),
             permit = Arc::clone(&self.permits).acquire_owned() => permit.map_err(|_| SagaError::NotStarted),
             () = sleep(self.settings.start_patience) => {
-                metrics::counter!("probity_saga_busy_starts_total").increment(1);
+                metrics::start_refused_as_busy();
                 Err(SagaError::Busy { in_flight: self.settings.in_flight, waited: self.settings.start_patience })
             }
         };
-        metrics::histogram!("probity_saga_start_wait_seconds").record(began.elapsed());
+        metrics::start_waited(began.elapsed());
         permit
     }
 
     /// Drives a saga to its next resting place, in a task of its own (the caller may go away).
     ///
-    /// `era` was read before the store was asked whether the saga is ours: from then on a lapse may
+    /// `term` was read before the store was asked whether the saga is ours: from then on a lapse may
     /// have given it to somebody else, also while this waits for a permit.
     pub(crate) fn spawn(
         self: &Arc<Self>,
@@ -272,7 +282,7 @@ impl Engine {
         permit: Option<OwnedSemaphorePermit>,
         journal: Journal,
         clean: bool,
-        era: Era,
+        term: LeaseTerm,
     ) {
         let engine = Arc::clone(self);
         let (read, suspect) = (Instant::now(), reservation.suspect.take());
@@ -285,18 +295,18 @@ impl Engine {
                 None => Arc::clone(&engine.permits).acquire_owned().await.ok(),
             };
             let epoch = journal.instance.epoch;
-            let taken = Taken { journal, read, clean, era, suspect };
+            let taken = Taken { journal, read, clean, term, suspect };
             let driven = AssertUnwindSafe(drive::drive(&engine, taken)).catch_unwind().await;
             let news = match driven {
                 Ok(news) => news,
                 Err(panic) => park::park_after_panic(&engine, id, epoch, panic).await,
             };
-            if !matches!(news, Some(News::Rested { .. })) {
+            if !matches!(news, Some(Notification::Settled { .. })) {
                 engine.left().insert(id);
             }
             drop(reservation);
             if let Some(news) = news {
-                engine.waiters.tell(id, news);
+                engine.notifier.notify(id, news);
             }
         };
         tokio::spawn(driving.instrument(span));

@@ -7,43 +7,43 @@
 
 pub mod guide;
 
+mod alert;
 mod codec;
-mod context;
+mod definition;
 mod engine;
 mod error;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod local_step;
 mod machine;
+mod metrics;
 mod orchestrator;
-mod plan;
 mod policy;
 mod record;
 mod shield;
 #[cfg(feature = "postgres")]
 mod sqlstate;
+mod status;
 mod step;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use codec::{Codec, CodecError, Place};
-pub use context::StepContext;
+pub use definition::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use definition::{Joins, LocalKind};
+pub use engine::start::Started;
 pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use local_step::{LocalDatabase, LocalForwardStep, LocalStep};
-pub use machine::{
-    Illegal, Resolution, Status, StepStatus, TRANSITIONS, Target, Transition, Trigger, UnknownStatus,
-    transition,
-};
-pub use orchestrator::{Cancelled, Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView, Started};
-pub use plan::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use plan::{Joins, LocalKind};
+pub use machine::{Illegal, Resolution, TRANSITIONS, Target, Transition, Trigger, transition};
+pub use orchestrator::{Cancelled, Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView};
 pub use policy::{Backoff, StepPolicy, WhenUnknown};
 pub use record::{
-    Beat, Census, Change, ClaimRequest, Definition, Document, Inserted, Instance, Intervened, Intervention,
-    Journal, ListFilter, NewSaga, Record, Requests, Rested, SagaId, StepRow, Verdict, Worker, WorkerId,
+    Change, ClaimRequest, Definition, Document, Heartbeat, Inserted, Instance, Intervened, Intervention,
+    Journal, ListFilter, NewSaga, OpenCounts, Record, Requests, SagaId, Settled, StepRow, Verdict, Worker,
+    WorkerId,
 };
+pub use status::{Status, StepStatus, UnknownStatus};
+pub use step::context::StepContext;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use step::local::{LocalDatabase, LocalForwardStep, LocalStep};
 pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, Retry, SagaStep, StepError};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::StartIn;

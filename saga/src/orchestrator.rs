@@ -1,19 +1,17 @@
 //! The face of the crate: start sagas, wait for them, look at them, help them.
 //!
-//! Start at [`Orchestrator`]; `build.rs` has its settings, `start.rs` how a row becomes a drive, `operate.rs` the
-//! operators' verbs.
+//! Start at [`Orchestrator`]; `build.rs` has its settings, `operate.rs` the verbs of operators, and
+//! `engine/start.rs` how an inserted row becomes a drive.
 
 mod build;
 #[cfg(feature = "testing")]
 mod explored;
 mod operate;
-mod start;
 
 use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,15 +19,19 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use operate::{Cancelled, Operator};
-use start::{Turn, insert_and_drive};
 
 use crate::codec::{Place, Sealer};
-use crate::engine::{Engine, News, Settings, Stop, Unanswered};
+use crate::definition::Saga;
+use crate::engine::notifier::Notification;
+use crate::engine::start::{Started, insert_and_drive};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::engine::start::{accept, count_start};
+use crate::engine::writer::Unanswered;
+use crate::engine::{Engine, Settings, Stop};
 use crate::error::SagaError;
-use crate::machine::Status;
-use crate::plan::Saga;
 use crate::record::{Document, Instance, Journal, ListFilter, NewSaga, SagaId, StepRow, WorkerId, unquoted};
 use crate::shield::Shield;
+use crate::status::Status;
 use crate::store::SagaStore;
 
 /// A saga with its steps, as `get` shows it. Payloads are redacted in `Debug`.
@@ -64,33 +66,6 @@ pub struct OrchestratorBuilder<S: ?Sized = dyn SagaStore> {
     sealer: Sealer,
     sagas: Vec<Saga>,
     kind: PhantomData<fn(&S)>,
-}
-
-/// A saga that was started. Pass it to [`Orchestrator::wait`].
-#[derive(Debug)]
-pub struct Started {
-    id: SagaId,
-    existed: bool,
-    /// Nobody drives it yet, and its owner is this worker: `wait` does, without another write.
-    undriven: AtomicBool,
-}
-
-impl Started {
-    fn existing(id: SagaId) -> Self {
-        Self { id, existed: true, undriven: AtomicBool::new(false) }
-    }
-
-    /// The id of the saga.
-    #[must_use]
-    pub fn id(&self) -> SagaId {
-        self.id
-    }
-
-    /// Whether an earlier start with the same business id and input is the one that counts.
-    #[must_use]
-    pub fn existed(&self) -> bool {
-        self.existed
-    }
 }
 
 /// Where a saga came to rest. `Stuck` and `Paused` are not the end: an operator lets it go on.
@@ -165,7 +140,7 @@ impl Orchestrator {
         &self,
         new: NewSaga,
         waits: bool,
-    ) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
+    ) -> Result<(Started, Option<oneshot::Receiver<Notification>>), SagaError> {
         let engine = &self.handle.engine;
         let permit = engine.room_to_start().await?;
         // From here on the row may be there: without this task nobody would know that no step has begun.
@@ -204,8 +179,8 @@ impl Orchestrator {
         let statement = self.handle.engine.store.start_statement();
         let inserted =
             <E::Database as crate::store::StartIn>::insert_in(executor, statement, new.clone()).await?;
-        start::count_start(&self.handle.engine, &new);
-        start::accept(&new, &inserted)
+        count_start(&self.handle.engine, &new);
+        accept(&new, &inserted)
     }
 
     /// Waits until a started saga comes to rest. After [`start_in`](Self::start_in) it is also what
@@ -219,22 +194,22 @@ impl Orchestrator {
     /// this worker ends before the saga does.
     pub async fn wait(&self, started: &Started) -> Result<Outcome, SagaError> {
         let engine = &self.handle.engine;
-        let id = started.id;
+        let id = started.id();
         let _lent = engine.lend();
-        let news = engine.waiters.subscribe(id);
-        let turn = Turn::taken(&started.undriven);
+        let news = engine.notifier.subscribe(id);
+        let turn = started.take_turn();
         let reservation = if turn.is_ours { engine.reserve(id) } else { None };
         if reservation.is_some() || !engine.is_active(id) {
-            let era = engine.lease.era();
+            let term = engine.lease.term();
             let journal = engine.store.load(&[id]).await?.pop().ok_or(SagaError::NotFound(id))?;
             turn.used();
-            if let Some(news) = News::of(&journal.instance) {
+            if let Some(news) = Notification::of(&journal.instance) {
                 return outcome(news);
             }
             let Instance { owner, epoch, write_no, .. } = journal.instance;
             let untouched = owner == Some(engine.worker) && epoch == 1 && write_no == 0;
             match reservation {
-                Some(reservation) if untouched => engine.spawn(reservation, None, journal, true, era),
+                Some(reservation) if untouched => engine.spawn(reservation, None, journal, true, term),
                 // Held while waiting, it would keep the news of the driver elsewhere away.
                 elsewhere => drop(elsewhere),
             }
@@ -242,7 +217,7 @@ impl Orchestrator {
         if engine.stopping() == Stop::Stopped {
             return Err(SagaError::Draining);
         }
-        heard(news).await
+        wait_for(news).await
     }
 
     /// Starts a saga and waits until it comes to rest.
@@ -260,7 +235,7 @@ impl Orchestrator {
         let lent = self.handle.engine.lend();
         match self.begin(new, true).await? {
             (_, Some(_)) if self.handle.engine.stopping() == Stop::Stopped => Err(SagaError::Draining),
-            (_, Some(news)) => heard(news).await,
+            (_, Some(news)) => wait_for(news).await,
             (started, None) => {
                 drop(lent);
                 self.wait(&started).await
@@ -348,7 +323,7 @@ impl Orchestrator {
         // A beat after this would bring the worker back.
         engine.stop(Stop::Stopped);
         let retired = engine.retire().await;
-        engine.waiters.tell_all(&News::Draining);
+        engine.notifier.notify_all(&Notification::Draining);
         retired?;
         Ok(())
     }
@@ -409,12 +384,12 @@ impl<S: ?Sized> fmt::Debug for OrchestratorBuilder<S> {
     }
 }
 
-async fn heard(news: oneshot::Receiver<News>) -> Result<Outcome, SagaError> {
-    outcome(news.await.unwrap_or(News::Draining))
+async fn wait_for(news: oneshot::Receiver<Notification>) -> Result<Outcome, SagaError> {
+    outcome(news.await.unwrap_or(Notification::Draining))
 }
 
-fn outcome(news: News) -> Result<Outcome, SagaError> {
-    let News::Rested { status, step, reason } = news else {
+fn outcome(news: Notification) -> Result<Outcome, SagaError> {
+    let Notification::Settled { status, step, reason } = news else {
         return Err(SagaError::Draining);
     };
     let reason = reason.unwrap_or_default();

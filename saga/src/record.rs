@@ -3,8 +3,8 @@
 //!
 //! Durations travel, instants do not: a store computes every time with its own clock.
 
-mod shown;
-mod started;
+mod new_saga;
+mod summary;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,8 +19,9 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::machine::{Status, StepStatus};
-pub use shown::{Census, Rested};
+use crate::status::{Status, StepStatus};
+pub use new_saga::{Inserted, NewSaga};
+pub use summary::{OpenCounts, Settled};
 
 /// The identity of one saga; sorts by creation time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,40 +154,6 @@ impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Document({} bytes)", self.0.len())
     }
-}
-
-/// A saga to be inserted.
-#[derive(Debug, Clone)]
-pub struct NewSaga {
-    /// Made by the caller, once, outside any retry.
-    pub id: SagaId,
-    /// `business_type`.
-    pub saga_type: String,
-    /// Unique together with the type.
-    pub business_id: String,
-    /// The fingerprint of the definition it was started with.
-    pub definition: String,
-    /// What it was started with.
-    pub input: Document,
-    /// Hash of the input: the same business id with another input is refused.
-    pub input_hash: String,
-    /// The worker that drives it from the first moment, without a claim.
-    pub owner: WorkerId,
-}
-
-/// What a store says about one insert.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "an existing saga is not driven by this start"]
-pub enum Inserted {
-    /// It is new.
-    Created,
-    /// A saga with this type and business id is there already.
-    Exists {
-        /// Its id.
-        id: SagaId,
-        /// The hash of the input it was started with.
-        input_hash: String,
-    },
 }
 
 /// One saga as a store holds it.
@@ -402,7 +369,7 @@ pub struct ClaimRequest {
 /// What the heartbeat answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "after a lapse others may own what this worker drives"]
-pub enum Beat {
+pub enum Heartbeat {
     /// The lease never lapsed since the last beat.
     Held,
     /// The lease is new, or had run out by the store's clock before this beat.

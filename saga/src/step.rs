@@ -3,6 +3,9 @@
 //! Invariant: a step never decides the fate of the saga. It reports what it *knows*, and the
 //! machine decides. Start at [`SagaStep`]; [`StepError`] is the vocabulary of not knowing.
 
+pub(crate) mod context;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod local;
 mod retry;
 
 use std::fmt;
@@ -14,7 +17,8 @@ use serde::de::DeserializeOwned;
 pub use retry::Retry;
 pub(crate) use retry::whole;
 
-use crate::{StepContext, StepPolicy};
+use crate::policy::StepPolicy;
+use context::StepContext;
 
 /// What a saga carries: anything serde can store and threads can share. Implemented for you.
 pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {}

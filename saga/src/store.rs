@@ -10,7 +10,7 @@ mod migration;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod rows;
+pub(crate) mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -24,18 +24,17 @@ pub use local::{LocalStore, LocalTransaction, LocalVerdict, Runs};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use rows::is_gone;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 
-use crate::engine::{count_transition, tell_of_stop};
+use crate::alert::tell_of_stop;
 use crate::error::StoreError;
-use crate::machine::Status;
+use crate::metrics;
 use crate::record::{
-    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
+    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, OpenCounts, Record, Requests, SagaId, Settled, Verdict, Worker, WorkerId,
 };
+use crate::status::Status;
 
 /// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.
 #[async_trait]
@@ -57,7 +56,7 @@ pub trait SagaStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the store cannot be used.
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError>;
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError>;
 
     /// Releases everything a worker owns, and removes the worker. Answers how many it released.
     ///
@@ -184,9 +183,9 @@ pub trait SagaStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the store cannot be used.
-    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+    async fn settled(&self, ids: &[SagaId]) -> Result<Vec<Settled>, StoreError> {
         let loaded = self.load(ids).await?;
-        Ok(loaded.iter().filter_map(|journal| Rested::of(&journal.instance)).collect())
+        Ok(loaded.iter().filter_map(|journal| Settled::of(&journal.instance)).collect())
     }
 
     /// The statement by which `Orchestrator::start_in` inserts a saga. `None`, which is the default, is that of the usual
@@ -203,7 +202,7 @@ pub trait SagaStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the store cannot be used.
-    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+    async fn open_counts(&self, runnable: &[(String, String)]) -> Result<Vec<OpenCounts>, StoreError> {
         let _unknown = runnable;
         Ok(Vec::new())
     }
@@ -245,8 +244,8 @@ pub trait StartIn: sqlx::Database {
 /// Tells of a saga that the claim parked.
 fn tell_of_poison(id: impl std::fmt::Display, saga_type: &str, business_id: &str) {
     tell_of_stop(id, saga_type, business_id, Status::Paused, Some("it made no progress in many claims"));
-    metrics::counter!("probity_saga_poison_total").increment(1);
-    count_transition(saga_type, Status::Paused);
+    metrics::saga_poisoned();
+    metrics::transition(saga_type.to_owned(), Status::Paused);
 }
 
 /// Why the claim parked a saga; what was known of it before stays.

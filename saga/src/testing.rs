@@ -16,8 +16,9 @@ pub use explore::{
     Broken, Calls, Explored, Refused, Report, Waiting, explore, explore_on, explore_rows_on, explore_with,
 };
 
+use crate::engine::start::Started;
 use crate::error::SagaError;
-use crate::orchestrator::{Orchestrator, Started};
+use crate::orchestrator::Orchestrator;
 use crate::step::Payload;
 
 /// Starts a saga as `start_in` does whose transaction has committed: it is stored, it belongs to this

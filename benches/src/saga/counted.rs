@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use probity_saga::{
-    Beat, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
     NewSaga, Record, SagaId, SagaStore, StoreError, Verdict, Worker, WorkerId,
 };
 
@@ -40,8 +40,8 @@ impl<S: SagaStore> SagaStore for Counted<S> {
         self.store.backend()
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        self.store.beat(worker).await
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
+        self.store.heartbeat(worker).await
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {

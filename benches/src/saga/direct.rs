@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use probity_saga::{
-    Beat, Change, Document, Inserted, NewSaga, Record, SagaId, SagaStore, Status, StepRow, StepStatus,
+    Change, Document, Heartbeat, Inserted, NewSaga, Record, SagaId, SagaStore, Status, StepRow, StepStatus,
     Verdict, Worker, WorkerId,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn write(store: &impl SagaStore, turns: &Semaphore, owner: Work
 #[expect(clippy::expect_used, reason = "as above")]
 pub(super) async fn living_owner(store: &impl SagaStore) -> WorkerId {
     let worker = Worker { id: WorkerId::generate(), lease: Duration::from_secs(86_400), pid: 1 };
-    let _first: Beat = store.beat(&worker).await.expect("a beat");
+    let _first: Heartbeat = store.heartbeat(&worker).await.expect("a beat");
     worker.id
 }
 

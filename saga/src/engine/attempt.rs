@@ -16,14 +16,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
-use super::lease::{Era, Lost};
+use super::lease::{LeaseTerm, Lost};
 use super::providers::{Closed, Turn};
 use super::{Engine, Stop, nested};
-use crate::context::{Effects, Frame, Operation};
+use crate::definition::{AnyInput, AnyStep, Saga};
 use crate::machine::{Finding, Undoing};
-use crate::plan::{AnyInput, AnyStep, Saga};
+use crate::metrics;
 use crate::policy::{Backoff, Failure, StepPolicy, Tries, WhenUnknown};
 use crate::record::Document;
+use crate::step::context::{Effects, Frame, Operation};
 use crate::step::{Evidence, Probe, StepError, whole};
 use known::Known;
 
@@ -40,7 +41,7 @@ pub(super) struct Attempts<'a> {
     pub(super) step: &'a dyn AnyStep,
     pub(super) input: &'a AnyInput,
     pub(super) frame: Frame,
-    pub(super) era: Era,
+    pub(super) term: LeaseTerm,
     /// No attempt of this step begins after it.
     pub(super) deadline: Option<Instant>,
     /// A request to turn back ends its waits.
@@ -97,7 +98,7 @@ impl Attempts<'_> {
                 }
                 Err(closed) => known.turned_away(&closed),
             };
-            trying.get_or_insert_with(|| self.engine.asked.trying());
+            trying.get_or_insert_with(|| self.engine.requests.trying());
             let pause = match known.pause(failure) {
                 Some(pause) => pause,
                 None => match self.last_word(&mut known, failure).await {
@@ -123,7 +124,7 @@ impl Attempts<'_> {
         let mut may_run = true;
         if known.maybe {
             let asked = self.question(policy).await;
-            turn.heard(asked.as_ref().err());
+            turn.observe(asked.as_ref().err());
             match asked {
                 Ok(Probe::Applied(output)) => return Ok(Once::Known(Finding::Succeeded(output))),
                 Ok(Probe::NotApplied) => known.maybe = false,
@@ -147,7 +148,7 @@ impl Attempts<'_> {
             return Ok(Once::Failed(Failure::Away));
         }
         let (ran, effects) = self.run_once(policy, known.failures()).await;
-        turn.heard(ran.as_ref().err());
+        turn.observe(ran.as_ref().err());
         Ok(match ran {
             Ok(output) => Once::Known(Finding::Succeeded(output)),
             Err(StepError::Rejected(reason)) => Once::Known(match effects {
@@ -232,7 +233,7 @@ impl Attempts<'_> {
             let failure = match turn {
                 Ok(mut turn) => {
                     let undone = self.undo_once(&policy, known.failures(), done.clone()).await;
-                    turn.heard(undone.as_ref().err());
+                    turn.observe(undone.as_ref().err());
                     match undone {
                         Ok(evidence) if evidence.as_str().trim().is_empty() => {
                             let reason = "its evidence is blank: name what a person can look up";
@@ -254,7 +255,7 @@ impl Attempts<'_> {
                 }
                 Err(closed) => known.turned_away(&closed),
             };
-            trying.get_or_insert_with(|| self.engine.asked.trying());
+            trying.get_or_insert_with(|| self.engine.requests.trying());
             let Some(pause) = known.pause(failure) else {
                 return Ok(Undoing::GivenUp(known.reason()));
             };
@@ -286,8 +287,7 @@ impl Attempts<'_> {
             Ok(Probe::Unknown) => "unknown",
             Err(_) => "no_answer",
         };
-        metrics::counter!("probity_saga_probes_total", "type" => self.label(), "step" => self.step.name(), "result" => label)
-            .increment(1);
+        metrics::step_probed(&self.saga.name, self.step.name(), label);
         answer
     }
 
@@ -327,12 +327,7 @@ impl Attempts<'_> {
     }
 
     pub(super) fn count(&self, operation: Operation, error: Option<&StepError>) {
-        let name = match operation {
-            Operation::Execute => "probity_saga_step_attempts_total",
-            Operation::Compensate => "probity_saga_compensations_total",
-        };
-        metrics::counter!(name, "type" => self.label(), "step" => self.step.name(), "outcome" => outcome(error))
-            .increment(1);
+        metrics::step_tried(operation, &self.saga.name, self.step.name(), outcome(error));
     }
 
     /// Runs one call of a step. It may hang or panic: both leave the outcome unknown, but not that of a
@@ -364,8 +359,7 @@ impl Attempts<'_> {
             Ok(Err(_panic)) => Err(unanswered(format!("{what} panicked"))),
             Err(_elapsed) => Err(unanswered(format!("{what} gave no answer within {limit:?}"))),
         };
-        metrics::histogram!("probity_saga_step_seconds", "type" => self.label(), "step" => self.step.name(), "operation" => what)
-            .record(began.elapsed());
+        metrics::step_timed(&self.saga.name, self.step.name(), what, began.elapsed());
         if let Err(error) = &result {
             tracing::warn!(parent: &span, %error, "a saga step did not succeed");
         }
@@ -375,7 +369,7 @@ impl Attempts<'_> {
     /// Says if the lease lapsed since this saga was last known to be ours. The driver then writes what is known of the
     /// step before anything else happens, and the store says if the saga is still ours.
     pub(super) async fn lapsed(&self) -> Result<bool, Lost> {
-        let allowed = self.engine.lease.allows(self.era).await;
+        let allowed = self.engine.lease.allows(self.term).await;
         if self.engine.lease.is_revoked() { Err(Lost) } else { Ok(allowed.is_err()) }
     }
 
@@ -417,7 +411,7 @@ impl Attempts<'_> {
         let mut stop: watch::Receiver<Stop> = self.engine.stop_signal();
         tokio::select! {
             biased;
-            () = self.engine.asked.heard(self.frame.saga_id, turns) => Waited::Asked(left()),
+            () = self.engine.requests.wait(self.frame.saga_id, turns) => Waited::Asked(left()),
             _ = stop.wait_for(|stop| *stop >= Stop::Draining) => Waited::Leaving(left()),
             () = late => Waited::Late,
             () = sleep(wait) => Waited::Over,
@@ -429,10 +423,6 @@ impl Attempts<'_> {
         let until = now.checked_add(policy.timeout).unwrap_or(now + NEVER);
         let (key, effects) = (OnceLock::new(), Effects::default());
         Frame { attempt, until, operation, key, effects, ..self.frame.clone() }
-    }
-
-    fn label(&self) -> Arc<str> {
-        Arc::clone(&self.saga.name)
     }
 }
 

@@ -13,17 +13,20 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::attempt::{Attempts, LATE};
-use super::lease::{Era, Lost};
+use super::lease::{LeaseTerm, Lost};
 use super::park::{park, printable};
 use super::writer::Unanswered;
-use super::{Engine, News, Stop, tell_of_stop};
+use super::{Engine, Notification, Stop};
+use crate::alert::tell_of_stop;
 use crate::codec::Place;
-use crate::context::{Effects, Frame, Operation, Uses};
-use crate::machine::{Finding, Illegal, Next, State, Status, Undoing, joined};
-use crate::plan::{AnyInput, Saga};
+use crate::definition::{AnyInput, Saga};
+use crate::machine::{Finding, Illegal, Next, State, Undoing, joined};
+use crate::metrics;
 use crate::policy::FARTHEST;
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};
+use crate::status::Status;
 use crate::step::Probe;
+use crate::step::context::{Effects, Frame, Operation, Uses};
 
 /// The reason for which a drive ends without the saga being at rest.
 enum Gone {
@@ -46,7 +49,7 @@ pub(super) struct Taken {
     pub(super) read: Instant,
     pub(super) clean: bool,
     /// In which it was known to be ours.
-    pub(super) era: Era,
+    pub(super) term: LeaseTerm,
     /// The right to drive what may have killed its workers.
     pub(super) suspect: Option<OwnedSemaphorePermit>,
 }
@@ -61,7 +64,7 @@ struct Driver<'a> {
     input: AnyInput,
     requests: Requests,
     write_no: i64,
-    era: Era,
+    term: LeaseTerm,
     /// When it must have passed its pivot or be done.
     deadline: Option<Instant>,
     /// Given back with the first result: it was not this saga.
@@ -73,8 +76,8 @@ struct Driver<'a> {
 }
 
 /// Drives a saga; the news is for its waiters. `None`: others will go on with it.
-pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<News> {
-    let Taken { journal, read: read_at, clean, era, suspect } = taken;
+pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<Notification> {
+    let Taken { journal, read: read_at, clean, term, suspect } = taken;
     let instance = &journal.instance;
     let saga = engine.plan(&instance.saga_type, &instance.definition)?;
     let id = instance.id;
@@ -104,26 +107,26 @@ pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<News> {
         input,
         requests,
         write_no,
-        era,
+        term,
         deadline,
         suspect,
         fresh: true,
         turning: false,
     };
-    engine.asked.knows(id, &driver.requests);
+    engine.requests.correct(id, &driver.requests);
     driver.tell_if_overdue();
     match driver.run().await {
         Ok(news) => Some(news),
-        Err(Gone::Released) => (engine.stopping() >= Stop::Draining).then_some(News::Draining),
+        Err(Gone::Released) => (engine.stopping() >= Stop::Draining).then_some(Notification::Draining),
         Err(Gone::Lost) => {
             tracing::info!(saga.id = %id, "another worker goes on with this saga");
-            (engine.stopping() >= Stop::Draining).then_some(News::Draining)
+            (engine.stopping() >= Stop::Draining).then_some(Notification::Draining)
         }
     }
 }
 
 impl Driver<'_> {
-    async fn run(&mut self) -> Result<News, Gone> {
+    async fn run(&mut self) -> Result<Notification, Gone> {
         loop {
             if let Some(news) = self.rest() {
                 return Ok(news);
@@ -171,13 +174,13 @@ impl Driver<'_> {
         }
     }
 
-    fn rest(&self) -> Option<News> {
+    fn rest(&self) -> Option<Notification> {
         let status = self.state.status;
         if status.is_active() {
             return None;
         }
         let step = self.state.rows.iter().take_while(|row| row.is_some()).count();
-        Some(News::Rested {
+        Some(Notification::Settled {
             status,
             step: u32::try_from(step).unwrap_or(u32::MAX),
             reason: self.state.reason.clone(),
@@ -248,8 +251,7 @@ impl Driver<'_> {
     fn tell_if_overdue(&self) {
         if self.state.status == Status::Committing && self.is_overdue() {
             tracing::warn!(saga.id = %self.journal.instance.id, "a saga past its pivot is past its deadline");
-            metrics::counter!("probity_saga_overdue_total", "type" => Arc::clone(&self.saga.name))
-                .increment(1);
+            metrics::saga_overdue(&self.saga.name);
         }
     }
 
@@ -267,8 +269,7 @@ impl Driver<'_> {
             _ => None,
         };
         if let Finding::Unknown(..) = finding {
-            metrics::counter!("probity_saga_unknown_outcomes_total", "type" => Arc::clone(&self.saga.name))
-                .increment(1);
+            metrics::outcome_unknown(&self.saga.name);
         }
         let change = self.state.executed(&self.saga.shape, at, failures, finding);
         self.write_or_park(from, change, release).await
@@ -332,7 +333,7 @@ impl Driver<'_> {
                 sealer: self.engine.sealer.clone(),
                 effects: Effects::default(),
             },
-            era: self.era,
+            term: self.term,
             deadline: self.deadline.filter(|_| self.state.status == Status::InProgress),
             turns: self.turns(),
             noted: self.state.rows[at].as_ref().and_then(|row| row.error.clone()),
@@ -365,7 +366,7 @@ impl Driver<'_> {
 
     /// Takes the requests that the store told with the answer to a write: they are newer than what a query told.
     fn hears(&mut self, requests: Requests) {
-        self.engine.asked.knows(self.journal.instance.id, &requests);
+        self.engine.requests.correct(self.journal.instance.id, &requests);
         self.requests = requests;
     }
 
@@ -376,8 +377,7 @@ impl Driver<'_> {
         if let (true, true, Some(cancel)) = (over, from != self.state.status, &self.requests.cancel) {
             let id = self.journal.instance.id;
             tracing::warn!(saga.id = %id, cancel, status = %self.state.status, "a request to turn a saga back came too late");
-            metrics::counter!("probity_saga_cancels_too_late_total", "type" => Arc::clone(&self.saga.name))
-                .increment(1);
+            metrics::cancel_too_late(&self.saga.name);
         }
     }
 
@@ -412,7 +412,7 @@ impl Driver<'_> {
     ) -> Result<Verdict, Gone> {
         self.write_no += 1;
         let instance = &self.journal.instance;
-        let (status, era) = (change.status, self.engine.lease.era());
+        let (status, term) = (change.status, self.engine.lease.term());
         let record = Record {
             saga: instance.id,
             epoch: instance.epoch,
@@ -420,7 +420,7 @@ impl Driver<'_> {
             from,
             change,
             release: release.map(|wait| wait.min(FARTHEST)),
-            rewrite: era != self.era,
+            rewrite: term != self.term,
             turning: self.turning,
         };
         let verdict = match self.engine.writer.apply(record).await {
@@ -430,12 +430,12 @@ impl Driver<'_> {
         if let Verdict::Applied(_) = verdict {
             // Written under our epoch after the last beat, and into its row: nobody took the saga in any lapse before,
             // and whoever still takes that lapse for the truth sees that it moved.
-            self.era = era;
+            self.term = term;
             drop(self.suspect.take());
         }
         match verdict {
             Verdict::Applied(_) => self.count_transition(from, status),
-            Verdict::Fenced => metrics::counter!("probity_saga_fenced_writes_total").increment(1),
+            Verdict::Fenced => metrics::write_fenced(),
             Verdict::Refused(_) => {}
         }
         Ok(verdict)
@@ -445,16 +445,14 @@ impl Driver<'_> {
         if from == to {
             return;
         }
-        let name = || Arc::clone(&self.saga.name);
-        metrics::counter!("probity_saga_transitions_total", "type" => name(), "to" => to.as_str())
-            .increment(1);
+        metrics::transition(Arc::clone(&self.saga.name), to);
         if matches!(to, Status::Stuck | Status::Paused) {
             let (id, reason) = (self.journal.instance.id, self.state.reason.as_deref());
             tell_of_stop(id, &self.saga.name, &self.business_id, to, reason);
         }
         if to.is_terminal() {
             let age = self.journal.instance.age + self.read.elapsed();
-            metrics::histogram!("probity_saga_seconds", "type" => name(), "to" => to.as_str()).record(age);
+            metrics::saga_ended(&self.saga.name, to, age);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Lease {
 struct State {
     last_beat: Option<Instant>,
     /// Raised when the lease lapsed: whatever was owned before may have other owners now.
-    era: u64,
+    term: u64,
     revoked: bool,
     /// When the store was last seen to be away, or to become slow.
     trouble: Option<Instant>,
@@ -44,9 +44,9 @@ impl State {
     }
 }
 
-/// The era in which a saga was last known to be this worker's: read before the store was asked.
+/// The term in which a saga was last known to be this worker's: read before the store was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Era(u64);
+pub(crate) struct LeaseTerm(u64);
 
 /// A lapse: stop, forget the saga, write nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +55,12 @@ pub(crate) struct Lost;
 impl Lease {
     pub(crate) fn new(ttl: Duration) -> Self {
         let state =
-            State { last_beat: None, era: 0, revoked: false, trouble: None, slow: false, through: None };
+            State { last_beat: None, term: 0, revoked: false, trouble: None, slow: false, through: None };
         Self { ttl, state: Arc::new(watch::Sender::new(state)) }
     }
 
-    pub(crate) fn era(&self) -> Era {
-        Era(self.state.borrow().era)
+    pub(crate) fn term(&self) -> LeaseTerm {
+        LeaseTerm(self.state.borrow().term)
     }
 
     /// After a silence longer than the lease even a held one is a lapse: whoever judged it meanwhile,
@@ -68,7 +68,7 @@ impl Lease {
     pub(crate) fn held(&self, sent: Instant) {
         self.state.send_modify(|state| {
             if state.last_beat.is_some_and(|beat| beat.elapsed() >= self.ttl) {
-                state.era += 1;
+                state.term += 1;
                 state.is_troubled(self.ttl);
                 state.through = None;
             }
@@ -92,7 +92,7 @@ impl Lease {
             }
             state.through = Some(Instant::now());
             state.last_beat = Some(sent);
-            state.era += 1;
+            state.term += 1;
         });
     }
 
@@ -113,20 +113,20 @@ impl Lease {
     /// This worker ends: nothing it drives may go on.
     pub(crate) fn revoke(&self) {
         self.state.send_modify(|state| {
-            state.era += 1;
+            state.term += 1;
             state.revoked = true;
         });
     }
 
     /// Waits until an effect may start. During an outage of the store that is until the next beat.
-    pub(crate) async fn allows(&self, era: Era) -> Result<(), Lost> {
-        if let Some(answer) = self.answer(era, *self.state.borrow()) {
+    pub(crate) async fn allows(&self, term: LeaseTerm) -> Result<(), Lost> {
+        if let Some(answer) = self.answer(term, *self.state.borrow()) {
             return answer;
         }
         let mut changes = self.state.subscribe();
         loop {
             let state = *changes.borrow_and_update();
-            if let Some(answer) = self.answer(era, state) {
+            if let Some(answer) = self.answer(term, state) {
                 return answer;
             }
             if changes.changed().await.is_err() {
@@ -136,9 +136,9 @@ impl Lease {
     }
 
     /// None: not yet.
-    fn answer(&self, era: Era, state: State) -> Option<Result<(), Lost>> {
-        let State { last_beat, era: now, revoked, .. } = state;
-        if revoked || now != era.0 {
+    fn answer(&self, term: LeaseTerm, state: State) -> Option<Result<(), Lost>> {
+        let State { last_beat, term: now, revoked, .. } = state;
+        if revoked || now != term.0 {
             return Some(Err(Lost));
         }
         last_beat.is_some_and(|beat| beat.elapsed() < self.ttl * 2 / 3).then_some(Ok(()))
@@ -161,22 +161,22 @@ mod tests {
     async fn a_held_beat_within_the_lease_keeps_the_era() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
-        let era = lease.era();
+        let term = lease.term();
         tokio::time::advance(TTL - Duration::from_millis(1)).await;
         lease.held(Instant::now());
-        assert_eq!(lease.era(), era);
-        assert_eq!(lease.allows(era).await, Ok(()));
+        assert_eq!(lease.term(), term);
+        assert_eq!(lease.allows(term).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_held_beat_after_a_silence_longer_than_the_lease_is_a_lapse() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
-        let era = lease.era();
+        let term = lease.term();
         tokio::time::advance(TTL).await;
         lease.held(Instant::now());
-        assert_eq!(lease.allows(era).await, Err(Lost));
-        assert_eq!(lease.allows(lease.era()).await, Ok(()));
+        assert_eq!(lease.allows(term).await, Err(Lost));
+        assert_eq!(lease.allows(lease.term()).await, Ok(()));
     }
 
     /// Beats every ten seconds for ten minutes, and the share of them after which the worker may take sagas over.
@@ -222,6 +222,6 @@ mod tests {
         lease.lapsed(Instant::now());
         lease.held(older);
         tokio::time::advance(TTL / 2).await;
-        assert_eq!(lease.allows(lease.era()).await, Ok(()));
+        assert_eq!(lease.allows(lease.term()).await, Ok(()));
     }
 }

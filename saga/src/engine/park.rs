@@ -4,13 +4,16 @@
 
 use std::any::Any;
 
-use super::caught::text;
-use super::{Engine, News, count_transition, tell_of_stop};
-use crate::machine::{Status, joined};
+use super::catch_panic::panic_text;
+use super::{Engine, Notification};
+use crate::alert::tell_of_stop;
+use crate::machine::joined;
+use crate::metrics;
 use crate::record::{Change, Journal, Record, SagaId, Verdict};
+use crate::status::Status;
 
 /// A journal that cannot be driven is parked with the evidence; nothing is run or undone.
-pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<News> {
+pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> Option<Notification> {
     let instance = &journal.instance;
     let reason = joined(instance.reason.as_deref(), reason);
     let change = Change {
@@ -33,10 +36,14 @@ pub(super) async fn park(engine: &Engine, journal: &Journal, reason: String) -> 
     };
     match engine.writer.apply(record).await {
         Ok(Verdict::Applied(_)) => {
-            count_transition(&instance.saga_type, Status::Paused);
+            metrics::transition(instance.saga_type.clone(), Status::Paused);
             let (saga_type, business_id) = (&instance.saga_type, &instance.business_id);
             tell_of_stop(instance.id, saga_type, business_id, Status::Paused, Some(&reason));
-            Some(News::Rested { status: Status::Paused, step: instance.current_step, reason: Some(reason) })
+            Some(Notification::Settled {
+                status: Status::Paused,
+                step: instance.current_step,
+                reason: Some(reason),
+            })
         }
         Ok(Verdict::Fenced | Verdict::Refused(_)) | Err(_) => None,
     }
@@ -50,8 +57,8 @@ pub(super) async fn park_after_panic(
     id: SagaId,
     epoch: i64,
     panic: Box<dyn Any + Send>,
-) -> Option<News> {
-    let reason = format!("driving it panicked: {}", printable(&text(panic)));
+) -> Option<Notification> {
+    let reason = format!("driving it panicked: {}", printable(&panic_text(panic)));
     while !engine.lease.is_revoked() {
         match engine.store.load(&[id]).await {
             Ok(found) => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::metrics;
 use crate::step::StepError;
 
 /// The number of calls in a row that did not reach a provider and close the way to it.
@@ -169,25 +170,25 @@ impl Provider {
         let was = std::mem::take(&mut *self.way());
         if was.closed_until.is_some() {
             tracing::info!(provider = self.name, "a provider is back");
-            self.show(0.0);
+            self.show(false);
         }
     }
 
     fn is_missed(&self) {
         if self.way().fails() {
             tracing::warn!(provider = self.name, "a provider cannot be reached; its sagas wait");
-            self.show(1.0);
+            self.show(true);
         }
     }
 
-    fn show(&self, away: f64) {
-        metrics::gauge!("probity_saga_provider_away", "provider" => self.name.clone()).set(away);
+    fn show(&self, away: bool) {
+        metrics::provider_away(self.name.clone(), away);
     }
 }
 
 impl Turn {
     /// Takes what the call said about the provider. An unknown outcome says nothing.
-    pub(super) fn heard(&mut self, error: Option<&StepError>) {
+    pub(super) fn observe(&mut self, error: Option<&StepError>) {
         let Some((provider, _)) = &self.of else { return };
         let missed = match error {
             Some(StepError::Unknown(_)) => return,
@@ -221,7 +222,7 @@ mod tests {
     }
 
     async fn miss(providers: &Providers) {
-        providers.turn(BANK).await.unwrap().heard(Some(&refused()));
+        providers.turn(BANK).await.unwrap().observe(Some(&refused()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,10 +238,10 @@ mod tests {
             advance(Duration::from_secs(pause)).await;
             let mut tries = providers.turn(BANK).await.unwrap();
             assert!(providers.turn(BANK).await.is_err(), "two try at once");
-            tries.heard(Some(&refused()));
+            tries.observe(Some(&refused()));
         }
         advance(LONGEST_PAUSE).await;
-        providers.turn(BANK).await.unwrap().heard(None);
+        providers.turn(BANK).await.unwrap().observe(None);
         assert!(providers.turn(BANK).await.is_ok() && !providers.is_closed(BANK));
     }
 

@@ -12,9 +12,9 @@ use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::worker::pause_unless_stopped;
 use super::{Engine, Reservation, Settings, Stop};
 use crate::error::StoreError;
+use crate::metrics;
 use crate::record::{ClaimRequest, Journal, SagaId};
 
 /// The most sagas taken over at once, a quarter of what a worker drives unless set otherwise: a dead worker's
@@ -116,7 +116,7 @@ impl Recovery {
     async fn pause(&self, batch: &Batch) -> bool {
         let engine = &self.engine;
         if !batch.full && !batch.suspect && !batch.again {
-            return pause_unless_stopped(engine, engine.settings.poll).await;
+            return engine.pause_unless_stopped(engine.settings.poll).await;
         }
         let settled = async {
             let _half = batch.ended.acquire_many(batch.half).await;
@@ -152,7 +152,7 @@ impl Recovery {
             suspect_at: leave.suspect_at,
             suspects: leave.suspects,
         };
-        let era = engine.lease.era();
+        let term = engine.lease.term();
         let journals = engine.store.claim(&request).await?;
         let mut batch = Batch { full: journals.len() >= request.limit as usize, ..Batch::nothing() };
         for journal in journals {
@@ -175,7 +175,7 @@ impl Recovery {
             batch.half += 1;
             let clean = kept.is_some() && is_untouched(&engine, &journal);
             let reason = if kept.is_some() { "own" } else { "unowned" };
-            resume(&engine, reservation, permit, journal, Known { era, clean, reason });
+            resume(&engine, reservation, permit, journal, Known { term, clean, reason });
         }
         batch.half /= 2;
         batch.again = self.goes_on(leave.shares.is_some(), batch.suspect);
@@ -285,7 +285,7 @@ fn is_untouched(engine: &Engine, journal: &Journal) -> bool {
 
 /// The knowledge about a saga that was taken over.
 struct Known {
-    era: super::Era,
+    term: super::LeaseTerm,
     clean: bool,
     reason: &'static str,
 }
@@ -297,9 +297,9 @@ fn resume(
     journal: Journal,
     known: Known,
 ) {
-    let Known { era, clean, reason } = known;
+    let Known { term, clean, reason } = known;
     let Journal { instance, .. } = &journal;
     tracing::info!(saga.id = %instance.id, saga.r#type = %instance.saga_type, "resuming a saga");
-    metrics::counter!("probity_saga_recovery_claims_total", "reason" => reason).increment(1);
-    engine.spawn(reservation, Some(permit), journal, clean, era);
+    metrics::saga_taken_over(reason);
+    engine.spawn(reservation, Some(permit), journal, clean, term);
 }

@@ -12,20 +12,19 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use super::Engine;
-use super::worker::pause_unless_stopped;
 use crate::error::StoreError;
 use crate::record::{Requests, SagaId};
 
 /// The requests that stand, as of the last query.
 #[derive(Default)]
-pub(crate) struct Asked {
+pub(crate) struct OperatorRequests {
     /// The number of drivers that are between the first failure of a step and its last try.
     trying: AtomicUsize,
     told: watch::Sender<BTreeMap<SagaId, Requests>>,
 }
 
 /// Held by a driver while a step is tried again.
-pub(super) struct Trying<'a>(&'a Asked);
+pub(super) struct Trying<'a>(&'a OperatorRequests);
 
 impl Drop for Trying<'_> {
     fn drop(&mut self) {
@@ -33,7 +32,7 @@ impl Drop for Trying<'_> {
     }
 }
 
-impl Asked {
+impl OperatorRequests {
     pub(super) fn trying(&self) -> Trying<'_> {
         self.trying.fetch_add(1, Ordering::AcqRel);
         Trying(self)
@@ -45,7 +44,7 @@ impl Asked {
     }
 
     /// Returns when this saga is asked to stop, or, with `cancel`, to turn back.
-    pub(super) async fn heard(&self, saga: SagaId, cancel: bool) {
+    pub(super) async fn wait(&self, saga: SagaId, cancel: bool) {
         let mut told = self.told.subscribe();
         if told.wait_for(|told| is_heeded(told, saga, cancel)).await.is_err() {
             std::future::pending::<()>().await;
@@ -54,7 +53,7 @@ impl Asked {
 
     /// Corrects what the last query told of a saga by what a later answer of the store says: a request that was served
     /// and still seemed to stand would end every wait at once.
-    pub(super) fn knows(&self, saga: SagaId, requests: &Requests) {
+    pub(super) fn correct(&self, saga: SagaId, requests: &Requests) {
         if self.told.borrow().get(&saga).is_none_or(|told| told == requests) {
             return;
         }
@@ -64,7 +63,7 @@ impl Asked {
         });
     }
 
-    fn tell(&self, now: BTreeMap<SagaId, Requests>) {
+    fn update(&self, now: BTreeMap<SagaId, Requests>) {
         self.told.send_if_modified(|told| {
             let differs = *told != now;
             *told = now;
@@ -78,7 +77,7 @@ fn is_heeded(told: &BTreeMap<SagaId, Requests>, saga: SagaId, cancel: bool) -> b
 }
 
 pub(super) async fn listen_for_requests(engine: Arc<Engine>) {
-    while pause_unless_stopped(&engine, engine.settings.poll).await {
+    while engine.pause_unless_stopped(engine.settings.poll).await {
         match AssertUnwindSafe(ask(&engine)).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -90,11 +89,11 @@ pub(super) async fn listen_for_requests(engine: Arc<Engine>) {
 }
 
 async fn ask(engine: &Engine) -> Result<(), StoreError> {
-    let asked = &engine.asked;
+    let asked = &engine.requests;
     let now = match asked.trying.load(Ordering::Acquire) {
         0 => Vec::new(),
         _ => engine.store.asked(engine.worker).await?,
     };
-    asked.tell(now.into_iter().collect());
+    asked.update(now.into_iter().collect());
     Ok(())
 }

@@ -12,9 +12,10 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::lane::Lane;
+use super::group_commit::GroupCommit;
 use super::lease::Lease;
 use crate::error::{Effect, StoreError};
+use crate::metrics;
 use crate::record::{Inserted, NewSaga, Record, Verdict};
 use crate::store::SagaStore;
 
@@ -54,8 +55,8 @@ struct Insert {
 }
 
 pub(crate) struct Writer {
-    records: Arc<Lane<Write>>,
-    inserts: Arc<Lane<Insert>>,
+    records: Arc<GroupCommit<Write>>,
+    inserts: Arc<GroupCommit<Insert>>,
 }
 
 impl Writer {
@@ -63,8 +64,14 @@ impl Writer {
         let lanes = Arc::new(Lanes { store, lease, aside: Semaphore::new(ASIDE) });
         let starts = Arc::clone(&lanes);
         Self {
-            records: Lane::new(LANES, Box::new(move |writes| write_all(Arc::clone(&lanes), writes).boxed())),
-            inserts: Lane::new(1, Box::new(move |inserts| insert_all(Arc::clone(&starts), inserts).boxed())),
+            records: GroupCommit::new(
+                LANES,
+                Box::new(move |writes| write_all(Arc::clone(&lanes), writes).boxed()),
+            ),
+            inserts: GroupCommit::new(
+                1,
+                Box::new(move |inserts| insert_all(Arc::clone(&starts), inserts).boxed()),
+            ),
         }
     }
 
@@ -131,11 +138,10 @@ async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
     let mut wait = Duration::from_millis(50);
     // Dropping an answer tells its driver: lost.
     while !lanes.lease.is_revoked() {
-        metrics::histogram!("probity_saga_batch_size")
-            .record(u32::try_from(records.len()).unwrap_or(u32::MAX));
+        metrics::batch_written(records.len());
         let began = Instant::now();
         let written = lanes.store.apply(&records).await;
-        metrics::histogram!("probity_saga_flush_seconds").record(began.elapsed());
+        metrics::batch_flushed(began.elapsed());
         match written {
             Ok(verdicts) => {
                 for (answer, verdict) in answers.into_iter().zip(verdicts) {
@@ -153,7 +159,7 @@ async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
             }
             Err(error) => {
                 tracing::warn!(%error, records = records.len(), "a batch of saga results was not acknowledged; writing it again");
-                metrics::counter!("probity_saga_store_errors_total").increment(1);
+                metrics::store_failed();
                 sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(2));
             }
@@ -180,7 +186,7 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
                     return;
                 }
                 tracing::warn!(saga.id = %record.saga, %error, "a saga's result still waits");
-                metrics::counter!("probity_saga_store_errors_total").increment(1);
+                metrics::store_failed();
                 sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(2));
             }

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use super::shape::Shape;
 use super::text::{joined, storable, storable_text};
-use super::{Illegal, Status, StepStatus, Trigger, transition};
+use super::{Illegal, Trigger, transition};
 use crate::policy::WhenUnknown;
 use crate::record::{Change, Document, Instance, Journal, SagaId, StepRow};
+use crate::status::{Status, StepStatus};
 
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

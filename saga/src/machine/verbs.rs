@@ -3,8 +3,9 @@
 //! Invariant: a verb never invents an effect. It lets the machine go on, turns it back, settles a
 //! step with evidence, or closes the saga with its open effects on record.
 
-use super::{Illegal, Shape, State, Status, StepStatus, Trigger};
+use super::{Illegal, Shape, State, Trigger};
 use crate::record::{Change, Document};
+use crate::status::{Status, StepStatus};
 
 /// What an operator found out about a step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use super::state::Finding::{Fatal, Later, NotApplied, Succeeded, Unknown};
 use super::*;
 use crate::policy::WhenUnknown;
 use crate::record::{Change, Document, Journal, NewSaga, SagaId, WorkerId};
+use crate::status::StepStatus;
 
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -42,7 +43,7 @@ fn fresh() -> Journal {
         input_hash: "hash".into(),
         owner: WorkerId::generate(),
     };
-    Journal { instance: new.started(), steps: Vec::new() }
+    Journal { instance: new.into_instance(), steps: Vec::new() }
 }
 
 impl Node {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::{Handle, Orchestrator, OrchestratorBuilder};
 use crate::codec::{Codec, Sealer};
-use crate::engine::{Engine, Settings, work};
+use crate::definition::{AnyLocal, Saga, is_usable};
+use crate::engine::{Engine, Settings};
 use crate::error::BuildError;
-use crate::plan::{AnyLocal, Saga, is_usable};
+use crate::metrics;
 use crate::record::WorkerId;
 use crate::store::{Runs, SagaStore};
 
@@ -117,9 +118,10 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         check_local_steps(&*store, &sagas)?;
         let definitions: Vec<_> = sagas.iter().map(|saga| saga.definition.clone()).collect();
         store.define(&definitions).await?;
+        metrics::describe();
         let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
         let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
-        work(&engine).await?;
+        engine.begin_work().await?;
         Ok(Orchestrator { handle })
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::start::accept;
-use super::{Handle, Orchestrator, OrchestratorBuilder, Started};
+use super::{Handle, Orchestrator, OrchestratorBuilder};
 use crate::engine::Engine;
+use crate::engine::start::{Started, accept};
 use crate::error::{SagaError, StoreError};
 use crate::record::WorkerId;
 

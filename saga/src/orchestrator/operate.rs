@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::{Orchestrator, SagaView};
 use crate::codec::Place;
-use crate::engine::count_transition;
+use crate::definition::Saga;
 use crate::error::SagaError;
-use crate::machine::{self, Resolution, State, Status, Trigger, VerbError, transition};
-use crate::plan::Saga;
+use crate::machine::{self, Resolution, State, Trigger, VerbError, transition};
+use crate::metrics;
 use crate::record::{Change, Document, Instance, Intervened, Intervention};
+use crate::status::Status;
 
 /// An orchestrator in the hands of a named person; see [`Orchestrator::operator`].
 #[derive(Debug, Clone)]
@@ -312,11 +313,11 @@ impl Operator {
             reason: reason.into(),
             before: view.instance.status,
         };
-        metrics::counter!("probity_saga_admin_actions_total", "action" => verb).increment(1);
+        metrics::operator_decided(verb);
         match self.orchestrator.handle.engine.intervene(intervention).await? {
             Intervened::Applied => {
                 if let Some(to) = changed {
-                    count_transition(&view.instance.saga_type, to);
+                    metrics::transition(view.instance.saga_type.clone(), to);
                 }
                 Ok(())
             }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::SagaStore;
+use crate::definition::AnyStore;
 use crate::error::StoreError;
-use crate::plan::AnyStore;
 use crate::record::{Record, Requests};
 
 /// A record after this could be without its effect, or an effect without its record.

@@ -13,12 +13,13 @@ use tokio::time::Instant;
 
 use super::SagaStore;
 use crate::error::StoreError;
-use crate::machine::{Status, Trigger, transition};
+use crate::machine::{Trigger, transition};
 use crate::policy::{FARTHEST, LONGEST};
 use crate::record::{
-    Beat, Census, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
+    Change, ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal,
+    ListFilter, NewSaga, OpenCounts, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
 };
+use crate::status::Status;
 
 /// Keeps sagas in this process. For tests, examples and the specification of all other stores.
 #[derive(Default)]
@@ -106,7 +107,7 @@ impl Inner {
 impl Saga {
     fn new(new: &NewSaga, now: Instant) -> Self {
         Self {
-            instance: new.clone().started(),
+            instance: new.clone().into_instance(),
             steps: Vec::new(),
             waits: BTreeMap::new(),
             run_at: now,
@@ -223,13 +224,13 @@ impl SagaStore for MemoryStore {
         "memory"
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
         let now = Instant::now();
         let mut inner = self.lock();
         let held = inner.is_live(worker.id, now);
         let lease = Lease { expires: later(now, worker.lease), length: worker.lease };
         inner.leases.insert(worker.id, lease);
-        Ok(if held { Beat::Held } else { Beat::Lapsed })
+        Ok(if held { Heartbeat::Held } else { Heartbeat::Lapsed })
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
@@ -402,16 +403,16 @@ impl SagaStore for MemoryStore {
         Ok(inner.sagas.values().rev().filter(fits).take(limit as usize).map(Saga::instance).collect())
     }
 
-    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+    async fn open_counts(&self, runnable: &[(String, String)]) -> Result<Vec<OpenCounts>, StoreError> {
         let now = Instant::now();
         let inner = self.lock();
-        let mut counted: BTreeMap<(String, Status), Census> = BTreeMap::new();
+        let mut counted: BTreeMap<(String, Status), OpenCounts> = BTreeMap::new();
         for saga in inner.sagas.values().filter(|saga| !saga.instance.status.is_terminal()) {
             let Instance { saga_type, definition, status, owner, .. } = &saga.instance;
             let free = owner.is_none_or(|owner| !inner.is_live(owner, now));
             let known = runnable.iter().any(|(name, print)| name == saga_type && print == definition);
             let unrunnable = status.is_active() && free && saga.is_due(now) && !known;
-            let census = counted.entry((saga_type.clone(), *status)).or_insert_with(|| Census {
+            let census = counted.entry((saga_type.clone(), *status)).or_insert_with(|| OpenCounts {
                 saga_type: saga_type.clone(),
                 status: *status,
                 sagas: 0,

@@ -31,8 +31,8 @@ use super::tables::Tables;
 use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
 use crate::record::{
-    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
+    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, OpenCounts, Record, Requests, SagaId, Settled, Verdict, Worker, WorkerId,
 };
 pub use builder::PostgresStoreBuilder;
 use columns::{bind_appends, bind_decided, bind_many, bind_writes, millis};
@@ -350,7 +350,7 @@ impl SagaStore for PostgresStore {
         Some(StartStatement { sql: self.tables.text(sql::INSERT_ONE), named: self.named() })
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
         let failed = |error| store_error("renew a worker's lease", error);
         let beat = self
             .query(sql::BEAT)
@@ -359,7 +359,7 @@ impl SagaStore for PostgresStore {
             .bind(millis(worker.lease));
         let rows = self.rows_of(&self.lease, beat).await.map_err(failed)?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
-        Ok(if row.try_get("held").map_err(failed)? { Beat::Held } else { Beat::Lapsed })
+        Ok(if row.try_get("held").map_err(failed)? { Heartbeat::Held } else { Heartbeat::Lapsed })
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
@@ -453,14 +453,14 @@ impl SagaStore for PostgresStore {
         Ok(journals.into_iter().map(|journal| journal.instance).collect())
     }
 
-    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+    async fn settled(&self, ids: &[SagaId]) -> Result<Vec<Settled>, StoreError> {
         let rows = self.rows(self.query(sql::RESTED).bind(uuids(ids.iter().copied()))).await;
-        Ok(rows::rested(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
+        Ok(rows::settled(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
     }
 
-    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+    async fn open_counts(&self, runnable: &[(String, String)]) -> Result<Vec<OpenCounts>, StoreError> {
         let rows = self.rows(self.query(sql::CENSUS).bind(definitions(runnable))).await;
-        let counted = rows.and_then(|rows| rows.iter().map(rows::census).collect());
+        let counted = rows.and_then(|rows| rows.iter().map(rows::open_counts).collect());
         counted.map_err(|error| store_error("count the open sagas", error))
     }
 }

@@ -8,10 +8,10 @@ use sqlx::Row as _;
 use sqlx::error::DatabaseError;
 
 use crate::error::{Effect, StoreError};
-use crate::machine::{Status, StepStatus};
-use crate::record::{Census, Document, Instance, Journal, Requests, Rested, SagaId, StepRow};
+use crate::record::{Document, Instance, Journal, OpenCounts, Requests, SagaId, Settled, StepRow};
 #[cfg(feature = "postgres")]
 use crate::sqlstate::{self, Condition, Outcome};
+use crate::status::{Status, StepStatus};
 
 /// Reads the few types that the statements return.
 pub(super) trait Columns {
@@ -181,9 +181,9 @@ pub(super) fn definitions(runnable: &[(String, String)]) -> Vec<String> {
     runnable.iter().map(|(name, print)| format!("{name} {print}")).collect()
 }
 
-pub(super) fn census(row: &impl Columns) -> Result<Census, sqlx::Error> {
+pub(super) fn open_counts(row: &impl Columns) -> Result<OpenCounts, sqlx::Error> {
     let count = |column| Ok::<_, sqlx::Error>(u64::try_from(row.number(column)?).unwrap_or(0));
-    Ok(Census {
+    Ok(OpenCounts {
         saga_type: row.text("business_type")?,
         status: parsed(row, "status")?,
         sagas: count("sagas")?,
@@ -193,13 +193,13 @@ pub(super) fn census(row: &impl Columns) -> Result<Census, sqlx::Error> {
 }
 
 /// Those that came to rest, by their own rows alone.
-pub(super) fn rested<R: Columns>(rows: &[R]) -> Vec<Rested> {
+pub(super) fn settled<R: Columns>(rows: &[R]) -> Vec<Settled> {
     let read = |row: &R| {
         let mut faults = Faults::default();
         let status = faults.or(Status::Paused, parsed(row, "status"));
         let reason = faults.or(None, row.maybe_text("error_message"));
         let step = faults.or(0, small(row, "current_step"));
-        Ok::<_, sqlx::Error>(Rested { saga: parsed(row, "id")?, status, step, reason: faults.0.or(reason) })
+        Ok::<_, sqlx::Error>(Settled { saga: parsed(row, "id")?, status, step, reason: faults.0.or(reason) })
     };
     rows.iter().filter_map(|row| read(row).ok()).collect()
 }

@@ -25,8 +25,8 @@ use super::tables::Tables;
 use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
 use crate::record::{
-    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
+    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, OpenCounts, Record, Requests, SagaId, Settled, Verdict, Worker, WorkerId,
 };
 use batch::{Heads, Steps, modifier};
 pub use builder::SqliteStoreBuilder;
@@ -237,7 +237,7 @@ impl SqliteStore {
         Ok(Intervened::Applied)
     }
 
-    async fn beat_in(&self, worker: &Worker) -> Result<Beat, sqlx::Error> {
+    async fn beat_in(&self, worker: &Worker) -> Result<Heartbeat, sqlx::Error> {
         let mut tx = self.begin().await?;
         let id = worker.id.to_string();
         let held: i64 = self.query(sql::HELD).bind(&id).fetch_one(&mut *tx).await?.try_get("held")?;
@@ -250,7 +250,7 @@ impl SqliteStore {
         self.query(sql::REBASE_WORKERS).bind(&id).execute(&mut *tx).await?;
         self.query(sql::FORGET_DEAD_WORKERS).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(if held > 0 { Beat::Held } else { Beat::Lapsed })
+        Ok(if held > 0 { Heartbeat::Held } else { Heartbeat::Lapsed })
     }
 
     async fn retire_in(&self, worker: WorkerId) -> Result<u64, sqlx::Error> {
@@ -356,7 +356,7 @@ impl SagaStore for SqliteStore {
         Some(StartStatement { sql: self.tables.text(sql::INSERT), named: true })
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
         self.beat_in(worker).await.map_err(|error| store_error("renew a worker's lease", error))
     }
 
@@ -447,14 +447,14 @@ impl SagaStore for SqliteStore {
         Ok(journals.into_iter().map(|journal| journal.instance).collect())
     }
 
-    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
+    async fn settled(&self, ids: &[SagaId]) -> Result<Vec<Settled>, StoreError> {
         let rows = self.query(sql::RESTED).bind(json_list(ids)).fetch_all(&self.pool).await;
-        Ok(rows::rested(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
+        Ok(rows::settled(&rows.map_err(|error| store_error("ask which sagas came to rest", error))?))
     }
 
-    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
+    async fn open_counts(&self, runnable: &[(String, String)]) -> Result<Vec<OpenCounts>, StoreError> {
         let rows = self.query(sql::CENSUS).bind(json_list(definitions(runnable))).fetch_all(&self.pool).await;
-        let counted = rows.and_then(|rows| rows.iter().map(rows::census).collect());
+        let counted = rows.and_then(|rows| rows.iter().map(rows::open_counts).collect());
         counted.map_err(|error| store_error("count the open sagas", error))
     }
 }

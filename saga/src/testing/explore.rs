@@ -2,23 +2,25 @@
 //! stands at [`explore()`].
 
 mod calls;
+mod fate;
 mod gate;
 mod gated;
+mod instrumented_step;
 mod judge;
 mod local;
 mod people;
+mod promise;
 mod report;
 mod run;
 mod schedule;
-mod watched;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 
+use crate::definition::Saga;
 use crate::error::BuildError;
 use crate::orchestrator::SagaView;
-use crate::plan::Saga;
 use crate::step::Payload;
 use crate::store::{MemoryStore, SagaStore};
 pub use calls::{Calls, Refused};
@@ -65,11 +67,11 @@ pub enum Explored {
 ///   use [`explore_with`], which looks at your fakes.
 /// * The other side of each step is taken to honour its key: a key once undone is refused, and so is a call that comes
 ///   after a probe ruled it out. What a provider does that charges twice for one key is for a test against the provider.
-/// * A *deed* is a point where something is written or done; between two deeds another worker finds the same. So a second
-///   worker is stopped, or a frozen first one goes on beside it, at deeds only (but at every point for one cut in the
+/// * A *write point* is a point where something is written or done; between two write points another worker finds the same. So a second
+///   worker is stopped, or a frozen first one goes on beside it, at write points only (but at every point for one cut in the
 ///   middle), and not where a message is lost. A worker that leaves dies before and after it gives its sagas back at
-///   deeds.
-/// * People ask at deeds: of the first worker, and of the one that takes over from a first that died in the middle. The
+///   write points.
+/// * People ask at write points: of the first worker, and of the one that takes over from a first that died in the middle. The
 ///   first dies, freezes or leaves meanwhile, and they freeze between their look and their decision, where every step
 ///   answers or the last is refused.
 /// * An undo that is refused, and a call that does not arrive, are not combined with a worker that ends.
@@ -186,7 +188,7 @@ pub fn explore_with<I: Payload + Clone, F>(
 }
 
 /// Explores a saga on a store of yours, in real time: it is cut at each store call and each effect, and people cancel
-/// and pause it at each deed, when every step answers, and when the last is refused. Sagas of types of their own are left
+/// and pause it at each write point, when every step answers, and when the last is refused. Sagas of types of their own are left
 /// in the store.
 ///
 /// # Errors
@@ -250,7 +252,7 @@ mod tests {
     #[test]
     fn every_store_call_is_cut_before_it_and_after_it() {
         let saga = || Saga::named("explored").pivot(Pay).build();
-        let mut met = BTreeSet::new();
+        let mut reached = BTreeSet::new();
         let one = async |schedule: Schedule| {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
@@ -264,7 +266,7 @@ mod tests {
                 &Calls::default(),
             ))?;
             assert_eq!(ran.broken, None, "{schedule}");
-            met.extend(ran.met);
+            reached.extend(ran.reached);
             Ok(ran.seen)
         };
         schedule::each(1, one).now_or_never().unwrap_or(Ok(())).unwrap();
@@ -285,7 +287,10 @@ mod tests {
             "a probe",
         ] {
             for side in ["before", "after"] {
-                assert!(met.contains(&*format!("{side} {call}")), "never met {side} {call}: {met:?}");
+                assert!(
+                    reached.contains(&*format!("{side} {call}")),
+                    "never reached {side} {call}: {reached:?}"
+                );
             }
         }
     }

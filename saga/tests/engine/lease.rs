@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use probity_saga::testing::start_unattended;
 use probity_saga::{
-    Beat, ClaimRequest, Definition, Evidence, Executed, Inserted, Instance, Intervened, Intervention,
+    ClaimRequest, Definition, Evidence, Executed, Heartbeat, Inserted, Instance, Intervened, Intervention,
     Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId, SagaStep,
     SagaStore, Status, StepContext, StepError, StoreError, Verdict, Worker, WorkerId,
 };
@@ -67,10 +67,10 @@ impl SagaStore for Distant {
     fn backend(&self) -> &'static str {
         self.inner.backend()
     }
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
         self.beats.subscribe().wait_for(|open| *open).await.unwrap();
-        let beat = self.inner.beat(worker).await?;
-        if beat == Beat::Lapsed {
+        let beat = self.inner.heartbeat(worker).await?;
+        if beat == Heartbeat::Lapsed {
             self.lapses.send_modify(|count| *count += 1);
         }
         Ok(beat)

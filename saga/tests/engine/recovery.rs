@@ -124,7 +124,7 @@ async fn die_with_all(store: &Arc<MemoryStore>, deaths: u32) {
     sleep(Duration::from_secs(31)).await;
     for _ in 0..deaths {
         let dies = Worker { id: WorkerId::generate(), lease: Duration::from_secs(1), pid: 1 };
-        let _first = store.beat(&dies).await.unwrap();
+        let _first = store.heartbeat(&dies).await.unwrap();
         let all = ClaimRequest {
             worker: dies.id,
             runnable: vec![(saga.name().into(), saga.fingerprint().into())],

@@ -10,9 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use probity_saga::testing::{Explored, explore_on, start_unattended};
 use probity_saga::{
-    Backoff, Beat, ClaimRequest, Definition, Effect, Evidence, Executed, ForwardStep, Inserted, Instance,
-    Intervened, Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga,
-    SagaId, SagaStep, SagaStore, StepContext, StepError, StepPolicy, StoreError, Verdict, Worker, WorkerId,
+    Backoff, ClaimRequest, Definition, Effect, Evidence, Executed, ForwardStep, Heartbeat, Inserted,
+    Instance, Intervened, Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome,
+    Record, Saga, SagaId, SagaStep, SagaStore, StepContext, StepError, StepPolicy, StoreError, Verdict,
+    Worker, WorkerId,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -77,15 +78,15 @@ impl SagaStore for Sick {
     fn backend(&self) -> &'static str {
         "sick"
     }
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
         self.suffer("beat").await?;
-        let beat = self.inner.beat(worker).await?;
+        let beat = self.inner.heartbeat(worker).await?;
         let mut ill = self.ill.lock().unwrap();
         let lapses = matches!(ill.get("beat"), Some(Illness::Lapses));
         if lapses {
             ill.remove("beat");
         }
-        Ok(if lapses { Beat::Lapsed } else { beat })
+        Ok(if lapses { Heartbeat::Lapsed } else { beat })
     }
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
         self.inner.retire(worker).await

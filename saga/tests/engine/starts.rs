@@ -28,8 +28,8 @@ impl SagaStore for Slow {
         "slow"
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        self.inner.beat(worker).await
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
+        self.inner.heartbeat(worker).await
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {

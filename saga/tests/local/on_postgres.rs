@@ -58,7 +58,7 @@ async fn a_worker_that_lost_the_saga_in_the_middle_of_its_step_commits_neither()
     let _started = first.start("order", "O-1", &1_u32).await.unwrap();
     does.reached.notified().await;
     let dead = Worker { id: first.worker(), lease: Duration::ZERO, pid: 0 };
-    let _ = store.beat(&dead).await.unwrap();
+    let _ = store.heartbeat(&dead).await.unwrap();
 
     // It claims at once, although the step of the first one still holds what it touched.
     let other = PostgresStore::new(stores::postgres_at(database.url()).await).await.unwrap();

@@ -148,7 +148,7 @@ async fn a_claim_that_is_not_committed_has_parked_nothing() {
     let new = NewSaga { id, saga_type, business_id, definition, input, input_hash: hash, owner: worker };
     let _ = store.insert(&[new]).await.unwrap();
     let lives = Worker { id: worker, lease: Duration::from_secs(3600), pid: 1 };
-    let _first = store.beat(&lives).await.unwrap();
+    let _first = store.heartbeat(&lives).await.unwrap();
     // The claim itself passes, and its COMMIT does not.
     sqlx::raw_sql(
         "UPDATE saga_heads SET owner_id = NULL, stalled_claims = 5;

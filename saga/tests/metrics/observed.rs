@@ -65,6 +65,8 @@ impl Write for Captured {
 struct Seen {
     names: Mutex<BTreeSet<String>>,
     labels: Mutex<BTreeSet<String>>,
+    /// The names that were described with a unit.
+    described: Mutex<BTreeSet<String>>,
 }
 
 impl Seen {
@@ -75,10 +77,25 @@ impl Seen {
     }
 }
 
+impl Seen {
+    fn describe(&self, name: &KeyName, unit: Option<Unit>) {
+        let in_seconds = name.as_str().ends_with("_seconds");
+        let expected = if in_seconds { Unit::Seconds } else { Unit::Count };
+        assert_eq!(unit, Some(expected), "the unit of {}", name.as_str());
+        self.described.lock().unwrap().insert(name.as_str().to_owned());
+    }
+}
+
 impl Recorder for Seen {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.describe(&name, unit);
+    }
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.describe(&name, unit);
+    }
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.describe(&name, unit);
+    }
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         self.see(key);
         Counter::noop()
@@ -185,6 +202,8 @@ async fn logs_and_metrics_show_sagas_and_steps_and_never_a_payload() {
     for name in ["probity_saga_in_flight", "probity_saga_started_total", "probity_saga_transitions_total"] {
         assert!(names.contains(name), "{name} is missing: {names:?}");
     }
+    let described = seen.described.lock().unwrap();
+    assert!(names.is_subset(&described), "not described: {:?}", names.difference(&described));
     let labels: Vec<String> = seen.labels.lock().unwrap().iter().cloned().collect();
     let known =
         ["type=", "step=", "outcome=", "to=", "result=", "action=", "status=", "operation=", "reason="];

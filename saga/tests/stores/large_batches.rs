@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use probity_saga::{
-    Beat, ClaimRequest, Definition, Evidence, Executed, Inserted, Instance, Intervened, Intervention,
+    ClaimRequest, Definition, Evidence, Executed, Heartbeat, Inserted, Instance, Intervened, Intervention,
     Journal, ListFilter, NewSaga, Orchestrator, Outcome, PostgresStore, Record, Saga, SagaId, SagaStep,
     SagaStore, SqliteStore, StepContext, StepError, StoreError, Verdict, Worker, WorkerId,
 };
@@ -40,8 +40,8 @@ impl SagaStore for Scales {
     fn backend(&self) -> &'static str {
         self.inner.backend()
     }
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        self.inner.beat(worker).await
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
+        self.inner.heartbeat(worker).await
     }
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
         self.inner.retire(worker).await

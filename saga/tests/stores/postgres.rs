@@ -225,7 +225,7 @@ async fn a_claim_that_judged_too_long_does_not_take_the_saga_of_a_worker_it_cann
         VALUES ($1::uuid, 1, now() - interval '1 minute', now() - interval '30 seconds')";
     sqlx::query(expired).bind(dead.to_string()).execute(&pool).await.unwrap();
     let lives = Worker { id: slow, lease: Duration::from_secs(3600), pid: 1 };
-    let _first = store.beat(&lives).await.unwrap();
+    let _first = store.heartbeat(&lives).await.unwrap();
     sqlx::raw_sql(SLOW_JUDGEMENT).execute(&pool).await.unwrap();
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(7)").execute(&mut *holder).await.unwrap();

@@ -190,7 +190,7 @@ async fn a_lease_is_renewed_while_reads_take_every_connection() {
 
 async fn beating(store: &PostgresStore) -> WorkerId {
     let id = WorkerId::generate();
-    let _first = store.beat(&Worker { id, lease: Duration::from_secs(3600), pid: 1 }).await.unwrap();
+    let _first = store.heartbeat(&Worker { id, lease: Duration::from_secs(3600), pid: 1 }).await.unwrap();
     id
 }
 

@@ -21,7 +21,7 @@ impl Attempts<'_> {
         failures: u32,
     ) -> Result<(Finding, u32), Lost> {
         let policy = self.step.policy();
-        let _hears_requests = self.engine.asked.trying();
+        let _hears_requests = self.engine.requests.trying();
         let tries = self.tries(&policy.retries, &policy, failures);
         let mut known = Known::new(&policy, true, tries, self.noted.clone());
         loop {
@@ -35,7 +35,7 @@ impl Attempts<'_> {
             let failure = match turn {
                 Ok(mut turn) => {
                     let asked = self.question(&policy).await;
-                    turn.heard(asked.as_ref().err());
+                    turn.observe(asked.as_ref().err());
                     match asked {
                         Ok(Probe::Applied(output)) => {
                             return Ok((Finding::Succeeded(output), known.failures()));

@@ -10,14 +10,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Driver, Gone};
-use crate::context::{Frame, Operation};
+use crate::definition::AnyLocal;
 use crate::engine::attempt::{Attempts, LATE, Waited, after};
-use crate::engine::lease::Era;
+use crate::engine::lease::LeaseTerm;
 use crate::error::{Effect, StoreError};
 use crate::machine::{Finding, Illegal, State, Undoing};
-use crate::plan::AnyLocal;
+use crate::metrics;
 use crate::policy::StepPolicy;
 use crate::record::{Change, Document, Record, Requests, Verdict};
+use crate::step::context::{Frame, Operation};
 use crate::step::{Evidence, StepError, whole};
 use crate::store::{LocalStore, LocalVerdict};
 
@@ -41,7 +42,7 @@ enum Done {
 struct Committed {
     state: State,
     requests: Requests,
-    era: Era,
+    term: LeaseTerm,
 }
 
 /// The end of one attempt.
@@ -144,7 +145,7 @@ impl Driver<'_> {
         let from = self.state.status;
         self.write_no += 1;
         drop(self.suspect.take());
-        (self.state, self.era) = (committed.state, committed.era);
+        (self.state, self.term) = (committed.state, committed.term);
         self.hears(committed.requests);
         self.count_transition(from, self.state.status);
         self.tell_if_too_late(from);
@@ -183,7 +184,7 @@ impl Driver<'_> {
                 Once::Failed(StepError::Unknown(source)) => whole(&*source),
                 Once::Unavailable(error) => {
                     tracing::warn!(%error, "a local step waits for its database");
-                    metrics::counter!("probity_saga_store_errors_total").increment(1);
+                    metrics::store_failed();
                     if attempts.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                         return Ok(Ended::Neither(Neither::Refused(LATE.into()), failures));
                     }
@@ -194,7 +195,7 @@ impl Driver<'_> {
             };
             pause = FIRST_PAUSE;
             failures += 1;
-            trying.get_or_insert_with(|| self.engine.asked.trying());
+            trying.get_or_insert_with(|| self.engine.requests.trying());
             let Some(wait) = schedule.wait_after(failures) else {
                 return Ok(Ended::Neither(Neither::Refused(error), failures));
             };
@@ -241,8 +242,8 @@ impl Driver<'_> {
         frame: Frame,
     ) -> Result<Once, Gone> {
         let Setting { attempts, policy, at, step, store } = *setting;
-        // It does not write its saga's row, so whoever takes an older lapse for the truth would not see it: no newer era.
-        let era = self.era;
+        // It does not write its saga's row, so whoever takes an older lapse for the truth would not see it: no newer term.
+        let term = self.term;
         let mut tx = match store.begin(policy.timeout).await {
             Ok(tx) => tx,
             Err(error) => return Ok(Once::Unavailable(error)),
@@ -273,10 +274,10 @@ impl Driver<'_> {
         match tx.commit(&record).await {
             Ok(LocalVerdict::Applied(requests)) => {
                 attempts.count(doing.operation(), None);
-                Ok(Once::Committed(Box::new(Committed { state, requests, era })))
+                Ok(Once::Committed(Box::new(Committed { state, requests, term })))
             }
             Ok(LocalVerdict::Fenced) => {
-                metrics::counter!("probity_saga_fenced_writes_total").increment(1);
+                metrics::write_fenced();
                 Err(Gone::Lost)
             }
             Ok(LocalVerdict::Refused(reason)) => Ok(Once::Unrecordable(reason)),
@@ -287,7 +288,7 @@ impl Driver<'_> {
             Err(error) if error.effect() == Effect::NotApplied => Ok(Once::Unavailable(error)),
             Err(error) => {
                 tracing::warn!(saga.id = %record.saga, %error, "the commit of a local step was not answered; the saga is read again");
-                metrics::counter!("probity_saga_local_commits_unanswered_total").increment(1);
+                metrics::local_commit_unanswered();
                 Ok(Once::Unanswered(error.to_string()))
             }
         }

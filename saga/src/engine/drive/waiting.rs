@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use super::{Driver, Gone};
-use crate::machine::{Finding, Next, Status, StepStatus, Undoing};
+use crate::machine::{Finding, Next, Undoing};
 use crate::policy::FARTHEST;
+use crate::status::{Status, StepStatus};
 
 /// The part of a wait that is over by the time that it is written.
 const SOON: Duration = Duration::from_secs(1);
@@ -15,7 +16,7 @@ impl Driver<'_> {
     /// Waits until an effect may start. False after a lapse: the saga's own row is then written under our epoch, which
     /// the store refuses if anybody took it, and the loop looks again.
     pub(super) async fn is_ours(&mut self) -> Result<bool, Gone> {
-        let allowed = self.engine.lease.allows(self.era).await;
+        let allowed = self.engine.lease.allows(self.term).await;
         if self.engine.lease.is_revoked() {
             return Err(Gone::Lost);
         }
@@ -29,7 +30,7 @@ impl Driver<'_> {
     /// The time for which a saga that waits is given up. It is not given up if it goes on at once: after a lapse, or
     /// because an operator asked for something; with `turns`, also if that is to turn back.
     pub(super) fn released_for(&self, retry_in: Duration, turns: bool) -> Option<Duration> {
-        let asked = self.engine.asked.stands(self.journal.instance.id, turns);
+        let asked = self.engine.requests.stands(self.journal.instance.id, turns);
         (!asked && !retry_in.is_zero()).then_some(retry_in)
     }
 

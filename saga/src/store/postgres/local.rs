@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use super::{ANSWER, PostgresStore, columns, is_about_the_record, session, sql};
 use crate::error::{Effect, StoreError};
 use crate::record::Record;
+use crate::store::local::{LocalStore, LocalTransaction, LocalVerdict};
 use crate::store::rows::{self, store_error};
 use crate::store::tables::Tables;
-use crate::store::{LocalStore, LocalTransaction, LocalVerdict};
 
 /// What a transaction may wait for beyond the time of its step: our own two statements.
 const MARGIN: Duration = Duration::from_secs(5);

@@ -13,9 +13,9 @@ use super::{SqliteStore, is_about_the_record, write};
 use crate::error::{Effect, StoreError};
 use crate::record::{Record, Verdict};
 use crate::store::local::ENDED_BY_THE_STEP;
+use crate::store::local::{LocalStore, LocalTransaction, LocalVerdict};
 use crate::store::rows::{is_gone, store_error};
 use crate::store::tables::Tables;
-use crate::store::{LocalStore, LocalTransaction, LocalVerdict};
 
 struct Open {
     tx: Transaction<'static, Sqlite>,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::record::{
-    Beat, Change, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
+    Change, ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, Record, SagaId, Verdict, Worker, WorkerId,
 };
 use crate::store::{LocalStore, LocalTransaction, LocalVerdict, SagaStore};
@@ -156,8 +156,8 @@ impl SagaStore for BrokenLocalStore {
         Some(self)
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        self.inner.beat(worker).await
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
+        self.inner.heartbeat(worker).await
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 
 use super::Fault;
 use crate::error::StoreError;
-use crate::machine::Status;
 use crate::policy::FARTHEST;
 use crate::record::{
-    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
+    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, OpenCounts, Record, Requests, SagaId, Settled, Verdict, Worker, WorkerId,
 };
+use crate::status::Status;
 use crate::store::{MemoryStore, SagaStore, StartStatement};
 
 /// A memory store with one fault.
@@ -86,7 +86,7 @@ impl BrokenStore {
             Fault::ReclaimsTheDriven => request.own = self.inner.owned(request.worker).await?,
             Fault::AnswersAnybody => {
                 let alive = Worker { id: request.worker, lease: FARTHEST, pid: 1 };
-                let _held = self.inner.beat(&alive).await?;
+                let _held = self.inner.heartbeat(&alive).await?;
             }
             Fault::TakesItselfForDead => {
                 let beat =
@@ -94,7 +94,7 @@ impl BrokenStore {
                 if beat.is_some_and(|worker| worker.lease.is_zero()) {
                     request.own = self.inner.owned(request.worker).await?;
                     let alive = Worker { id: request.worker, lease: FARTHEST, pid: 1 };
-                    let _held = self.inner.beat(&alive).await?;
+                    let _held = self.inner.heartbeat(&alive).await?;
                 }
             }
             Fault::IgnoresDefinitions => {
@@ -108,7 +108,7 @@ impl BrokenStore {
             }
             Fault::ParksSurvivors => {
                 let dead = Worker { id: request.worker, lease: Duration::ZERO, pid: 1 };
-                let _held = self.inner.beat(&dead).await?;
+                let _held = self.inner.heartbeat(&dead).await?;
                 request.worker = WorkerId::generate();
             }
             _ => {}
@@ -123,14 +123,14 @@ impl SagaStore for BrokenStore {
         "broken"
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
-        let beat = self.inner.beat(worker).await?;
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
+        let beat = self.inner.heartbeat(worker).await?;
         self.memory().workers.push(worker.clone());
         let known = self.memory().workers.clone();
         for other in known.iter().filter(|_| self.fault == Fault::BeatsForAll) {
-            let _held = self.inner.beat(&Worker { lease: worker.lease, ..other.clone() }).await?;
+            let _held = self.inner.heartbeat(&Worker { lease: worker.lease, ..other.clone() }).await?;
         }
-        Ok(if self.fault == Fault::HidesLapses { Beat::Held } else { beat })
+        Ok(if self.fault == Fault::HidesLapses { Heartbeat::Held } else { beat })
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
@@ -143,7 +143,7 @@ impl SagaStore for BrokenStore {
             if self.fault == Fault::RetiresEverybody {
                 self.inner.retire(other.id).await?;
             } else if self.fault == Fault::KeepsRetiredWorkers {
-                let _held = self.inner.beat(&other).await?;
+                let _held = self.inner.heartbeat(&other).await?;
             }
         }
         retired
@@ -282,12 +282,12 @@ impl SagaStore for BrokenStore {
         Ok(all)
     }
 
-    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
-        let mut rested = self.inner.rested(ids).await?;
+    async fn settled(&self, ids: &[SagaId]) -> Result<Vec<Settled>, StoreError> {
+        let mut rested = self.inner.settled(ids).await?;
         if self.fault == Fault::TellsOfTheRestless {
             let goes_on = self.inner.load(ids).await?.into_iter().map(|journal| journal.instance);
             let goes_on = goes_on.filter(|instance| instance.status.is_active());
-            rested.extend(goes_on.map(|instance| Rested {
+            rested.extend(goes_on.map(|instance| Settled {
                 saga: instance.id,
                 status: instance.status,
                 step: instance.current_step,
@@ -301,8 +301,8 @@ impl SagaStore for BrokenStore {
         self.inner.start_statement()
     }
 
-    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
-        let mut counted = self.inner.census(runnable).await?;
+    async fn open_counts(&self, runnable: &[(String, String)]) -> Result<Vec<OpenCounts>, StoreError> {
+        let mut counted = self.inner.open_counts(runnable).await?;
         for census in counted.iter_mut().filter(|_| self.fault == Fault::HidesTheUnrunnable) {
             census.unrunnable = 0;
         }

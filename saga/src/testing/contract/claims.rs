@@ -8,8 +8,8 @@ use super::scene::{
     LONG, Result, apply, check, claim_and_die, claim_by, clauses, forward, is_applied, load, record, saga,
     worker,
 };
-use crate::machine::{Status, StepStatus};
-use crate::record::{Beat, Verdict, Worker, WorkerId};
+use crate::record::{Heartbeat, Verdict, Worker, WorkerId};
+use crate::status::{Status, StepStatus};
 use crate::store::SagaStore;
 
 clauses! {
@@ -253,8 +253,8 @@ clauses! {
         check(released == 1, || format!("{released} were released"))?;
         let owned = store.owned(other).await?;
         check(owned == [theirs], || format!("another worker owns {owned:?} then"))?;
-        let beat = store.beat(&Worker { id: me, lease: LONG, pid: 1 }).await?;
-        check(beat == Beat::Lapsed, || format!("its next beat was answered {beat:?}"))?;
+        let beat = store.heartbeat(&Worker { id: me, lease: LONG, pid: 1 }).await?;
+        check(beat == Heartbeat::Lapsed, || format!("its next beat was answered {beat:?}"))?;
         let claimed: Vec<_> = store.claim(&claim_by(other)).await?.iter().map(|found| found.instance.id).collect();
         check(claimed == [id], || format!("{claimed:?}"))
     }

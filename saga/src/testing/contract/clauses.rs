@@ -7,11 +7,11 @@ use super::scene::{
     LONG, Result, apply, change, check, claim_by, clauses, forward, is_applied, load, new_saga, record, saga,
     step, worker,
 };
-use crate::machine::{Status, StepStatus};
 use crate::record::{
-    Beat, Change, Inserted, Intervened, Intervention, ListFilter, NewSaga, Requests, Rested, SagaId, Verdict,
-    Worker, WorkerId,
+    Change, Heartbeat, Inserted, Intervened, Intervention, ListFilter, NewSaga, Requests, SagaId, Settled,
+    Verdict, Worker, WorkerId,
 };
+use crate::status::{Status, StepStatus};
 use crate::store::SagaStore;
 
 clauses! {
@@ -394,9 +394,9 @@ clauses! {
         let id = WorkerId::generate();
         let mut answers = Vec::new();
         for lease in [LONG, LONG, Duration::ZERO, LONG] {
-            answers.push(store.beat(&Worker { id, lease, pid: 1 }).await?);
+            answers.push(store.heartbeat(&Worker { id, lease, pid: 1 }).await?);
         }
-        check(answers == [Beat::Lapsed, Beat::Held, Beat::Held, Beat::Lapsed], || format!("{answers:?}"))
+        check(answers == [Heartbeat::Lapsed, Heartbeat::Held, Heartbeat::Held, Heartbeat::Lapsed], || format!("{answers:?}"))
     }
 
     /// By business id, by page, newest first.
@@ -422,9 +422,9 @@ clauses! {
     what_rests_is_told_to_those_who_wait(store) {
         let me = worker(store, LONG).await?;
         let (goes_on, rests) = (saga(store, me, "B-1").await?, stuck(store, me, "B-2").await?);
-        let told = store.rested(&[goes_on, rests, SagaId::generate()]).await?;
+        let told = store.settled(&[goes_on, rests, SagaId::generate()]).await?;
         let expected =
-            Rested { saga: rests, status: Status::Stuck, step: 1, reason: Some("because".into()) };
+            Settled { saga: rests, status: Status::Stuck, step: 1, reason: Some("because".into()) };
         check(told == [expected], || format!("{told:?}"))
     }
 
@@ -438,7 +438,7 @@ clauses! {
         let verdict = apply(store, last).await?;
         check(is_applied(&verdict), || format!("{verdict:?}"))?;
         for (runnable, unrunnable) in [(claim_by(me).runnable, 0), (Vec::new(), 1)] {
-            let mut counted = store.census(&runnable).await?;
+            let mut counted = store.open_counts(&runnable).await?;
             counted.sort_by_key(|census| census.status);
             let seen: Vec<_> =
                 counted.iter().map(|census| (census.status, census.sagas, census.unrunnable)).collect();

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::Violation;
 use super::scene::{LONG, Result, change, check, claim_by, load, record, saga, step, worker};
-use crate::machine::{Status, StepStatus};
 use crate::record::{Record, SagaId, StepRow};
+use crate::status::{Status, StepStatus};
 use crate::store::{LocalTransaction, LocalVerdict, SagaStore};
 
 /// Rows in the database of a store: how a clause has an effect, and how it sees from outside whether it is there.

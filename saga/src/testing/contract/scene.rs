@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Violation;
-use crate::machine::{Status, StepStatus};
 use crate::record::{
-    Beat, Change, ClaimRequest, Document, Inserted, Journal, NewSaga, Record, SagaId, StepRow, Verdict,
+    Change, ClaimRequest, Document, Heartbeat, Inserted, Journal, NewSaga, Record, SagaId, StepRow, Verdict,
     Worker, WorkerId,
 };
+use crate::status::{Status, StepStatus};
 use crate::store::SagaStore;
 
 pub(super) type Result<T = ()> = std::result::Result<T, Violation>;
@@ -49,7 +49,7 @@ const PRINT: &str = "fingerprint";
 
 pub(super) async fn worker(store: &dyn SagaStore, lease: Duration) -> Result<WorkerId> {
     let id = WorkerId::generate();
-    let _first: Beat = store.beat(&Worker { id, lease, pid: 1 }).await?;
+    let _first: Heartbeat = store.heartbeat(&Worker { id, lease, pid: 1 }).await?;
     Ok(id)
 }
 
@@ -88,7 +88,7 @@ pub(super) fn claim_by(worker: WorkerId) -> ClaimRequest {
 pub(super) async fn claim_and_die(store: &dyn SagaStore) -> Result<Vec<Journal>> {
     let id = worker(store, LONG).await?;
     let claimed = store.claim(&claim_by(id)).await?;
-    let _held = store.beat(&Worker { id, lease: Duration::ZERO, pid: 1 }).await?;
+    let _held = store.heartbeat(&Worker { id, lease: Duration::ZERO, pid: 1 }).await?;
     Ok(claimed)
 }
 

@@ -8,13 +8,13 @@ use tokio::sync::watch;
 
 use crate::record::WorkerId;
 
-/// Where a worker is to be met.
+/// The place at which a worker is to be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {
     /// At this of all its points.
     Point(usize),
     /// At this of those where something is written or done.
-    Deed(usize),
+    WritePoint(usize),
 }
 
 /// Counts the points of one worker, and does something at one of them.
@@ -24,9 +24,9 @@ pub(super) struct Gate {
     /// It stops before, or after, it gives its sagas back.
     stops_leaving: Option<Side>,
     passed: AtomicUsize,
-    deeds: Mutex<Vec<usize>>,
-    /// What it was about to do, or had just done, where it was met.
-    met: Mutex<Vec<&'static str>>,
+    write_points: Mutex<Vec<usize>>,
+    /// The calls that it was about to make, or had just made, where it was reached.
+    reached: Mutex<Vec<&'static str>>,
     worker: OnceLock<WorkerId>,
     state: watch::Sender<State>,
 }
@@ -64,8 +64,8 @@ impl Gate {
             at_cut,
             stops_leaving: None,
             passed: AtomicUsize::new(0),
-            deeds: Mutex::default(),
-            met: Mutex::default(),
+            write_points: Mutex::default(),
+            reached: Mutex::default(),
             worker: OnceLock::new(),
             state: watch::Sender::new(State::Running),
         }
@@ -92,19 +92,19 @@ impl Gate {
     }
 
     /// A point where something is written or done.
-    pub(super) async fn deed(&self, label: &'static str) {
+    pub(super) async fn write_point(&self, label: &'static str) {
         self.arrive(true, label).await;
         self.hold().await;
     }
 
     /// A point where something is only asked, or where a lease is renewed.
-    pub(super) async fn look(&self, label: &'static str) {
+    pub(super) async fn read_point(&self, label: &'static str) {
         self.arrive(false, label).await;
         self.hold().await;
     }
 
-    /// A deed at which a worker that stops loses what it holds.
-    pub(super) async fn deed_holding<T: Send>(&self, held: T, label: &'static str) -> Option<T> {
+    /// A write point at which a worker that stops loses what it holds.
+    pub(super) async fn write_point_holding<T: Send>(&self, held: T, label: &'static str) -> Option<T> {
         self.arrive(true, label).await;
         if *self.state.borrow() == State::Tripped {
             drop(held);
@@ -118,24 +118,24 @@ impl Gate {
     pub(super) async fn leave(&self, side: Side) {
         let label = if side == Side::Before { "before `retire`" } else { "after `retire`" };
         if self.stops_leaving == Some(side) {
-            self.met.lock().unwrap_or_else(PoisonError::into_inner).push(label);
+            self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(label);
             self.state.send_replace(State::Tripped);
         }
-        self.look(label).await;
+        self.read_point(label).await;
     }
 
-    async fn arrive(&self, deed: bool, label: &'static str) {
+    async fn arrive(&self, write_point: bool, label: &'static str) {
         let point = self.passed.fetch_add(1, Ordering::SeqCst);
         let mut at = self.cut == Some(At::Point(point));
-        if deed {
-            let mut deeds = self.deeds.lock().unwrap_or_else(PoisonError::into_inner);
-            at |= self.cut == Some(At::Deed(deeds.len()));
-            deeds.push(point);
+        if write_point {
+            let mut write_points = self.write_points.lock().unwrap_or_else(PoisonError::into_inner);
+            at |= self.cut == Some(At::WritePoint(write_points.len()));
+            write_points.push(point);
         }
         if !at {
             return;
         }
-        self.met.lock().unwrap_or_else(PoisonError::into_inner).push(label);
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(label);
         match &self.at_cut {
             AtCut::Release(stopped) => {
                 stopped.open();
@@ -172,9 +172,9 @@ impl Gate {
         self.until(|state| state == State::Tripped).await;
     }
 
-    async fn until(&self, reached: impl Fn(State) -> bool) {
+    async fn until(&self, is_reached: impl Fn(State) -> bool) {
         let mut state = self.state.subscribe();
-        if state.wait_for(|state| reached(*state)).await.is_err() {
+        if state.wait_for(|state| is_reached(*state)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -193,13 +193,13 @@ impl Gate {
         self.passed.load(Ordering::SeqCst)
     }
 
-    /// Which of its points were deeds.
-    pub(super) fn deeds(&self) -> Vec<usize> {
-        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The numbers of its points that are write points.
+    pub(super) fn write_points(&self) -> Vec<usize> {
+        self.write_points.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn met(&self) -> Vec<&'static str> {
-        self.met.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn reached(&self) -> Vec<&'static str> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The worker behind it, as soon as it has told the store.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::gate::{Gate, Side};
-use super::watched::World;
+use super::instrumented_step::World;
 use crate::error::StoreError;
 use crate::record::{
-    Beat, Census, ClaimRequest, Definition, Inserted, Instance, Intervened, Intervention, Journal,
-    ListFilter, NewSaga, Record, Requests, Rested, SagaId, Verdict, Worker, WorkerId,
+    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
+    NewSaga, OpenCounts, Record, Requests, SagaId, Settled, Verdict, Worker, WorkerId,
 };
 use crate::store::{LocalStore, SagaStore, StartStatement};
 
@@ -44,9 +44,9 @@ impl SagaStore for GatedStore {
         self.inner.local().map(|_| self as &dyn LocalStore)
     }
 
-    async fn beat(&self, worker: &Worker) -> Result<Beat, StoreError> {
+    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
         self.gate.is_passed_by(worker.id);
-        between!(self, look, "beat", self.inner.beat(worker))
+        between!(self, read_point, "beat", self.inner.heartbeat(worker))
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
@@ -57,60 +57,60 @@ impl SagaStore for GatedStore {
     }
 
     async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        between!(self, look, "define", self.inner.define(definitions))
+        between!(self, read_point, "define", self.inner.define(definitions))
     }
 
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        between!(self, deed, "insert", self.inner.insert(sagas))
+        between!(self, write_point, "insert", self.inner.insert(sagas))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        self.gate.look("before `claim`").await;
+        self.gate.read_point("before `claim`").await;
         let claimed = self.inner.claim(request).await;
         match &claimed {
-            Ok(taken) if !taken.is_empty() => self.gate.deed("after `claim`").await,
-            _ => self.gate.look("after `claim`").await,
+            Ok(taken) if !taken.is_empty() => self.gate.write_point("after `claim`").await,
+            _ => self.gate.read_point("after `claim`").await,
         }
         claimed
     }
 
     async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        between!(self, look, "owned", self.inner.owned(worker))
+        between!(self, read_point, "owned", self.inner.owned(worker))
     }
 
     async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
-        between!(self, look, "asked", self.inner.asked(worker))
+        between!(self, read_point, "asked", self.inner.asked(worker))
     }
 
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        between!(self, deed, "apply", self.inner.apply(records))
+        between!(self, write_point, "apply", self.inner.apply(records))
     }
 
     async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        between!(self, deed, "intervene", self.inner.intervene(intervention))
+        between!(self, write_point, "intervene", self.inner.intervene(intervention))
     }
 
     async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        between!(self, look, "load", self.inner.load(ids))
+        between!(self, read_point, "load", self.inner.load(ids))
     }
 
     async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        between!(self, look, "find", self.inner.find(saga_type, business_id))
+        between!(self, read_point, "find", self.inner.find(saga_type, business_id))
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        between!(self, look, "list", self.inner.list(filter))
+        between!(self, read_point, "list", self.inner.list(filter))
     }
 
-    async fn rested(&self, ids: &[SagaId]) -> Result<Vec<Rested>, StoreError> {
-        between!(self, look, "rested", self.inner.rested(ids))
+    async fn settled(&self, ids: &[SagaId]) -> Result<Vec<Settled>, StoreError> {
+        between!(self, read_point, "rested", self.inner.settled(ids))
     }
 
     fn start_statement(&self) -> Option<StartStatement> {
         self.inner.start_statement()
     }
 
-    async fn census(&self, runnable: &[(String, String)]) -> Result<Vec<Census>, StoreError> {
-        between!(self, look, "census", self.inner.census(runnable))
+    async fn open_counts(&self, runnable: &[(String, String)]) -> Result<Vec<OpenCounts>, StoreError> {
+        between!(self, read_point, "census", self.inner.open_counts(runnable))
     }
 }

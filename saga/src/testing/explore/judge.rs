@@ -1,9 +1,9 @@
 //! The verdict at the end: does the world agree with what the saga says of itself?
 
-use super::people::Promise;
-use super::watched::World;
-use crate::machine::{Status, StepStatus};
+use super::instrumented_step::World;
+use super::promise::Promise;
 use crate::record::{Instance, Journal};
+use crate::status::{Status, StepStatus};
 
 /// The broken promise, if there is one. `rested` is the saga before frozen workers went on, `now` is
 /// the saga after they did.

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::fate::Fate;
 use super::gate::Gate;
 use super::gated::GatedStore;
-use super::schedule::Fate;
-use super::watched::{Watched, World};
-use crate::context::Frame;
+use super::instrumented_step::{InstrumentedStep, World};
+use crate::definition::{Answer, AnyInput, AnyLocal, LocalConnection};
 use crate::error::StoreError;
-use crate::plan::{Answer, AnyInput, AnyLocal, LocalConnection};
 use crate::record::{Document, Record};
+use crate::step::context::Frame;
 use crate::step::{Evidence, StepError};
 use crate::store::{LocalStore, LocalTransaction, LocalVerdict};
 
@@ -29,7 +29,7 @@ impl LocalStore for GatedStore {
     async fn begin(&self, limit: Duration) -> Result<Box<dyn LocalTransaction>, StoreError> {
         let local = self.inner.local();
         let local = local.ok_or_else(|| StoreError::not_applied("begin a local step", "no transactions"))?;
-        self.gate.deed("before a local step begins").await;
+        self.gate.write_point("before a local step begins").await;
         let inner = local.begin(limit).await?;
         Ok(Box::new(GatedTransaction { inner, gate: Arc::clone(&self.gate), world: Arc::clone(&self.world) }))
     }
@@ -44,19 +44,19 @@ impl LocalTransaction for GatedTransaction {
     async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError> {
         let Self { inner, gate, world } = *self;
         // A worker that is cut off here loses its transaction: by its death, or because the database gives up on it.
-        let Some(inner) = gate.deed_holding(inner, "before a local step commits").await else {
+        let Some(inner) = gate.write_point_holding(inner, "before a local step commits").await else {
             return Err(StoreError::not_applied("commit a local step", "the transaction was given up"));
         };
         let answer = inner.commit(record).await;
         if let Ok(LocalVerdict::Applied(_)) = answer {
             world.committed(record);
         }
-        gate.deed("after a local step committed").await;
+        gate.write_point("after a local step committed").await;
         answer
     }
 }
 
-impl AnyLocal for Watched {
+impl AnyLocal for InstrumentedStep {
     fn database(&self) -> &'static str {
         self.inner.local().map_or("none", AnyLocal::database)
     }

@@ -1,16 +1,18 @@
-//! People at their desk: what they ask of a saga that runs, and what they do about one that waits for them.
+//! The people who operate sagas: they ask something of a saga that runs, and do something about one that waits for them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::gate::Gate;
 use super::gated::GatedStore;
-use super::watched::{World, watch};
+use super::instrumented_step::{World, instrument};
+use super::promise::Promise;
+use crate::definition::Saga;
 use crate::error::SagaError;
-use crate::machine::{Resolution, Status, StepStatus};
+use crate::machine::Resolution;
 use crate::orchestrator::{Cancelled, Operator, Orchestrator};
-use crate::plan::Saga;
 use crate::record::{Journal, StepRow};
+use crate::status::{Status, StepStatus};
 
 /// What a person asks of a saga that runs. To compensate it is the same request as to cancel it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,28 +58,17 @@ impl fmt::Display for Help {
     }
 }
 
-/// What a person was told will happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Promise {
-    /// It goes forward no more.
-    TurnsForCertain,
-    /// It turns back with its next result.
-    Turns,
-    /// It stops with its next result.
-    Pauses,
-}
-
 /// A process in which nothing runs but what people ask for.
-pub(super) struct Desk {
+pub(super) struct OperatorActor {
     operator: Operator,
     world: Arc<World>,
 }
 
-impl Desk {
+impl OperatorActor {
     pub(super) fn new(world: &Arc<World>, gate: &Arc<Gate>, saga: Saga) -> Self {
-        let saga = watch(saga, world, gate);
-        let desk = Orchestrator::new(GatedStore::new(world, gate)).register(saga).at_rest();
-        Self { operator: desk.operator("explorer"), world: Arc::clone(world) }
+        let saga = instrument(saga, world, gate);
+        let orchestrator = Orchestrator::new(GatedStore::new(world, gate)).register(saga).at_rest();
+        Self { operator: orchestrator.operator("explorer"), world: Arc::clone(world) }
     }
 
     /// What is refused is refused; only what was promised is held against the saga.

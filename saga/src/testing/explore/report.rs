@@ -5,7 +5,7 @@ use std::fmt;
 use super::run::Ran;
 use super::schedule::{Schedule, Seen};
 use super::{Broken, Explored};
-use crate::machine::Status;
+use crate::status::Status;
 
 /// The schedules that were explored, by their ends. Its text says all of it, with the first schedule that left the saga
 /// to a person.
@@ -62,9 +62,12 @@ impl fmt::Display for Waiting {
 
 impl Report {
     pub(super) fn add(&mut self, schedule: &Schedule, ran: Ran) -> Result<Seen, Explored> {
-        let met =
-            if ran.met.is_empty() { String::new() } else { format!(" (met {})", ran.met.join(", then ")) };
-        let said = || format!("{schedule}{met}");
+        let reached = if ran.reached.is_empty() {
+            String::new()
+        } else {
+            format!(" (met {})", ran.reached.join(", then "))
+        };
+        let said = || format!("{schedule}{reached}");
         if let Some(promise) = ran.broken {
             return Err(Broken { promise, schedule: said() }.into());
         }

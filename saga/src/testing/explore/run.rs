@@ -8,15 +8,15 @@ use tokio::time::{sleep, timeout};
 
 use super::gate::{At, Gate};
 use super::gated::GatedStore;
-use super::people::{Desk, Help};
+use super::instrumented_step::{self, World};
+use super::people::{Help, OperatorActor};
 use super::schedule::{Cut, Passed, Schedule, Seen};
-use super::watched::{self, World};
 use super::{Calls, Explored, judge};
+use crate::definition::Saga;
 use crate::error::BuildError;
-use crate::machine::Status;
 use crate::orchestrator::Orchestrator;
-use crate::plan::Saga;
 use crate::record::{Journal, SagaId, Worker};
+use crate::status::Status;
 use crate::step::Payload;
 use crate::store::SagaStore;
 
@@ -51,8 +51,8 @@ pub(super) struct Ran {
     pub(super) status: Option<Status>,
     pub(super) broken: Option<String>,
     pub(super) seen: Seen,
-    /// Where the workers were met, and then who asked.
-    pub(super) met: Vec<&'static str>,
+    /// The calls at which the workers were reached, and then the person who asked.
+    pub(super) reached: Vec<&'static str>,
     pub(super) journal: Option<Journal>,
 }
 
@@ -79,7 +79,7 @@ impl Life {
         saga: Saga,
         by_transaction: bool,
     ) -> Self {
-        let saga = watched::watch(saga, world, &gate);
+        let saga = instrumented_step::instrument(saga, world, &gate);
         let store = GatedStore::new(world, &gate);
         let (lease, poll) = time.lease_and_poll();
         let builder = Orchestrator::new(store).lease(lease).poll(poll).register(saga);
@@ -127,7 +127,7 @@ impl Life {
     async fn loses_its_lease(&self, world: &World) -> Result<(), Explored> {
         if let Some(id) = self.gate.worker() {
             let dead = Worker { id, lease: Duration::ZERO, pid: 0 };
-            let _ = world.store.beat(&dead).await.map_err(BuildError::from)?;
+            let _ = world.store.heartbeat(&dead).await.map_err(BuildError::from)?;
         }
         if let Some(worker) = self.worker.get() {
             worker.forget_lease();
@@ -160,7 +160,8 @@ pub(super) async fn run<I: Payload + Clone>(
     // A type of its own, so that the workers of another schedule leave it alone.
     let name = format!("explored-{}", SagaId::generate());
     let world = Arc::new(World::new(store, &name, schedule.fate, saga()?.shape));
-    let desk = Arc::new(schedule.desk.map_or_else(Gate::open_to_all, |at| Gate::stopping_at(At::Point(at))));
+    let operator =
+        Arc::new(schedule.operator.map_or_else(Gate::open_to_all, |at| Gate::stopping_at(At::Point(at))));
     let (mut lives, mut asking): (Vec<Life>, Option<JoinHandle<()>>) = (Vec::new(), None);
     for turn in 0..3 {
         let gate = Arc::new(gate(turn, &schedule, lives.first().map(|life| &life.gate)));
@@ -168,11 +169,11 @@ pub(super) async fn run<I: Payload + Clone>(
         let mut cut = life.until_cut(time).await?;
         let asked = turn == usize::from(schedule.of_second);
         if let (true, true, Some(ask)) = (cut, asked, schedule.ask) {
-            let desk_of = Desk::new(&world, &desk, saga()?);
-            let mut task = tokio::spawn(async move { desk_of.ask(ask).await });
+            let actor = OperatorActor::new(&world, &operator, saga()?);
+            let mut task = tokio::spawn(async move { actor.ask(ask).await });
             tokio::select! {
                 _ = &mut task => {}
-                () = desk.stopped() => asking = Some(task),
+                () = operator.stopped() => asking = Some(task),
             }
         }
         let goes_on = schedule.of_second || matches!(schedule.first, Some((_, Cut::GoesOn)));
@@ -196,14 +197,14 @@ pub(super) async fn run<I: Payload + Clone>(
     let called = calls.count();
     calls.mended();
     if let Some(help) = schedule.help {
-        let desk = Desk::new(&world, &Arc::new(Gate::open_to_all()), saga()?);
+        let actor = OperatorActor::new(&world, &Arc::new(Gate::open_to_all()), saga()?);
         // What cannot be done to this saga is not its end.
-        if desk.help(help).await || desk.help(Help::GoOn).await {
+        if actor.help(help).await || actor.help(Help::GoOn).await {
             until_rested(&world, time).await;
         }
     }
     let mut rested = world.journal().await.map(|journal| journal.instance);
-    desk.open();
+    operator.open();
     if !end(&mut lives, &mut asking, time, &schedule).await {
         world.breaks("S-7: a worker holds on to a saga that came to rest".into());
     }
@@ -218,13 +219,14 @@ pub(super) async fn run<I: Payload + Clone>(
     let status = rested.map(|instance| instance.status);
     let [first, second] = [0, 1].map(|at| lives.get(at).map(|life| passed(&life.gate)).unwrap_or_default());
     let waits = matches!(status, Some(Status::Stuck | Status::Paused));
-    let seen = Seen { first, second, desk: desk.points(), waits, calls: called };
-    let met = lives.iter().map(|life| &life.gate).chain([&desk]).flat_map(|gate| gate.met()).collect();
-    Ok(Ran { status, broken, seen, met, journal: now })
+    let seen = Seen { first, second, operator: operator.points(), waits, calls: called };
+    let reached =
+        lives.iter().map(|life| &life.gate).chain([&operator]).flat_map(|gate| gate.reached()).collect();
+    Ok(Ran { status, broken, seen, reached, journal: now })
 }
 
 fn passed(gate: &Gate) -> Passed {
-    Passed { points: gate.points(), deeds: gate.deeds() }
+    Passed { points: gate.points(), write_points: gate.write_points() }
 }
 
 fn gate(turn: usize, schedule: &Schedule, first: Option<&Arc<Gate>>) -> Gate {

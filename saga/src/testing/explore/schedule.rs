@@ -6,21 +6,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Explored;
 use super::calls::Refusal;
+use super::fate::Fate;
 use super::gate::{At, Side};
 use super::people::{Ask, Help};
-
-/// How one step answers for the length of a schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    AsItIs,
-    Refused(usize),
-    AnswerLost(usize),
-    RequestLost(usize),
-    /// The last step is refused, and the undo of this one loses its first answer.
-    UndoLost(usize),
-    /// The last step is refused, and so is the first undo of this one, until a person helps.
-    UndoRefused(usize),
-}
 
 /// What the first worker does at its cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +37,7 @@ pub(super) struct Schedule {
     /// It is asked while the second is at its cut, which then goes on.
     pub(super) of_second: bool,
     /// At which point the process of that person freezes, until the saga came to rest.
-    pub(super) desk: Option<usize>,
+    pub(super) operator: Option<usize>,
     /// What a person does about a saga that waits for one.
     pub(super) help: Option<Help>,
     /// Which call of the fakes does not arrive.
@@ -61,7 +49,7 @@ pub(super) struct Seen {
     pub(super) first: Passed,
     pub(super) second: Passed,
     /// How many points the process of the person passed who asked.
-    pub(super) desk: usize,
+    pub(super) operator: usize,
     pub(super) waits: bool,
     /// The number of calls that its fakes heard of before a person helped.
     pub(super) calls: usize,
@@ -71,15 +59,15 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Passed {
     pub(super) points: usize,
-    /// Which of them were deeds.
-    pub(super) deeds: Vec<usize>,
+    /// Which of them were write points.
+    pub(super) write_points: Vec<usize>,
 }
 
 impl Schedule {
     fn alone(fate: Fate, by_transaction: bool) -> Self {
         let (first, second, of_second) = (None, None, false);
-        let (ask, desk, help, refusal) = (None, None, None, None);
-        Self { fate, by_transaction, first, second, ask, of_second, desk, help, refusal }
+        let (ask, operator, help, refusal) = (None, None, None, None);
+        Self { fate, by_transaction, first, second, ask, of_second, operator, help, refusal }
     }
 
     fn cut(self, point: usize, cut: Cut) -> Self {
@@ -121,8 +109,8 @@ impl Schedule {
     fn fmt_cut(&self, f: &mut fmt::Formatter<'_>, point: usize, cut: Cut) -> fmt::Result {
         if let Some(ask) = self.ask.filter(|_| !self.of_second) {
             write!(f, ", a person asks it to {ask} at point {point} of the first worker")?;
-            if let Some(desk) = self.desk {
-                write!(f, " and freezes at point {desk}")?;
+            if let Some(operator) = self.operator {
+                write!(f, " and freezes at point {operator}")?;
             }
         }
         match cut {
@@ -139,7 +127,7 @@ impl Schedule {
         }
         let second = match self.second {
             Some(At::Point(point)) => format!("point {point}"),
-            Some(At::Deed(deed)) => format!("deed {deed}"),
+            Some(At::WritePoint(write_point)) => format!("write_point {write_point}"),
             None if cut == Cut::Freezes => return f.write_str(" and goes on after the end"),
             None => return Ok(()),
         };
@@ -176,12 +164,12 @@ pub(super) async fn each_cut(
     let refused = Fate::Refused(steps.saturating_sub(1));
     for (fate, by_transaction) in [(Fate::AsItIs, false), (Fate::AsItIs, true), (refused, false)] {
         let alone = Schedule::alone(fate, by_transaction);
-        let Passed { points, deeds } = one(alone).await?.first;
+        let Passed { points, write_points } = one(alone).await?.first;
         let mut schedules = Vec::new();
         for point in 0..points {
             schedules.extend([Cut::Dies, Cut::Freezes, Cut::Leaves(None)].map(|cut| alone.cut(point, cut)));
         }
-        for point in deeds.into_iter().skip(1).filter(|_| !by_transaction) {
+        for point in write_points.into_iter().skip(1).filter(|_| !by_transaction) {
             let [on, dies] = [Cut::GoesOn, Cut::Dies].map(|cut| alone.cut(point, cut));
             schedules.extend([on.asked(Ask::Cancel, None), on.asked(Ask::Pause, Some(Help::GoOn))]);
             schedules.push(dies.asked(Ask::Cancel, None));
@@ -221,7 +209,7 @@ async fn each_death(
 ) -> Result<(), Explored> {
     let seen = one(alone).await?;
     each_help(alone, &seen, one).await?;
-    let Passed { points, deeds } = seen.first;
+    let Passed { points, write_points } = seen.first;
     // A lost message and two deaths add time, and no case that each alone does not show.
     let lost = matches!(alone.fate, Fate::AnswerLost(_) | Fate::RequestLost(_));
     for point in 0..points {
@@ -230,22 +218,24 @@ async fn each_death(
         let dies = alone.cut(point, Cut::Dies);
         let seen = one(dies).await?;
         each_help(dies, &seen, one).await?;
-        // Between two deeds a death leaves the same behind as at the deed.
-        let Some(deed) = deeds.iter().position(|deed| *deed == point) else { continue };
+        // Between two write points a death leaves the same behind as at the write point.
+        let Some(write_point) = write_points.iter().position(|write_point| *write_point == point) else {
+            continue;
+        };
         for side in [Side::Before, Side::After] {
             one(alone.cut(point, Cut::Leaves(Some(side)))).await?;
         }
-        if lost || (alone.by_transaction && deed > 2) {
+        if lost || (alone.by_transaction && write_point > 2) {
             continue;
         }
-        for second in (0..seen.second.deeds.len()).map(At::Deed).map(Some) {
+        for second in (0..seen.second.write_points.len()).map(At::WritePoint).map(Some) {
             one(Schedule { second, ..dies }).await?;
             one(Schedule { second, ..alone.cut(point, Cut::Freezes) }).await?;
         }
-        if deed != deeds.len() / 2 {
+        if write_point != write_points.len() / 2 {
             continue;
         }
-        for second in (0..seen.second.deeds.len()).map(At::Deed).map(Some) {
+        for second in (0..seen.second.write_points.len()).map(At::WritePoint).map(Some) {
             let asked = Schedule { second, of_second: true, ..dies };
             one(asked.asked(Ask::Cancel, None)).await?;
             one(asked.asked(Ask::Pause, Some(Help::GoOn))).await?;
@@ -287,16 +277,16 @@ async fn each_help(
     Ok(())
 }
 
-/// People who ask something of a saga that runs: from the moment it is there, at each deed.
+/// People who ask something of a saga that runs: from the moment it is there, at each write point.
 async fn each_ask(
     alone: Schedule,
     steps: usize,
     one: &mut impl AsyncFnMut(Schedule) -> Result<Seen, Explored>,
 ) -> Result<(), Explored> {
-    let deeds = one(alone).await?.first.deeds;
+    let write_points = one(alone).await?.first.write_points;
     // Beside a lost message or an earlier refusal a person adds no case that these do not show.
     let is_plain = alone.fate == Fate::AsItIs || alone.fate == Fate::Refused(steps - 1);
-    for point in deeds.into_iter().skip(1) {
+    for point in write_points.into_iter().skip(1) {
         let on = alone.cut(point, Cut::GoesOn);
         let cancelled = one(on.asked(Ask::Cancel, None)).await?;
         one(on.asked(Ask::Pause, Some(Help::GoOn))).await?;
@@ -311,9 +301,9 @@ async fn each_ask(
             one(cut.asked(Ask::Cancel, None)).await?;
             one(cut.asked(Ask::Pause, Some(Help::GoOn))).await?;
         }
-        for desk in (0..cancelled.desk).map(Some) {
-            one(Schedule { desk, ..on.asked(Ask::Cancel, None) }).await?;
-            one(Schedule { desk, ..on.asked(Ask::Pause, Some(Help::GoOn)) }).await?;
+        for operator in (0..cancelled.operator).map(Some) {
+            one(Schedule { operator, ..on.asked(Ask::Cancel, None) }).await?;
+            one(Schedule { operator, ..on.asked(Ask::Pause, Some(Help::GoOn)) }).await?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@
 /// it drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have waited for a
 /// server that was away, and then the others have not beaten either. No wait ends later than in an hour: a row that says
 /// so was written while the clock was ahead.
-pub(in super::super) const CLAIM: &str = "\
+pub(crate) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads
      WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NOT NULL
@@ -93,20 +93,20 @@ UPDATE saga_heads h SET
 FROM locked l WHERE h.id = l.id
 RETURNING h.id, h.status, h.business_type, h.business_id";
 
-pub(in super::super) const OWNED: &str = "\
+pub(crate) const OWNED: &str = "\
 SELECT id FROM saga_heads
 WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')";
 
 /// Reads what operators ask of the sagas of a worker.
-pub(in super::super) const ASKED: &str = "\
+pub(crate) const ASKED: &str = "\
 SELECT id::text AS id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM saga_heads
 WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
   AND (pause_requested OR cancel_reason IS NOT NULL)";
 
-pub(in super::super) const FORGET_WORKER: &str = "DELETE FROM saga_workers WHERE worker_id = $1";
+pub(crate) const FORGET_WORKER: &str = "DELETE FROM saga_workers WHERE worker_id = $1";
 
 /// All but what somebody holds: one row must not keep the others.
-pub(in super::super) const RELEASE_ALL: &str = "\
+pub(crate) const RELEASE_ALL: &str = "\
 WITH free AS MATERIALIZED (
     SELECT id FROM saga_heads
     WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'compensating') FOR UPDATE SKIP LOCKED)
@@ -115,7 +115,7 @@ FROM free WHERE h.id = free.id RETURNING h.id";
 
 /// The open sagas, by the two indexes that know them. What is due and has no living owner is on its way to a worker,
 /// unless none has its definition.
-pub(in super::super) const CENSUS: &str = "\
+pub(crate) const CENSUS: &str = "\
 SELECT c.business_type, c.status, count(*) AS sagas,
     (EXTRACT(EPOCH FROM clock_timestamp() - min(c.created_at)) * 1000)::bigint AS oldest_ms,
     count(*) FILTER (WHERE c.unrunnable) AS unrunnable

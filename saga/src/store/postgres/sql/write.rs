@@ -2,7 +2,7 @@
 
 /// Mere steps forward. Each holds its saga's row while its step row goes in, so that no claim can come between, but
 /// does not write it. A saga whose row has to change after all, or whose step has a row already, is left out.
-pub(in super::super) const APPEND: &str = "\
+pub(crate) const APPEND: &str = "\
 WITH held AS MATERIALIZED (
     SELECT r.*, h.cancel_reason, h.pause_requested
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
@@ -42,7 +42,7 @@ WITH written AS (
 /// Results that write their saga's row, with at most one step row each. Each is fenced by itself, and its step row is
 /// written only if it passed. A lock wait ends in a fresh look at the row, so a claim in between wins. A step row is
 /// never taken back to an older write.
-pub(in super::super) const APPLY: &str = concat!(
+pub(crate) const APPLY: &str = concat!(
     heads!(),
     "
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
@@ -119,22 +119,22 @@ SELECT id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM w
 }
 
 /// As `APPLY`, for the few that write several step rows.
-pub(in super::super) const APPLY_SEVERAL: &str = several!("");
+pub(crate) const APPLY_SEVERAL: &str = several!("");
 
 /// The record of a local step, in its transaction: the saga's row is always written, so that whoever repeats it waits
 /// for the row, sees the number, and is refused. It passes only in the transaction that was begun for the step.
-pub(in super::super) const LOCAL: &str =
+pub(crate) const LOCAL: &str =
     several!("\n      AND current_setting('probity_saga.local_step', true) = 'open'");
 
 /// Where the refused ones stand: a second statement, because it must see what the first waited for.
-pub(in super::super) const POSITIONS: &str = "\
+pub(crate) const POSITIONS: &str = "\
 SELECT h.id, h.lease_epoch, h.status, h.cancel_reason, h.pause_requested::int::bigint AS pause_requested,
     GREATEST(h.write_no, (SELECT max(s.write_no) FROM saga_step_rows s
                           WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch))::bigint AS write_no
 FROM saga_heads h WHERE h.id = ANY ($1)";
 
 /// An operator's decision, its step rows and its audit row: one statement, so one transaction.
-pub(in super::super) const DECIDE: &str = "\
+pub(crate) const DECIDE: &str = "\
 WITH passed AS (
     UPDATE saga_heads SET
         status = CASE WHEN $3 THEN $4 ELSE status END,

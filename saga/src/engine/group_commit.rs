@@ -25,7 +25,7 @@ const FULL: usize = 128;
 type Commit<T> = Box<dyn Fn(Vec<T>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Bounded by its users: each waits for its answer before it submits again.
-pub(super) struct Lane<T> {
+pub(super) struct GroupCommit<T> {
     queue: Mutex<Queue<T>>,
     /// The most commits at the same time.
     width: usize,
@@ -39,7 +39,7 @@ struct Queue<T> {
     company: bool,
 }
 
-impl<T: Send + 'static> Lane<T> {
+impl<T: Send + 'static> GroupCommit<T> {
     pub(super) fn new(width: usize, commit: Commit<T>) -> Arc<Self> {
         let queue = Queue { waiting: Vec::new(), running: 0, company: false };
         Arc::new(Self { queue: Mutex::new(queue), width, commit })
@@ -79,7 +79,7 @@ impl<T: Send + 'static> Lane<T> {
 
 /// The right to commit batch after batch.
 struct Turns<T: Send + 'static> {
-    lane: Arc<Lane<T>>,
+    lane: Arc<GroupCommit<T>>,
     /// How many the last batch had, and whether the store made it wait.
     last: Option<(usize, bool)>,
     over: bool,
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     /// A lane whose commits wait for a permit each, and tell what they were given.
-    fn gated() -> (Arc<Lane<u32>>, Arc<Semaphore>, mpsc::UnboundedReceiver<Vec<u32>>) {
+    fn gated() -> (Arc<GroupCommit<u32>>, Arc<Semaphore>, mpsc::UnboundedReceiver<Vec<u32>>) {
         let (gate, (told, batches)) = (Arc::new(Semaphore::new(0)), mpsc::unbounded_channel());
         let inside = Arc::clone(&gate);
         let commit = move |batch: Vec<u32>| {
@@ -197,7 +197,7 @@ mod tests {
             }
             .boxed()
         };
-        (Lane::new(2, Box::new(commit)), gate, batches)
+        (GroupCommit::new(2, Box::new(commit)), gate, batches)
     }
 
     #[tokio::test]

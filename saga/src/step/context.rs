@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::{ForwardStep, Payload, SagaStep, StepError};
 use crate::codec::{Place, Sealer};
 use crate::record::{Document, SagaId};
-use crate::step::{ForwardStep, Payload, SagaStep, StepError};
 
 /// The view of one attempt of one step.
 pub struct StepContext<I> {

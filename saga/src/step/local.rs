@@ -6,8 +6,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::context::StepContext;
 use crate::policy::StepPolicy;
+use crate::step::context::StepContext;
 use crate::step::{Evidence, Payload, StepError};
 
 /// A database in which a store keeps sagas and a step may have its effect. Sealed.

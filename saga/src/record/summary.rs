@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{Instance, SagaId};
-use crate::machine::Status;
+use crate::status::Status;
 
 /// The open sagas of one type and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Census {
+pub struct OpenCounts {
     /// `business_type`.
     pub saga_type: String,
     /// Where they stand: not at an end.
@@ -22,7 +22,7 @@ pub struct Census {
 
 /// A saga that is at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rested {
+pub struct Settled {
     /// Which saga.
     pub saga: SagaId,
     /// Where it rests.
@@ -33,7 +33,7 @@ pub struct Rested {
     pub reason: Option<String>,
 }
 
-impl Rested {
+impl Settled {
     pub(crate) fn of(instance: &Instance) -> Option<Self> {
         let Instance { id, status, current_step, reason, .. } = instance;
         (!status.is_active()).then(|| Self {

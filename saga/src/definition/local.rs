@@ -9,10 +9,10 @@ use std::marker::PhantomData;
 
 use super::erased::{self, Answer, AnyInput, AnyLocal, AnyStep, Forward, LocalConnection, Undoable, decodes};
 use super::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Planned, SagaBuilder};
-use crate::context::{Frame, StepContext};
-use crate::local_step::{LocalDatabase, LocalForwardStep, LocalStep};
 use crate::policy::StepPolicy;
 use crate::record::Document;
+use crate::step::context::{Frame, StepContext};
+use crate::step::local::{LocalDatabase, LocalForwardStep, LocalStep};
 use crate::step::{Evidence, Payload, Probe, StepError, whole};
 
 /// What the builder accepts as a local step: a [`LocalStep`] or a [`LocalForwardStep`]. Sealed.
@@ -129,7 +129,7 @@ fn is_gone(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<sqlx::Error>() {
-            return crate::store::is_gone(error);
+            return crate::store::rows::is_gone(error);
         }
         next = error.source();
     }

@@ -1,30 +1,61 @@
-//! How an inserted row becomes a drive, and whose turn that is.
+//! The start of a saga: its row is inserted, and this worker drives it.
 //!
-//! Invariant: what was inserted is driven from its beginning, or its [`Turn`] is given back to whoever starts it next.
+//! Invariant: a saga that was inserted is driven from its beginning, or its [`Turn`] is given back for the next call that
+//! waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::Started;
+use super::Engine;
+use super::notifier::Notification;
 use crate::codec::Place;
-use crate::engine::{Engine, News};
 use crate::error::SagaError;
+use crate::metrics;
 use crate::record::{Document, Inserted, Journal, NewSaga, SagaId};
 
-/// The right to drive what [`Orchestrator::start_in`] started, given back when it is dropped unused.
-pub(super) struct Turn<'a> {
-    undriven: &'a AtomicBool,
-    pub(super) is_ours: bool,
+/// A saga that was started. Pass it to [`Orchestrator::wait`](crate::Orchestrator::wait).
+#[derive(Debug)]
+pub struct Started {
+    id: SagaId,
+    existed: bool,
+    /// Nobody drives it yet, and its owner is this worker: `wait` does, without another write.
+    undriven: AtomicBool,
 }
 
-impl<'a> Turn<'a> {
-    pub(super) fn taken(undriven: &'a AtomicBool) -> Self {
-        Self { undriven, is_ours: undriven.swap(false, Ordering::AcqRel) }
+impl Started {
+    fn existing(id: SagaId) -> Self {
+        Self { id, existed: true, undriven: AtomicBool::new(false) }
     }
 
-    pub(super) fn used(mut self) {
+    /// Takes the turn to drive a saga that [`Orchestrator::start_in`](crate::Orchestrator::start_in) inserted.
+    pub(crate) fn take_turn(&self) -> Turn<'_> {
+        Turn { undriven: &self.undriven, is_ours: self.undriven.swap(false, Ordering::AcqRel) }
+    }
+
+    /// The id of the saga.
+    #[must_use]
+    pub fn id(&self) -> SagaId {
+        self.id
+    }
+
+    /// Whether an earlier start with the same business id and input is the one that counts.
+    #[must_use]
+    pub fn existed(&self) -> bool {
+        self.existed
+    }
+}
+
+/// The right to drive a saga that was inserted by a transaction. It is given back when it is dropped unused.
+pub(crate) struct Turn<'a> {
+    undriven: &'a AtomicBool,
+    pub(crate) is_ours: bool,
+}
+
+impl Turn<'_> {
+    /// Keeps the turn: the saga was looked at, so no later call drives it from its beginning.
+    pub(crate) fn used(mut self) {
         self.is_ours = false;
     }
 }
@@ -37,15 +68,16 @@ impl Drop for Turn<'_> {
     }
 }
 
-pub(super) async fn insert_and_drive(
+/// Inserts a saga and drives it. With `waits`, the answer has its notification, subscribed to before anybody drives it.
+pub(crate) async fn insert_and_drive(
     engine: Arc<Engine>,
     new: NewSaga,
     permit: OwnedSemaphorePermit,
     waits: bool,
-) -> Result<(Started, Option<oneshot::Receiver<News>>), SagaError> {
+) -> Result<(Started, Option<oneshot::Receiver<Notification>>), SagaError> {
     // Before the row exists, so that the recovery loop never sees it undriven.
     let reservation = engine.reserve(new.id);
-    let era = engine.lease.era();
+    let term = engine.lease.term();
     let (new, inserted) = engine.writer.insert(new).await?;
     let started = match accept(&new, &inserted) {
         Err(SagaError::InputConflict { existing, .. }) if is_of_input(&engine, existing, &new).await? => {
@@ -57,9 +89,9 @@ pub(super) async fn insert_and_drive(
     if let (false, Some(reservation)) = (started.existed, reservation) {
         count_start(&engine, &new);
         started.undriven.store(false, Ordering::Release);
-        news = waits.then(|| engine.waiters.subscribe(new.id));
-        let fresh = Journal { instance: new.started(), steps: Vec::new() };
-        engine.spawn(reservation, Some(permit), fresh, true, era);
+        news = waits.then(|| engine.notifier.subscribe(new.id));
+        let fresh = Journal { instance: new.into_instance(), steps: Vec::new() };
+        engine.spawn(reservation, Some(permit), fresh, true, term);
     }
     Ok((started, news))
 }
@@ -78,7 +110,8 @@ async fn is_of_input(engine: &Engine, existing: SagaId, new: &NewSaga) -> Result
     })
 }
 
-pub(super) fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, SagaError> {
+/// Reads the answer of the store to an insert.
+pub(crate) fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, SagaError> {
     match inserted {
         Inserted::Created => Ok(Started { id: new.id, existed: false, undriven: AtomicBool::new(true) }),
         Inserted::Exists { id, input_hash } if *input_hash == new.input_hash => Ok(Started::existing(*id)),
@@ -90,8 +123,8 @@ pub(super) fn accept(new: &NewSaga, inserted: &Inserted) -> Result<Started, Saga
     }
 }
 
-pub(super) fn count_start(engine: &Engine, new: &NewSaga) {
+pub(crate) fn count_start(engine: &Engine, new: &NewSaga) {
     if let Some(plan) = engine.plan(&new.saga_type, &new.definition) {
-        metrics::counter!("probity_saga_started_total", "type" => Arc::clone(&plan.name)).increment(1);
+        metrics::saga_started(&plan.name);
     }
 }

@@ -1,18 +1,19 @@
-//! Steps under observation: each call is a point, each effect is on a ledger, and promises about
+//! Instrumented steps: each call is a point, each effect is on a ledger, and promises about
 //! the moment of a call are checked at that moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::fate::Fate;
 use super::gate::Gate;
-use super::people::Promise;
-use super::schedule::Fate;
-use crate::context::Frame;
-use crate::machine::{Shape, Status, StepShape, StepStatus};
-use crate::plan::{Answer, AnyInput, AnyLocal, AnyStep, Saga};
+use super::promise::Promise;
+use crate::definition::{Answer, AnyInput, AnyLocal, AnyStep, Saga};
+use crate::machine::{Shape, StepShape};
 use crate::policy::{Backoff, StepPolicy};
 use crate::record::{Document, Journal, Record, StepRow};
+use crate::status::{Status, StepStatus};
+use crate::step::context::Frame;
 use crate::step::{Evidence, Probe, StepError};
 use crate::store::SagaStore;
 
@@ -217,25 +218,25 @@ impl World {
     }
 }
 
-/// Puts every step of a saga under observation.
-pub(super) fn watch(mut saga: Saga, world: &Arc<World>, gate: &Arc<Gate>) -> Saga {
-    let watch = |(at, inner)| -> Box<dyn AnyStep> {
-        Box::new(Watched { inner, at, world: Arc::clone(world), gate: Arc::clone(gate) })
+/// Replaces every step of a saga by one that is instrumented.
+pub(super) fn instrument(mut saga: Saga, world: &Arc<World>, gate: &Arc<Gate>) -> Saga {
+    let instrument = |(at, inner)| -> Box<dyn AnyStep> {
+        Box::new(InstrumentedStep { inner, at, world: Arc::clone(world), gate: Arc::clone(gate) })
     };
     saga.definition.saga_type.clone_from(&world.name);
     saga.name = world.name.as_str().into();
-    saga.steps = saga.steps.into_iter().enumerate().map(watch).collect();
+    saga.steps = saga.steps.into_iter().enumerate().map(instrument).collect();
     saga
 }
 
-pub(super) struct Watched {
+pub(super) struct InstrumentedStep {
     pub(super) inner: Box<dyn AnyStep>,
     pub(super) at: usize,
     pub(super) world: Arc<World>,
     pub(super) gate: Arc<Gate>,
 }
 
-impl AnyStep for Watched {
+impl AnyStep for InstrumentedStep {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -260,7 +261,7 @@ impl AnyStep for Watched {
 
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document> {
         Box::pin(async move {
-            self.gate.deed("before a step").await;
+            self.gate.write_point("before a step").await;
             if !self.gate.is_zombie() {
                 self.world.check_execute(self.at, self.inner.policy().idempotent).await;
             }
@@ -298,26 +299,26 @@ impl AnyStep for Watched {
             } else if let Err(StepError::Rejected(_) | StepError::Retryable(_)) = answered {
                 self.world.change(self.at, |effect| effect.doubtful = false);
             }
-            self.gate.deed("after a step").await;
+            self.gate.write_point("after a step").await;
             answered
         })
     }
 
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>> {
         Box::pin(async move {
-            self.gate.look("before a probe").await;
+            self.gate.read_point("before a probe").await;
             let answer = self.inner.probe(input, self.world.watches(frame)).await;
             if let Ok(Probe::NotApplied) = answer {
                 self.world.change(self.at, |effect| (effect.doubtful, effect.ruled_out) = (false, true));
             }
-            self.gate.look("after a probe").await;
+            self.gate.read_point("after a probe").await;
             answer
         })
     }
 
     fn compensate(&self, input: AnyInput, frame: Frame, done: Option<Document>) -> Answer<'_, Evidence> {
         Box::pin(async move {
-            self.gate.deed("before an undo").await;
+            self.gate.write_point("before an undo").await;
             if !self.gate.is_zombie() {
                 self.world.check_compensate(self.at).await;
             }
@@ -332,7 +333,7 @@ impl AnyStep for Watched {
             if self.world.fate == Fate::UndoLost(self.at) && first {
                 answered = Err(StepError::unknown("the answer of the undo was lost"));
             }
-            self.gate.deed("after an undo").await;
+            self.gate.write_point("after an undo").await;
             answered
         })
     }

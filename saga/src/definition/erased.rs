@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::codec::Unstorable;
-use crate::context::{Frame, StepContext};
 use crate::policy::StepPolicy;
 use crate::record::{Document, unquoted};
+use crate::step::context::{Frame, StepContext};
 use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
 
 /// The decoded input of a saga.

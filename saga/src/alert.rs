@@ -1,6 +1,6 @@
 //! The alarm for a person: one line of the level ERROR for each saga that stopped.
 
-use crate::machine::Status;
+use crate::status::Status;
 
 /// Says that a saga waits for a person. The business id is in it, because it is what that person looks up; no payload is.
 pub(crate) fn tell_of_stop(
