@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::status::StepStatus;
 
 /// The table of the design, written a second time and differently: per status, what it may become.
 fn expected(from: Status, resume: Option<Status>) -> BTreeSet<Status> {

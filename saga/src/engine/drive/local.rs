@@ -19,34 +19,29 @@ use crate::metrics;
 use crate::policy::StepPolicy;
 use crate::record::{Change, Document, Record, Requests, Verdict};
 use crate::step::context::{Frame, Operation};
-use crate::step::{Evidence, StepError, whole};
+use crate::step::{StepError, whole};
 use crate::store::{LocalStore, LocalVerdict};
 
 /// The waits while the database cannot be used; no attempt is counted.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The work that is to be done in the transaction.
-enum Doing {
+/// The call of a local step that is made in the transaction.
+enum LocalCall {
     Execute,
+    /// With the output that is to be undone.
     Undo(Document),
 }
 
-/// The work that was done in it.
-enum Done {
-    Output(Document),
-    Evidence(Evidence),
-}
-
-/// Effect and record are committed, and this is what follows.
+/// The effect and the record are committed. These are the consequences for the driver.
 struct Committed {
     state: State,
     requests: Requests,
     term: LeaseTerm,
 }
 
-/// The end of one attempt.
-enum Once {
+/// The outcome of an attempt, or of the last one that was made.
+enum AttemptOutcome {
     Committed(Box<Committed>),
     /// Nothing of it is there.
     Failed(StepError),
@@ -54,28 +49,22 @@ enum Once {
     Unavailable(StoreError),
     /// Nothing of it is there, and its record never will be.
     Unrecordable(String),
-    /// The answer to the commit was lost: all of it is there, or nothing.
+    /// The answer to the commit was lost after the step had stated an effect elsewhere: all of it is there, or nothing.
     Unanswered(String),
 }
 
-/// The end of a local step.
-enum Ended {
+/// The outcome of a step after its last attempt for now.
+enum StepOutcome {
     Committed(Box<Committed>),
-    Unrecordable(String),
-    /// An effect elsewhere was stated, and the answer to the commit was lost.
-    Unanswered(String),
-    Neither(Neither, u32),
-}
-
-/// The reason for which nothing of it is there.
-enum Neither {
     Refused(String),
     Fatal(String),
     Later { error: Option<String>, retry_in: Duration },
+    Unrecordable(String),
+    Unanswered(String),
 }
 
-/// The things that an attempt needs beside the driver.
-struct Setting<'a> {
+/// Everything that an attempt needs beside the driver.
+struct AttemptContext<'a> {
     attempts: &'a Attempts<'a>,
     policy: &'a StepPolicy,
     at: usize,
@@ -86,29 +75,28 @@ struct Setting<'a> {
 impl Driver<'_> {
     pub(super) async fn execute_local(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
         let from = self.state.status;
-        match self.until_known(at, &Doing::Execute, failures).await? {
-            Ended::Committed(committed) => self.adopt(*committed),
-            Ended::Unrecordable(reason) => self.refuse(from, reason).await?,
-            Ended::Unanswered(reason) => {
+        let (outcome, failures) = self.until_known(at, &LocalCall::Execute, failures).await?;
+        let (finding, release) = match outcome {
+            StepOutcome::Committed(committed) => {
+                self.adopt(*committed);
+                return Ok(());
+            }
+            StepOutcome::Unrecordable(reason) => return self.refuse(from, reason).await,
+            StepOutcome::Unanswered(reason) => {
                 let mut state = self.state.clone();
                 let fatal = Finding::Fatal { reason, ran: false };
                 let stop = state.executed(&self.saga.shape, at, failures, fatal);
-                self.stop_unless_committed(state, stop).await?;
+                return self.stop_unless_committed(state, stop).await;
             }
-            Ended::Neither(neither, failures) => {
-                let (finding, release) = match neither {
-                    Neither::Refused(reason) => (Finding::NotApplied(reason), None),
-                    Neither::Fatal(reason) => (Finding::Fatal { reason, ran: false }, None),
-                    Neither::Later { error, retry_in } => (
-                        Finding::Later { maybe: false, error, retry_in },
-                        self.released_for(retry_in, self.turns()),
-                    ),
-                };
-                let change = self.state.executed(&self.saga.shape, at, failures, finding);
-                self.write_or_park(from, change, release).await?;
+            StepOutcome::Refused(reason) => (Finding::NotApplied(reason), None),
+            StepOutcome::Fatal(reason) => (Finding::Fatal { reason, ran: false }, None),
+            StepOutcome::Later { error, retry_in } => {
+                let release = self.released_for(retry_in, self.turns());
+                (Finding::Later { maybe: false, error, retry_in }, release)
             }
-        }
-        Ok(())
+        };
+        let change = self.state.executed(&self.saga.shape, at, failures, finding);
+        self.write_or_park(from, change, release).await
     }
 
     pub(super) async fn undo_local(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
@@ -117,28 +105,27 @@ impl Driver<'_> {
         let Some(output) = output else {
             return self.refuse(from, "a local step that happened has no output on record".into()).await;
         };
-        match self.until_known(at, &Doing::Undo(output), failures).await? {
-            Ended::Committed(committed) => self.adopt(*committed),
-            Ended::Unrecordable(reason) => self.refuse(from, reason).await?,
-            Ended::Unanswered(reason) => {
+        let (outcome, failures) = self.until_known(at, &LocalCall::Undo(output), failures).await?;
+        let (undoing, release) = match outcome {
+            StepOutcome::Committed(committed) => {
+                self.adopt(*committed);
+                return Ok(());
+            }
+            StepOutcome::Unrecordable(reason) => return self.refuse(from, reason).await,
+            StepOutcome::Unanswered(reason) => {
                 let mut state = self.state.clone();
                 let stop = state.undone(&self.saga.shape, at, Undoing::Fatal(reason));
-                self.stop_unless_committed(state, stop).await?;
+                return self.stop_unless_committed(state, stop).await;
             }
-            Ended::Neither(neither, failures) => {
-                let (undoing, release) = match neither {
-                    Neither::Refused(reason) => (Undoing::GivenUp(reason), None),
-                    Neither::Fatal(reason) => (Undoing::Fatal(reason), None),
-                    Neither::Later { error, retry_in } => (
-                        Undoing::Later { failures, error, retry_in },
-                        self.released_for(retry_in, self.turns()),
-                    ),
-                };
-                let change = self.state.undone(&self.saga.shape, at, undoing);
-                self.write_or_park(from, change, release).await?;
+            StepOutcome::Refused(reason) => (Undoing::GivenUp(reason), None),
+            StepOutcome::Fatal(reason) => (Undoing::Fatal(reason), None),
+            StepOutcome::Later { error, retry_in } => {
+                let release = self.released_for(retry_in, self.turns());
+                (Undoing::Later { failures, error, retry_in }, release)
             }
-        }
-        Ok(())
+        };
+        let change = self.state.undone(&self.saga.shape, at, undoing);
+        self.write_or_park(from, change, release).await
     }
 
     fn adopt(&mut self, committed: Committed) {
@@ -151,42 +138,43 @@ impl Driver<'_> {
         self.tell_if_too_late(from);
     }
 
-    async fn until_known(&self, at: usize, doing: &Doing, mut failures: u32) -> Result<Ended, Gone> {
+    /// Makes attempts until the outcome is known, or until the next one is due later. Answers the failures so far as well.
+    async fn until_known(
+        &self,
+        at: usize,
+        call: &LocalCall,
+        mut failures: u32,
+    ) -> Result<(StepOutcome, u32), Gone> {
         let attempts = self.attempts(at);
         let policy = attempts.step.policy();
         let (Some(store), Some(step)) = (self.engine.store.local(), attempts.step.local()) else {
             let reason = "the store has no transactions for local steps".into();
-            return Ok(Ended::Neither(Neither::Fatal(reason), failures));
+            return Ok((StepOutcome::Fatal(reason), failures));
         };
-        let schedule = match doing {
-            Doing::Execute => policy.retries.clone(),
-            Doing::Undo(_) => policy.undo_retries.clone(),
+        let schedule = match call {
+            LocalCall::Execute => policy.retries.clone(),
+            LocalCall::Undo(_) => policy.undo_retries.clone(),
         };
-        let setting = Setting { attempts: &attempts, policy: &policy, at, step, store };
+        let context = AttemptContext { attempts: &attempts, policy: &policy, at, step, store };
         let mut pause = FIRST_PAUSE;
         let (mut last, mut trying) = (None, None);
-        loop {
+        let outcome = loop {
             if attempts.lapsed().await? {
-                let later = Neither::Later { error: last, retry_in: Duration::ZERO };
-                return Ok(Ended::Neither(later, failures));
+                break StepOutcome::Later { error: last, retry_in: Duration::ZERO };
             }
-            let error = match self.once(&setting, doing, failures).await? {
-                Once::Committed(committed) => return Ok(Ended::Committed(committed)),
-                Once::Unrecordable(reason) => return Ok(Ended::Unrecordable(reason)),
-                Once::Unanswered(reason) => return Ok(Ended::Unanswered(reason)),
-                Once::Failed(StepError::Rejected(reason)) => {
-                    return Ok(Ended::Neither(Neither::Refused(reason), failures));
-                }
-                Once::Failed(StepError::Fatal(reason)) => {
-                    return Ok(Ended::Neither(Neither::Fatal(reason), failures));
-                }
-                Once::Failed(StepError::Retryable(retry)) => retry.to_string(),
-                Once::Failed(StepError::Unknown(source)) => whole(&*source),
-                Once::Unavailable(error) => {
+            let error = match self.attempt(&context, call, failures).await? {
+                AttemptOutcome::Committed(committed) => break StepOutcome::Committed(committed),
+                AttemptOutcome::Unrecordable(reason) => break StepOutcome::Unrecordable(reason),
+                AttemptOutcome::Unanswered(reason) => break StepOutcome::Unanswered(reason),
+                AttemptOutcome::Failed(StepError::Rejected(reason)) => break StepOutcome::Refused(reason),
+                AttemptOutcome::Failed(StepError::Fatal(reason)) => break StepOutcome::Fatal(reason),
+                AttemptOutcome::Failed(StepError::Retryable(retry)) => retry.to_string(),
+                AttemptOutcome::Failed(StepError::Unknown(source)) => whole(&*source),
+                AttemptOutcome::Unavailable(error) => {
                     tracing::warn!(%error, "a local step waits for its database");
                     metrics::store_failed();
                     if attempts.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        return Ok(Ended::Neither(Neither::Refused(LATE.into()), failures));
+                        break StepOutcome::Refused(LATE.into());
                     }
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -196,100 +184,103 @@ impl Driver<'_> {
             pause = FIRST_PAUSE;
             failures += 1;
             trying.get_or_insert_with(|| self.engine.requests.trying());
-            let Some(wait) = schedule.wait_after(failures) else {
-                return Ok(Ended::Neither(Neither::Refused(error), failures));
-            };
+            let Some(wait) = schedule.wait_after(failures) else { break StepOutcome::Refused(error) };
             match attempts.wait(wait, &policy).await {
                 Waited::Over => last = Some(error),
                 Waited::Leaving(retry_in) | Waited::Asked(retry_in) => {
-                    return Ok(Ended::Neither(Neither::Later { error: Some(error), retry_in }, failures));
+                    break StepOutcome::Later { error: Some(error), retry_in };
                 }
-                Waited::Late => {
-                    return Ok(Ended::Neither(Neither::Refused(format!("{error}; {LATE}")), failures));
-                }
+                Waited::Late => break StepOutcome::Refused(format!("{error}; {LATE}")),
             }
-        }
+        };
+        Ok((outcome, failures))
     }
 
-    /// One attempt. What it did in its transaction is gone if it fails, but an effect that it stated is elsewhere.
-    async fn once(&self, setting: &Setting<'_>, doing: &Doing, failures: u32) -> Result<Once, Gone> {
-        let frame = setting.attempts.frame(doing.operation(), failures + 1, setting.policy);
+    /// Makes one attempt. If it fails, what it did in its transaction is gone, but an effect that it stated is elsewhere.
+    async fn attempt(
+        &self,
+        context: &AttemptContext<'_>,
+        call: &LocalCall,
+        failures: u32,
+    ) -> Result<AttemptOutcome, Gone> {
+        let frame = context.attempts.frame(call.operation(), failures + 1, context.policy);
         let effects = frame.effects.clone();
-        let once = self.in_a_transaction(setting, doing, failures, frame).await?;
-        let error = match &once {
-            Once::Failed(error) => error.to_string(),
-            Once::Unavailable(error) => error.to_string(),
-            Once::Unanswered(error) => error.clone(),
-            Once::Committed(_) | Once::Unrecordable(_) => return Ok(once),
+        let outcome = self.in_a_transaction(context, call, failures, frame).await?;
+        let error = match &outcome {
+            AttemptOutcome::Failed(error) => error.to_string(),
+            AttemptOutcome::Unavailable(error) => error.to_string(),
+            AttemptOutcome::Unanswered(error) => error.clone(),
+            AttemptOutcome::Committed(_) | AttemptOutcome::Unrecordable(_) => return Ok(outcome),
         };
         let outside = effects.stated().map(|effects| {
             let error = after(&error, &effects);
             format!("{error} (after an effect outside of its transaction, which no rollback takes back; give it a step of its own)")
         });
-        match (once, outside) {
-            (Once::Unanswered(_), Some(reason)) => Ok(Once::Unanswered(reason)),
-            (Once::Unanswered(_), None) => Err(Gone::Lost),
-            (_, Some(reason)) => Ok(Once::Failed(StepError::fatal(reason))),
-            (once, None) => Ok(once),
+        match (outcome, outside) {
+            (AttemptOutcome::Unanswered(_), Some(reason)) => Ok(AttemptOutcome::Unanswered(reason)),
+            (AttemptOutcome::Unanswered(_), None) => Err(Gone::Lost),
+            (_, Some(reason)) => Ok(AttemptOutcome::Failed(StepError::fatal(reason))),
+            (outcome, None) => Ok(outcome),
         }
     }
 
+    /// Calls the step in a transaction, and commits it with the record of the step.
     async fn in_a_transaction(
         &self,
-        setting: &Setting<'_>,
-        doing: &Doing,
+        context: &AttemptContext<'_>,
+        call: &LocalCall,
         failures: u32,
         frame: Frame,
-    ) -> Result<Once, Gone> {
-        let Setting { attempts, policy, at, step, store } = *setting;
+    ) -> Result<AttemptOutcome, Gone> {
+        let AttemptContext { attempts, policy, at, step, store } = *context;
         // It does not write its saga's row, so whoever takes an older lapse for the truth would not see it: no newer term.
         let term = self.term;
         let mut tx = match store.begin(policy.timeout).await {
             Ok(tx) => tx,
-            Err(error) => return Ok(Once::Unavailable(error)),
+            Err(error) => return Ok(AttemptOutcome::Unavailable(error)),
         };
         let (input, connection) = (Arc::clone(attempts.input), tx.connection());
-        let did = match doing {
-            Doing::Execute => {
-                let call = move || step.execute(input, frame, connection);
-                attempts.guarded("execute", policy.timeout, call).await.map(Done::Output)
+        let mut state = self.state.clone();
+        let shape = &self.saga.shape;
+        let change = match call {
+            LocalCall::Execute => {
+                let execute = move || step.execute(input, frame, connection);
+                let executed = attempts.guarded("execute", policy.timeout, execute).await;
+                executed.map(|output| state.executed(shape, at, failures, Finding::Succeeded(output)))
             }
-            Doing::Undo(output) => {
-                let call = move || step.compensate(input, frame, output.clone(), connection);
-                attempts.guarded("compensate", policy.timeout, call).await.map(Done::Evidence)
+            LocalCall::Undo(output) => {
+                let undo = move || step.compensate(input, frame, output.clone(), connection);
+                let undone = attempts.guarded("compensate", policy.timeout, undo).await;
+                undone.map(|evidence| state.undone(shape, at, Undoing::Done(evidence.as_str().into())))
             }
         };
-        let done = match did {
-            Ok(done) => done,
+        let record = match change {
+            Ok(Ok(change)) => self.next_record(change),
+            Ok(Err(illegal)) => return Ok(AttemptOutcome::Unrecordable(illegal.to_string())),
             Err(error) => {
                 drop(tx);
-                return Ok(self.failed(attempts, doing, error));
+                return Ok(self.failed(attempts, call, error));
             }
-        };
-        let mut state = self.state.clone();
-        let record = match self.record_of(&mut state, at, failures, done) {
-            Ok(record) => record,
-            Err(illegal) => return Ok(Once::Unrecordable(illegal.to_string())),
         };
         match tx.commit(&record).await {
             Ok(LocalVerdict::Applied(requests)) => {
-                attempts.count(doing.operation(), None);
-                Ok(Once::Committed(Box::new(Committed { state, requests, term })))
+                attempts.count(call.operation(), None);
+                Ok(AttemptOutcome::Committed(Box::new(Committed { state, requests, term })))
             }
             Ok(LocalVerdict::Fenced) => {
                 metrics::write_fenced();
                 Err(Gone::Lost)
             }
-            Ok(LocalVerdict::Refused(reason)) => Ok(Once::Unrecordable(reason)),
+            Ok(LocalVerdict::Refused(reason)) => Ok(AttemptOutcome::Unrecordable(reason)),
             Ok(LocalVerdict::RolledBack(reason)) => {
                 let error = StepError::retryable(format!("the transaction was rolled back: {reason}"));
-                Ok(self.failed(attempts, doing, error))
+                Ok(self.failed(attempts, call, error))
             }
-            Err(error) if error.effect() == Effect::NotApplied => Ok(Once::Unavailable(error)),
+            Err(error) if error.effect() == Effect::NotApplied => Ok(AttemptOutcome::Unavailable(error)),
             Err(error) => {
                 tracing::warn!(saga.id = %record.saga, %error, "the commit of a local step was not answered; the saga is read again");
                 metrics::local_commit_unanswered();
-                Ok(Once::Unanswered(error.to_string()))
+                Ok(AttemptOutcome::Unanswered(error.to_string()))
             }
         }
     }
@@ -331,23 +322,13 @@ impl Driver<'_> {
         Err(Gone::Lost)
     }
 
-    fn failed(&self, attempts: &Attempts<'_>, doing: &Doing, error: StepError) -> Once {
+    fn failed(&self, attempts: &Attempts<'_>, call: &LocalCall, error: StepError) -> AttemptOutcome {
         // What an error of a local step leaves unknown is only when the database is back.
         if let StepError::Unknown(source) = error {
-            return Once::Unavailable(StoreError::not_applied("run a local step", source));
+            return AttemptOutcome::Unavailable(StoreError::not_applied("run a local step", source));
         }
-        attempts.count(doing.operation(), Some(&error));
-        Once::Failed(error)
-    }
-
-    /// The record that commits with what was done, as the state after it.
-    fn record_of(&self, state: &mut State, at: usize, failures: u32, done: Done) -> Result<Record, Illegal> {
-        let shape = &self.saga.shape;
-        let change: Change = match done {
-            Done::Output(output) => state.executed(shape, at, failures, Finding::Succeeded(output))?,
-            Done::Evidence(evidence) => state.undone(shape, at, Undoing::Done(evidence.as_str().into()))?,
-        };
-        Ok(self.next_record(change))
+        attempts.count(call.operation(), Some(&error));
+        AttemptOutcome::Failed(error)
     }
 
     fn next_record(&self, change: Change) -> Record {
@@ -365,7 +346,7 @@ impl Driver<'_> {
     }
 }
 
-impl Doing {
+impl LocalCall {
     fn operation(&self) -> Operation {
         match self {
             Self::Execute => Operation::Execute,
