@@ -1,4 +1,4 @@
-//! What payloads look like in the store: plain JSON, or sealed by a codec of yours.
+//! The form of payloads in the store: plain JSON, or sealed by a codec of yours.
 //!
 //! Invariant: a sealed document names its key, so keys can change while sagas are open, and a
 //! document that cannot be opened stops its own saga only. Start at [`Codec`].
@@ -109,7 +109,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Why a codec could not do its work. The reason is stored and logged: never quote a payload in it.
+/// The reason for which a codec could not do its work. The reason is stored and logged: never quote a payload in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(String);
@@ -131,7 +131,7 @@ fn digest(json: &str) -> String {
     blake3::hash(json.as_bytes()).to_hex()[..32].into()
 }
 
-/// Why a value cannot become a stored document.
+/// The reason for which a value cannot become a stored document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unstorable {
     #[error("{0}")]

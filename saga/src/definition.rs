@@ -28,7 +28,7 @@ use crate::machine::{Shape, StepShape};
 use crate::record::{Definition, Document};
 use crate::step::{ForwardStep, Payload, SagaStep};
 
-/// What a saga asks of its store when it has no local steps: nothing.
+/// The database of a saga without local steps: any store can run it.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyStore;
 
@@ -45,7 +45,7 @@ pub struct Saga<D = AnyStore> {
     database: PhantomData<fn() -> D>,
 }
 
-/// How the input of a saga is recognised and decoded.
+/// The type of a saga's input, and the function that decodes it.
 #[derive(Clone, Copy)]
 pub(crate) struct InputType {
     pub(crate) id: TypeId,
@@ -167,7 +167,7 @@ struct Planned {
     reason: Option<String>,
 }
 
-/// What the builder accepts as a step: a [`SagaStep`] or a [`ForwardStep`]. Sealed.
+/// A step as the builder accepts it: a [`SagaStep`] or a [`ForwardStep`]. Sealed.
 pub trait StepKind<I, K>: erased::Sealed<K> + Sized {
     /// The phase of the builder after this step, before a pivot.
     type Next;
@@ -259,7 +259,7 @@ impl<I: Payload, P, D> SagaBuilder<I, P, D> {
         self
     }
 
-    /// How long after its start the saga may still go forward (for ever unless set), by the store's
+    /// Sets how long after its start the saga may still go forward (for ever unless set), by the store's
     /// clock. When it has passed before the pivot, no step is executed any more: the attempt that
     /// runs is awaited, what may have happened is asked about, and the saga turns back. Past the
     /// pivot it changes nothing, but it shows: [`Orchestrator::overdue`](crate::Orchestrator::overdue)

@@ -48,7 +48,7 @@ use providers::Providers;
 use requests::OperatorRequests;
 use writer::Writer;
 
-/// What can be set on an orchestrator.
+/// The settings of an orchestrator.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) lease: Duration,
@@ -103,7 +103,7 @@ pub(crate) struct Engine {
     stop: watch::Sender<Stop>,
 }
 
-/// How far this worker is on its way out.
+/// The stage of a worker on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
     Running,
@@ -119,7 +119,7 @@ pub(crate) struct Reservation {
     id: SagaId,
     /// Held until it makes progress.
     suspect: Option<OwnedSemaphorePermit>,
-    /// Who counts the ends of what was taken over together.
+    /// The count of the ends of sagas that were taken over together.
     ended: Option<Arc<Semaphore>>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::record::SagaId;
 
-/// Whether the call may have changed anything.
+/// The effect of a call that failed: nothing was changed, or that is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing was written.
@@ -14,7 +14,7 @@ pub enum Effect {
     Unknown,
 }
 
-/// What went wrong between engine and database.
+/// A failure between engine and database.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the saga store failed to {operation}: {source}")]
 pub struct StoreError {
@@ -24,7 +24,7 @@ pub struct StoreError {
     source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
-/// What a batch may do about it.
+/// The choices of a batch after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     /// The store: no saga of the batch would fare better alone.
@@ -82,19 +82,19 @@ impl StoreError {
         Self { effect: Effect::Unknown, ..self }
     }
 
-    /// Whether somebody held a row for too long.
+    /// Tells whether another transaction held a row for too long.
     #[must_use]
     pub fn is_contended(&self) -> bool {
         self.cause == Cause::Contention
     }
 
-    /// Whether a smaller batch may succeed: the engine then writes each saga by itself.
+    /// Tells whether a smaller batch may succeed: the engine then writes each saga by itself.
     #[must_use]
     pub fn may_be_of_one_saga(&self) -> bool {
         self.cause != Cause::Store
     }
 
-    /// Whether the call may have been applied. Every store call may be repeated either way.
+    /// Tells whether the call may have been applied. Every store call may be repeated either way.
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.effect
@@ -109,7 +109,7 @@ fn shared(
     source.into()
 }
 
-/// What the caller of an [`Orchestrator`](crate::Orchestrator) can get wrong or run into.
+/// An error of an [`Orchestrator`](crate::Orchestrator).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SagaError {
@@ -129,7 +129,7 @@ pub enum SagaError {
     Unstorable {
         /// The saga.
         saga: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// A stored payload cannot be opened.
@@ -139,7 +139,7 @@ pub enum SagaError {
         saga: SagaId,
         /// Which payload.
         what: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// The same business id was used before, with another input.
@@ -180,7 +180,7 @@ pub enum SagaError {
     Refused {
         /// The verb.
         verb: &'static str,
-        /// Why, and what is possible instead.
+        /// The reason, and what is possible instead.
         why: String,
     },
     /// The saga changed while the operator looked at it.
@@ -210,7 +210,7 @@ pub enum SagaError {
 }
 
 impl SagaError {
-    /// Whether the call may have changed anything.
+    /// Tells whether the call may have changed anything.
     #[must_use]
     pub fn effect(&self) -> Effect {
         match self {
@@ -220,7 +220,7 @@ impl SagaError {
         }
     }
 
-    /// What kind of failure it is.
+    /// Tells which kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -249,7 +249,7 @@ pub enum ErrorKind {
     Misuse,
 }
 
-/// What `build` or `start` of an orchestrator refuses.
+/// A definition or a setting that `build` or `start` refuses.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {

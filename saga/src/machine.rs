@@ -1,6 +1,6 @@
 //! The pure heart: which state follows which, and what a journal means. No async, no clock, no IO.
 //!
-//! Invariant: every status change of a saga is one row of [`TRANSITIONS`], whoever asks for it;
+//! Invariant: every status change of a saga is one row of [`TRANSITIONS`];
 //! stores enforce the same with the writer's `from` status, its epoch, and CHECK constraints.
 //! Start at [`TRANSITIONS`]; `state.rs` turns journal rows into the next thing to do.
 
@@ -17,7 +17,7 @@ pub(crate) use verbs::{VerbError, abort, compensate, find_out, resolve, resume, 
 
 use crate::status::Status;
 
-/// Why a status changes.
+/// The reason for which a status changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
     /// A worker takes it up for the first time.
@@ -28,7 +28,7 @@ pub enum Trigger {
     AllDone,
     /// A step was refused, the deadline passed, or an operator asked; there is something to undo.
     TurnedBack,
-    /// As `TurnedBack`, with nothing to undo.
+    /// The same as `TurnedBack`, with nothing to undo.
     NothingToUndo,
     /// The last undo succeeded.
     AllUndone,
@@ -77,7 +77,7 @@ pub enum Target {
 pub struct Transition {
     /// Before.
     pub from: Status,
-    /// Why.
+    /// The reason.
     pub trigger: Trigger,
     /// After.
     pub target: Target,
@@ -130,9 +130,9 @@ pub const TRANSITIONS: &[Transition] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a saga that is {from} cannot be {trigger:?}")]
 pub struct Illegal {
-    /// Where it stood.
+    /// The status of the saga.
     pub from: Status,
-    /// What was asked.
+    /// The change that was asked for.
     pub trigger: Trigger,
 }
 

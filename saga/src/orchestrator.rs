@@ -58,7 +58,7 @@ impl Drop for Handle {
     }
 }
 
-/// What is set before an orchestrator starts.
+/// The settings and sagas of an orchestrator before it starts.
 #[must_use = "nothing runs before `start`"]
 pub struct OrchestratorBuilder<S: ?Sized = dyn SagaStore> {
     store: Arc<dyn SagaStore>,
@@ -68,7 +68,7 @@ pub struct OrchestratorBuilder<S: ?Sized = dyn SagaStore> {
     kind: PhantomData<fn(&S)>,
 }
 
-/// Where a saga came to rest. `Stuck` and `Paused` are not the end: an operator lets it go on.
+/// The status in which a saga came to rest. `Stuck` and `Paused` are not the end: an operator lets it go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a saga that is not completed needs an answer to the caller"]
 pub enum Outcome {
@@ -76,24 +76,24 @@ pub enum Outcome {
     Completed,
     /// Every effect was undone, with evidence.
     Compensated {
-        /// Why it turned back.
+        /// The reason for which it turned back.
         reason: String,
     },
     /// It cannot go on by itself. Whether its last effect happened is not known, or its undo failed.
     Stuck {
         /// The step it is at, from 1.
         step: u32,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// An operator or a fatal error stopped it.
     Paused {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// An operator closed it with open effects.
     Aborted {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -105,7 +105,7 @@ impl Orchestrator {
         OrchestratorBuilder::on(Arc::new(store))
     }
 
-    /// As [`new`](Self::new), on a store that others use as well. Whether it can run the local steps of
+    /// Begins to set up an orchestrator on a store that others use as well. Whether it can run the local steps of
     /// its sagas is checked by `start`.
     pub fn shared(store: Arc<dyn SagaStore>) -> OrchestratorBuilder {
         OrchestratorBuilder::on(store)
@@ -148,7 +148,7 @@ impl Orchestrator {
     }
 
     /// Starts a saga inside the caller's transaction, with one INSERT: both commit, or neither.
-    /// After the commit call [`wait`](Self::wait); if nobody does, this worker runs it anyway, a
+    /// After the commit call [`wait`](Self::wait); if no call does, this worker runs it anyway, a
     /// moment later, and if this process dies, the next one does.
     ///
     /// # Cancel safety
@@ -288,7 +288,7 @@ impl Orchestrator {
         Ok(self.handle.engine.store.list(filter).await?)
     }
 
-    /// How long a saga is past the [deadline](crate::SagaBuilder::deadline) of its definition, if it is
+    /// Tells how long a saga is past the [deadline](crate::SagaBuilder::deadline) of its definition, if it is
     /// still open and this process knows its definition.
     #[must_use]
     pub fn overdue(&self, instance: &Instance) -> Option<Duration> {

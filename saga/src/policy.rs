@@ -1,5 +1,5 @@
-//! The rules of a step: how often and how long it is tried, and what happens when nobody knows. Plain data; the engine
-//! obeys it.
+//! The rules of a step: how often and how long it is tried, and what happens when the outcome is unknown. Plain data;
+//! the engine obeys it.
 
 mod tries;
 
@@ -31,7 +31,7 @@ pub struct StepPolicy {
     pub(crate) provider: Option<Cow<'static, str>>,
 }
 
-/// What happens to a saga whose step is still unknown after every retry and every question.
+/// The fate of a saga whose step is still unknown after every retry and every question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenUnknown {
     /// Stop as `stuck`, visible, with everything that is known (the default).
@@ -76,7 +76,7 @@ impl StepPolicy {
         self
     }
 
-    /// Sets what to do when nobody knows in the end.
+    /// Sets what to do when the outcome stays unknown.
     pub fn when_unknown(mut self, choice: WhenUnknown) -> Self {
         self.when_unknown = choice;
         self
@@ -100,11 +100,11 @@ impl StepPolicy {
         self
     }
 
-    /// Sets how often, and after which waits, a provider that cannot be reached is called again, and a question is asked
-    /// again to which a probe has no answer yet: the question itself failed, or it was answered by
+    /// Sets how often, and after which waits, a provider that cannot be reached is called again, and a question is
+    /// asked again to which a probe has no answer yet: the question itself failed, or it was answered by
     /// [`NotSeenYet`](crate::Probe::NotSeenYet). Unless set, 18 waits that double from 2 seconds up to 5 minutes, which
-    /// is an hour. It counts for `execute`, for `probe`, and for an undo whose provider cannot be reached. When it is over
-    /// the tries follow that [`retries`](Self::retries) or [`undo_retries`](Self::undo_retries) have left.
+    /// is an hour. It counts for `execute`, for `probe`, and for an undo whose provider cannot be reached. When it is
+    /// over the tries follow that [`retries`](Self::retries) or [`undo_retries`](Self::undo_retries) have left.
     ///
     /// A saga that waits for longer than a few seconds is not held in memory, and the row of its step says for whom it
     /// waits. In the end it turns back if nothing can have happened, and is stuck if something can.
@@ -113,7 +113,7 @@ impl StepPolicy {
         self
     }
 
-    /// The name of whoever this step calls. Steps of one provider share a limit of calls at the same time
+    /// The name of the provider that this step calls. Steps of one provider share a limit of calls at the same time
     /// ([`provider_limit`](crate::OrchestratorBuilder::provider_limit)), so that one that hangs does not take the places
     /// of all sagas; and while it cannot be reached only one saga of a worker tries, and the others wait without memory.
     ///
@@ -167,11 +167,11 @@ impl Backoff {
     /// At most `times` retries, after the waits of a schedule of the crate `backoff`.
     ///
     /// The schedule is asked here, once, and not for each failure: a saga that another worker takes over goes on by the
-    /// number of its failures, which is all that is stored. So `max_elapsed_time` ends nothing, and a random part is drawn
-    /// here; [`jittered`](Self::jittered) spreads sagas.
+    /// number of its failures, which is all that is stored. So `max_elapsed_time` ends nothing, and a random part is
+    /// drawn here; [`jittered`](Self::jittered) spreads sagas.
     ///
-    /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for whoever has its
-    /// schedules already.
+    /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for users who have
+    /// its schedules already.
     ///
     /// # Examples
     ///
@@ -226,7 +226,7 @@ impl Backoff {
         if self.times == 0 { Duration::ZERO } else { longest.min(LONGEST) }
     }
 
-    /// How many retries there are in all.
+    /// Answers the number of retries in all.
     #[must_use]
     pub fn times(&self) -> u32 {
         self.times

@@ -105,7 +105,7 @@ impl Document {
         &self.0
     }
 
-    /// Whether two plain documents say the same: the keys of an object have no order.
+    /// Tells whether two plain documents say the same: the keys of an object have no order.
     pub(crate) fn means_the_same_as(&self, other: &Self) -> bool {
         mean_the_same(&self.0, &other.0)
     }
@@ -135,7 +135,7 @@ fn mean_the_same(one: &str, other: &str) -> bool {
 /// The most bytes of an input or an output: a saga carries references, not files.
 pub(crate) const MAX_DOCUMENT: usize = 1024 * 1024;
 
-/// What was wrong with a document and where. The error's own text may quote the payload, and reasons
+/// Says what was wrong with a document and where. The error's own text may quote the payload, and reasons
 /// are stored and logged.
 pub(crate) fn unquoted(error: &serde_json::Error) -> String {
     let what = match error.classify() {
@@ -167,19 +167,19 @@ pub struct Instance {
     pub business_id: String,
     /// Fingerprint of its definition.
     pub definition: String,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// Where it goes on after `stuck` or `paused`.
+    /// The status in which it goes on after `stuck` or `paused`.
     pub resume_status: Option<Status>,
-    /// Why it turned back, stopped, or was closed.
+    /// The reason for which it turned back, stopped, or was closed.
     pub reason: Option<String>,
     /// The step it is at, from 1; 0 before the first result.
     pub current_step: u32,
-    /// What it was started with.
+    /// The input.
     pub input: Document,
     /// Hash of the input.
     pub input_hash: String,
-    /// Who drives it.
+    /// The worker that drives it.
     pub owner: Option<WorkerId>,
     /// Raised by every claim and every operator decision; fences all writes.
     pub epoch: i64,
@@ -198,8 +198,8 @@ pub struct Instance {
     pub pause_requested: bool,
     /// Its age by the store's clock.
     pub age: Duration,
-    /// What of its rows cannot be read, if anything: something else stands here in its place. Such a saga is shown and
-    /// can be closed, but nobody drives it.
+    /// The part of its rows that cannot be read, if there is one: something else stands here in its place. Such
+    /// a saga is shown and can be closed, but no worker drives it.
     pub unreadable: Option<String>,
 }
 
@@ -222,23 +222,23 @@ pub struct StepRow {
     pub order: u32,
     /// Identity in the definition.
     pub name: Cow<'static, str>,
-    /// Where it stands.
+    /// The status.
     pub status: StepStatus,
-    /// What `execute` answered.
+    /// The answer of `execute`.
     pub output: Option<Document>,
-    /// What proves the undo.
+    /// The proof of the undo.
     pub evidence: Option<String>,
     /// The last error.
     pub error: Option<String>,
     /// Failed attempts of `execute` so far.
     pub retries: u32,
-    /// How many retries the policy allows.
+    /// The number of retries that the policy allows.
     pub retries_max: u32,
     /// Failed attempts of `compensate` so far.
     pub undo_retries: u32,
     /// The order in which effects happened; undo runs in the reverse order.
     pub completion: u32,
-    /// How long until the next attempt, if one is scheduled.
+    /// The time until the next attempt, if one is scheduled.
     pub retry_in: Option<Duration>,
     /// The operator who settled it, if a person did.
     pub resolved_by: Option<String>,
@@ -266,21 +266,21 @@ pub struct Record {
     pub from: Status,
     /// The status after the write.
     pub change: Change,
-    /// Give the saga up, to be claimed again after this long; at once if an operator asked for something else than what it
-    /// is doing ([`turning`](Self::turning)).
+    /// Give the saga up, to be claimed again after this long; at once if an operator asked for something else than what
+    /// it is doing ([`turning`](Self::turning)).
     pub release: Option<Duration>,
     /// Write the saga's own row in any case: the lease had lapsed, and a claim that saw it lapsed must see that the saga
     /// moved.
     pub rewrite: bool,
-    /// The writer is about to turn the saga back, as it was asked to. That request does not end the wait of `release`; one
-    /// to pause does.
+    /// The writer is about to turn the saga back, as it was asked to. That request does not end the wait of `release`;
+    /// one to pause does.
     pub turning: bool,
 }
 
 impl Record {
-    /// Whether this is a mere step forward: if the saga's own row has no reason, no open effect and no stalled claim,
-    /// nothing in it changes but where the saga is, and that can be read from its step rows. A store may then insert
-    /// the step row and leave the saga's row alone, unless the step had a row before.
+    /// Tells whether this is a mere step forward: if the saga's own row has no reason, no open effect and no stalled
+    /// claim, nothing in it changes but where the saga is, and that can be read from its step rows. A store may then
+    /// insert the step row and leave the saga's row alone, unless the step had a row before.
     #[must_use]
     pub fn only_appends(&self) -> bool {
         let Change { status, resume_status, reason, unresolved, steps, .. } = &self.change;
@@ -296,14 +296,14 @@ impl Record {
     }
 }
 
-/// What a write does to the rows of a saga, whoever writes it.
+/// The changes that a write makes to the rows of a saga: a driver writes them, or an operator.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// The new status.
     pub status: Status,
     /// Set exactly for `stuck` and `paused`.
     pub resume_status: Option<Status>,
-    /// Why; replaces the stored reason.
+    /// The reason; it replaces the stored one.
     pub reason: Option<String>,
     /// The step it is at.
     pub current_step: u32,
@@ -314,7 +314,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// How much text it carries.
+    /// Counts the bytes of its texts.
     pub(crate) fn bytes(&self) -> usize {
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let row = |row: &StepRow| {
@@ -325,7 +325,7 @@ impl Change {
     }
 }
 
-/// What a store says about one [`Record`].
+/// The answer of a store to one [`Record`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a fenced writer must stop at once"]
 pub enum Verdict {
@@ -337,7 +337,7 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// What operators asked for; a driver sees it with its next write.
+/// The requests of operators; a driver sees them with its next write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Turn back, and why.
@@ -349,7 +349,7 @@ pub struct Requests {
 /// Which sagas a worker wants to take over.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
-    /// Who claims.
+    /// The worker that claims.
     pub worker: WorkerId,
     /// The definitions it can run, as (type, fingerprint); no other saga is claimed (S-10).
     pub runnable: Vec<(String, String)>,
@@ -366,7 +366,7 @@ pub struct ClaimRequest {
     pub suspects: u32,
 }
 
-/// What the heartbeat answered.
+/// The answer of a store to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "after a lapse others may own what this worker drives"]
 pub enum Heartbeat {
@@ -381,7 +381,7 @@ pub enum Heartbeat {
 pub struct Worker {
     /// This life of the process.
     pub id: WorkerId,
-    /// How long others must wait after its last beat.
+    /// The time that others must wait after its last heartbeat.
     pub lease: Duration,
     /// Process id, for people.
     pub pid: u32,
@@ -407,26 +407,26 @@ pub struct Intervention {
     pub saga: SagaId,
     /// The version the operator saw.
     pub row_version: i64,
-    /// What changes; `None` for a mere request to the driver.
+    /// The change; `None` for a mere request to the driver.
     pub change: Option<Change>,
-    /// Only if nobody drives the saga: it has no owner, or one whose lease ran out by the store's clock.
+    /// Only if no worker drives the saga: it has no owner, or one whose lease ran out by the store's clock.
     /// Otherwise the answer is [`Intervened::Stale`].
     pub unless_driven: bool,
     /// Ask the driver to turn back, and why.
     pub request_cancel: Option<String>,
     /// Ask the driver to pause.
     pub request_pause: bool,
-    /// Who.
+    /// The name of the operator.
     pub actor: String,
     /// Which verb.
     pub action: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// The status before, for the audit row.
     pub before: Status,
 }
 
-/// What a store says about an [`Intervention`].
+/// The answer of a store to an [`Intervention`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a stale decision was not applied"]
 pub enum Intervened {

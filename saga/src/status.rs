@@ -5,11 +5,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a saga stands. The names are stored and shown; what each asks of an operator is in the
+/// The status of a saga. The names are stored and shown; what each asks of an operator is in the
 /// guide's chapter on operating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Status {
-    /// Created; nobody drove it yet.
+    /// Created; no worker drove it yet.
     Pending,
     /// Going forward; may still turn back.
     InProgress,
@@ -59,24 +59,24 @@ impl Status {
         }
     }
 
-    /// Whether nothing will ever change again.
+    /// Tells whether nothing will ever change again.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated | Self::Aborted)
     }
 
-    /// Whether a worker drives it, or should.
+    /// Tells whether a worker drives it, or should.
     #[must_use]
     pub const fn is_active(self) -> bool {
         matches!(self, Self::Pending | Self::InProgress | Self::Committing | Self::Compensating)
     }
 }
 
-/// Where a step stands. No row means: not started, as far as anyone knows.
+/// The status of a step. A step without a row has not started, as far as the store knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StepStatus {
     /// With a time of its next attempt: nothing has happened yet, and it waits. Without: an attempt after
-    /// such a wait has been announced; whoever reads it must treat it as unknown.
+    /// such a wait has been announced; a reader must treat it as unknown.
     Executing,
     /// It happened.
     Succeeded,

@@ -1,4 +1,4 @@
-//! What a step is: something that happens in the world, how to undo it, and how to ask about it.
+//! Steps: something that happens in the world, how to undo it, and how to ask about it.
 //!
 //! Invariant: a step never decides the fate of the saga. It reports what it *knows*, and the
 //! machine decides. Start at [`SagaStep`]; [`StepError`] is the vocabulary of not knowing.
@@ -20,7 +20,7 @@ pub(crate) use retry::whole;
 use crate::policy::StepPolicy;
 use context::StepContext;
 
-/// What a saga carries: anything serde can store and threads can share. Implemented for you.
+/// A value that a saga carries: anything serde can store and threads can share. Implemented for you.
 pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
@@ -28,8 +28,8 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
 /// One step of a saga, with its undo.
 ///
 /// `execute` may be called more than once, always with the same
-/// [`idempotency_key`](StepContext::idempotency_key): after a crash nobody knows whether the call
-/// before it arrived. Pass the key on to whoever has the effect, so that it happens once (S-2).
+/// [`idempotency_key`](StepContext::idempotency_key): after a crash it is unknown whether the call
+/// before it arrived. Pass the key on to the system that has the effect, so that it happens once (S-2).
 /// A step that cannot bear a second call says so with [`StepPolicy::not_idempotent`], and is then
 /// only ever repeated after [`probe`](SagaStep::probe) proved that nothing happened.
 ///
@@ -64,7 +64,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
 pub trait SagaStep: Send + Sync + 'static {
     /// The input of the saga this step belongs to.
     type Input: Payload;
-    /// What `execute` learns; stored, and given to later steps and to `compensate`.
+    /// The output of `execute`. It is stored, and given to later steps and to `compensate`.
     type Output: Payload;
     /// The identity of the step in stored sagas: rename a step only together with its version.
     const NAME: &'static str;
@@ -97,7 +97,7 @@ pub trait SagaStep: Send + Sync + 'static {
         async { Ok(Probe::Unknown) }
     }
 
-    /// Retries, timeout, and what to do when nobody knows.
+    /// Retries, timeout, and what to do when the outcome is unknown.
     fn policy(&self) -> StepPolicy {
         StepPolicy::default()
     }
@@ -114,7 +114,7 @@ pub trait SagaStep: Send + Sync + 'static {
 pub trait ForwardStep: Send + Sync + 'static {
     /// The input of the saga this step belongs to.
     type Input: Payload;
-    /// What `execute` learns.
+    /// The output of `execute`.
     type Output: Payload;
     /// The identity of the step in stored sagas.
     const NAME: &'static str;
@@ -136,19 +136,19 @@ pub trait ForwardStep: Send + Sync + 'static {
         async { Ok(Probe::Unknown) }
     }
 
-    /// Retries, timeout, and what to do when nobody knows.
+    /// Retries, timeout, and what to do when the outcome is unknown.
     fn policy(&self) -> StepPolicy {
         StepPolicy::default()
     }
 }
 
-/// What is known about the effect that is to be undone. Both arms must be handled.
+/// The knowledge about the effect that is to be undone. Both arms must be handled.
 ///
 /// ```compile_fail,E0004
 /// # use probity_saga::Executed;
 /// fn refund(done: Executed<&str>) -> String {
 ///     match done {
-///         Executed::Applied(charge) => format!("refund of {charge}"), // and if nobody knows?
+///         Executed::Applied(charge) => format!("refund of {charge}"), // and if it is unknown?
 ///     }
 /// }
 /// ```
@@ -207,7 +207,7 @@ impl<T> fmt::Debug for Probe<T> {
     }
 }
 
-/// What proves that a step was undone; stored beside it and shown to operators (S-5).
+/// The proof that a step was undone; stored beside it and shown to operators (S-5).
 #[derive(Clone, PartialEq, Eq)]
 #[must_use = "return the evidence from `compensate`; it is what makes `compensated` true"]
 pub struct Evidence(String);
@@ -231,7 +231,7 @@ impl fmt::Debug for Evidence {
     }
 }
 
-/// Why a step did not answer, by what is known of its effect.
+/// The failure of a step, by what is known of its effect.
 ///
 /// `?` on any other error gives [`StepError::Unknown`]: an error says that we did not hear the
 /// answer, not that nothing happened. For money that is the only safe default.

@@ -1,4 +1,4 @@
-//! Where sagas are kept. [`MemoryStore`] is the specification; the others must behave like it.
+//! The stores that keep sagas. [`MemoryStore`] is the specification; the others must behave like it.
 //!
 //! Invariant: every method is atomic, may be repeated after a lost answer, and judges ownership by
 //! the store's own clock. Start at [`SagaStore::apply`].
@@ -85,11 +85,11 @@ pub trait SagaStore: Send + Sync + 'static {
     /// If the store cannot be used.
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError>;
 
-    /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them.
-    /// A worker gets nothing unless it has beaten within the last half of its lease, by the store's clock: a call that was
-    /// held up by an outage would otherwise take sagas from workers that live and could not beat either. Its own sagas are
-    /// not those of a dead owner; it gets those that it names. No wait is longer than an hour: a saga released for longer is
-    /// due, because a clock was wrong when that was written.
+    /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them. A worker gets nothing
+    /// unless it has beaten within the last half of its lease, by the store's clock: a call that was held up by an
+    /// outage would otherwise take sagas from workers that live and could not beat either. Its own sagas are not those
+    /// of a dead owner; it gets those that it names. No wait is longer than an hour: a saga released for longer is due,
+    /// because a clock was wrong when that was written.
     ///
     /// A saga at the poison limit is paused instead of handed out, and of those on the way to it no more are than
     /// the request says (S-7, S-11).
@@ -175,8 +175,8 @@ pub trait SagaStore: Send + Sync + 'static {
     /// If the store cannot be used.
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError>;
 
-    /// Those of the sagas that are at rest, for callers who wait for them. Unless a store can say it for less, it is
-    /// read from what [`load`](Self::load) answers.
+    /// Answers those of the sagas that are at rest, for callers who wait for them. Unless a store can say it for
+    /// less, it is read from what [`load`](Self::load) answers.
     ///
     /// # Cancel safety
     /// Read only.
@@ -188,8 +188,9 @@ pub trait SagaStore: Send + Sync + 'static {
         Ok(loaded.iter().filter_map(|journal| Settled::of(&journal.instance)).collect())
     }
 
-    /// The statement by which `Orchestrator::start_in` inserts a saga. `None`, which is the default, is that of the usual
-    /// table names, found by the search path of the caller's session. A store that wraps another one passes its answer on.
+    /// The statement by which `Orchestrator::start_in` inserts a saga. `None`, which is the default, is that of the
+    /// usual table names, found by the search path of the caller's session. A store that wraps another one passes its
+    /// answer on.
     fn start_statement(&self) -> Option<StartStatement> {
         None
     }
@@ -248,7 +249,7 @@ fn tell_of_poison(id: impl std::fmt::Display, saga_type: &str, business_id: &str
     metrics::transition(saga_type.to_owned(), Status::Paused);
 }
 
-/// Why the claim parked a saga; what was known of it before stays.
+/// Says why the claim parked a saga; the reason that was stored before stays.
 fn poison_reason(before: Option<&str>, claims: u32) -> String {
     let before = before.map(|before| format!("{before}; ")).unwrap_or_default();
     format!(

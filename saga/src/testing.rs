@@ -5,8 +5,8 @@
 //!   [`local_store_contract!`](crate::local_store_contract) for stores with transactions for local steps.
 //! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves
 //!   nothing.
-//! * [`explore()`]: your saga, cut at every point, in a plain unit test, with its limits; [`explore_with()`] looks at your
-//!   fakes as well, and [`explore_on()`] does it on a database.
+//! * [`explore()`]: your saga, cut at every point, in a plain unit test, with its limits; [`explore_with()`] looks at
+//!   your fakes as well, and [`explore_on()`] does it on a database.
 
 pub mod broken;
 pub mod contract;
@@ -22,7 +22,7 @@ use crate::orchestrator::Orchestrator;
 use crate::step::Payload;
 
 /// Starts a saga as `start_in` does whose transaction has committed: it is stored, it belongs to this
-/// worker, and nobody drives it until `wait`. On every store, so that this path needs no database.
+/// worker, and no worker drives it until `wait`. On every store, so that this path needs no database.
 ///
 /// # Cancel safety
 /// The saga may or may not have been started.

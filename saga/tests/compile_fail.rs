@@ -1,4 +1,4 @@
-//! Mistakes in a definition that must not compile; `plan/tests.rs` has those that `build` refuses. The
+//! Mistakes in a definition that must not compile; `definition/tests.rs` has those that `build` refuses. The
 //! expected messages belong to the pinned toolchain; after an upgrade look at each new one before
 //! accepting it with `TRYBUILD=overwrite`.
 

@@ -15,7 +15,7 @@ use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, Ste
 /// The decoded input of a saga.
 pub(crate) type AnyInput = Arc<dyn Any + Send + Sync>;
 
-/// What a step method returns.
+/// The future that a step method returns.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StepError>> + Send + 'a>>;
 
 /// A step without its types.
@@ -23,7 +23,7 @@ pub(crate) trait AnyStep: Send + Sync {
     fn name(&self) -> &'static str;
     fn uses(&self) -> &'static [&'static str];
     fn policy(&self) -> StepPolicy;
-    /// Whether a person's account of its output is one that later steps and its undo can read.
+    /// Checks that later steps and the undo can read an output that a person stated.
     fn check_output(&self, plain: &Document) -> Result<(), String>;
     fn execute(&self, input: AnyInput, frame: Frame) -> Answer<'_, Document>;
     fn probe(&self, input: AnyInput, frame: Frame) -> Answer<'_, Probe<Document>>;
@@ -105,7 +105,7 @@ fn encode_probe<T: Payload>(frame: &Frame, probe: Probe<T>) -> Result<Probe<Docu
     })
 }
 
-/// What a step does with an undo and without one.
+/// Implements the erased step, with an undo or without one.
 macro_rules! goes_forward {
     () => {
         fn name(&self) -> &'static str {

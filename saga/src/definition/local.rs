@@ -15,7 +15,7 @@ use crate::step::context::{Frame, StepContext};
 use crate::step::local::{LocalDatabase, LocalForwardStep, LocalStep};
 use crate::step::{Evidence, Payload, Probe, StepError, whole};
 
-/// What the builder accepts as a local step: a [`LocalStep`] or a [`LocalForwardStep`]. Sealed.
+/// A local step as the builder accepts it: a [`LocalStep`] or a [`LocalForwardStep`]. Sealed.
 pub trait LocalKind<I, DB, K>: Sealed<DB, K> + Sized {
     /// The phase of the builder after this step, before a pivot.
     type Next;
@@ -23,7 +23,7 @@ pub trait LocalKind<I, DB, K>: Sealed<DB, K> + Sized {
     fn erase(self) -> Erased;
 }
 
-/// Whether local steps on `DB` may join a saga whose local steps so far are on this database.
+/// A database on which a saga has its local steps so far, so that local steps on `DB` may join it.
 #[diagnostic::on_unimplemented(
     message = "the local steps of one saga are all on one database, and this saga has some on `{Self}`, not `{DB}`",
     note = "effects in two databases cannot commit together: make one of them a `SagaStep`"
@@ -124,7 +124,7 @@ fn nothing_happened(error: StepError) -> StepError {
     }
 }
 
-/// Whether the database went away under the step: another try of the step would say nothing about it.
+/// Tells whether the database went away under the step: another try of the step would say nothing about it.
 fn is_gone(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -182,7 +182,7 @@ macro_rules! hidden {
 hidden!(LocalWithUndo is LocalStep);
 hidden!(LocalWithoutUndo is LocalForwardStep);
 
-/// What a local step does with an undo and without one.
+/// Implements the erased local step, with an undo or without one.
 macro_rules! goes_forward {
     () => {
         fn database(&self) -> &'static str {

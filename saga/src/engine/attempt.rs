@@ -31,7 +31,7 @@ use known::Known;
 /// Beyond this no limit of time matters, and none overflows.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Why a step is not tried again.
+/// The reason for which a step is not tried again.
 pub(super) const LATE: &str = "the deadline of the saga has passed";
 
 /// Everything an attempt needs, borrowed from the driver for one step.
@@ -265,7 +265,7 @@ impl Attempts<'_> {
         }
     }
 
-    /// What the world says about the execute key. An error of the question is no answer.
+    /// Asks the other side about the key of `execute`. An error of the question is no answer.
     pub(super) async fn ask(&self, policy: &StepPolicy) -> Probe<Document> {
         self.question(policy).await.unwrap_or(Probe::Unknown)
     }
@@ -331,7 +331,7 @@ impl Attempts<'_> {
     }
 
     /// Runs one call of a step. It may hang or panic: both leave the outcome unknown, but not that of a
-    /// local step, whose transaction nobody commits.
+    /// local step, whose transaction is not committed.
     pub(super) async fn guarded<'s, T, F>(
         &self,
         what: &'static str,
@@ -384,8 +384,8 @@ impl Attempts<'_> {
         self.engine.providers.turn(policy.provider.as_deref()).await
     }
 
-    /// A long wait is not held in memory, nor is one for a provider that has no turn to give: the saga is given up and claimed again.
-    /// Requests of operators end it.
+    /// A long wait is not held in memory, nor is one for a provider that has no turn to give: the saga is given up and
+    /// claimed again. Requests of operators end it.
     pub(super) async fn wait(&self, wait: Duration, policy: &StepPolicy) -> Waited {
         self.wait_heeding(wait, policy, self.turns).await
     }

@@ -28,7 +28,7 @@ where
     called.unwrap_or_else(|panic| Err(StoreError::panicked(operation, panic_text(panic))))
 }
 
-/// What a panic said.
+/// Reads the message of a panic.
 pub(super) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,

@@ -1,4 +1,4 @@
-//! A queue of which everything that waits is committed together, by whoever finds it idle.
+//! A queue of which everything that waits is committed together, by the caller that finds it idle.
 //!
 //! No timer: an idle lane commits at once, a busy one accumulates. While a full batch waits, a second commit runs beside
 //! the first. A store that answers without waiting, as one in memory does, is used where the caller stands: nothing is
@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 /// The most entries in one batch.
 const BATCH: usize = 256;
 
-/// So many waiting entries are worth a second commit at the same time.
+/// The number of waiting entries that are worth a second commit at the same time.
 const FULL: usize = 128;
 
 /// Commits one batch and answers every entry of it.
@@ -53,7 +53,7 @@ impl<T: Send + 'static> GroupCommit<T> {
         }
     }
 
-    /// Whether another task was given what is left to commit.
+    /// Queues an entry, and answers whether another task was given what is left to commit.
     fn hand_in(self: &Arc<Self>, entry: T) -> bool {
         let mut queue = self.queue();
         queue.waiting.push(entry);
@@ -80,7 +80,7 @@ impl<T: Send + 'static> GroupCommit<T> {
 /// The right to commit batch after batch.
 struct Turns<T: Send + 'static> {
     lane: Arc<GroupCommit<T>>,
-    /// How many the last batch had, and whether the store made it wait.
+    /// The length of the last batch, and whether the store made it wait.
     last: Option<(usize, bool)>,
     over: bool,
 }
@@ -165,7 +165,7 @@ async fn to_the_back() {
 }
 
 impl<T: Send + 'static> Drop for Turns<T> {
-    /// The runtime ends: what waits hears that nobody will write it.
+    /// The runtime ends: what waits hears that it will not be written.
     fn drop(&mut self) {
         if !self.over {
             let mut queue = self.lane.queue();

@@ -1,4 +1,4 @@
-//! What this process may believe about its own lease. Local time only ever makes it give up
+//! The lease of this worker as it may believe in it. Local time only ever makes it give up
 //! sooner: the store's clock decides.
 //!
 //! Invariant: [`Lease::allows`] is false from two thirds of the lease after the *sending* of the
@@ -63,7 +63,7 @@ impl Lease {
         LeaseTerm(self.state.borrow().term)
     }
 
-    /// After a silence longer than the lease even a held one is a lapse: whoever judged it meanwhile,
+    /// After a silence longer than the lease even a held one is a lapse: another worker that judged it,
     /// on an older view of the workers, may have claimed what was owned.
     pub(crate) fn held(&self, sent: Instant) {
         self.state.send_modify(|state| {
@@ -144,7 +144,7 @@ impl Lease {
         last_beat.is_some_and(|beat| beat.elapsed() < self.ttl * 2 / 3).then_some(Ok(()))
     }
 
-    /// Whether this worker has ended. A mere lapse does not forbid a write: as long as nobody claimed
+    /// Tells whether this worker has ended. A mere lapse does not forbid a write: as long as no worker claimed
     /// the saga its epoch is ours, and if somebody did, the store refuses it.
     pub(crate) fn is_revoked(&self) -> bool {
         self.state.borrow().revoked

@@ -21,7 +21,7 @@ pub(super) async fn inside<F: Future>(engine: &Engine, call: F) -> F::Output {
     DRIVEN_BY.scope(engine.worker, call).await
 }
 
-/// The permit of a step that waits, for whoever needs it meanwhile. When the step goes on, a permit is taken back as soon
+/// The permit of a step that waits, for the saga that needs it. When the step goes on, a permit is taken back as soon
 /// as one is free; until then the worker drives one saga more than it may.
 #[must_use = "the permit is lent until this is dropped"]
 pub(crate) struct Lent(Arc<Semaphore>);

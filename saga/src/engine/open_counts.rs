@@ -1,4 +1,4 @@
-//! Gauges of the open sagas of a database, whoever drives them.
+//! Gauges of the open sagas of a database, those of other workers as well.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +16,7 @@ use crate::status::Status;
 /// Rare: it looks at every open saga.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// What was last shown: what is there no more is shown as none.
+/// The counts that were last shown. A count that is there no more is shown as none.
 type Shown = BTreeMap<(String, Status), OpenCounts>;
 
 /// Shows the open sagas of the database until the worker stops.
@@ -58,7 +58,7 @@ async fn show(engine: &Engine, shown: &mut Shown) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The number of sagas of each type that wait although nobody can run them.
+/// The number of sagas of each type that wait although no worker can run them.
 fn unrunnable(shown: &Shown) -> BTreeMap<String, u64> {
     let mut unrunnable = BTreeMap::new();
     for census in shown.values() {

@@ -1,7 +1,7 @@
 //! Bulkheads: who may be called, and by how many at once.
 //!
-//! Invariant: a provider that hangs or is away takes no more than its own share of the places of this worker. Whoever is
-//! turned away waits without memory.
+//! Invariant: a provider that hangs or is away takes no more than its own share of the places of this worker. A call
+//! that is turned away waits without memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,7 @@ impl Providers {
         Self { limits, usual: in_flight.div_ceil(2), known: Mutex::default() }
     }
 
-    /// A step that names nobody may always call.
+    /// A step that names no provider may always call.
     pub(super) async fn turn(&self, name: Option<&str>) -> Result<Turn, Closed> {
         let Some(name) = name else { return Ok(Turn { of: None, tries: false }) };
         let provider = self.of(name);
@@ -123,7 +123,7 @@ impl std::fmt::Display for Closed {
 }
 
 impl Way {
-    /// The time for which nobody is let through.
+    /// The time for which no call is let through.
     fn left(&self) -> Option<Duration> {
         let left = self.closed_until?.saturating_duration_since(Instant::now());
         if left.is_zero() { self.trying.then_some(FIRST_PAUSE) } else { Some(left) }

@@ -1,4 +1,4 @@
-//! Finds sagas that nobody drives and takes them over: a few at first, more while they get done.
+//! Finds sagas that no worker drives and takes them over: a few at first, more while they get done.
 //!
 //! Invariant: recovery queues for the right to drive as every start does, so neither starves the other. What may have
 //! killed its workers is taken over alone first, and in groups once one made progress: the smaller, the more often it was
@@ -21,7 +21,7 @@ use crate::record::{ClaimRequest, Journal, SagaId};
 /// thousands must not arrive together.
 const MOST: usize = 256;
 
-/// How many are taken over first; twice as many after each claim that was full.
+/// The number of sagas that are taken over first; twice as many after each claim that was full.
 const FIRST: usize = 16;
 
 /// The number of sagas that may have killed their workers and are driven together until their first results: so many that
@@ -56,7 +56,7 @@ struct Recovery {
     engine: Arc<Engine>,
     /// Owned but not driven when last seen.
     orphans: BTreeSet<SagaId>,
-    /// How many the next claim may take.
+    /// The most sagas that the next claim may take.
     window: usize,
     /// Not earlier is a suspect asked for: that looks through all that waits.
     next_suspect: Instant,
@@ -67,12 +67,12 @@ struct Recovery {
 
 /// The sagas that one look took over.
 struct Batch {
-    /// As many as were asked for: there may be more.
+    /// The claim was full: there may be more.
     full: bool,
     suspect: bool,
     /// The next look is for others.
     again: bool,
-    /// So many that the next claim waits for: half of them.
+    /// The number of ends that the next claim waits for: half of the batch.
     half: u32,
     ended: Arc<Semaphore>,
 }
@@ -275,8 +275,8 @@ fn permits(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(1)
 }
 
-/// Says if nobody can have begun the first step: this worker inserted the saga, this claim is the first, and no drive of
-/// it ended here. Its starter committed and never waited.
+/// Says if no worker can have begun the first step: this worker inserted the saga, this claim is the first, and no
+/// drive of it ended here. Its starter committed and never waited.
 fn is_untouched(engine: &Engine, journal: &Journal) -> bool {
     let Journal { instance, steps } = journal;
     let first_claim = instance.epoch == 2 && instance.write_no == 0 && steps.is_empty();

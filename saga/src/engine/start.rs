@@ -20,7 +20,7 @@ use crate::record::{Document, Inserted, Journal, NewSaga, SagaId};
 pub struct Started {
     id: SagaId,
     existed: bool,
-    /// Nobody drives it yet, and its owner is this worker: `wait` does, without another write.
+    /// No worker drives it yet, and its owner is this worker: `wait` does, without another write.
     undriven: AtomicBool,
 }
 
@@ -40,7 +40,7 @@ impl Started {
         self.id
     }
 
-    /// Whether an earlier start with the same business id and input is the one that counts.
+    /// Tells whether an earlier start with the same business id and input is the one that counts.
     #[must_use]
     pub fn existed(&self) -> bool {
         self.existed
@@ -96,7 +96,7 @@ pub(crate) async fn insert_and_drive(
     Ok((started, news))
 }
 
-/// Whether a saga was started with the same input after all: the keys of a map have no order, and its
+/// Tells whether a saga was started with the same input after all: the keys of a map have no order, and its
 /// hash is one of their text.
 async fn is_of_input(engine: &Engine, existing: SagaId, new: &NewSaga) -> Result<bool, SagaError> {
     let Some(journal) = engine.store.load(&[existing]).await?.pop() else { return Ok(false) };

@@ -28,13 +28,13 @@ const ASIDE: usize = 2;
 /// The most bytes of one batch, unless one entry is larger: a batch is built in memory more than once.
 const BYTES: usize = 4 * 1024 * 1024;
 
-/// How long a start waits until it is its turn to be written by itself.
+/// The longest wait of a start for its turn to be written by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// So often a record is tried by itself that the store cannot take, before its saga is paused.
+/// The number of tries of a record that the store cannot take, before its saga is paused.
 const TRIES: u32 = 5;
 
-/// Why a write was not answered.
+/// The reason for which a write was not answered.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
     /// The lease is gone, or the worker is: somebody else will go on.
@@ -91,7 +91,7 @@ impl Writer {
     }
 }
 
-/// What the commits share.
+/// The parts that all commits share.
 struct Lanes {
     store: Arc<dyn SagaStore>,
     lease: Lease,
@@ -108,7 +108,7 @@ async fn write_all(lanes: Arc<Lanes>, mut writes: Vec<Write>) {
     }
 }
 
-/// What does not fit into one batch; the first entry always does.
+/// Takes out what does not fit into one batch; the first entry always does.
 fn set_excess_aside<T>(entries: &mut Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<T> {
     let mut sum = 0;
     let beyond = entries.iter().position(|entry| {
@@ -131,7 +131,7 @@ fn set_repeats_aside(writes: &mut Vec<Write>) -> Vec<Write> {
     later
 }
 
-/// Writes one batch until the store acknowledges it, or nobody may write it any more.
+/// Writes one batch until the store acknowledges it, or this worker may not write it any more.
 async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
     let (records, answers): (Vec<Record>, Vec<_>) =
         writes.into_iter().map(|write| (write.record, write.answer)).unzip();

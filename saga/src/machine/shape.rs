@@ -1,4 +1,4 @@
-//! What the machine knows of a definition.
+//! The part of a definition that the machine knows.
 
 /// The structure of a saga, as far as the machine cares.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
-//! What a journal means: from rows to the next thing to do, and from its outcome to the next write.
+//! The state of a saga: read from its rows, it decides the next thing to do, and turns its outcome into the next write.
 //!
 //! Invariant: [`State::next`] depends on rows alone, plus one bit: `clean`, whether this driver
-//! knows that nobody started the step after the last row. Whoever takes a saga over does not know
+//! knows that no worker started the step after the last row. A worker that takes a saga over does not know
 //! it, so that step counts as maybe started, and is asked about before it is run. The exceptions are
 //! a step that was left waiting for its next attempt: its row says so, and that row is taken back
 //! before the attempt begins; and a local step, which happened exactly if its row says so.
@@ -37,13 +37,13 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// What became of running a step.
+/// The result of running a step.
 #[derive(Debug, Clone)]
 pub(crate) enum Finding {
     Succeeded(Document),
     /// Definitely no effect, and no further try.
     NotApplied(String),
-    /// Nobody knows, and no further try.
+    /// It is unknown, and no try is left.
     Unknown(String, WhenUnknown),
     /// A bug; `ran` if the step was running when it showed.
     Fatal {
@@ -58,7 +58,7 @@ pub(crate) enum Finding {
     },
 }
 
-/// What became of undoing a step.
+/// The result of undoing a step.
 #[derive(Debug, Clone)]
 pub(crate) enum Undoing {
     Done(String),
@@ -83,14 +83,14 @@ pub(crate) struct State {
     pub(crate) resume: Option<Status>,
     pub(crate) reason: Option<String>,
     pub(crate) rows: Vec<Option<StepRow>>,
-    /// Nobody can have started the step after the last row.
+    /// No worker can have started the step after the last row.
     pub(crate) clean: bool,
     asked: BTreeSet<usize>,
     announced: Option<usize>,
 }
 
 impl State {
-    /// Reads a journal; `clean` only if this driver inserted the saga itself and nobody drove it.
+    /// Reads a journal; `clean` only if this driver inserted the saga itself and no worker drove it.
     pub(crate) fn load(shape: &Shape, journal: &Journal, clean: bool) -> Result<Self, Corrupt> {
         let Instance { saga_type, current_step, status, .. } = &journal.instance;
         let corrupt = |what: String| Corrupt { saga: saga_type.clone(), what };
@@ -146,7 +146,7 @@ impl State {
         })
     }
 
-    /// What to do now.
+    /// Decides what the driver does next.
     pub(crate) fn next(&self, shape: &Shape) -> Next {
         match self.status {
             Status::InProgress | Status::Committing => self.next_forward(shape),
@@ -238,7 +238,7 @@ impl State {
         Ok(self.change(shape, &[at]))
     }
 
-    /// Takes the row of a step back that says that nothing happened: whoever reads it from now on does
+    /// Takes the row of a step back that says that nothing happened: a worker that reads it from now on does
     /// not know.
     pub(crate) fn announced(&mut self, shape: &Shape, at: usize) -> Change {
         self.announced = Some(at);
@@ -254,7 +254,7 @@ impl State {
         Ok(self.change(shape, &[]))
     }
 
-    /// Stops on request. If this driver knows that the next step has not begun, its row says so: whoever
+    /// Stops on request. If this driver knows that the next step has not begun, its row says so: a worker that
     /// resumes the saga would otherwise have to take it for started.
     pub(crate) fn paused(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
         let next = self

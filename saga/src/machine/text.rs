@@ -1,8 +1,8 @@
-//! What a saga says of itself, in a form that every store takes.
+//! The texts that are stored of a saga, in a form that every store takes.
 
 use crate::record::StepRow;
 
-/// What is said of a saga after one thing more happened to it.
+/// Adds a reason to the one that is stored.
 pub(crate) fn joined(before: Option<&str>, reason: String) -> String {
     match before {
         Some(before) if before.contains(&reason) => before.into(),

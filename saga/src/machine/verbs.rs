@@ -1,4 +1,4 @@
-//! What operators may do to a saga that stands still, as pure changes.
+//! The verbs of operators for a saga that stands still, as pure changes.
 //!
 //! Invariant: a verb never invents an effect. It lets the machine go on, turns it back, settles a
 //! step with evidence, or closes the saga with its open effects on record.
@@ -7,7 +7,7 @@ use super::{Illegal, Shape, State, Trigger};
 use crate::record::{Change, Document};
 use crate::status::{Status, StepStatus};
 
-/// What an operator found out about a step.
+/// The finding of an operator about a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// It happened, with this output, in plain JSON.
@@ -18,7 +18,7 @@ pub enum Resolution {
     Compensated,
 }
 
-/// Why a verb does not apply.
+/// The reason for which a verb does not apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VerbError {
     #[error(transparent)]

@@ -20,7 +20,8 @@ struct Node {
     there: Vec<bool>,
 }
 
-/// A step whose name begins with `L` is local; one whose name ends with `!` lets the undo of others go on without its own.
+/// A step whose name begins with `L` is local; one whose name ends with `!` lets the undo of others go on without its
+/// own.
 fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
     let step = |(name, undo, pivot): (&'static str, bool, bool)| StepShape {
         name,
@@ -221,7 +222,7 @@ impl After<'_> {
         }
     }
 
-    /// What the engine does next, and how it may end.
+    /// Does the next thing that the engine does, with each of its ends.
     fn engine(&mut self) {
         match self.node.state.next(self.shape) {
             Next::Execute { at, maybe, failures } => self.execute(at, maybe, failures),
@@ -238,7 +239,7 @@ impl After<'_> {
         }
     }
 
-    /// What people do to it, and its deadline.
+    /// Applies each verb of operators, and the deadline.
     fn people(&mut self) {
         match self.node.state.pivot_in_doubt(self.shape) {
             Some(pivot) if self.node.state.status == Status::InProgress => self.turn_unless_past(pivot),

@@ -1,4 +1,4 @@
-//! What is set before an orchestrator starts.
+//! The builder of an orchestrator.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
-    /// Sets how often the worker looks for sagas that nobody drives (1 second unless set).
+    /// Sets how often the worker looks for sagas that no worker drives (1 second unless set).
     pub fn poll(mut self, poll: Duration) -> Self {
         self.settings.poll = poll;
         self
@@ -39,7 +39,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
 
     /// Sets how many sagas this worker drives at once (1024 unless set). Above it a start waits for
     /// [`start_patience`](Self::start_patience). A step that starts or waits for another saga of the same orchestrator
-    /// lends its place meanwhile.
+    /// lends its place for that time.
     pub fn in_flight(mut self, sagas: usize) -> Self {
         self.settings.in_flight = sagas;
         self
@@ -53,8 +53,8 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
     }
 
     /// Sets how many calls of this worker a provider may have at the same time: of steps whose policy names it
-    /// ([`StepPolicy::provider`](crate::StepPolicy::provider)). Unless set, half of `in_flight`. A saga whose turn does not
-    /// come within a second is given up for some seconds, without memory and without a failure.
+    /// ([`StepPolicy::provider`](crate::StepPolicy::provider)). Unless set, half of `in_flight`. A saga whose turn does
+    /// not come within a second is given up for some seconds, without memory and without a failure.
     pub fn provider_limit(mut self, provider: impl Into<String>, calls: usize) -> Self {
         self.settings.provider_limits.insert(provider.into(), calls);
         self
@@ -85,7 +85,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
-    /// Starts the worker: its lease, and the search for sagas that nobody drives.
+    /// Starts the worker: its lease, and the search for sagas that no worker drives.
     ///
     /// # Cancel safety
     /// Dropped, the worker may be left in the store; its lease runs out.
@@ -126,7 +126,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
     }
 }
 
-/// What the type of a store behind `dyn` does not tell.
+/// Checks that the store has transactions for the local steps, which the type of a store behind `dyn` does not tell.
 fn check_local_steps(store: &dyn SagaStore, sagas: &[Saga]) -> Result<(), BuildError> {
     for saga in sagas {
         for step in &saga.steps {

@@ -1,4 +1,4 @@
-//! What the crash explorer and the tests of the engine need of an orchestrator.
+//! Functions of an orchestrator for the crash explorer and for the tests of the engine.
 
 use std::sync::Arc;
 
@@ -36,12 +36,12 @@ impl Orchestrator {
         accept(&new, &inserted)
     }
 
-    /// Whether this worker drives nothing.
+    /// Tells whether this worker drives nothing.
     pub(crate) fn is_idle(&self) -> bool {
         self.handle.engine.active_count() == 0
     }
 
-    /// As if the length of its lease had passed since the last beat.
+    /// Lets the lease lapse, as if its length had passed since the last heartbeat.
     pub(crate) fn forget_lease(&self) {
         self.handle.engine.lease.lapsed(Instant::now());
     }

@@ -1,6 +1,6 @@
-//! What a person may do to a saga. Every decision is written together with its audit row.
+//! The verbs of a person who operates a saga. Every decision is written together with its audit row.
 //!
-//! Invariant: a decision applies to what the operator saw. If the saga moved meanwhile it is
+//! Invariant: a decision applies to what the operator saw. If the saga has moved since then it is
 //! [`SagaError::Stale`], and nothing is written.
 
 use serde::Serialize;
@@ -23,19 +23,19 @@ pub struct Operator {
     seen: Option<i64>,
 }
 
-/// What [`Operator::cancel`] and [`Operator::compensate`] could do.
+/// The answer of [`Operator::cancel`] and [`Operator::compensate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a running saga may still finish before it turns back"]
 pub enum Cancelled {
     /// It is turned back: no step of it goes forward any more.
     ForCertain,
-    /// It runs, or has to find out about its pivot, and its driver was asked. It turns back with its next result, unless
-    /// that result completes it or passes its pivot, or nobody knows whether the pivot has happened: [`Orchestrator::wait`] tells, and
-    /// [`Instance::cancelled_too_late`](crate::Instance::cancelled_too_late).
+    /// It runs, or has to find out about its pivot, and its driver was asked. It turns back with its next result,
+    /// unless that result completes it or passes its pivot, or it is unknown whether the pivot has happened:
+    /// [`Orchestrator::wait`] tells, and [`Instance::cancelled_too_late`](crate::Instance::cancelled_too_late).
     Requested,
 }
 
-/// What a verb asks of the store.
+/// The request of a verb to the store.
 #[derive(Default)]
 struct Decision {
     change: Option<Change>,
@@ -121,8 +121,9 @@ impl Operator {
     /// Turns a saga back: at once if it stands still, with its next result if it runs; the answer says
     /// which. A saga that is already undoing, or undone, stays as it is.
     ///
-    /// A pivot that may have happened is asked about before anything is undone, also if the saga stands still: the answer
-    /// is then [`Cancelled::Requested`]. If the pivot has happened the saga goes forward; if nobody knows, it is stuck.
+    /// A pivot that may have happened is asked about before anything is undone, also if the saga stands still: the
+    /// answer is then [`Cancelled::Requested`]. If the pivot has happened the saga goes forward; if that is unknown, it
+    /// is stuck.
     ///
     /// # Cancel safety
     /// As [`retry_now`](Self::retry_now).
@@ -138,7 +139,7 @@ impl Operator {
         self.turn_back("compensate", saga, business_id, reason).await
     }
 
-    /// As [`compensate`](Self::compensate), for callers who think of it as a cancellation.
+    /// Does the same as [`compensate`](Self::compensate), for callers who think of it as a cancellation.
     ///
     /// # Cancel safety
     /// As [`retry_now`](Self::retry_now).
@@ -149,7 +150,7 @@ impl Operator {
         self.turn_back("cancel", saga, business_id, reason).await
     }
 
-    /// Stops a saga: at once if nobody drives it, also if nobody has its definition any more; else after
+    /// Stops a saga: at once if no worker drives it, also if no worker has its definition any more; else after
     /// the current result of its driver, which must go on living to see the request.
     ///
     /// # Cancel safety
@@ -178,7 +179,7 @@ impl Operator {
         }
     }
 
-    /// Not through `State`: its definition may be gone. Whoever resumes it takes the next step for started.
+    /// Not through `State`: its definition may be gone. The driver that resumes it takes the next step for started.
     fn stop(&self, view: &SagaView, reason: &str) -> Change {
         let Instance { status, reason: before, current_step, unresolved, .. } = &view.instance;
         let said = format!("paused by {}: {reason}", self.actor);

@@ -10,7 +10,7 @@ use super::Backoff;
 /// The kind of a failed try: it chooses the schedule of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The other side answered, or nobody can be asked.
+    /// The other side answered, or there is no probe.
     Definite,
     /// The provider could not be reached, or a question to it may still be answered. It waits by the schedule of
     /// patience, and when that is over as after a definite failure.

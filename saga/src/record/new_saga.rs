@@ -16,7 +16,7 @@ pub struct NewSaga {
     pub business_id: String,
     /// The fingerprint of the definition it was started with.
     pub definition: String,
-    /// What it was started with.
+    /// The input.
     pub input: Document,
     /// Hash of the input: the same business id with another input is refused.
     pub input_hash: String,
@@ -24,7 +24,7 @@ pub struct NewSaga {
     pub owner: WorkerId,
 }
 
-/// What a store says about one insert.
+/// The answer of a store to one insert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "an existing saga is not driven by this start"]
 pub enum Inserted {

@@ -1,4 +1,4 @@
-//! What is shown of many sagas at once: less than their journals.
+//! Summaries of many sagas at once: less than their journals.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use crate::status::Status;
 pub struct OpenCounts {
     /// `business_type`.
     pub saga_type: String,
-    /// Where they stand: not at an end.
+    /// Their status, which is no end.
     pub status: Status,
-    /// How many.
+    /// The number of sagas.
     pub sagas: u64,
     /// The age of the oldest, by the store's clock.
     pub oldest: Duration,
-    /// How many are due, have no living worker, and a definition that is not among those asked about.
+    /// The number of those that are due, have no living worker, and have a definition that is not among
+    /// those asked about.
     pub unrunnable: u64,
 }
 
@@ -25,11 +26,11 @@ pub struct OpenCounts {
 pub struct Settled {
     /// Which saga.
     pub saga: SagaId,
-    /// Where it rests.
+    /// The status in which it rests.
     pub status: Status,
     /// The step it is at.
     pub step: u32,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
 }
 

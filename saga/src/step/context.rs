@@ -1,4 +1,4 @@
-//! What a step may see: its input, the outputs before it, its key. No access to the store.
+//! The context of a step: its input, the outputs before it, its key. It has no access to the store.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,7 +24,7 @@ pub(crate) struct Frame {
     pub(crate) business_id: Arc<str>,
     pub(crate) step: &'static str,
     pub(crate) attempt: u32,
-    /// When nobody waits for this attempt any more.
+    /// The time after which no caller waits for this attempt.
     pub(crate) until: Instant,
     pub(crate) operation: Operation,
     /// Made when it is asked for.
@@ -52,11 +52,11 @@ impl Effects {
     }
 }
 
-/// Which outputs a step said it reads. Of any other nobody checked that it can be there.
+/// Which outputs a step said it reads. For any other it was not checked that it can be there.
 #[derive(Clone)]
 pub(crate) struct Uses {
     pub(crate) declared: &'static [&'static str],
-    /// Where the explorer hears of any other, in every build.
+    /// The place where the explorer hears of any other, in every build.
     pub(crate) told: Option<Arc<OnceLock<String>>>,
 }
 
@@ -65,7 +65,7 @@ impl Frame {
         self.key.get_or_init(|| key(self.saga_id, self.step, self.operation))
     }
 
-    /// Where the output of a step of this saga is stored.
+    /// Names the place of the output of a step of this saga.
     pub(crate) fn output_of<'a>(&'a self, step: &'a str) -> Place<'a> {
         Place { saga_type: &self.saga_type, saga: self.saga_id, output_of: Some(step) }
     }
@@ -88,13 +88,13 @@ pub(crate) fn key(saga: SagaId, step: &str, operation: Operation) -> String {
 }
 
 impl<I> StepContext<I> {
-    /// What the saga was started with.
+    /// Answers the input of the saga.
     #[must_use]
     pub fn input(&self) -> &I {
         &self.input
     }
 
-    /// The key to pass on to whoever has the effect. Stable over attempts, crashes and workers;
+    /// The key to pass on to the system that has the effect. Stable over attempts, crashes and workers;
     /// `execute` (with its `probe`) and `compensate` have different keys.
     #[must_use]
     pub fn idempotency_key(&self) -> &str {
@@ -113,7 +113,7 @@ impl<I> StepContext<I> {
         self.frame.attempt
     }
 
-    /// How long the answer of this attempt is still waited for; after that it counts as unknown. Give
+    /// Tells how long the answer of this attempt is still waited for; after that it counts as unknown. Give
     /// it to the client of the other side as its time limit.
     #[must_use]
     pub fn time_left(&self) -> Duration {

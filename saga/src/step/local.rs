@@ -1,6 +1,6 @@
 //! Steps whose effect is rows in the database of the saga store: effect and record are one commit.
 //!
-//! Invariant: a local step is never in doubt. Its record is there exactly if its effect is, so nobody
+//! Invariant: a local step is never in doubt. Its record is there exactly if its effect is, so no worker
 //! asks about it and nothing undoes what did not happen. Start at [`LocalStep`].
 
 use std::future::Future;
@@ -38,7 +38,7 @@ impl LocalDatabase for sqlx::Sqlite {}
 /// `compensate` is only ever called for an effect that is there, with its output.
 ///
 /// What does not answer `Ok` is rolled back: an error, a panic, a timeout, a worker that lost the saga
-/// meanwhile. `?` on any error is therefore tried again as [`StepError::Retryable`]; so are conflicts
+/// at that time. `?` on any error is therefore tried again as [`StepError::Retryable`]; so are conflicts
 /// of the database (deadlock, serialization failure, a busy file). Only
 /// [`StepError::Rejected`] turns the saga back at once. When the database cannot be reached, the step
 /// waits for it and no attempt is counted.
@@ -96,7 +96,7 @@ impl LocalDatabase for sqlx::Sqlite {}
 pub trait LocalStep<DB: LocalDatabase>: Send + Sync + 'static {
     /// The input of the saga this step belongs to.
     type Input: Payload;
-    /// What `execute` learns; stored, and given to later steps and to `compensate`.
+    /// The output of `execute`. It is stored, and given to later steps and to `compensate`.
     type Output: Payload;
     /// The identity of the step in stored sagas: rename a step only together with its version.
     const NAME: &'static str;
@@ -135,7 +135,7 @@ pub trait LocalStep<DB: LocalDatabase>: Send + Sync + 'static {
 pub trait LocalForwardStep<DB: LocalDatabase>: Send + Sync + 'static {
     /// The input of the saga this step belongs to.
     type Input: Payload;
-    /// What `execute` learns.
+    /// The output of `execute`.
     type Output: Payload;
     /// The identity of the step in stored sagas.
     const NAME: &'static str;

@@ -46,11 +46,11 @@ pub trait LocalTransaction: Send {
     /// # Errors
     /// With [`Effect::NotApplied`](crate::Effect) neither is there. With
     /// [`Effect::Unknown`](crate::Effect) the answer to the commit was lost: both are there or neither,
-    /// and the saga's row says which, to whoever claims it.
+    /// and the saga's row says which, to the worker that claims it.
     async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError>;
 }
 
-/// What became of an effect and its record.
+/// The answer to the commit of an effect and its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "only `Applied` means that the effect is there"]
 pub enum LocalVerdict {

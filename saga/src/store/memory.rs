@@ -208,7 +208,7 @@ fn later(now: Instant, after: Duration) -> Instant {
     now.checked_add(after.min(LONGEST)).unwrap_or(now)
 }
 
-/// What the CHECK constraints of the SQL stores refuse.
+/// Refuses what the CHECK constraints of the SQL stores refuse.
 fn broken_shape(change: &Change) -> Option<&'static str> {
     let stopped = matches!(change.status, Status::Stuck | Status::Paused);
     if stopped != change.resume_status.is_some() {

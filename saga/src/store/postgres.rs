@@ -3,7 +3,7 @@
 //! Invariant: every statement is fenced by itself, so READ COMMITTED is enough and nothing is
 //! retried for serialization. The engine writes through sessions of its own: they insist on
 //! `synchronous_commit`, keep the plans that use the keys (a plan made while the tables were empty
-//! would scan them for ever), and wait for nobody's lock or answer without limit.
+//! would scan them for ever), and wait for no lock and no answer without limit.
 
 mod builder;
 mod columns;
@@ -65,7 +65,7 @@ pub struct PostgresStore {
 /// Above the server's own limit: it has answered by then, unless it cannot be reached.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// How long connections are tested after one failed.
+/// The time for which connections are tested after one failed.
 const SUSPICION: Duration = Duration::from_secs(30);
 
 impl PostgresStore {

@@ -92,7 +92,7 @@ impl Faults {
     }
 }
 
-/// As far as it can be read. A status that this version does not know stands still for it.
+/// Reads a saga as far as it can be read. A status that this version does not know stands still for it.
 pub(super) fn instance(row: &impl Columns) -> Result<Instance, sqlx::Error> {
     let mut faults = Faults::default();
     let mut instance = Instance {
@@ -192,7 +192,7 @@ pub(super) fn open_counts(row: &impl Columns) -> Result<OpenCounts, sqlx::Error>
     })
 }
 
-/// Those that came to rest, by their own rows alone.
+/// Reads the sagas that came to rest, by their own rows alone.
 pub(super) fn settled<R: Columns>(rows: &[R]) -> Vec<Settled> {
     let read = |row: &R| {
         let mut faults = Faults::default();
@@ -204,7 +204,7 @@ pub(super) fn settled<R: Columns>(rows: &[R]) -> Vec<Settled> {
     rows.iter().filter_map(|row| read(row).ok()).collect()
 }
 
-/// What is known of a statement that was its own transaction.
+/// Reads the error of a statement that was its own transaction.
 pub(super) fn store_error(operation: &'static str, error: sqlx::Error) -> StoreError {
     if is_contended(&error) {
         return StoreError::contended(operation, error);
@@ -219,13 +219,13 @@ pub(super) fn store_error(operation: &'static str, error: sqlx::Error) -> StoreE
     }
 }
 
-/// PostgreSQL's `lock_timeout` and `statement_timeout`. SQLite locks the whole file: there nobody else could write.
+/// PostgreSQL's `lock_timeout` and `statement_timeout`. SQLite locks the whole file: there no other writer could write.
 fn is_contended(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|answer| answer.code());
     matches!(code.as_deref(), Some("55P03" | "57014"))
 }
 
-/// Whether the database went away, or cannot be used at all just now, as opposed to an answer that is
+/// Tells whether the database went away, or cannot be used at all just now, as opposed to an answer that is
 /// about the statement.
 pub(crate) fn is_gone(error: &sqlx::Error) -> bool {
     match error {

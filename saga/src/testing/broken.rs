@@ -8,7 +8,7 @@ pub use store::BrokenStore;
 
 macro_rules! faults {
     ($($(#[doc = $doc:literal])+ $fault:ident is caught by $clause:ident)+) => {
-        /// What is wrong.
+        /// The fault of a broken store.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Fault {
             $($(#[doc = $doc])+ $fault,)+
@@ -26,7 +26,7 @@ faults! {
     StartsTwice is caught by a_business_id_starts_one_saga
     /// A second start is told that it is the first, whatever its input.
     TakesAnyInput is caught by a_business_id_starts_one_saga
-    /// A new saga belongs to nobody who is alive.
+    /// A new saga belongs to no living worker.
     StartsForNobody is caught by a_new_saga_belongs_to_its_starter
     /// Step rows are not written.
     LosesSteps is caught by a_result_is_stored_as_it_was_written
@@ -64,7 +64,7 @@ faults! {
     BelievesAnyClock is caught by a_wait_beyond_any_possible_one_is_over
     /// A worker whose lease ran out takes its own sagas from itself.
     TakesItselfForDead is caught by ones_own_saga_is_not_a_dead_owners
-    /// Claims are answered whoever asks, and however late.
+    /// Claims of every worker are answered, however late.
     AnswersAnybody is caught by a_worker_that_has_not_beaten_lately_claims_nothing
     /// Claims take more than their limit.
     IgnoresTheLimit is caught by a_claim_takes_no_more_than_its_limit
@@ -100,7 +100,7 @@ faults! {
     KeepsAnEarlierPause is caught by a_decision_settles_an_earlier_pause
     /// A decision ends a saga, whatever is open.
     DecidesOverOpenEffects is caught by no_decision_ends_a_saga_with_open_effects
-    /// A decision for a saga that nobody drives applies to any.
+    /// A decision for a saga that no worker drives applies to any.
     StopsTheDriven is caught by a_decision_for_the_undriven_spares_a_driven_saga
     /// A request to pause is not kept.
     LosesPauses is caught by a_request_reaches_the_driver_with_its_next_write
@@ -108,14 +108,14 @@ faults! {
     LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
     /// A driver that asks is told of no request.
     KeepsRequestsToItself is caught by a_request_is_told_to_whoever_asks
-    /// What is asked of a saga waits for what its driver waits for.
+    /// A request to a saga waits for what its driver waits for.
     LetsRequestsWait is caught by a_saga_of_which_something_is_asked_waits_for_nothing_else
     /// Every beat claims that the lease was held.
     HidesLapses is caught by a_beat_tells_whether_the_lease_lapsed
     /// The oldest saga is listed first.
     ListsTheOldestFirst is caught by sagas_are_found_and_listed_newest_first
-    /// What goes on is told to be at rest.
+    /// A saga that goes on is told to be at rest.
     TellsOfTheRestless is caught by what_rests_is_told_to_those_who_wait
-    /// What nobody can run is not counted as such.
+    /// A saga that no worker can run is not counted as such.
     HidesTheUnrunnable is caught by what_is_open_is_counted
 }

@@ -36,7 +36,7 @@ pub struct Broken {
     schedule: String,
 }
 
-/// Why an exploration ended early.
+/// The reason for which an exploration ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Explored {
     /// A promise does not hold.
@@ -67,13 +67,13 @@ pub enum Explored {
 ///   use [`explore_with`], which looks at your fakes.
 /// * The other side of each step is taken to honour its key: a key once undone is refused, and so is a call that comes
 ///   after a probe ruled it out. What a provider does that charges twice for one key is for a test against the provider.
-/// * A *write point* is a point where something is written or done; between two write points another worker finds the same. So a second
-///   worker is stopped, or a frozen first one goes on beside it, at write points only (but at every point for one cut in the
-///   middle), and not where a message is lost. A worker that leaves dies before and after it gives its sagas back at
-///   write points.
-/// * People ask at write points: of the first worker, and of the one that takes over from a first that died in the middle. The
-///   first dies, freezes or leaves meanwhile, and they freeze between their look and their decision, where every step
-///   answers or the last is refused.
+/// * A *write point* is a point where something is written or done; between two write points another worker finds the
+///   same. So a second worker is stopped, or a frozen first one goes on beside it, at write points only (but at every
+///   point for one cut in the middle), and not where a message is lost. A worker that leaves dies before and after it
+///   gives its sagas back at write points.
+/// * People ask at write points: of the first worker, and of the one that takes over from a first that died in the
+///   middle. The first dies, freezes or leaves at that time, and they freeze between their look and their decision,
+///   where every step answers or the last is refused.
 /// * An undo that is refused, and a call that does not arrive, are not combined with a worker that ends.
 /// * Three or more lost messages, databases that fail, and real time are not explored: [`explore_on`] runs on a database.
 ///
@@ -108,12 +108,12 @@ pub fn explore<I: Payload + Clone>(
     explore_with(input, |_: &Calls| (), |()| saga(), |(), _: &SagaView| Ok(()))
 }
 
-/// Explores a saga together with the fakes that its steps call: as [`explore()`], and after each schedule, when every worker
-/// has ended, `check` compares the fakes with what the saga says of itself.
+/// Explores a saga together with the fakes that its steps call: as [`explore()`], and after each schedule, when every
+/// worker has ended, `check` compares the fakes with what the saga says of itself.
 ///
-/// `fakes` makes the fakes of one schedule; all its workers share them. A fake that asks its [`Calls`] at the begin of each
-/// call is refused one of them in turn: once, and for as long as the saga runs. So a step with two effects, of which the
-/// second fails "without an effect", leaves the first behind, and the check finds it.
+/// `fakes` makes the fakes of one schedule; all its workers share them. A fake that asks its [`Calls`] at the begin of
+/// each call is refused one of them in turn: once, and for as long as the saga runs. So a step with two effects, of
+/// which the second fails "without an effect", leaves the first behind, and the check finds it.
 ///
 /// Let the fakes do what the real ones promise: honour a key, refuse it once it is undone. The check is not asked where a
 /// person settled a step: what that person did by hand is not in the fakes.
@@ -188,8 +188,8 @@ pub fn explore_with<I: Payload + Clone, F>(
 }
 
 /// Explores a saga on a store of yours, in real time: it is cut at each store call and each effect, and people cancel
-/// and pause it at each write point, when every step answers, and when the last is refused. Sagas of types of their own are left
-/// in the store.
+/// and pause it at each write point, when every step answers, and when the last is refused. Sagas of types of their own
+/// are left in the store.
 ///
 /// # Errors
 /// The first broken promise; a saga that does not build, or a store that cannot be used.
@@ -201,9 +201,9 @@ pub async fn explore_on<I: Payload + Clone, D>(
     explore_rows_on(store, input, saga, async |_: &SagaView| Ok(())).await
 }
 
-/// As [`explore_on`], and compares your rows with the saga after each schedule, when every worker has ended: the effects
-/// of local steps are there exactly if their records are (S-9). The check gets the saga and answers what does not fit;
-/// find the rows of a saga by its id, or by the key of a step.
+/// Explores as [`explore_on`] does, and compares your rows with the saga after each schedule, when every worker has
+/// ended: the effects of local steps are there exactly if their records are (S-9). The check gets the saga and answers
+/// what does not fit; find the rows of a saga by its id, or by the key of a step.
 ///
 /// # Errors
 /// As [`explore_on`]; and [`Explored::Broken`] with what the check answered.

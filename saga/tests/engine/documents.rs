@@ -1,4 +1,4 @@
-//! What steps store: too much of it parks the saga, and none of it is quoted in reasons.
+//! Stored documents: a document that is too long parks its saga, and none is quoted in reasons.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use probity_saga::{
 };
 use tokio::time::Instant;
 
-/// What a step does when it is called next; a step without a script succeeds.
+/// The next behaviour of a step; a step without a script succeeds.
 #[derive(Debug, Clone)]
 enum Act {
     Reject,

@@ -10,7 +10,7 @@ use probity_saga::{Evidence, Probe, StepContext, StepError};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row};
 
-/// What is called, and `Answered`: a call is about to give an answer that its driver has to write down.
+/// The calls of the channel, and `Answered`: a call is about to give an answer that its driver has to write down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum What {
     Execute,
@@ -116,7 +116,7 @@ fn pid() -> i64 {
     std::process::id().into()
 }
 
-/// What a worker writes for each call.
+/// The line that a worker writes for each call.
 pub(crate) const CALLED: &str = "a call of the channel";
 
 #[expect(clippy::print_stdout, reason = "the parent reads it")]

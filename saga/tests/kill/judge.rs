@@ -28,7 +28,7 @@ struct Call {
 struct Case {
     status: String,
     reason: Option<String>,
-    /// How often it was claimed, and once more.
+    /// The number of claims of a saga, and one more.
     epochs: i64,
     /// Step and status, in order.
     rows: Vec<(String, String)>,

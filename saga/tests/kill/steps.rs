@@ -13,7 +13,7 @@ use super::channel::{Channel, What};
 /// The steps in order.
 pub(crate) const STEPS: [&str; 4] = ["Reserve", "Book", "Freeze", "Charge"];
 
-/// What becomes of a call of a step.
+/// The fate of a call of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Fine,

@@ -12,13 +12,13 @@ use testkit::Program;
 use super::channel::Channel;
 use super::steps::saga;
 
-/// How many sagas a worker starts that is killed, and one that is to be found at work.
+/// The number of sagas that a worker starts which is killed, and one that is to be found at work.
 pub(crate) const SHARE: u64 = 16;
 pub(crate) const MOST: u64 = 64;
 const LEASE: Duration = Duration::from_secs(1);
 const ORDERS: &str = "PROBITY_SAGA_WORKER";
 
-/// What a worker writes when a write of it was refused, and counted.
+/// The line that a worker writes when a write of it was refused, and counted.
 pub(crate) const REFUSED: &str = "a zombie's write was refused";
 
 pub(crate) async fn worker(url: &str) -> Orchestrator {
@@ -88,7 +88,7 @@ pub(crate) fn spawn(url: &str, round: u64, sagas: u64) -> Program {
     Program::spawn(command)
 }
 
-/// How many writes of this worker were refused so far.
+/// Counts the writes of this worker that were refused so far.
 pub(crate) fn refusals(worker: &Program) -> i64 {
     i64::try_from(worker.output().matches(REFUSED).count()).unwrap()
 }

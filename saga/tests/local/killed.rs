@@ -17,7 +17,7 @@ use super::stores;
 const ORDERS: &str = "PROBITY_LOCAL_WORKER";
 const LEASE: Duration = Duration::from_millis(800);
 
-/// Where the worker stands when it is killed.
+/// The place where the worker is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     BeforeTheCommit,

@@ -9,7 +9,7 @@ use super::scenarios::postgres::{Ship, effects, take};
 use super::script::{Fate, Script};
 use super::stores;
 
-/// How often each break is tried.
+/// The number of tries of each break.
 const RUNS: u32 = 20;
 
 /// Runs sagas that lose the COMMIT of their local step, or of its undo if a later step refuses. Answers the calls of

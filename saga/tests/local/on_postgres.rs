@@ -1,4 +1,4 @@
-//! What only PostgreSQL has: transactions side by side, errors that abort them, and a server that ends them.
+//! Cases that only PostgreSQL has: transactions side by side, errors that abort them, and a server that ends them.
 
 use std::time::Duration;
 

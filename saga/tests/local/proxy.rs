@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Where the connection breaks at the next COMMIT.
+/// The place where the connection breaks at the next COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// The server never sees it.
@@ -53,7 +53,7 @@ impl Proxy {
         *self.next.lock().unwrap() = Some((others, cut));
     }
 
-    /// Whether the cut is still to come.
+    /// Tells whether the cut is still to come.
     pub(crate) fn is_armed(&self) -> bool {
         self.next.lock().unwrap().is_some()
     }
@@ -94,7 +94,7 @@ async fn carry(client: TcpStream, server: TcpStream, next: &Mutex<Option<(u32, C
     }
 }
 
-/// What becomes of the COMMIT that is passing.
+/// Decides the fate of the COMMIT that is passing.
 fn planned(next: &Mutex<Option<(u32, Cut)>>) -> Option<Cut> {
     let mut next = next.lock().unwrap();
     match next.as_mut() {

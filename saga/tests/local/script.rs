@@ -1,4 +1,4 @@
-//! What goes wrong in the next calls of a step.
+//! The faults of the next calls of a step.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! How long steps, sagas, writes and starts take, by histograms without a label that grows; and only what is stored is
+//! Histograms show how long steps, sagas, writes and starts take, without a label that grows; and only what is stored is
 //! counted.
 #![cfg(feature = "sqlite")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]

@@ -1,4 +1,4 @@
-//! What a log and a metric may show: sagas, steps and outcomes, never a payload, and no label that grows with traffic.
+//! Logs and metrics show sagas, steps and outcomes, never a payload, and no label that grows with traffic.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;

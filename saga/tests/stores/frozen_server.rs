@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// Beyond this only a defect takes so long.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// What the other side saw, in order: the business id and what was done.
+/// The calls that the other side saw, in order: the business id and the call.
 #[derive(Default)]
 struct Channel(Mutex<Vec<(String, &'static str)>>);
 

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
 
-/// As much as an output may have, nearly.
+/// Nearly as many bytes as an output may have.
 const LARGE: usize = 900 * 1024;
 
 const SAGAS: usize = 24;

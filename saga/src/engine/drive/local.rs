@@ -138,7 +138,8 @@ impl Driver<'_> {
         self.tell_if_too_late(from);
     }
 
-    /// Makes attempts until the outcome is known, or until the next one is due later. Answers the failures so far as well.
+    /// Makes attempts until the outcome is known, or until the next one is due later. Answers the failures so far as
+    /// well.
     async fn until_known(
         &self,
         at: usize,

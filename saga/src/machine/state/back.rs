@@ -49,7 +49,7 @@ impl State {
         })
     }
 
-    /// The pivot, if the saga could still turn back but for it: it may have happened, and nobody knows.
+    /// The pivot, if the saga could still turn back but for it: it may have happened, and that is unknown.
     pub(crate) fn pivot_in_doubt(&self, shape: &Shape) -> Option<usize> {
         let stands = self.resume.unwrap_or(self.status);
         let pivot = shape.pivot().filter(|_| matches!(stands, Status::Pending | Status::InProgress))?;
@@ -77,7 +77,7 @@ impl State {
     }
 
     /// Turns back on request if the pivot, which was in doubt, proved not to have happened; goes on if it has happened;
-    /// and stops where nobody knows.
+    /// and stops where that is unknown.
     pub(crate) fn turned_unless_past(
         &mut self,
         shape: &Shape,

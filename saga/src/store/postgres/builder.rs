@@ -83,7 +83,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The SQL that makes the tables of this version, for the names chosen here: for whoever may run it.
+    /// The SQL that makes the tables of this version, for the names chosen here: for the person who may run it.
     ///
     /// # Errors
     /// If a name cannot be used.

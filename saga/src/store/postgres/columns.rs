@@ -16,7 +16,7 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.min(LONGEST).as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What fences a record.
+/// The columns that fence a record.
 #[derive(Default)]
 struct Fences {
     id: Vec<Uuid>,

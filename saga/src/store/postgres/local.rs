@@ -18,7 +18,7 @@ use crate::store::local::{LocalStore, LocalTransaction, LocalVerdict};
 use crate::store::rows::{self, store_error};
 use crate::store::tables::Tables;
 
-/// What a transaction may wait for beyond the time of its step: our own two statements.
+/// The time that a transaction may take beyond that of its step: for our own two statements.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Opened when the first local step runs. What the application's hooks do to its sessions, they do to these.

@@ -9,7 +9,7 @@ use super::{PostgresStore, sql};
 /// With twice as many step rows. A plan made on empty tables is wrong long before this size.
 const SAGAS: &str = "1000000";
 
-/// What is lost by a crash is quicker to load, and has the same plans.
+/// Unlogged tables are quicker to load, and have the same plans.
 const FILL: &str = "
     ALTER TABLE saga_heads SET UNLOGGED;
     ALTER TABLE saga_step_rows SET UNLOGGED;

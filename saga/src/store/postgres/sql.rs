@@ -14,7 +14,7 @@ ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.bu
 RETURNING id, input_hash, business_id, business_type";
 
 /// The sagas whose business id is free. Without `ON CONFLICT`, which would write a record more for each into the log;
-/// whoever loses a race for a business id fails by its unique index.
+/// a start that loses a race for a business id fails by its unique index.
 pub(super) const INSERT_MANY: &str = "\
 INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
 SELECT n.id, n.business_id, n.business_type, 'in_progress', n.definition, n.input, n.input_hash, n.owner
@@ -50,7 +50,7 @@ pub(super) const DEFINE: &str = "\
 INSERT INTO saga_definitions (fingerprint, saga_type, version, steps) VALUES ($1, $2, $3, $4::jsonb)
 ON CONFLICT (fingerprint) DO UPDATE SET seen_at = clock_timestamp()";
 
-/// Where a saga is: its own row, or a step row that was inserted since.
+/// Reads the position of a saga: from its own row, or from a step row that was inserted since.
 pub(super) const INSTANCES: &str = "\
 SELECT h.id::text AS id, h.business_type, h.business_id, h.definition, h.status, h.resume_status, h.error_message,
     GREATEST(h.current_step, (SELECT max(s.step_order) FROM saga_step_rows s WHERE s.saga_id = h.id))::bigint

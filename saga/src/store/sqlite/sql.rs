@@ -50,10 +50,10 @@ ON CONFLICT (fingerprint) DO UPDATE SET seen_at = strftime('%Y-%m-%d %H:%M:%f', 
 /// A cheap look without the write lock: most polls find nothing. It goes from owner to owner of the index, not from
 /// saga to saga: what living workers drive costs nothing. Of those that may have killed their workers only a few go.
 ///
-/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name,
-/// it drives. It gets nothing unless it has beaten within the last half of its lease: it may have waited for the file, and
-/// then the others have not beaten either. No wait ends later than in an hour: a row that says so was written while the
-/// clock was ahead.
+/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not
+/// name, it drives. It gets nothing unless it has beaten within the last half of its lease: it may have waited for the
+/// file, and then the others have not beaten either. No wait ends later than in an hour: a row that says so was written
+/// while the clock was ahead.
 pub(super) const CLAIMABLE: &str = "\
 WITH RECURSIVE owners (owner_id) AS (
     SELECT min(owner_id) FROM saga_heads
@@ -133,7 +133,7 @@ SELECT id, cancel_reason, pause_requested FROM saga_heads
 WHERE owner_id = ?1 AND status IN ('pending', 'in_progress', 'committing', 'compensating')
   AND (pause_requested OR cancel_reason IS NOT NULL)";
 
-/// Where a saga is: its own row, or a step row that was inserted since.
+/// Reads the position of a saga: from its own row, or from a step row that was inserted since.
 pub(super) const INSTANCES: &str = "\
 SELECT h.id, h.business_type, h.business_id, h.definition, h.status, h.resume_status, h.error_message,
     max(h.current_step, (SELECT COALESCE(max(s.step_order), 0) FROM saga_steps s WHERE s.saga_id = h.id)) AS current_step,

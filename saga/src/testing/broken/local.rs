@@ -14,7 +14,7 @@ use crate::record::{
 };
 use crate::store::{LocalStore, LocalTransaction, LocalVerdict, SagaStore};
 
-/// What is wrong.
+/// The fault of a broken store with local steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalFault {
     /// A worker that lost the saga commits.
@@ -31,7 +31,7 @@ pub enum LocalFault {
     IgnoresTheStatus,
     /// A record that is refused leaves its effect behind.
     KeepsRefusedEffects,
-    /// What proves an undo is not written.
+    /// The evidence of an undo is not written.
     LosesEvidence,
 }
 

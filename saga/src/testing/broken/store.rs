@@ -24,7 +24,7 @@ pub struct BrokenStore {
     memory: Mutex<Memory>,
 }
 
-/// What some faults need to remember.
+/// The memory of some faults.
 #[derive(Debug, Default)]
 struct Memory {
     workers: Vec<Worker>,

@@ -13,7 +13,7 @@ use crate::status::{Status, StepStatus};
 use crate::store::SagaStore;
 
 clauses! {
-    /// While its worker beats, a saga is nobody else's.
+    /// While its worker beats, a saga belongs to no other worker.
     a_live_workers_sagas_are_not_claimed(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         saga(store, me, "B-1").await?;
@@ -91,7 +91,7 @@ clauses! {
     }
 
     /// No wait is longer than an hour, so an end that is further away was written by a clock that was wrong: the saga is
-    /// due. Whoever drives it makes longer waits in parts.
+    /// due. Its driver makes longer waits in parts.
     a_wait_beyond_any_possible_one_is_over(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let id = saga(store, me, "B-1").await?;
@@ -115,7 +115,7 @@ clauses! {
         check(claimed == 1, || format!("{claimed} were claimed by another worker, for which it is dead"))
     }
 
-    /// A claim may have been held up by an outage, in which nobody could beat: it takes nothing.
+    /// A claim may have been held up by an outage, in which no worker could send a heartbeat: it takes nothing.
     a_worker_that_has_not_beaten_lately_claims_nothing(store) {
         let id = saga(store, WorkerId::generate(), "B-1").await?;
         let (dead, late) = (worker(store, Duration::ZERO).await?, worker(store, Duration::from_millis(200)).await?);
@@ -165,7 +165,7 @@ clauses! {
         check(all == ids.len(), || format!("{all} claims of {} sagas", ids.len()))
     }
 
-    /// At the limit the claim itself pauses the saga, and hands it to nobody.
+    /// At the limit the claim itself pauses the saga, and hands it to no worker.
     a_saga_that_makes_no_progress_is_parked_by_the_claim(store) {
         let me = worker(store, Duration::ZERO).await?;
         let id = saga(store, me, "B-1").await?;
@@ -259,7 +259,7 @@ clauses! {
         check(claimed == [id], || format!("{claimed:?}"))
     }
 
-    /// What is finished has no owner and is never claimed.
+    /// A saga that is finished has no owner and is never claimed.
     a_finished_saga_is_not_claimed(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let id = saga(store, me, "B-1").await?;

@@ -40,7 +40,7 @@ clauses! {
         check(owned == [id], || format!("it owns {owned:?}"))
     }
 
-    /// What a record carries comes back unchanged.
+    /// The content of a record comes back unchanged.
     a_result_is_stored_as_it_was_written(store) {
         let me = worker(store, LONG).await?;
         let id = saga(store, me, "B-1").await?;
@@ -228,7 +228,7 @@ clauses! {
         check(seen == (1, 1), || format!("its step and its step rows are {seen:?}"))
     }
 
-    /// A decision takes the saga away from whoever drives it.
+    /// A decision takes the saga away from the worker that drives it.
     a_decision_fences_the_driver(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let id = stuck(store, me, "B-1").await?;
@@ -296,7 +296,7 @@ clauses! {
         Ok(())
     }
 
-    /// A decision about a saga that nobody drives does not touch one that somebody drives.
+    /// A decision about a saga that no worker drives does not touch one that a worker drives.
     a_decision_for_the_undriven_spares_a_driven_saga(store) {
         let (dead, me) = (worker(store, Duration::ZERO).await?, worker(store, LONG).await?);
         let (driven, undriven) = (saga(store, me, "B-1").await?, saga(store, dead, "B-2").await?);
@@ -418,7 +418,7 @@ clauses! {
         check(listed.is_empty(), || format!("{} are listed as stuck", listed.len()))
     }
 
-    /// What is at rest is told with its reason; what goes on is not.
+    /// A saga that is at rest is told with its reason; one that goes on is not told.
     what_rests_is_told_to_those_who_wait(store) {
         let me = worker(store, LONG).await?;
         let (goes_on, rests) = (saga(store, me, "B-1").await?, stuck(store, me, "B-2").await?);
@@ -428,7 +428,7 @@ clauses! {
         check(told == [expected], || format!("{told:?}"))
     }
 
-    /// Open sagas are counted by type and status, and those that nobody here can run; or nothing is counted at all.
+    /// Open sagas are counted by type and status, and those that no worker here can run; or nothing is counted at all.
     what_is_open_is_counted(store) {
         let me = worker(store, LONG).await?;
         let (_driven, lost) = (saga(store, me, "B-1").await?, saga(store, WorkerId::generate(), "B-2").await?);

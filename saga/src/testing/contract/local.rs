@@ -28,7 +28,7 @@ pub trait LocalRows: Send + Sync {
         key: &str,
     ) -> std::result::Result<(), Box<dyn Error + Send + Sync>>;
 
-    /// How many rows with this key are committed.
+    /// Counts the committed rows with this key.
     ///
     /// # Cancel safety
     /// Read only.

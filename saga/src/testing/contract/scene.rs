@@ -1,4 +1,4 @@
-//! What the clauses are told with: workers, sagas, records.
+//! Workers, sagas and records for the clauses.
 
 use std::time::Duration;
 

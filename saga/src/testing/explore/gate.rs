@@ -41,7 +41,7 @@ pub(super) enum Side {
 enum AtCut {
     /// The worker stops here, and everywhere else, for ever or until the gate is opened.
     Stop,
-    /// As `Stop`, for no longer than somebody needs to do something meanwhile.
+    /// The same as `Stop`, until a person has done something.
     Wait,
     /// The worker is seen to be here, and goes on.
     Show,
@@ -183,7 +183,7 @@ impl Gate {
         self.state.send_replace(State::Open);
     }
 
-    /// Whether this worker was stopped and goes on now: what it does is late by design.
+    /// Tells whether this worker was stopped and goes on now: what it does is late by design.
     pub(super) fn is_zombie(&self) -> bool {
         let stops = self.cut.is_some() && matches!(self.at_cut, AtCut::Stop);
         stops && *self.state.borrow() == State::Open

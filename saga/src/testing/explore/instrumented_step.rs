@@ -17,7 +17,7 @@ use crate::step::context::Frame;
 use crate::step::{Evidence, Probe, StepError};
 use crate::store::SagaStore;
 
-/// What outlives the workers of a schedule.
+/// The world outlives the workers of a schedule.
 pub(super) struct World {
     pub(super) store: Arc<dyn SagaStore>,
     pub(super) name: String,
@@ -31,11 +31,11 @@ pub(super) struct World {
 #[derive(Default)]
 struct Ledger {
     effects: BTreeMap<usize, Effect>,
-    /// What each step answered last, also if the answer was lost.
+    /// The last answer of each step, also if it was lost.
     outputs: BTreeMap<usize, Document>,
     broken: Option<String>,
     promise: Option<Promise>,
-    /// What began since the promise: steps, and whether to undo them.
+    /// The calls that began since the promise: steps, and whether to undo them.
     begun: BTreeSet<(usize, bool)>,
 }
 
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// What a transaction was committed with, of local steps: only there effect and record are one.
+    /// Takes the effects of a local step from the record that its transaction was committed with.
     pub(super) fn committed(&self, record: &Record) {
         for row in &record.change.steps {
             let at = (row.order as usize).saturating_sub(1);

@@ -61,12 +61,12 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
     (waiting && now.reason.is_none()).then(|| format!("S-8: the saga is {} without a reason", now.status))
 }
 
-/// Whether the row of a local step says that its effect is there.
+/// Tells whether the row of a local step says that its effect is there.
 fn is_on_record(status: StepStatus) -> bool {
     matches!(status, StepStatus::Succeeded | StepStatus::Compensating | StepStatus::CompensationFailed)
 }
 
-/// Whether the row of a step says that nothing of it is there.
+/// Tells whether the row of a step says that nothing of it is there.
 fn is_over(status: StepStatus) -> bool {
     matches!(status, StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated)
 }

@@ -14,14 +14,14 @@ use crate::orchestrator::{Cancelled, Operator, Orchestrator};
 use crate::record::{Journal, StepRow};
 use crate::status::{Status, StepStatus};
 
-/// What a person asks of a saga that runs. To compensate it is the same request as to cancel it.
+/// A request of a person to a saga that runs. To compensate it is the same request as to cancel it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Cancel,
     Pause,
 }
 
-/// What a person does about a saga that is stuck or paused.
+/// The help of a person for a saga that is stuck or paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Help {
     /// `resume`, or `retry_now`.
@@ -71,7 +71,7 @@ impl OperatorActor {
         Self { operator: orchestrator.operator("explorer"), world: Arc::clone(world) }
     }
 
-    /// What is refused is refused; only what was promised is held against the saga.
+    /// Asks the saga. A refusal promises nothing; only a promise is held against the saga.
     pub(super) async fn ask(&self, ask: Ask) {
         let name = self.world.name.as_str();
         let promise = match ask {
@@ -91,7 +91,7 @@ impl OperatorActor {
         }
     }
 
-    /// Whether there was something to help.
+    /// Helps the saga, and answers whether there was something to help.
     pub(super) async fn help(&self, help: Help) -> bool {
         let Some(journal) = self.world.journal().await else { return false };
         let status = journal.instance.status;

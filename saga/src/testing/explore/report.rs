@@ -18,9 +18,9 @@ pub struct Report {
     pub completed: usize,
     /// The number that ended with every effect undone.
     pub compensated: usize,
-    /// The number that ended before a person, stuck or paused: see [`first_waiting`](Self::first_waiting). For some sagas
-    /// that is right. A pivot without a probe, a step that must not run twice and has none, and an undo that can be refused
-    /// all end there when they have to.
+    /// The number that ended before a person, stuck or paused: see [`first_waiting`](Self::first_waiting). For some
+    /// sagas that is right. A pivot without a probe, a step that must not run twice and has none, and an undo that can
+    /// be refused all end there when they have to.
     pub waiting: usize,
     /// The number that a person closed.
     pub aborted: usize,

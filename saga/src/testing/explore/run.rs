@@ -46,7 +46,7 @@ impl Time {
     }
 }
 
-/// How a schedule ended.
+/// The end of a schedule.
 pub(super) struct Ran {
     pub(super) status: Option<Status>,
     pub(super) broken: Option<String>,
@@ -123,7 +123,7 @@ impl Life {
         self.worker.get().is_none_or(Orchestrator::is_idle)
     }
 
-    /// As after the length of its lease, for others and for itself.
+    /// Lets the lease run out, for others and for the worker itself.
     async fn loses_its_lease(&self, world: &World) -> Result<(), Explored> {
         if let Some(id) = self.gate.worker() {
             let dead = Worker { id, lease: Duration::ZERO, pid: 0 };
@@ -244,7 +244,7 @@ fn gate(turn: usize, schedule: &Schedule, first: Option<&Arc<Gate>>) -> Gate {
     }
 }
 
-/// What becomes of a worker at its cut.
+/// Stops a worker at its cut, as the schedule says.
 async fn stop(
     world: &World,
     life: &Life,
@@ -259,7 +259,7 @@ async fn stop(
     }
 }
 
-/// Until whoever was helped came to rest again.
+/// Waits until the saga came to rest again.
 async fn until_rested(world: &World, time: Time) {
     let (_, poll) = time.lease_and_poll();
     let rested = async {

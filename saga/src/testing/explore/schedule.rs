@@ -10,10 +10,10 @@ use super::fate::Fate;
 use super::gate::{At, Side};
 use super::people::{Ask, Help};
 
-/// What the first worker does at its cut.
+/// The end of the first worker at its cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// What it did before, when the person who asked for something has been answered.
+    /// It goes on as before, when the person who asked for something has been answered.
     GoesOn,
     /// Nothing any more.
     Dies,
@@ -30,25 +30,25 @@ pub(super) struct Schedule {
     /// The saga was inserted by a transaction of the caller's, and `wait` drives it.
     pub(super) by_transaction: bool,
     pub(super) first: Option<(usize, Cut)>,
-    /// Where the second worker dies, or the frozen first one goes on.
+    /// The point at which the second worker dies, or the frozen first one goes on.
     pub(super) second: Option<At>,
-    /// What a person asks while the first worker is at its cut.
+    /// The request of a person while the first worker is at its cut.
     pub(super) ask: Option<Ask>,
     /// It is asked while the second is at its cut, which then goes on.
     pub(super) of_second: bool,
     /// At which point the process of that person freezes, until the saga came to rest.
     pub(super) operator: Option<usize>,
-    /// What a person does about a saga that waits for one.
+    /// The help of a person for a saga that waits for one.
     pub(super) help: Option<Help>,
     /// Which call of the fakes does not arrive.
     pub(super) refusal: Option<Refusal>,
 }
 
-/// What a run shows about the runs that follow it.
+/// The facts of a run that shape the runs that follow it.
 pub(super) struct Seen {
     pub(super) first: Passed,
     pub(super) second: Passed,
-    /// How many points the process of the person passed who asked.
+    /// The number of points that the process of the person passed who asked.
     pub(super) operator: usize,
     pub(super) waits: bool,
     /// The number of calls that its fakes heard of before a person helped.
@@ -153,7 +153,7 @@ fn fates(steps: usize) -> Vec<Fate> {
     fates
 }
 
-/// How many schedules of one cut run beside each other: in real time they mostly wait for a disk.
+/// The number of schedules of one cut that run beside each other: in real time they mostly wait for a disk.
 const AT_ONCE: usize = 8;
 
 /// Runs the schedules without lost messages, which take time, and without a second cut.
@@ -265,7 +265,7 @@ async fn each_refusal(
     Ok(())
 }
 
-/// What people can do about a saga that came to rest before them.
+/// Lets a person help in each way a saga that came to rest.
 async fn each_help(
     waiting: Schedule,
     seen: &Seen,

@@ -1,4 +1,4 @@
-//! Who owns which saga.
+//! The statements about owners: heartbeats, claims and releases.
 
 /// A worker that takes its own saga back is alive, so that claim does not count as stalled.
 ///
@@ -9,10 +9,10 @@
 /// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Those that
 /// may have killed their workers are looked for by themselves, and only if some may go: no index leads to them.
 ///
-/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not name,
-/// it drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have waited for a
-/// server that was away, and then the others have not beaten either. No wait ends later than in an hour: a row that says
-/// so was written while the clock was ahead.
+/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not
+/// name, it drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have
+/// waited for a server that was away, and then the others have not beaten either. No wait ends later than in an hour: a
+/// row that says so was written while the clock was ahead.
 pub(crate) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads

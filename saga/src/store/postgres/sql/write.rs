@@ -118,15 +118,16 @@ SELECT id, cancel_reason, pause_requested::int::bigint AS pause_requested FROM w
     };
 }
 
-/// As `APPLY`, for the few that write several step rows.
+/// The same as `APPLY`, for the few records that write several step rows.
 pub(crate) const APPLY_SEVERAL: &str = several!("");
 
-/// The record of a local step, in its transaction: the saga's row is always written, so that whoever repeats it waits
+/// The record of a local step, in its transaction: the saga's row is always written, so that a repetition waits
 /// for the row, sees the number, and is refused. It passes only in the transaction that was begun for the step.
 pub(crate) const LOCAL: &str =
     several!("\n      AND current_setting('probity_saga.local_step', true) = 'open'");
 
-/// Where the refused ones stand: a second statement, because it must see what the first waited for.
+/// Reads the positions of the sagas whose records were refused. It is a second statement, because it must see what
+/// the first waited for.
 pub(crate) const POSITIONS: &str = "\
 SELECT h.id, h.lease_epoch, h.status, h.cancel_reason, h.pause_requested::int::bigint AS pause_requested,
     GREATEST(h.write_no, (SELECT max(s.write_no) FROM saga_step_rows s
