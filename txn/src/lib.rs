@@ -46,5 +46,5 @@ pub use lock::{Advisory, LockError, LockKey, Lockable, Locked, TryLock};
 pub use policy::Policy;
 pub use pool_error::PoolError;
 pub use token_table::purge::purge_tokens;
-pub use token_table::{TokenTable, TokenTableError, create_token_table, token_table};
+pub use token_table::{TokenTable, TokenTableError, create_token_table};
 pub use tx::handle::Tx;

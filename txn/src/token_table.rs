@@ -156,7 +156,7 @@ impl TokenTable {
     ///
     /// # Errors
     ///
-    /// Those of [`verify`](TokenTable::verify) except [`TokenTableError::Missing`].
+    /// The errors of [`verify`](TokenTable::verify), except [`TokenTableError::Missing`].
     pub async fn create<DB: Backend>(&self, pool: &Pool<DB>) -> Result<(), TokenTableError> {
         match self.verify(pool).await {
             Err(TokenTableError::Missing { .. }) => {}
@@ -224,14 +224,7 @@ impl TokenTable {
     }
 }
 
-/// The statement that creates the table of tokens, for your own migrations: `sql/<database>/v1.sql` of this crate.
-/// [`TokenTable::sql`] gives it with another name.
-#[must_use]
-pub fn token_table<DB: Backend>() -> &'static str {
-    DB::TOKENS
-}
-
-/// [`TokenTable::create`] of the table `probity_txn_tokens`; [`Txn::once`](crate::Txn::once) needs it.
+/// Creates the table `probity_txn_tokens`, as [`TokenTable::create`] does; [`Txn::once`](crate::Txn::once) needs it.
 ///
 /// # Cancel safety
 ///
@@ -239,7 +232,7 @@ pub fn token_table<DB: Backend>() -> &'static str {
 ///
 /// # Errors
 ///
-/// As [`TokenTable::create`].
+/// The errors of [`TokenTable::create`].
 pub async fn create_token_table<DB: Backend>(pool: &Pool<DB>) -> Result<(), TokenTableError> {
     TokenTable::new().create(pool).await
 }

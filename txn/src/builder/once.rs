@@ -43,11 +43,11 @@ impl<'p, DB: Backend> Once<'p, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`Txn::run`](crate::Txn::run). Run again with the same token to get the result.
+    /// Safe to drop at any point, as [`Txn::run`](crate::Txn::run) is. Run again with the same token to get the result.
     ///
     /// # Errors
     ///
-    /// As [`Txn::run`](crate::Txn::run), except that a conflict, a deadline or a lack of connections
+    /// The errors of [`Txn::run`](crate::Txn::run), except that a conflict, a deadline or a lack of connections
     /// before the token was granted is [`Error::Unsettled`]: another run with this token may still be
     /// under way, and commit. [`Error::Unknown`] only if the database could not be asked again in time.
     /// After both run again with the same token. [`Error::ResultUnreadable`] if the stored result is of

@@ -46,7 +46,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`lock_one`](Tx::lock_one).
+    /// Dropping the future poisons the transaction, as in [`lock_one`](Tx::lock_one).
     ///
     /// # Errors
     ///
@@ -70,11 +70,11 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`lock_one`](Tx::lock_one).
+    /// Dropping the future poisons the transaction, as in [`lock_one`](Tx::lock_one).
     ///
     /// # Errors
     ///
-    /// Those of [`lock_one`](Tx::lock_one) except for a missing row.
+    /// The errors of [`lock_one`](Tx::lock_one), except for a missing row.
     pub async fn try_lock_one<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         key: impl Into<R::Key> + Send,
@@ -96,7 +96,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`lock_one`](Tx::lock_one).
+    /// Dropping the future poisons the transaction, as in [`lock_one`](Tx::lock_one).
     ///
     /// # Errors
     ///
@@ -125,11 +125,11 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`lock_one`](Tx::lock_one).
+    /// Dropping the future poisons the transaction, as in [`lock_one`](Tx::lock_one).
     ///
     /// # Errors
     ///
-    /// Those of [`lock_many`](Tx::lock_many) except for missing rows.
+    /// The errors of [`lock_many`](Tx::lock_many), except for missing rows.
     pub async fn lock_free<R: Lockable<Key: LockKey<DB>>>(
         &mut self,
         keys: impl IntoIterator<Item = impl Into<R::Key>, IntoIter: Send> + Send,

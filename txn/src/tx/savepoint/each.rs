@@ -23,7 +23,7 @@ impl<DB: Backend> Tx<'_, DB> {
     /// Use this where a loop over [`scope`](Tx::scope) could pass its limit of 64. It keeps at most 16 savepoints
     /// whatever the number of items, and so takes fewer round trips: the items are cut into that many groups, each
     /// with one savepoint. If an item fails, its group is rolled back, and the items before it run again without it.
-    /// So it suits lists in which few items fail. Where most of them may, `INSERT .. ON CONFLICT DO NOTHING` is
+    /// It suits lists in which few items fail. Where most of them may, `INSERT .. ON CONFLICT DO NOTHING` is
     /// better.
     ///
     /// A call may run several times for one item; what counts is its last one. The closure and the item are cloned
@@ -31,7 +31,7 @@ impl<DB: Backend> Tx<'_, DB> {
     ///
     /// # Cancel safety
     ///
-    /// As [`scope`](Tx::scope): dropping the future poisons the transaction.
+    /// Dropping the future poisons the transaction, as in [`scope`](Tx::scope).
     ///
     /// # Errors
     ///
