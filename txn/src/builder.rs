@@ -23,6 +23,23 @@ pub(crate) mod once;
 ///
 /// `label` names the operation, not the request: it becomes a metrics label and appears in every
 /// warning (`"capture"`, `"payout.approve"`).
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::Error<sqlx::Error>> {
+/// use std::time::Duration;
+///
+/// probity_txn::on(pool, "capture")
+///     .deadline(Duration::from_secs(2))
+///     .run(async |tx| {
+///         sqlx::query("UPDATE payments SET status = 'captured' WHERE id = 7").execute(&mut *tx).await?;
+///         Ok(())
+///     })
+///     .await
+/// # }
+/// ```
 pub fn on<'p, DB: Backend>(pool: &'p Pool<DB>, label: &'static str) -> Txn<'p, DB> {
     Txn { pool, settings: Settings::new(label) }
 }

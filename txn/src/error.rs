@@ -11,6 +11,22 @@ use crate::pool_error::PoolError;
 /// The failure of a run.
 ///
 /// Ask [`effect`](Error::effect) before anything else: it says whether the writes may have happened.
+///
+/// # Examples
+///
+/// ```
+/// use probity_txn::{Effect, Error};
+///
+/// fn status(error: &Error<sqlx::Error>) -> u16 {
+///     match error.effect() {
+///         // Ask for the payment, or run again with the same token.
+///         Effect::Unknown => 504,
+///         Effect::NotApplied => 503,
+///     }
+/// }
+/// # let late = Error::App(sqlx::Error::RowNotFound);
+/// # assert_eq!(status(&late), 503);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error<E> {

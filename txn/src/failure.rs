@@ -97,6 +97,19 @@ impl StdError for Failure {}
 ///
 /// The runner does not need it, because it sees every statement error itself; it serves code that
 /// classifies errors of its own pools.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # {
+/// use probity_txn::{Class, Failure, driver_error};
+///
+/// let error: Box<dyn std::error::Error> = Box::new(sqlx::Error::WorkerCrashed);
+/// let class = driver_error(&*error).map(|found| Failure::of::<sqlx::Sqlite>(found).class());
+/// assert_eq!(class, Some(Class::ConnectionLost));
+/// # }
+/// ```
 #[must_use]
 pub fn driver_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e sqlx::Error> {
     let mut next = Some(error);

@@ -56,6 +56,21 @@ impl<'p, DB: Backend> Once<'p, DB> {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(pool: &sqlx::SqlitePool, payment: &str) -> Result<i64, probity_txn::Error<sqlx::Error>> {
+    /// probity_txn::on(pool, "capture")
+    ///     .once(format!("capture:{payment}"))
+    ///     .run(async |tx| {
+    ///         let capture = "INSERT INTO captures (payment) VALUES (?) RETURNING id";
+    ///         sqlx::query_scalar(capture).bind(payment).fetch_one(&mut *tx).await
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
     pub fn run<'a, F, T, E>(self, body: F) -> impl Future<Output = Result<T, Error<E>>> + Send + 'a
     where
         'p: 'a,

@@ -38,6 +38,21 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// # Errors
     ///
     /// [`LockError::RepeatableRead`], [`LockError::ReadOnly`], [`LockError::Database`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::Error<sqlx::Error>> {
+    /// probity_txn::on(pool, "open-account")
+    ///     .run(async |tx| {
+    ///         let _lock = tx.advisory("customer", "42").await?;
+    ///         sqlx::query("INSERT INTO accounts (customer) VALUES (42)").execute(&mut *tx).await?;
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
     pub async fn advisory(&mut self, namespace: &str, key: &str) -> Result<Advisory<'b>, LockError>
     where
         i64: crate::lock::key::LockKey<DB>,

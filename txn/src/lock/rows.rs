@@ -28,6 +28,29 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     ///
     /// Dropping the future poisons the transaction, as with any statement.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::Error<sqlx::Error>> {
+    /// struct Account;
+    ///
+    /// impl probity_txn::Lockable for Account {
+    ///     type Key = String;
+    ///     const TABLE: &'static str = "accounts";
+    /// }
+    ///
+    /// probity_txn::on(pool, "withdraw")
+    ///     .run(async |tx| {
+    ///         let account = tx.lock_one::<Account>("ACC-1").await?;
+    ///         let withdraw = "UPDATE accounts SET balance = balance - 60 WHERE id = ?";
+    ///         sqlx::query(withdraw).bind(account.key()).execute(&mut *tx).await?;
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`LockError::Missing`] without such a row; [`LockError::NoSuchTable`] without such a table;

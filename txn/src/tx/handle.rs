@@ -50,6 +50,25 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// changes nothing; one that takes longer than [`hook_timeout`](crate::Policy::hook_timeout) is dropped. They
     /// live in memory: if the process dies right after the commit they do not run, so never leave to them what must
     /// happen.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example(
+    /// #     pool: &sqlx::SqlitePool,
+    /// #     wake: std::sync::Arc<tokio::sync::Notify>,
+    /// # ) -> Result<(), probity_txn::Error<sqlx::Error>> {
+    /// probity_txn::on(pool, "enqueue")
+    ///     .run(async |tx| {
+    ///         sqlx::query("INSERT INTO jobs (kind) VALUES ('payout')").execute(&mut *tx).await?;
+    ///         let wake = wake.clone();
+    ///         tx.after_commit(async move { wake.notify_one() });
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
     pub fn after_commit(&mut self, hook: impl Future<Output = ()> + Send + 'static) {
         self.state.hooks.add(hook);
     }
