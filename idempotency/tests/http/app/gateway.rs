@@ -1,5 +1,7 @@
 //! A handler that sends requests of its own through layers further in: what those say is not said of the handler.
 
+use std::sync::Mutex;
+
 use axum::Extension;
 use axum::extract::Request as AxumRequest;
 use axum::response::IntoResponse;
@@ -134,5 +136,50 @@ async fn of_several_copies_of_a_request_one_passes_under_its_claim() {
             assert_eq!(status(&answer), (409, expected), "{copies_first}");
         }
         assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+}
+
+// proves: I-5
+#[tokio::test]
+async fn what_another_request_is_told_frees_no_key() {
+    let (services, waiting) = (behind(&Count::default()), Arc::new(Mutex::new(None)));
+    let handler = move |request: AxumRequest| async move {
+        // The first request waits for the second one, whose handler answers what the first one is told.
+        let earlier = waiting.lock().unwrap().replace(request);
+        let Some(mut earlier) = earlier else { return StatusCode::ACCEPTED.into_response() };
+        *earlier.uri_mut() = "/picky".parse().unwrap();
+        services.oneshot(earlier).await.unwrap_or_else(|never: Infallible| match never {}).into_response()
+    };
+    let app = Router::new().route("/payments", post(handler)).layer(scoped("outer"));
+    assert_eq!(status(&call(&app, request(Some("first"), "{}")).await), (202, "created"));
+    for expected in ["created", "replayed"] {
+        assert_eq!(status(&call(&app, request(Some("second"), "{}")).await), (415, expected));
+    }
+}
+
+// proves: I-5
+#[tokio::test]
+async fn a_retryable_answer_after_a_mark_frees_no_key_further_out() {
+    let pay = async |lease: Lease| {
+        lease.effect_starting().await.unwrap();
+        (StatusCode::CONFLICT, Extension(Verdict::Retryable))
+    };
+    let inner = Router::new().route("/payments", post(pay)).layer(scoped("inner").effects(Effects::Marked));
+    let app = Router::new().fallback_service(inner).layer(scoped("outer"));
+    for expected in ["created", "replayed"] {
+        assert_eq!(status(&call(&app, request(Some("k"), "{}")).await), (409, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_route_further_in_frees_the_key_further_out() {
+    let other_key = scoped("inner").key_header("x-inner-key".parse().unwrap());
+    let inner = Router::new().route("/payments", post(async || "paid")).layer(other_key);
+    let app = Router::new().fallback_service(inner).layer(scoped("outer"));
+    for _ in 0..2 {
+        let mut request = request(Some("k"), "{}");
+        *request.uri_mut() = "/nowhere".parse().unwrap();
+        let answer = call(&app, request).await;
+        assert_eq!((status(&answer), problem(&answer).as_str()), ((404, "released"), "no-route"));
     }
 }
