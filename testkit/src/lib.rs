@@ -30,8 +30,8 @@
 //! `PROBITY_TEST_DATABASE_URL` and `PROBITY_TEST_REDIS_URL` make the `shared` servers be the given ones.
 //! `PROBITY_TEST_SEED` replays the random choices of a failed test ([`seed`]).
 //!
-//! Everything here is synchronous and knows none of our crates: it serves any runtime, and a test of any crate can use
-//! it without compiling that crate twice. Start reading at `leash.rs`.
+//! Everything here but [`PostgresProxy`] is synchronous, and nothing knows our crates: it serves any runtime, and a test of
+//! any crate can use it without compiling that crate twice. Start reading at `leash.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -57,6 +57,7 @@ pub use port::free_port;
 pub use postgres::{Postgres, TestDatabase, TestRole};
 pub use program::Program;
 pub use proxy::Proxy;
+pub use proxy::postgres::{Cut, PostgresProxy};
 pub use random::{Rng, seed};
 pub use redis::{Redis, RedisCluster, TlsFiles};
 pub use session::temp_dir;

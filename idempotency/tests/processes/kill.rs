@@ -11,7 +11,6 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use probity_idempotency::*;
 use redis::aio::ConnectionManager;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row};
-use testkit::{Program, Rng};
+use testkit::{Program, Rng, Worker};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -38,7 +37,7 @@ const AT_ONCE: usize = 4;
 const LEASE: Duration = Duration::from_millis(30);
 /// No worker takes this long for a step, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(300);
-const ORDERS: &str = "PROBITY_KILL_WORKER";
+const WORKER: Worker = Worker::named("kill::a_worker_without_orders_does_nothing");
 
 /// Returns the number of times that a worker is killed, per store.
 fn kills() -> u64 {
@@ -154,17 +153,9 @@ struct Orders {
 }
 
 impl Orders {
-    fn as_command(&self) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([
-            "--exact",
-            "kill::a_worker_without_orders_does_nothing",
-            "--nocapture",
-            "--test-threads=1",
-        ]);
+    fn start(&self) -> Program {
         let Self { store, url, prefix, seed, keys } = self;
-        command.env(ORDERS, format!("{store}|{url}|{prefix}|{seed}|{}|{}", keys.start, keys.end));
-        command
+        WORKER.start(&format!("{store}|{url}|{prefix}|{seed}|{}|{}", keys.start, keys.end))
     }
 }
 
@@ -203,7 +194,7 @@ async fn work(orders: &Orders) {
 /// The worker, when it is told its work; on its own it has none.
 #[test]
 fn a_worker_without_orders_does_nothing() {
-    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let Some(orders) = WORKER.orders() else { return };
     let mut parts = orders.split('|');
     let store = if parts.next() == Some("postgres") { "postgres" } else { "redis" };
     let mut next = || parts.next().unwrap().to_owned();
@@ -218,7 +209,7 @@ fn kill_workers(orders: &Orders) {
     let mut rng = Rng::new(orders.seed);
     let start = |round: u64| {
         let keys = round * SHARE / 2..round * SHARE / 2 + SHARE;
-        Program::spawn(Orders { seed: orders.seed ^ round, keys, ..orders.clone() }.as_command())
+        Orders { seed: orders.seed ^ round, keys, ..orders.clone() }.start()
     };
     let (mut victim, mut survivor) = (start(0), start(1));
     for kill in 0..kills() {

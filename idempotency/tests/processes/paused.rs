@@ -9,7 +9,6 @@
 )]
 
 use std::convert::Infallible;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +19,10 @@ use probity_idempotency::lease::{LeaseGuard, claim};
 use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::*;
 use sqlx::PgPool;
-use testkit::Program;
+use testkit::Worker;
 use tower::{Layer, ServiceExt, service_fn};
 
-const ORDERS: &str = "PROBITY_PAUSED_WORKER";
+const ZOMBIE: Worker = Worker::named("paused::a_process_without_orders_does_nothing");
 /// Shorter than the process is stopped, because it is stopped until somebody else has taken over.
 const LEASE: Duration = Duration::from_millis(300);
 /// A limit that nothing reaches, on the slowest machine; without it a test would hang.
@@ -130,7 +129,7 @@ async fn pay_slowly(pool: &PgPool, sql: &Manager, redis: &Manager) {
 /// The process that is stopped, when it is told its work; on its own it has none.
 #[test]
 fn a_process_without_orders_does_nothing() {
-    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let Some(orders) = ZOMBIE.orders() else { return };
     let [database, redis, prefix] = orders.split('|').collect::<Vec<_>>().try_into().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -153,15 +152,7 @@ fn a_process_that_was_stopped_past_its_lease_commits_neither_its_answer_nor_its_
         }
         made
     });
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([
-        "--exact",
-        "paused::a_process_without_orders_does_nothing",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
-    command.env(ORDERS, format!("{}|{}|{prefix}", database.url(), redis.url()));
-    let mut zombie = Program::spawn(command);
+    let mut zombie = ZOMBIE.start(&format!("{}|{}|{prefix}", database.url(), redis.url()));
     zombie.wait_for_line("paid, not committed");
     zombie.pause();
     runtime.block_on(async {

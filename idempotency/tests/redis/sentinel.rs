@@ -5,7 +5,6 @@
     expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")
 )]
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -14,8 +13,7 @@ use probity_idempotency::testing::Subject;
 use probity_idempotency::*;
 use redis::RedisConnectionInfo;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use testkit::Redis;
-use tokio::net::{TcpListener, TcpStream};
+use testkit::{Proxy, Redis};
 
 /// The Sentinels that the rules share, until this process ends.
 static SENTINELS: LazyLock<(Vec<String>, &str)> = LazyLock::new(|| {
@@ -130,41 +128,15 @@ async fn a_master_with_users_is_logged_in_to_by_name() {
     assert!(!format!("{refused:?}").contains("wrong"), "{refused:?}");
 }
 
-/// A way to a Sentinel that can be cut: then it takes connections and says nothing.
-struct Way {
-    url: String,
-    silent: Arc<AtomicBool>,
-    taken: Arc<AtomicU32>,
-}
-
-async fn a_way_to(sentinel: &str) -> Way {
-    let target = sentinel.trim_start_matches("redis://").trim_end_matches('/').to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("redis://{}/", listener.local_addr().unwrap());
-    let (silent, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    let (cut, count) = (Arc::clone(&silent), Arc::clone(&taken));
-    tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((mut here, _)) = listener.accept().await {
-            if cut.load(Ordering::SeqCst) {
-                count.fetch_add(1, Ordering::SeqCst);
-                held.push(here);
-            } else if let Ok(mut there) = TcpStream::connect(&target).await {
-                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
-            }
-        }
-    });
-    Way { url, silent, taken }
-}
-
 #[tokio::test]
 async fn when_no_sentinel_answers_callers_do_not_wait_one_after_the_other() {
     const CALLERS: u8 = 24;
     let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
-    let way = a_way_to(&sentinels.urls()[0]).await;
-    let store = store(std::slice::from_ref(&way.url), sentinels.service()).await;
+    let sentinel = sentinels.urls()[0].trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let proxy = Proxy::before(sentinel.parse().unwrap());
+    let store = store(&[format!("redis://{}/", proxy.address())], sentinels.service()).await;
     assert!(matches!(store.claim(&a_claim(0)).await.unwrap(), Answer::Acquired(_)));
-    way.silent.store(true, Ordering::SeqCst);
+    proxy.hold_new();
     tokio::task::spawn_blocking(move || drop(sentinels)).await.unwrap();
     // The one that meets the broken connection finds out.
     assert!(store.claim(&a_claim(1)).await.is_err());
@@ -182,6 +154,6 @@ async fn when_no_sentinel_answers_callers_do_not_wait_one_after_the_other() {
             "{refused:?}"
         );
     }
-    let attempts = way.taken.load(Ordering::SeqCst);
-    assert!(attempts < u32::from(CALLERS) / 2, "{attempts} attempts for {CALLERS} callers");
+    let attempts = proxy.held();
+    assert!(attempts < usize::from(CALLERS) / 2, "{attempts} attempts for {CALLERS} callers");
 }

@@ -1,13 +1,12 @@
 //! A worker in a process of its own: this test binary, started again with orders.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use probity_saga::{Orchestrator, PostgresStore};
 use sqlx::PgPool;
-use testkit::Program;
+use testkit::{Program, Worker};
 
 use super::channel::Channel;
 use super::steps::saga;
@@ -16,7 +15,7 @@ use super::steps::saga;
 pub(crate) const SHARE: u64 = 16;
 pub(crate) const MOST: u64 = 64;
 const LEASE: Duration = Duration::from_secs(1);
-const ORDERS: &str = "PROBITY_SAGA_WORKER";
+const WORKER: Worker = Worker::named("worker::a_worker_without_orders_does_nothing");
 
 /// The line that a worker writes when a write of it was refused, and counted.
 pub(crate) const REFUSED: &str = "a zombie's write was refused";
@@ -59,7 +58,7 @@ impl Recorder for Refusals {
 /// The worker, when it is told its work; on its own it has none.
 #[test]
 fn a_worker_without_orders_does_nothing() {
-    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let Some(orders) = WORKER.orders() else { return };
     let [url, first, last] = orders.split('|').collect::<Vec<_>>()[..] else { panic!("{orders}") };
     let numbers = first.parse::<u64>().unwrap()..last.parse::<u64>().unwrap();
     metrics::set_global_recorder(Refusals).unwrap();
@@ -80,12 +79,8 @@ fn a_worker_without_orders_does_nothing() {
 
 /// The worker of a round starts so many sagas of that round.
 pub(crate) fn spawn(url: &str, round: u64, sagas: u64) -> Program {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let test = "worker::a_worker_without_orders_does_nothing";
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     let first = round * MOST;
-    command.env(ORDERS, format!("{url}|{first}|{}", first + sagas));
-    Program::spawn(command)
+    WORKER.start(&format!("{url}|{first}|{}", first + sagas))
 }
 
 /// Counts the writes of this worker that were refused so far.

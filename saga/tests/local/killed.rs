@@ -1,20 +1,19 @@
 //! Workers that die by kill -9 before the commit of a local step, after it, and in its undo. The test binary starts
 //! itself as the worker.
 
-use std::process::Command;
 use std::time::Duration;
 
 use probity_saga::{
     Evidence, Executed, LocalDatabase, LocalStep, Orchestrator, Outcome, PostgresStore, Runs, Saga, SagaStep,
     SagaStore, SqliteStore, StepContext, StepError,
 };
-use testkit::Program;
+use testkit::Worker;
 
 use super::scenarios::{postgres, sqlite};
 use super::script::{Fate, Script};
 use super::stores;
 
-const ORDERS: &str = "PROBITY_LOCAL_WORKER";
+const WORKER: Worker = Worker::named("killed::a_worker_without_orders_does_nothing");
 const LEASE: Duration = Duration::from_millis(800);
 
 /// The place where the worker is killed.
@@ -88,7 +87,7 @@ where
 /// The worker, when it is told its work; on its own it has none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_without_orders_does_nothing() {
-    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let Some(orders) = WORKER.orders() else { return };
     let (place, database) = orders.split_once('|').unwrap();
     let place = PLACES.iter().find(|(name, _)| *name == place).unwrap().1;
     let waits = |waits: bool| Script::of(waits.then_some(Fate::Waits));
@@ -105,11 +104,7 @@ async fn a_worker_without_orders_does_nothing() {
 }
 
 fn kill_one(place: &str, database: &str) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let worker = "killed::a_worker_without_orders_does_nothing";
-    command.args(["--exact", worker, "--nocapture", "--test-threads=1"]);
-    command.env(ORDERS, format!("{place}|{database}"));
-    let mut program = Program::spawn(command);
+    let mut program = WORKER.start(&format!("{place}|{database}"));
     program.wait_for_line(THERE);
     program.kill9();
 }

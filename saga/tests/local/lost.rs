@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use probity_saga::{Orchestrator, Outcome, PostgresStore, Saga};
+use testkit::{Cut, PostgresProxy};
 
-use super::proxy::{Cut, Proxy, host};
 use super::scenarios::postgres::{Ship, effects, take};
 use super::script::{Fate, Script};
 use super::stores;
@@ -16,10 +16,10 @@ const RUNS: u32 = 20;
 /// both.
 async fn cut_each(cut: Cut, refuses: bool) -> (u32, u32) {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = PostgresProxy::before(database.url()).await;
     let direct = stores::postgres_at(database.url()).await;
-    let store =
-        PostgresStore::new(stores::postgres_at(&proxy.instead_of(database.url())).await).await.unwrap();
+    let through_it = stores::postgres_at(&proxy.url(database.url())).await;
+    let store = PostgresStore::new(through_it).await.unwrap();
     let (does, undoes) = (Script::of([]), Script::of([]));
     let saga = Saga::named("order").local_step(take(does, undoes)).step(Ship { refuses }).build().unwrap();
     let builder = Orchestrator::new(store).poll(Duration::from_millis(20)).register(saga);
@@ -27,7 +27,8 @@ async fn cut_each(cut: Cut, refuses: bool) -> (u32, u32) {
     for number in 0..RUNS {
         let id = format!("O-{number}");
         // The first COMMIT of a saga is that of its step, the second that of its undo.
-        proxy.cut_after(u32::from(refuses), cut);
+        proxy.pass_next(u32::from(refuses));
+        proxy.cut_next(cut);
         let outcome = orchestrator.run("order", &id, &number).await.unwrap();
         assert!(!proxy.is_armed(), "{id} was not cut");
         if refuses {
@@ -63,16 +64,16 @@ async fn an_undo_whose_commit_is_lost_is_committed_once() {
 /// Runs one saga that loses the COMMIT of a local step, which stated an effect outside of it.
 async fn cut_after_an_effect_elsewhere(cut: Cut) -> (Outcome, Vec<String>, u32) {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = PostgresProxy::before(database.url()).await;
     let direct = stores::postgres_at(database.url()).await;
-    let store =
-        PostgresStore::new(stores::postgres_at(&proxy.instead_of(database.url())).await).await.unwrap();
+    let through_it = stores::postgres_at(&proxy.url(database.url())).await;
+    let store = PostgresStore::new(through_it).await.unwrap();
     let does = Script::of([Fate::WorksOutside]);
     let take = take(does, Script::of([]));
     let saga = Saga::named("order").local_step(take).step(Ship { refuses: false }).build().unwrap();
     let builder = Orchestrator::new(store).poll(Duration::from_millis(20)).register(saga);
     let orchestrator = builder.start().await.unwrap();
-    proxy.cut_after(0, cut);
+    proxy.cut_next(cut);
     let outcome = orchestrator.run("order", "O-1", &1_u32).await.unwrap();
     assert!(!proxy.is_armed(), "it was not cut");
     (outcome, effects(&direct, "O-1").await, does.calls())

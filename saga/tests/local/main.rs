@@ -7,7 +7,6 @@ mod explored;
 mod killed;
 mod lost;
 mod on_postgres;
-mod proxy;
 mod scenarios;
 mod script;
 mod stores;

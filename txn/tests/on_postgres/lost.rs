@@ -7,19 +7,24 @@ use std::time::Duration;
 use probity_txn::{Effect, Error, Misuse, Policy, RollbackReason, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use testkit::{Cut, PostgresProxy};
 
 use super::pitfalls::until_somebody_waits;
-use super::proxy::{Cut, Proxy};
 
 /// The number of times that each break is tried.
 const RUNS: i64 = 200;
 
+/// A proxy that knows the COMMIT of a run, which asks for the transaction id in the same message.
+pub(super) async fn a_proxy(url: &str) -> PostgresProxy {
+    PostgresProxy::before_commits_like(url, "; COMMIT").await
+}
+
 /// A pool whose wire can be cut, on a database with one counter.
-pub(super) async fn behind(proxy: &Proxy, url: &str) -> PgPool {
+pub(super) async fn behind(proxy: &PostgresProxy, url: &str) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(Duration::from_secs(60))
-        .connect(&url.replace(&host(url), &proxy.address()))
+        .connect(&proxy.url(url))
         .await
         .unwrap();
     create_counter(&pool).await;
@@ -72,7 +77,7 @@ async fn run(pool: &PgPool, token: Option<String>) -> Result<i64, Error<sqlx::Er
 
 async fn cut_many_times(cut: Cut, with_token: bool) {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     for round in 1..=RUNS {
         proxy.cut_next(cut);
@@ -90,7 +95,7 @@ async fn cut_many_times(cut: Cut, with_token: bool) {
 async fn a_lost_commit_is_looked_up_also_with_all_the_time_there_is() {
     // proves: T-2
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     let policy = Policy { commit_timeout: Duration::MAX, ..Policy::payments() };
     proxy.cut_next(Cut::BeforeTheAnswer);
@@ -129,7 +134,7 @@ async fn with_a_token_a_commit_whose_answer_was_lost_gives_its_result() {
 #[tokio::test]
 async fn a_lost_commit_of_a_run_that_only_reads_leaves_nothing_open_and_is_run_again() {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     proxy.cut_next(Cut::BeforeTheAnswer);
     let read = on(&pool, "report").read_only().run(async |tx| {
@@ -150,7 +155,7 @@ enum Down {
 async fn across_a_restart(cut: Cut, down: Down, with_token: bool) -> (Result<i64, Error<sqlx::Error>>, i64) {
     let mut server = testkit::Postgres::start();
     let url = server.url().to_owned();
-    let proxy = Proxy::to(host(&url)).await;
+    let proxy = a_proxy(&url).await;
     let pool = behind(&proxy, &url).await;
     let mut paused = proxy.pause_next([cut]);
     let restart = async move {
@@ -208,7 +213,7 @@ async fn a_commit_that_a_crash_swallowed_is_run_again_once() {
 async fn hooks_run_after_a_commit_that_had_to_be_looked_up() {
     // proves: T-8
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     let ran = std::sync::Arc::new(AtomicU32::new(0));
     for token in [None, Some("T")] {
@@ -233,7 +238,7 @@ async fn hooks_run_after_a_commit_that_had_to_be_looked_up() {
 async fn hooks_do_not_run_for_the_commit_of_another_operation_with_the_same_token() {
     // proves: T-8
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let (pool, direct) =
         (behind(&proxy, database.url()).await, PgPool::connect(database.url()).await.unwrap());
     let ran = std::sync::Arc::new(AtomicU32::new(0));
@@ -263,11 +268,8 @@ async fn hooks_do_not_run_for_the_commit_of_another_operation_with_the_same_toke
 #[tokio::test]
 async fn a_new_connection_that_ends_before_it_begins_is_replaced() {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .connect_lazy(&database.url().replace(&host(database.url()), &proxy.address()))
-        .unwrap();
+    let proxy = a_proxy(database.url()).await;
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&proxy.url(database.url())).unwrap();
     proxy.refuse_next(2);
     let one = async |tx: &mut probity_txn::Tx<'_, sqlx::Postgres>| {
         sqlx::query_scalar("SELECT 1").fetch_one(&mut *tx).await
@@ -280,7 +282,7 @@ async fn a_new_connection_that_ends_before_it_begins_is_replaced() {
 async fn a_commit_that_would_be_answered_by_a_rollback_is_not_ok() {
     // proves: T-2
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     proxy.cut_next(Cut::AbortedBefore);
     let outcome = on(&pool, "count").run(async |tx| count(tx).await).await;
@@ -292,7 +294,7 @@ async fn a_commit_that_would_be_answered_by_a_rollback_is_not_ok() {
 async fn a_connection_whose_rollback_failed_is_closed() {
     // proves: T-5
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     // The first may be the answer to another statement, so it is tried once more.
     proxy.garble_next_rollbacks(2);

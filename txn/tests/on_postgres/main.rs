@@ -13,7 +13,6 @@ mod lock;
 mod lost;
 mod pitfalls;
 mod pooler;
-mod proxy;
 mod restarted;
 mod round_trips;
 #[cfg(feature = "backoff")]

@@ -3,12 +3,11 @@
 use probity_txn::{LockError, Lockable, Policy, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use testkit::{PgBouncer, Pooling, Postgres, TestDatabase};
+use testkit::{Cut, PgBouncer, Pooling, Postgres, TestDatabase};
 
 use super::both::patient;
-use super::lost::{host, let_pass};
+use super::lost::{a_proxy, let_pass};
 use super::pitfalls::until_somebody_waits;
-use super::proxy::{Cut, Proxy};
 
 struct Counter;
 
@@ -173,9 +172,8 @@ async fn a_commit_whose_answer_was_lost_on_the_way_to_the_pooler_is_settled() {
     for mode in MODES {
         let behind_it = Behind::open(mode, &["default_pool_size = 4"]).await;
         create_token_table(&behind_it.direct).await.unwrap();
-        let proxy = Proxy::to(host(&behind_it.pooler.url())).await;
-        let pool =
-            pool(&behind_it.pooler.url().replace(&host(&behind_it.pooler.url()), &proxy.address())).await;
+        let proxy = a_proxy(&behind_it.pooler.url()).await;
+        let pool = pool(&proxy.url(&behind_it.pooler.url())).await;
         let mut expected = 0;
         for cut in [Cut::BeforeTheServer, Cut::BeforeTheAnswer] {
             for token in [false, true] {

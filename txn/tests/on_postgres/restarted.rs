@@ -11,10 +11,10 @@ use std::time::Duration;
 use probity_txn::{Effect, Error, Policy, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use testkit::{Cut, PostgresProxy};
 use tokio::sync::oneshot;
 
-use super::lost::host;
-use super::proxy::{Cut, Proxy};
+use super::lost::a_proxy;
 
 const ROUNDS: usize = 14;
 /// In each round, so many with a token, and so many without.
@@ -46,7 +46,7 @@ async fn run(pool: PgPool, name: String, token: bool) -> (String, Outcome) {
 
 /// Starts a round's runs, takes the server down under all of them, and brings it back.
 async fn round(
-    proxy: &Proxy,
+    proxy: &PostgresProxy,
     pool: &PgPool,
     mut server: testkit::Postgres,
     number: usize,
@@ -89,11 +89,11 @@ async fn two_hundred_commits_in_flight_at_a_restart_are_each_settled_once() {
     // proves: T-6
     let mut server = testkit::Postgres::start();
     let url = server.url().to_owned();
-    let proxy = Proxy::to(host(&url)).await;
+    let proxy = a_proxy(&url).await;
     let pool = PgPoolOptions::new()
         .max_connections(u32::try_from(2 * IN_FLIGHT + 4).unwrap())
         .acquire_timeout(Duration::from_secs(120))
-        .connect(&url.replace(&host(&url), &proxy.address()))
+        .connect(&proxy.url(&url))
         .await
         .unwrap();
     sqlx::query("CREATE TABLE effects (name TEXT NOT NULL)").execute(&pool).await.unwrap();

@@ -3,16 +3,16 @@
 use probity_txn::{LockError, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use testkit::PostgresProxy;
 
 use super::both::lock::Account;
-use super::lost::host;
-use super::proxy::Proxy;
+use super::lost::a_proxy;
 
 const UPDATE: &str = "UPDATE accounts SET balance = balance + 1 WHERE id = 'a'";
 const TIMES: u64 = 10;
 
 struct Counter {
-    proxy: Proxy,
+    proxy: PostgresProxy,
     pool: PgPool,
     _database: testkit::TestDatabase,
 }
@@ -21,12 +21,8 @@ impl Counter {
     /// One connection, so that each transaction waits for the end of the one before it.
     async fn open() -> Self {
         let database = testkit::Postgres::shared().database();
-        let proxy = Proxy::to(host(database.url())).await;
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .connect(&database.url().replace(&host(database.url()), &proxy.address()))
-            .await
-            .unwrap();
+        let proxy = a_proxy(database.url()).await;
+        let pool = PgPoolOptions::new().max_connections(1).connect(&proxy.url(database.url())).await.unwrap();
         sqlx::raw_sql(
             "CREATE TABLE accounts (id TEXT PRIMARY KEY, balance BIGINT NOT NULL);
              INSERT INTO accounts VALUES ('a', 100), ('b', 0)",

@@ -7,8 +7,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use super::both::patient;
-use super::lost::{create_counter, host};
-use super::proxy::Proxy;
+use super::lost::{a_proxy, create_counter, host};
 use super::worn::fill;
 
 const ADD: &str = "UPDATE counter SET n = n + 1";
@@ -78,11 +77,11 @@ async fn after_a_failover_the_sessions_of_the_old_server_are_replaced_within_one
     let standby = primary.standby();
     let writer = prepare(primary.url()).await;
     // The name under which the service knows the database leads to what is the standby now.
-    let proxy = Proxy::to(host(standby.url())).await;
-    let url = standby.url().replace(&host(standby.url()), &proxy.address());
+    let proxy = a_proxy(standby.url()).await;
+    let url = proxy.url(standby.url());
     let pool = PgPoolOptions::new().max_connections(4).connect(&url).await.unwrap();
     fill(&pool, 4).await;
-    proxy.redirect(host(primary.url()));
+    proxy.redirect(primary.url());
     for run in 1..=4 {
         // The first and each second one in the mode that a standby refuses before it could say that it takes no writes.
         let isolation = if run % 2 == 1 { Isolation::Serializable } else { Isolation::ReadCommitted };

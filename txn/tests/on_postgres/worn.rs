@@ -6,10 +6,10 @@ use std::time::Duration;
 use probity_txn::{Error, create_token_table, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use testkit::Cut;
 
 use super::both::metrics::Journal;
-use super::lost::{behind, count, host};
-use super::proxy::{Cut, Proxy};
+use super::lost::{a_proxy, behind, count};
 
 /// The number of connections that lie in the pool.
 pub(super) async fn fill(pool: &PgPool, connections: usize) {
@@ -76,9 +76,9 @@ async fn a_connection_that_dies_as_soon_as_it_is_made_is_an_attempt() {
 async fn a_lost_commit_is_looked_up_past_the_dead_connections_of_a_pool_that_does_not_test_them() {
     // proves: T-2
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     behind(&proxy, database.url()).await.close().await;
-    let url = database.url().replace(&host(database.url()), &proxy.address());
+    let url = proxy.url(database.url());
     let pool = untested(6).connect(&url).await.unwrap();
     let observer = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
     let (journal, _listening) = Journal::listen();

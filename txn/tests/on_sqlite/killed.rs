@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
-use testkit::{Program, Rng};
+use testkit::{Program, Rng, Worker};
 
 use super::both::ledger::{Answer, audit, audit_answers, prepare, workers};
 
-/// Says which file a process of this test binary works on, and with which seed.
-const ROLE: &str = "PROBITY_TXN_TEST_LEDGER";
+/// Its orders are a seed and a file.
+const WORKER: Worker = Worker::named("killed::a_process_that_moves_money");
 const REQUESTS_PER_WORKER: u32 = 20;
 const KILLS: u64 = 8;
 
@@ -26,9 +25,7 @@ async fn open(file: &Path) -> SqlitePool {
 /// tokens in each life, and writes down what it is told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_moves_money() {
-    let Ok(role) = std::env::var(ROLE) else {
-        return; // On its own it has nothing to show; the test below starts it.
-    };
+    let Some(role) = WORKER.orders() else { return };
     let (seed, file) = role.split_once(' ').unwrap();
     let pool = open(Path::new(file)).await;
     let count = Arc::new(AtomicU32::new(0));
@@ -52,10 +49,7 @@ async fn a_process_that_moves_money() {
 }
 
 fn start(seed: u64, file: &Path) -> Program {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "killed::a_process_that_moves_money", "--nocapture"]);
-    command.env(ROLE, format!("{seed} {}", file.display()));
-    Program::spawn(command)
+    WORKER.start(&format!("{seed} {}", file.display()))
 }
 
 /// The answers that the process got, by token.

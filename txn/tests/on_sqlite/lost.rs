@@ -22,13 +22,13 @@ use std::time::Duration;
 use probity_txn::{Error, Policy, create_token_table, on};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
-use testkit::{Program, Rng};
+use testkit::{Program, Rng, Worker};
 use tokio::sync::Barrier;
 
-/// Tells a process of this test binary where to die: place, token or plain, life, folder.
-const ROLE: &str = "PROBITY_TXN_TEST_LOST";
-/// Tells a process of this test binary that its disk is small, and where it is.
-const FAILING: &str = "PROBITY_TXN_TEST_FAILING";
+/// Its orders are the place of its death, token or plain, the number of its life, and the folder.
+const KILLED: Worker = Worker::named("lost::a_process_that_is_killed");
+/// Its order is the folder on a disk that is nearly full.
+const FAILING: Worker = Worker::named("lost::a_process_whose_disk_fails");
 const RUNS: usize = 200;
 const FILES: usize = 20;
 /// Under load, so many tasks share a file.
@@ -84,9 +84,7 @@ async fn wait_for_the_end(all: Arc<Barrier>) {
 /// Runs as the process that is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_killed() {
-    let Ok(role) = std::env::var(ROLE) else {
-        return; // On its own it has nothing to show; the tests below start it.
-    };
+    let Some(role) = KILLED.orders() else { return };
     let mut parts = role.splitn(4, ' ');
     let mut part = || parts.next().unwrap();
     let (place, token, life, folder) = (part(), part() == "token", part().to_owned(), part());
@@ -120,10 +118,7 @@ async fn a_process_that_is_killed() {
 fn start(place: Place, token: bool, life: usize, folder: &Path) -> Program {
     let place = PLACES.iter().find(|(_, each)| *each == place).unwrap().0;
     let token = if token { "token" } else { "plain" };
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "lost::a_process_that_is_killed", "--nocapture"]);
-    command.env(ROLE, format!("{place} {token} {life} {}", folder.display()));
-    Program::spawn(command)
+    KILLED.start(&format!("{place} {token} {life} {}", folder.display()))
 }
 
 /// The names that the process wrote behind `word`.
@@ -265,9 +260,7 @@ async fn print(
 /// Prints one paper with a token and one without on a disk that is nearly full.
 #[tokio::test]
 async fn a_process_whose_disk_fails() {
-    let Ok(folder) = std::env::var(FAILING) else {
-        return; // On its own it has nothing to show; the test below starts it.
-    };
+    let Some(folder) = FAILING.orders() else { return };
     let pool = open(Path::new(&folder), 0).await;
     let papers = "CREATE TABLE papers (name TEXT, author TEXT, pages BLOB)";
     sqlx::query(papers).execute(&pool).await.unwrap();
@@ -289,9 +282,9 @@ async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_t
     // No file of that process grows beyond 256 or 512 KiB; a write beyond is an I/O error, not a signal.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""]);
-    command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "lost::a_process_whose_disk_fails", "--nocapture"]);
-    command.env(FAILING, folder.path());
+    let worker = FAILING.command(&folder.path().display().to_string());
+    command.arg(worker.get_program()).args(worker.get_args());
+    command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut process = Program::spawn(command);
     process.wait_for_line("plain Unknown Unknown;");
     process.wait_for_line("token ");

@@ -1,7 +1,6 @@
 //! A connection that dies without a word: what was sent is never answered, and nobody is told.
 
-use std::future::pending;
-use std::sync::Arc;
+use std::net::ToSocketAddrs as _;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,39 +8,23 @@ use probity_idempotency::store::{Answer, Claim, Written};
 use probity_idempotency::*;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use testkit::Proxy;
 use tokio::time::timeout;
 
 use super::{Database, KEPT, PATIENCE, a_claim, database, locked_out, recording};
 
-/// A wire to the server. A signal silences all connections that stand, and none that come.
-async fn a_wire(server: &PgConnectOptions) -> (PgConnectOptions, Arc<watch::Sender<()>>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let wire = server.clone().host("127.0.0.1").port(listener.local_addr().unwrap().port());
-    let server = format!("{}:{}", server.get_host(), server.get_port());
-    let silence = Arc::new(watch::channel(()).0);
-    let silenced = Arc::clone(&silence);
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let (server, mut silenced) = (server.clone(), silenced.subscribe());
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(server).await.unwrap();
-                tokio::select! {
-                    _ = copy_bidirectional(&mut client, &mut server) => {}
-                    _ = silenced.changed() => pending().await,
-                }
-            });
-        }
-    });
-    (wire, silence)
+/// A proxy before the server, and the options that lead through it.
+fn through_a_proxy(server: &PgConnectOptions) -> (PgConnectOptions, Proxy) {
+    let address = (server.get_host(), server.get_port()).to_socket_addrs().unwrap().next().unwrap();
+    let proxy = Proxy::before(address);
+    let wire = server.clone().host("127.0.0.1").port(proxy.address().port());
+    (wire, proxy)
 }
 
 /// Silences the wire while `calls` are on it: each waits for the table.
 async fn silenced<T>(
     pool: &PgPool,
-    silence: &watch::Sender<()>,
+    proxy: &Proxy,
     call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError>
 where
@@ -51,7 +34,7 @@ where
     sqlx::query("LOCK TABLE idempotency_records IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
     let call = tokio::spawn(call);
     locked_out(pool, 1).await;
-    silence.send_replace(());
+    proxy.silence();
     let answer = timeout(PATIENCE, call).await.unwrap().unwrap();
     tx.rollback().await.unwrap();
     answer
@@ -61,17 +44,17 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_are_served() {
     let Database { pool, database, .. } = database().await;
-    let (wire, silence) = a_wire(&database.url().parse().unwrap()).await;
+    let (wire, proxy) = through_a_proxy(&database.url().parse().unwrap());
     let options = PgPoolOptions::new().max_connections(4).min_connections(4);
     let wired = options.acquire_timeout(Duration::from_secs(5)).connect_with(wire).await.unwrap();
     let store = PostgresStore::new(wired.clone()).await.unwrap();
     let (claim, by) = (a_claim(0), store.clone());
-    let error = silenced(&pool, &silence, async move { by.claim(&claim).await }).await.unwrap_err();
+    let error = silenced(&pool, &proxy, async move { by.claim(&claim).await }).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
     served(&store, &claim).await;
     let (holder, by) = (claim.holder(), store.clone());
     let renewal = async move { by.renew(&holder, KEPT).await };
-    let error = silenced(&pool, &silence, renewal).await.unwrap_err();
+    let error = silenced(&pool, &proxy, renewal).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::Unknown));
     let mut failures = 0;
     let completed = async {

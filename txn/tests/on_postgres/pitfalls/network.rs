@@ -1,17 +1,17 @@
 use probity_txn::on;
 
 use sqlx::Connection as _;
+use testkit::Cut;
 
 use super::super::bank::is_clean;
 use super::super::both::dropped::poll_then_drop;
-use super::super::lost::{behind, host};
-use super::super::proxy::{Cut, Proxy};
+use super::super::lost::{a_proxy, behind};
 use super::*;
 
 #[tokio::test]
 async fn pitfall_19_a_lost_answer_taken_for_a_failure_pays_twice() {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     let pay = "UPDATE counter SET n = n + 1";
 
@@ -40,7 +40,7 @@ async fn pitfall_19_a_lost_answer_taken_for_a_failure_pays_twice() {
 #[tokio::test]
 async fn pitfall_20_a_lost_answer_taken_for_a_success_pays_nothing() {
     let database = testkit::Postgres::shared().database();
-    let proxy = Proxy::to(host(database.url())).await;
+    let proxy = a_proxy(database.url()).await;
     let pool = behind(&proxy, database.url()).await;
     let pay = "UPDATE counter SET n = n + 1";
 
