@@ -88,7 +88,7 @@ impl Leashed {
         self.pid
     }
 
-    /// The child's streams, as far as they are pipes and nobody took them yet.
+    /// The child's streams, as far as they are pipes and were not taken yet.
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }

@@ -1,10 +1,10 @@
-//! Ports that nobody listens on.
+//! Free ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 
 use crate::random::Rng;
 
-/// A loopback port that nobody listens on right now.
+/// Finds a loopback port on which no process listens right now.
 ///
 /// It comes from below the range that systems use for outgoing connections, so that a server can be killed and started
 /// again on its port without some connection taking it in between. Two processes may still be given the same port: who

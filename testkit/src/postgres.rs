@@ -85,7 +85,7 @@ impl Postgres {
         &self.url
     }
 
-    /// A new empty database that nobody else uses; it is dropped with the value.
+    /// Creates an empty database that no other test uses; it is dropped with the value.
     ///
     /// # Panics
     ///

@@ -60,7 +60,7 @@ impl Session {
         &self.root
     }
 
-    /// A folder on the leash that nobody else has.
+    /// Creates a folder on the leash, for this caller alone.
     pub(crate) fn new_leash(&self) -> io::Result<PathBuf> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let folder = self.root.join("leash").join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());

@@ -1,4 +1,4 @@
-//! Servers that somebody else started: named by the environment, used and never broken.
+//! Servers that were given to the tests: named by the environment, used and never broken.
 //!
 //! The environment of a process cannot be changed safely while it runs, so the test starts this binary once more.
 

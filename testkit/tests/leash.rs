@@ -175,7 +175,7 @@ fn listens(port: u16) -> bool {
     std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(1)).is_ok()
 }
 
-/// Tells whether a process runs; one that ended and that nobody collected does not.
+/// Tells whether a process runs; one that ended and was not collected does not.
 fn runs(id: u32) -> bool {
     if Path::new("/proc/self").exists() {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"));

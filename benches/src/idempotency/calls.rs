@@ -14,7 +14,7 @@ pub(super) const BODY: &str = "a receipt of some forty bytes, as is usual";
 
 pub(super) type Manager = Arc<dyn IdempotencyManager>;
 
-/// A claim on a record that nobody used before.
+/// A claim on a record that was not used before.
 #[expect(clippy::expect_used, reason = "a bench without randomness has nothing to measure")]
 pub(super) fn fresh() -> Claim {
     let token = OwnerToken::generate().expect("randomness");

@@ -9,7 +9,7 @@ use crate::closed_loop::{Pace, Rounds, pace, say};
 
 type Calling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Somebody who makes the same calls in another way.
+/// A competitor that makes the same calls in another way.
 #[derive(Clone)]
 pub(super) struct Contender {
     name: &'static str,

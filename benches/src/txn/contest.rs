@@ -121,7 +121,7 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Runs the call in so many tasks until the time is over; how many of the calls in time failed is the second.
 ///
 /// Each task ends its last call: one that is cut between a BEGIN and a COMMIT by hand would give a connection back
-/// to its pool that is inside a transaction, and whoever borrows it next would fail.
+/// to its pool that is inside a transaction, and the next borrower would fail.
 #[expect(clippy::expect_used, reason = "with a caller less there is nothing to compare")]
 async fn pace(tasks: u64, each: Duration, call: Call) -> (Pace, u64) {
     let start = Arc::new(Barrier::new(usize::try_from(tasks).unwrap_or(usize::MAX)));

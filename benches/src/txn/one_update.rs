@@ -1,4 +1,4 @@
-//! One UPDATE in a transaction, each task its own row: what a run costs where nobody is in the way.
+//! One UPDATE in a transaction, each task its own row: the cost of a run without contention.
 //!
 //! | side | what it sends |
 //! |---|---|
@@ -72,7 +72,7 @@ const NO_LOOK_UP: Policy =
 const UNGUARDED: Policy =
     Policy { lock_timeout: None, statement_timeout: None, idle_timeout: None, ..NO_LOOK_UP };
 
-/// A token that nobody used before.
+/// A token that was not used before.
 fn fresh() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("bench-{:016x}", NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,6 +1,6 @@
 //! The ledger: every rule that must hold under concurrency holds because of a lock or a constraint here.
 //!
-//! Invariant: whoever changes what is true about a number first takes the lock of that number's row. So a
+//! Invariant: a transaction that changes what is true about a number first takes the lock of that number's row. So a
 //! cancel and a late charge meet in one order or the other, never in between.
 
 use probity_txn::{Error, Tx};

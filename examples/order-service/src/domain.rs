@@ -25,7 +25,19 @@ text_enum! {
     }
 }
 
-/// A change somebody asks for.
+text_enum! {
+    /// The money of an order, beside its state: a cancelled order was never paid, a completed one stays paid.
+    pub enum PayStatus {
+        /// No money came.
+        Unpaid = "unpaid",
+        /// The money came.
+        Paid = "paid",
+        /// The money came, and was given back.
+        Refunded = "refunded",
+    }
+}
+
+/// A change that a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Money arrived.
@@ -187,8 +199,8 @@ pub struct Order {
     pub currency: String,
     /// The status.
     pub status: Status,
-    /// `unpaid`, `paid` or `refunded`.
-    pub pay_status: String,
+    /// The state of its money.
+    pub pay_status: PayStatus,
     /// The items that were ordered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,

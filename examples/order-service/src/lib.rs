@@ -2,7 +2,7 @@
 //!
 //! Internal: other services call it with the platform's service token and `X-Merchant-Id`. It is the example
 //! of *local* effects: a write and the record of its answer commit in one transaction (`complete_in`), so a
-//! repeated request cannot change anything twice, whatever crashed in between.
+//! repeated request cannot change anything twice, even if a process crashed in between.
 //!
 //! Reading order: `domain.rs` (rules), `store.rs` (SQL and the barrier), `app.rs` (routes).
 
@@ -13,7 +13,7 @@ mod domain;
 mod store;
 
 pub use app::start;
-pub use domain::{Change, Item, NewOrder, Order, OrderBody, Status, Verdict};
+pub use domain::{Change, Item, NewOrder, Order, OrderBody, PayStatus, Status, Verdict};
 pub use store::{Changed, Created, Payment, SCHEMA};
 
 /// The name of the service, as in `cargo run -p order-service`.

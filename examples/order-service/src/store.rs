@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use probity_txn::Tx;
 use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_now};
 
-use crate::domain::{Change, Item, NewOrder, Order, Status, Verdict};
+use crate::domain::{Change, Item, NewOrder, Order, PayStatus, Status, Verdict};
 
 /// The tables of orders.
 pub const SCHEMA: Schema = Schema {
@@ -61,7 +61,7 @@ pub struct Payment {
     pub currency: String,
 }
 
-type Row = (Id, String, Option<String>, i64, String, Status, String, DateTime<Utc>, DateTime<Utc>);
+type Row = (Id, String, Option<String>, i64, String, Status, PayStatus, DateTime<Utc>, DateTime<Utc>);
 
 macro_rules! columns {
     () => {

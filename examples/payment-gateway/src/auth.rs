@@ -21,7 +21,7 @@ pub(crate) struct Merchant {
     pub(crate) mode: String,
 }
 
-/// Asks the merchant service. Without its answer nobody is let in.
+/// Asks the merchant service. Without its answer no request is let in.
 #[derive(Clone, Debug)]
 pub(crate) struct Gatekeeper {
     pub(crate) client: reqwest::Client,
@@ -87,7 +87,7 @@ impl Gatekeeper {
 }
 
 /// A 401 speaks of the merchant's signature only if the service let *us* in: it answers both the same way,
-/// so a wrong service token would lock out everybody in silence but for this line in the log.
+/// so a wrong service token would lock out every merchant in silence but for this line in the log.
 async fn refusal(reply: reqwest::Response) -> Problem {
     tracing::debug!(status = %reply.status(), "the merchant service let nobody in");
     Problem::unauthenticated()

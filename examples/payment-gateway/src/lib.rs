@@ -1,4 +1,4 @@
-//! payment-gateway: a payment is charged once and undone cleanly, whoever retries and whatever crashes.
+//! payment-gateway: a payment is charged once and undone cleanly, also when clients retry and processes crash.
 //!
 //! One transaction inserts the payment and starts its saga; the saga creates the order, calls the channel and pays the
 //! order, and its end is the payment's;

@@ -46,7 +46,7 @@ fn spawn(platform: &Platform, port: u16) -> Program {
     program
 }
 
-/// Repeats a request under its key until it is answered, whatever happens to the gateway meanwhile.
+/// Repeats a request under its key until it is answered, across all kills of the gateway.
 async fn until_answered(merchant: &Merchant, key: &str, body: &Value) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {

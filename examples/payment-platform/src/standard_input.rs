@@ -1,7 +1,7 @@
 //! Standard input as a channel of lines.
 //!
 //! A thread of its own reads, because a read that waits on a terminal cannot be cancelled: inside the runtime it
-//! would keep the process alive until somebody pressed Enter.
+//! would keep the process alive until a user pressed Enter.
 
 use std::io::BufRead;
 

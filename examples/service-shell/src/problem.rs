@@ -61,7 +61,7 @@ impl Problem {
             .with("field", field)
     }
 
-    /// 404; also for what belongs to somebody else.
+    /// 404: there is no such thing, or it belongs to another merchant.
     pub fn not_found(what: &str) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no such {what}"))
     }
@@ -71,7 +71,7 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, kind, detail)
     }
 
-    /// 401, always in the same words: why it failed is nobody's business.
+    /// 401, always in the same words: a caller does not learn why it failed.
     pub fn unauthenticated() -> Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "authentication-failed", "Authentication failed")
     }

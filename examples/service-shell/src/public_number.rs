@@ -3,7 +3,7 @@
 /// No I, L, O, U: numbers are read out on the telephone.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// A prefix and 20 random characters (100 bits): nobody finds another payment by counting.
+/// A prefix and 20 random characters (100 bits): another payment cannot be found by counting.
 ///
 /// # Panics
 /// When the operating system has no randomness; nothing secret can be made then.

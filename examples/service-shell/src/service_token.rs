@@ -20,7 +20,7 @@ impl ServiceToken {
     }
 
     /// The token of services that run with no configuration and listen on loopback only, by the name of the
-    /// variable that replaces it. Everybody knows it: `Settings` refuses it on any other address.
+    /// variable that replaces it. It is no secret: `Settings` refuses it on any other address.
     #[must_use]
     pub fn for_this_machine(variable: &str) -> ServiceToken {
         ServiceToken(format!("loopback-only-{}", variable.to_lowercase()).into())

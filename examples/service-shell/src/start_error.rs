@@ -16,7 +16,7 @@ pub enum StartError {
         /// The mistake, and what to set instead; never the value of a secret.
         problem: String,
     },
-    /// Somebody else listens there.
+    /// Another program listens there.
     #[error(
         "port {} is already in use ({address}): stop the program that holds it, or set PORT to a free one",
         address.port()

@@ -21,9 +21,9 @@ text_enum! {
     pub enum Status {
         /// Waits for approvals.
         Pending = "pending",
-        /// Everybody who had to approve has.
+        /// All who had to approve have.
         Approved = "approved",
-        /// The money is on its way, and nobody may stop it by hand.
+        /// The money is on its way, and no person may stop it by hand.
         Processing = "processing",
         /// The bank has it.
         Completed = "completed",
@@ -140,7 +140,7 @@ pub struct NewBankAccount {
     pub account: String,
     /// ISO 4217.
     pub currency: String,
-    /// The first account is the default whatever this says.
+    /// True makes the account the default; the first account always is.
     #[serde(default)]
     pub is_default: bool,
 }

@@ -6,7 +6,7 @@ use super::psql::run;
 use super::role::TestRole;
 use crate::random::Rng;
 
-/// A database that no other test uses. It is dropped with the value, whoever is still connected.
+/// A database that no other test uses. It is dropped with the value, with all connections that are still open.
 #[derive(Debug)]
 #[must_use = "the database is dropped with this value"]
 pub struct TestDatabase {

@@ -24,7 +24,7 @@ const OPTIONS: [&str; 8] =
 pub(super) struct Server {
     program: PathBuf,
     options: Vec<String>,
-    /// In the clear, for us; and for everybody if there is no other.
+    /// The port without TLS, for this crate; and for all clients if there is no other.
     port: u16,
     tls: Option<TlsPort>,
     running: Option<Leashed>,

@@ -31,7 +31,7 @@ async fn pay(merchant: &Merchant, key: &str, body: &Value) -> Answer {
     merchant.try_pay(key, body).await.unwrap()
 }
 
-/// Pays, and looks until the payment has its end: somebody who is away is waited for longer than a request waits.
+/// Pays, and looks until the payment has its end: a neighbour that is away is waited for longer than a request waits.
 async fn pay_and_look(merchant: &Merchant, key: &str, body: &Value) -> Value {
     let mut shown = pay(merchant, key, body).await.json();
     let path = format!("/api/v1/payments/{}", shown["payment_no"].as_str().unwrap());

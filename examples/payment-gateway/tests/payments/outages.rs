@@ -14,7 +14,7 @@ use crate::{pay, pay_and_look, setup};
 const SHORT: [(&str, &str); 4] =
     [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "1"), ("STEP_PATIENCE", "2"), ("REQUEST_WAIT_MS", "100")];
 
-/// For whatever must come in the end; only a fault reaches it.
+/// The time within which everything must have come; only a fault reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The state of the only payment in the databases of three services.

@@ -235,7 +235,7 @@ impl Books {
         )
     }
 
-    /// Fails if the test would prove nothing, because nobody paid or too little came to an end.
+    /// Fails if the test would prove nothing, because no customer paid or too little came to an end.
     pub(crate) fn assert_says_something(&self) {
         assert!(self.count("success") > 0, "nobody paid: {}", self.summary());
         let all = self.payments.len() + self.withdrawals.len();

@@ -119,7 +119,7 @@ impl Customers {
         }));
     }
 
-    /// Waits until everybody has been answered, and tells what they were told.
+    /// Waits until all customers have been answered, and returns what they were told.
     pub(crate) async fn leave(&mut self, patience: Duration) -> Vec<Told> {
         let mut told = Vec::new();
         let all = async {
@@ -210,7 +210,7 @@ impl Shop {
     }
 
     /// Repeats a request under its key until one of these statuses comes. Until then every answer must be one that
-    /// leaves the outcome open: in flight, unknown, or somebody is away.
+    /// leaves the outcome open: in flight, unknown, or a neighbour is away.
     async fn until_answered(
         &self,
         wanted: &[u16],

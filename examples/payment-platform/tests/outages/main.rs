@@ -54,7 +54,7 @@ async fn whatever_is_away_money_is_where_the_books_say_or_visibly_open() {
     books.assert_says_something();
 }
 
-/// Waits until nothing moves, now that everybody is back: what waits goes on by itself, and an operator lets each saga
+/// Waits until nothing moves, now that every service is back: what waits goes on by itself, and an operator lets each saga
 /// that is stuck go on once.
 async fn at_rest(neighbours: &Neighbours, customers: &Customers) -> Books {
     let deadline = Instant::now() + PATIENCE;

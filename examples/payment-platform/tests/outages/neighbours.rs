@@ -26,7 +26,7 @@ const SERVICES: [(&str, &str); 5] = [
 enum Away {
     /// `kill -9`: connections are refused until it is started again.
     Killed,
-    /// `SIGSTOP`: connections are accepted by the system, and nobody answers.
+    /// `SIGSTOP`: connections are accepted by the system and not answered.
     Frozen,
     /// Its database does not answer.
     Database,
@@ -51,7 +51,7 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Starts everybody. Each wait of the services is as much shorter as the outages are.
+    /// Starts all services. Each wait of the services is as much shorter as the outages are.
     pub(crate) fn start(second: Duration) -> Neighbours {
         let folder = testkit::temp_dir();
         let ports = SERVICES.map(|_| testkit::free_port());
@@ -199,7 +199,7 @@ async fn open(url: &str) -> Pool {
     database::open(&Settings::from_vars("test", 0, [("DATABASE_URL", url)]).unwrap()).await.unwrap()
 }
 
-/// An embedded file. It is away while somebody else holds its write lock.
+/// An embedded file. It is away while the test holds its write lock.
 #[cfg(not(feature = "postgres"))]
 struct Data {
     url: String,

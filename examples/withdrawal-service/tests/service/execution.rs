@@ -1,4 +1,4 @@
-//! The money leaves once, or stays; what nobody knows is neither sent again nor released.
+//! The money leaves once, or stays; while the outcome is unknown it is neither sent again nor released.
 
 use std::time::Duration;
 

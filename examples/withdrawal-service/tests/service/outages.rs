@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::execution::{approved, balance, sent, shown};
 use crate::platform::Platform;
 
-/// For whatever must come in the end; only a fault reaches it.
+/// The time within which everything must have come; only a fault reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The states of the withdrawal and of its saga, and the money of both sides: available, frozen, sent.
