@@ -25,8 +25,12 @@ pub(crate) async fn is_missing<S: 'static>(extensions: &mut Extensions) -> bool 
         && !is_nested(extensions).await
 }
 
-/// Without axum, nobody can be asked.
+/// Returns `false`: without axum there is no router to ask.
 #[cfg(not(feature = "axum"))]
+#[expect(
+    clippy::extra_unused_type_parameters,
+    reason = "with axum, the type of the service says who was given the layer"
+)]
 pub(crate) async fn is_missing<S>(_: &mut Extensions) -> bool {
     false
 }
