@@ -1,6 +1,6 @@
 //! Bulkheads: who may be called, and by how many at once.
 //!
-//! Invariant: a provider that hangs or is away takes no more than its own share of the places of this worker. A call
+//! Invariant: a provider that hangs or is away takes no more than its own share of the permits of this worker. A call
 //! that is turned away waits without memory.
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ pub(crate) struct Providers {
 struct Provider {
     name: String,
     turns: Arc<Semaphore>,
-    /// The places of those that wait for a turn: a quarter as many as have one, because they hold up places of sagas.
+    /// The permits of calls that wait for a turn: a quarter as many as may have one, because they hold up permits of sagas.
     queue: Semaphore,
     way: Mutex<Way>,
 }

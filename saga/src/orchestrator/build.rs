@@ -39,7 +39,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
 
     /// Sets how many sagas this worker drives at once (1024 unless set). Above it a start waits for
     /// [`start_patience`](Self::start_patience). A step that starts or waits for another saga of the same orchestrator
-    /// lends its place for that time.
+    /// lends its permit for that time.
     pub fn in_flight(mut self, sagas: usize) -> Self {
         self.settings.in_flight = sagas;
         self
