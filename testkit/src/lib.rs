@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod golden;
 mod leash;
 mod locate;
 mod patience;
@@ -50,6 +51,7 @@ mod redis;
 mod session;
 mod worker;
 
+pub use golden::golden;
 pub use locate::{Missing, pgbouncer, postgres_tools, redis_server};
 pub use patience::time_limit;
 pub use pgbouncer::{PgBouncer, Pooling};
