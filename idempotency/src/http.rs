@@ -26,6 +26,8 @@ pub use body::ReplayBody;
 #[cfg(feature = "axum")]
 pub use extract::OrRelease;
 pub use fingerprint::FingerprintRules;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fingerprint::fuzzing;
 pub use layer::IdempotencyLayer;
 pub use problem::ProblemDetails;
 pub use scope::{Refusal, Scoped, Unscoped};

@@ -10,6 +10,9 @@ mod core;
 mod deadline;
 mod error;
 mod execute;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guide;
 #[cfg(feature = "tower")]
 mod http;

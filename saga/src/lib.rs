@@ -4,6 +4,7 @@
     doc = "Runs sagas: every step happens, or every step is undone, or a person is told."
 )]
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod guide;
 
@@ -12,6 +13,9 @@ mod codec;
 mod definition;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod machine;
 mod metrics;
 mod orchestrator;

@@ -107,29 +107,36 @@ impl Document {
 
     /// Tells whether two plain documents say the same: the keys of an object have no order.
     pub(crate) fn means_the_same_as(&self, other: &Self) -> bool {
-        mean_the_same(&self.0, &other.0)
+        mean_the_same(&self.0, &other.0, DEPTH)
     }
 }
 
-/// By their texts, so that no number is rounded.
-fn mean_the_same(one: &str, other: &str) -> bool {
+/// The deepest nesting that is compared by meaning; serde_json reads no value that is nested deeper. What is inside counts
+/// as it is written, so a document of a million brackets costs no stack and no time.
+const DEPTH: u32 = 128;
+
+/// Compares the texts of the values, so that no number is rounded.
+fn mean_the_same(one: &str, other: &str, depth: u32) -> bool {
     type Object<'a> = BTreeMap<String, &'a RawValue>;
     type Array<'a> = Vec<&'a RawValue>;
+    if one == other || depth == 0 {
+        return one == other;
+    }
+    let same = |one: &RawValue, other: &RawValue| mean_the_same(one.get(), other.get(), depth - 1);
     if let (Ok(one), Ok(other)) =
         (serde_json::from_str::<Object<'_>>(one), serde_json::from_str::<Object<'_>>(other))
     {
-        let same = |(one, other): ((&String, &&RawValue), (&String, &&RawValue))| {
-            one.0 == other.0 && mean_the_same(one.1.get(), other.1.get())
+        let both = |(one, other): ((&String, &&RawValue), (&String, &&RawValue))| {
+            one.0 == other.0 && same(one.1, other.1)
         };
-        return one.len() == other.len() && one.iter().zip(&other).all(same);
+        return one.len() == other.len() && one.iter().zip(&other).all(both);
     }
     if let (Ok(one), Ok(other)) =
         (serde_json::from_str::<Array<'_>>(one), serde_json::from_str::<Array<'_>>(other))
     {
-        let same = |(one, other): (&&RawValue, &&RawValue)| mean_the_same(one.get(), other.get());
-        return one.len() == other.len() && one.iter().zip(&other).all(same);
+        return one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| same(one, other));
     }
-    one == other
+    false
 }
 
 /// The most bytes of an input or an output: a saga carries references, not files.

@@ -24,6 +24,8 @@ pub use local::{LocalStore, LocalTransaction, LocalVerdict, Runs};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
+#[cfg(all(any(test, fuzzing), any(feature = "sqlite", feature = "postgres")))]
+pub(crate) use rows::fuzzing;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 

@@ -4,6 +4,7 @@
     doc = "Run a closure in a database transaction so that `Ok` means committed, exactly once."
 )]
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod affected;
 mod backend;
@@ -12,6 +13,9 @@ mod callback;
 mod classify;
 mod error;
 mod failure;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 pub mod guide;
 mod isolation;

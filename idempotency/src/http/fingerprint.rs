@@ -3,6 +3,8 @@
 //! Invariant: only what the client sent counts, nothing of our routing; and what is left out is what a rule names. Method
 //! and target always count: another resource is never the same request (I-3).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod json;
 mod media_type;
 mod multipart;

@@ -8,6 +8,8 @@ mod cluster;
 mod connect;
 mod durability;
 mod failures;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod packed;
 mod permissions;
 mod reply;

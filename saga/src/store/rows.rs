@@ -1,6 +1,9 @@
 //! Rows of the SQL stores, as both databases return them: the statements cast ids and times to text
 //! and numbers to 64 bits, so that one decoder serves both.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::str::FromStr;
 use std::time::Duration;
 

@@ -10,6 +10,8 @@ use crate::error::Misuse;
 use control::{Control, read};
 
 mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod scan;
 
 /// The part of its answer that the caller of a statement takes.

@@ -36,6 +36,11 @@ fn millis(time: Duration) -> u64 {
     machine::micros(time).div_ceil(1000)
 }
 
+/// Converts a time of the server into microseconds. One that no clock shows becomes the end of time.
+fn micros(millis: u64) -> u64 {
+    millis.saturating_mul(1000)
+}
+
 /// Converts the time to keep something into milliseconds; a key needs at least one.
 pub(super) fn keep(time: Duration) -> u64 {
     millis(time).clamp(1, BY_HAND)
@@ -131,7 +136,7 @@ pub(super) fn read(packed: Vec<u8>, since: u64) -> Result<Option<Entry>, StoreEr
         _ => return Err(Unreadable("state").into()),
     };
     let fence = match number(&head[63..80])? {
-        0 => since * 1000,
+        0 => micros(since),
         fence => fence,
     };
     Ok(Some(Entry {
@@ -141,14 +146,14 @@ pub(super) fn read(packed: Vec<u8>, since: u64) -> Result<Option<Entry>, StoreEr
         fence: Fence(fence),
         attempt: u32::try_from(number(&head[53..63])?).map_err(|_| Unreadable("attempt"))?,
         marked: head[18] == b'1',
-        lease_until: (since + number(&head[108..122])?) * 1000,
-        cap_until: (since + number(&head[122..136])?) * 1000,
+        lease_until: micros(since.saturating_add(number(&head[108..122])?)),
+        cap_until: micros(since.saturating_add(number(&head[122..136])?)),
         expires_at: u64::MAX,
         phase,
     }))
 }
 
-fn recording(tail: &Bytes) -> Result<Recording, StoreError> {
+pub(super) fn recording(tail: &Bytes) -> Result<Recording, StoreError> {
     let (status, rest) = tail.split_at_checked(5).ok_or(Unreadable("status"))?;
     let (length, rest) = rest.split_at_checked(10).ok_or(Unreadable("headers"))?;
     let length = usize::try_from(number(length)?).map_err(|_| Unreadable("headers"))?;
@@ -156,7 +161,7 @@ fn recording(tail: &Bytes) -> Result<Recording, StoreError> {
     Recording::decode(status_of(status)?, headers, tail.slice_ref(body))
 }
 
-fn tombstone(tail: &Bytes) -> Result<Tombstone, Unreadable> {
+pub(super) fn tombstone(tail: &Bytes) -> Result<Tombstone, Unreadable> {
     if tail.is_empty() {
         return Ok(Tombstone { reason: TombstoneReason::NotStored, status: 0, location: None });
     }
