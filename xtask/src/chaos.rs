@@ -1,9 +1,12 @@
 //! `cargo xtask chaos`: tests that choose at random, run much longer than a change should have to wait for.
 //!
 //! The same tests run with smaller numbers in `cargo xtask test`. A new long run is a line of [`RUNS`]: a test that takes
-//! its choices from `testkit::seed` and reads its numbers from the environment. `flakes` runs all tests, many times.
+//! its choices from `testkit::seed` and reads its numbers from the environment. Three runs are of
+//! another kind: `flakes` repeats all tests, `fuzz` runs the fuzz targets, and `mutants` edits the code under the tests.
 
 mod flakes;
+mod fuzz;
+mod mutants;
 
 use crate::services;
 use crate::step::{Progress, Step};
@@ -45,8 +48,11 @@ const RUNS: &[Run] = &[
 
 /// Runs what `words` choose: a name, or all; `--seed N` makes the choices of an earlier run again.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
-    if let ["flakes", rest @ ..] = words {
-        return flakes::run(rest);
+    match words {
+        ["flakes", rest @ ..] => return flakes::run(rest),
+        ["fuzz", rest @ ..] => return fuzz::run(rest),
+        ["mutants", rest @ ..] => return mutants::run(rest),
+        _ => {}
     }
     let (name, seed) = parse(words)?;
     let chosen: Vec<&Run> = RUNS.iter().filter(|run| name.is_none_or(|name| name == run.name)).collect();
@@ -68,9 +74,17 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
 /// The runs, for people.
 pub(crate) fn list() -> String {
     let line = |run: &Run| format!("  cargo xtask chaos {:<18}  {}", run.name, run.what);
-    let flakes = "  cargo xtask chaos flakes              every test binary 40 times, to find those that depend on pace; takes \
-                  hours, so only by name";
-    RUNS.iter().map(line).chain([flakes.to_owned()]).collect::<Vec<_>>().join("\n")
+    // These take hours or need tools of their own, so they run only by name.
+    let by_name = [
+        ("flakes", "every test binary 40 times, to find those that depend on pace"),
+        ("fuzz", "the fuzz targets for five minutes each; needs cargo-fuzz and the nightly compiler"),
+        (
+            "mutants",
+            "the pure cores with one edit at a time, to find rules without a test; needs cargo-mutants",
+        ),
+    ];
+    let by_name = by_name.map(|(name, what)| format!("  cargo xtask chaos {name:<18}  {what}"));
+    RUNS.iter().map(line).chain(by_name).collect::<Vec<_>>().join("\n")
 }
 
 fn step(run: &Run, seed: u64) -> Step {

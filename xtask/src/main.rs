@@ -6,6 +6,7 @@
 //! cargo xtask ci                 the same, and packages and benches: what a fresh machine must pass
 //! cargo xtask tidy               the cheap rules that no compiler checks
 //! cargo xtask chaos [NAME]       the tests that choose at random, for much longer
+//! cargo xtask features           the published crates with every two features
 //! cargo xtask services install   the servers the tests need
 //! ```
 //!
@@ -22,6 +23,7 @@ mod ci;
 mod components;
 mod demo;
 mod disk;
+mod features;
 mod say;
 mod services;
 mod step;
@@ -43,6 +45,9 @@ The developer's commands of Probity.
                                  print the doc comments that begin with What, Who, So or another riddle
   cargo xtask tidy lower         write the numbers that fell into the ratchet files
   cargo xtask chaos [NAME]       the tests that choose at random, for much longer; --seed N makes the same choices
+  cargo xtask chaos fuzz, mutants, flakes
+                                 the fuzz targets, edits of the pure cores, all tests many times: by name only
+  cargo xtask features           check the published crates with every two of their features; takes many minutes
   cargo xtask services install   install redis-server, PostgreSQL and PgBouncer, if missing";
 
 fn main() -> ExitCode {
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         ["tidy", "first-sentences"] => tidy::list_first_sentences(),
         ["tidy", "lower"] => tidy::lower(),
         ["chaos", rest @ ..] => chaos::run(rest),
+        ["features"] => features::run(),
         ["services", "install"] => services::install(),
         [] | ["help" | "--help" | "-h"] => {
             say::line(HELP);

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crate::say;
 use crate::workspace;
 
-/// One `cargo` command of a job.
+/// One command of a job: of `cargo`, or of `rustup` where another toolchain is needed.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     name: &'static str,
+    program: &'static str,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
 }
@@ -18,7 +19,12 @@ impl Step {
     /// `words` are the arguments of `cargo`, parted by spaces.
     pub(crate) fn cargo(name: &'static str, words: &str) -> Step {
         let arguments = words.split_whitespace().map(String::from).collect();
-        Step { name, arguments, environment: Vec::new() }
+        Step { name, program: "cargo", arguments, environment: Vec::new() }
+    }
+
+    /// `words` are the arguments of the nightly `cargo`.
+    pub(crate) fn nightly_cargo(name: &'static str, words: &str) -> Step {
+        Step { program: "rustup", ..Step::cargo(name, &format!("run nightly cargo {words}")) }
     }
 
     /// Chooses these packages.
@@ -39,11 +45,14 @@ impl Step {
     fn as_typed(&self) -> String {
         let environment =
             self.environment.iter().map(|(name, value)| format!("{name}='{value}' ")).collect::<String>();
-        format!("{environment}cargo {}", self.arguments.join(" "))
+        format!("{environment}{} {}", self.program, self.arguments.join(" "))
     }
 
     fn command(&self) -> Command {
-        let mut command = workspace::cargo();
+        let mut command = match self.program {
+            "cargo" => workspace::cargo(),
+            program => workspace::command(program),
+        };
         command.args(&self.arguments).envs(self.environment.iter().cloned()).stdin(Stdio::null());
         command
     }
@@ -70,7 +79,7 @@ impl Progress {
         self.time(step.name, || match step.command().status() {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("{} failed ({status}). To repeat only this:\n\n  {typed}", step.name)),
-            Err(error) => Err(format!("failed to run cargo: {error}")),
+            Err(error) => Err(format!("failed to run {}: {error}", step.program)),
         })
     }
 
