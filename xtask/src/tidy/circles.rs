@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use super::ratchet;
 use super::tree::Tree;
 use graph::Circle;
+use modules::Import;
 pub(crate) use modules::without_tests;
 
 pub(crate) const RATCHET: &str = "xtask/src/tidy/circles.txt";
@@ -76,14 +77,18 @@ fn of(tree: &Tree, name: &str) -> Result<Vec<Circle>, String> {
 fn shown(circle: &Circle) -> String {
     let files: Vec<&str> = circle.files.iter().map(String::as_str).collect();
     let mut text = format!("a circle of {} files: {}", files.len(), files.join(", "));
-    for way in &circle.ways {
-        text.push_str("\n    around:");
-        for import in way {
-            text.push_str(&format!(
-                "\n      {}:{} {} -> {}",
-                import.from, import.line, import.path, import.to
-            ));
-        }
+    let lines = |head: &str, imports: &[Import]| -> String {
+        let line = |import: &Import| {
+            format!("\n      {}:{} {} -> {}", import.from, import.line, import.path, import.to)
+        };
+        format!("\n    {head}:") + &imports.iter().map(line).collect::<String>()
+    };
+    let mut ways = circle.ways.iter().map(|way| lines("around", way));
+    if circle.cuts.is_empty() {
+        text.extend(ways);
+    } else {
+        text.extend(ways.next());
+        text.push_str(&lines("no circle without one of these", &circle.cuts));
     }
     text
 }
@@ -113,9 +118,25 @@ mod tests {
                 "a circle of 3 files: txn/src/a.rs, txn/src/b.rs, txn/src/c.rs\n    around:\n      \
                  txn/src/a.rs:1 crate::b::B -> txn/src/b.rs\n      \
                  txn/src/b.rs:2 crate::c::C -> txn/src/c.rs\n      \
+                 txn/src/c.rs:1 crate::a::A -> txn/src/a.rs\n    no circle without one of these:\n      \
+                 txn/src/a.rs:1 crate::b::B -> txn/src/b.rs\n      \
+                 txn/src/b.rs:2 crate::c::C -> txn/src/c.rs\n      \
                  txn/src/c.rs:1 crate::a::A -> txn/src/a.rs"
             ]
         );
+    }
+
+    #[test]
+    fn the_import_that_closes_every_way_is_named() {
+        let files = [
+            ("txn/src/lib.rs", "mod a;\nmod b;\nmod c;\n"),
+            ("txn/src/a.rs", "use crate::b::B;\nuse crate::c::C;\n"),
+            ("txn/src/b.rs", "use crate::c::C;\n"),
+            ("txn/src/c.rs", "use crate::a::A;\n"),
+        ];
+        let found = check(&tree(&files, ""));
+        let cuts = "no circle without one of these:\n      txn/src/c.rs:1 crate::a::A -> txn/src/a.rs";
+        assert!(found[1].ends_with(cuts), "{found:?}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use super::modules::Import;
 #[derive(Debug)]
 pub(super) struct Circle {
     pub(super) files: BTreeSet<String>,
+    /// The imports without which there is no circle, each alone.
+    pub(super) cuts: Vec<Import>,
     /// Shortest ways around, so that each file lies on one of them.
     pub(super) ways: Vec<Vec<Import>>,
 }
@@ -24,10 +26,22 @@ pub(super) fn circles(imports: &[Import]) -> Vec<Circle> {
         let back = |other: &&&str| graph.reached_from(other).contains(*file);
         let files: BTreeSet<String> = reached.iter().filter(back).map(|other| (*other).to_owned()).collect();
         if files.len() > 1 {
-            circles.push(Circle { ways: graph.ways(&files), files });
+            circles.push(Circle { cuts: cuts(imports, &files), ways: graph.ways(&files), files });
         }
     }
     circles
+}
+
+fn cuts(imports: &[Import], files: &BTreeSet<String>) -> Vec<Import> {
+    let is_inside = |import: &&Import| files.contains(&import.from) && files.contains(&import.to);
+    let inside: Vec<&Import> = imports.iter().filter(is_inside).collect();
+    let is_cut = |cut: &&&Import| {
+        let rest: Vec<Import> =
+            inside.iter().filter(|import| import != cut).map(|import| (*import).clone()).collect();
+        let graph = Graph::of(&rest);
+        !files.iter().any(|file| graph.reached_from(file).contains(file.as_str()))
+    };
+    inside.iter().filter(is_cut).map(|cut| (*cut).clone()).collect()
 }
 
 struct Graph<'a>(BTreeMap<&'a str, Vec<&'a Import>>);
@@ -45,7 +59,7 @@ impl<'a> Graph<'a> {
         self.0.get(file).into_iter().flatten().copied()
     }
 
-    fn reached_from(&self, file: &'a str) -> BTreeSet<&'a str> {
+    fn reached_from<'f>(&'f self, file: &'f str) -> BTreeSet<&'f str> {
         let mut reached = BTreeSet::new();
         let mut open = vec![file];
         while let Some(file) = open.pop() {
