@@ -158,8 +158,8 @@ impl SagaStep for CallPaymentChannel {
     ) -> Result<Evidence, StepError> {
         let request = cx.input();
         let path = format!("/api/v1/channel/payments/{}/cancel", segment(&request.payment_no));
-        let said = self.channel.post(&path, request.merchant_id, cx.idempotency_key(), &json!({})).await?;
-        let evidence = match said {
+        let said = self.channel.post(&path, request.merchant_id, cx.idempotency_key(), &json!({})).await;
+        let evidence = match said.map_err(only_effect)? {
             Said::Yes(answer) if answer["voided"] == true => "the charge was voided",
             Said::Yes(_) => "nothing was charged, and a late charge will be refused",
             Said::No { reason, .. } => {
@@ -281,7 +281,7 @@ enum Found {
 
 async fn order_of(orders: &Peer, request: &PaymentRequest) -> Result<Found, StepError> {
     let path = format!("/api/v1/orders/{}", segment(&request.order_no));
-    Ok(match orders.get(&path, request.merchant_id).await? {
+    Ok(match orders.get(&path, request.merchant_id).await.map_err(only_effect)? {
         Said::Yes(order) if order["payment_no"] == request.payment_no => {
             Found::Ours(word(&order, "status").to_owned())
         }
@@ -294,7 +294,7 @@ async fn order_of(orders: &Peer, request: &PaymentRequest) -> Result<Found, Step
 async fn cancel_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
     let path = format!("/api/v1/orders/{}/cancel", segment(&request.order_no));
     let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
-    match orders.post(&path, request.merchant_id, key, &body).await? {
+    match orders.post(&path, request.merchant_id, key, &body).await.map_err(only_effect)? {
         Said::Yes(answer) => {
             Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
         }
@@ -312,7 +312,7 @@ async fn cancel_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Res
 async fn refund_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
     let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
     let body = json!({"reason": "payment undone"});
-    match orders.post(&path, request.merchant_id, key, &body).await? {
+    match orders.post(&path, request.merchant_id, key, &body).await.map_err(only_effect)? {
         Said::Yes(answer) => {
             Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
         }
