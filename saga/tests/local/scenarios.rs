@@ -49,7 +49,7 @@ macro_rules! on {
                     Fate::RollsBack => {
                         let _done = sqlx::query("ROLLBACK").execute(tx).await?;
                     }
-                    Fate::Overflows => return Ok("x".repeat(2 * 1024 * 1024)),
+                    Fate::Overflows | Fate::OverflowsOutside => return Ok("x".repeat(2 * 1024 * 1024)),
                     Fate::LosesItsConnection => {
                         let kill = "SELECT pg_terminate_backend(pg_backend_pid())";
                         let _done = sqlx::query(kill).execute(tx).await?;
@@ -77,7 +77,7 @@ macro_rules! on {
                 async fn execute(&self, cx: &StepContext<u32>, tx: &mut Connection) -> Result<String, StepError> {
                     put(tx, cx.business_id(), "Take").await?;
                     let fate = self.does.next(cx.attempt());
-                    if matches!(fate, Fate::FailsOutside | Fate::WorksOutside) {
+                    if matches!(fate, Fate::FailsOutside | Fate::WorksOutside | Fate::OverflowsOutside) {
                         cx.effect_acknowledged("mail m-1");
                     }
                     befall(fate, self.does, tx).await
@@ -231,6 +231,15 @@ macro_rules! on {
             async fn an_output_that_cannot_be_stored_parks_the_saga_without_its_effect() {
                 let (outcome, there, calls) = first_attempt(Fate::Overflows).await;
                 assert!(matches!(&outcome, Outcome::Paused { reason } if reason.contains("cannot be stored")), "{outcome:?}");
+                assert_eq!((there, calls), (vec![], 1));
+            }
+
+            // proves: S-12
+            #[tokio::test]
+            async fn an_output_that_cannot_be_stored_does_not_hide_an_effect_outside_of_the_transaction() {
+                let (outcome, there, calls) = first_attempt(Fate::OverflowsOutside).await;
+                let Outcome::Paused { reason } = outcome else { panic!("{outcome:?}") };
+                assert!(reason.contains("cannot be stored") && reason.contains("mail m-1"), "{reason}");
                 assert_eq!((there, calls), (vec![], 1));
             }
 

@@ -24,6 +24,8 @@ pub(crate) enum Fate {
     RollsBack,
     /// An output above the limit.
     Overflows,
+    /// Did something outside of its transaction, said so, and has an output above the limit.
+    OverflowsOutside,
     /// Its connection is killed by the server.
     LosesItsConnection,
     /// The database ends it for the sake of another transaction.

@@ -210,8 +210,8 @@ impl Driver<'_> {
         let error = match &outcome {
             AttemptOutcome::Failed(error) => error.to_string(),
             AttemptOutcome::Unavailable(error) => error.to_string(),
-            AttemptOutcome::Unanswered(error) => error.clone(),
-            AttemptOutcome::Committed(_) | AttemptOutcome::Unrecordable(_) => return Ok(outcome),
+            AttemptOutcome::Unanswered(error) | AttemptOutcome::Unrecordable(error) => error.clone(),
+            AttemptOutcome::Committed(_) => return Ok(outcome),
         };
         let outside = effects.stated().map(|effects| {
             let error = after(&error, &effects);
@@ -220,6 +220,7 @@ impl Driver<'_> {
         match (outcome, outside) {
             (AttemptOutcome::Unanswered(_), Some(reason)) => Ok(AttemptOutcome::Unanswered(reason)),
             (AttemptOutcome::Unanswered(_), None) => Err(Gone::Lost),
+            (AttemptOutcome::Unrecordable(_), Some(reason)) => Ok(AttemptOutcome::Unrecordable(reason)),
             (_, Some(reason)) => Ok(AttemptOutcome::Failed(StepError::fatal(reason))),
             (outcome, None) => Ok(outcome),
         }
