@@ -5,6 +5,9 @@
 //!
 //! Invariant: no I/O, no clock. A code that is judged anew is a row of [`TABLE`], and nothing else.
 
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 use self::Condition::{
     Aborted, Canceled, ConnectionLost, Constraint, Corrupt, Data, Deadlock, Forbidden, LockTimeout,
     NotConnected, ReadOnly, Resources, Serialization, SessionTimeout, StalePlan, Statement, Storage,
@@ -75,8 +78,33 @@ pub(crate) struct SqlState {
     pub(crate) commit: Outcome,
 }
 
-/// Reads a code: of the prefixes in the table, the longest decides.
-pub(crate) fn read(code: &str) -> SqlState {
+/// The sender's word about the session, beside the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// An ERROR of the server itself, which names the routine that raised it. The session goes on.
+    Error,
+    /// An ERROR of a sender that names no routine, such as a pooler.
+    Unsigned,
+    /// FATAL or PANIC: the session ends, or the whole server.
+    Fatal,
+}
+
+/// Reads the answer of a database.
+pub(crate) fn of(error: &dyn DatabaseError) -> SqlState {
+    let severity = match error.try_downcast_ref::<PgDatabaseError>() {
+        Some(error) if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) => Severity::Fatal,
+        Some(error) if error.routine().is_some() => Severity::Error,
+        _ => Severity::Unsigned,
+    };
+    read(error.code().as_deref().unwrap_or_default(), severity)
+}
+
+/// Reads a code: of the prefixes in the table, the longest decides, and then the severity.
+///
+/// - An ERROR of the server has rolled the transaction back, whatever its code.
+/// - FATAL and PANIC may come from the midst of a COMMIT, with the code of what went wrong there: a disk that is full
+///   after the commit record was flushed is PANIC 53100, and the recovery commits. Only [`BEFORE`] proves the contrary.
+pub(crate) fn read(code: &str, severity: Severity) -> SqlState {
     let row =
         TABLE.iter().filter(|(prefix, ..)| code.starts_with(prefix)).max_by_key(|(prefix, ..)| prefix.len());
     let (condition, statement, commit) = match row {
@@ -84,12 +112,24 @@ pub(crate) fn read(code: &str) -> SqlState {
         // A server that answers with an unknown code has not said that it rolled back.
         None => (Unrecognized, Unknown, Unknown),
     };
-    SqlState { condition, statement, commit }
+    match severity {
+        Severity::Unsigned => SqlState { condition, statement, commit },
+        Severity::Error if condition == ConnectionLost => SqlState { condition, statement, commit },
+        Severity::Error => SqlState { condition, statement: RolledBack, commit: RolledBack },
+        Severity::Fatal => {
+            let is_before = BEFORE.iter().any(|prefix| code.starts_with(prefix));
+            let commit = if code == "25P03" { commit } else { Unknown };
+            SqlState { condition, statement: if is_before { statement } else { Unknown }, commit }
+        }
+    }
 }
+
+/// The codes with which the server ends a session before it reads a statement: no connection was made, or it idled.
+const BEFORE: [&str; 8] = ["08001", "08004", "25P03", "28", "3D", "53300", "57P03", "57P05"];
 
 /// Five characters name one condition, two a class, three the class 57P of a server that ends sessions.
 ///
-/// Only an ERROR of the server itself, or an end of the session before the statement was read, proves a rollback.
+/// The outcomes are those of an ERROR, or of a session that ended before the statement was read; see [`read`].
 /// Columns: prefix, condition, outcome of a statement of its own, outcome of a COMMIT.
 const TABLE: &[(&str, Condition, Outcome, Outcome)] = &[
     ("08", ConnectionLost, Unknown, Unknown),
@@ -219,8 +259,35 @@ mod tests {
     #[test]
     fn each_code_has_its_condition_and_leaves_its_outcome() {
         for &(code, condition, statement, commit) in JUDGED {
-            assert_eq!(read(code), SqlState { condition, statement, commit }, "{code}");
+            assert_eq!(read(code, Severity::Unsigned), SqlState { condition, statement, commit }, "{code}");
         }
+    }
+
+    #[test]
+    fn an_error_of_the_server_has_rolled_back_whatever_its_code() {
+        for code in ["XX000", "XX001", "58030", "BK001", "2D000", "HV000", "53100", "23505", "40001", ""] {
+            let SqlState { statement, commit, .. } = read(code, Severity::Error);
+            assert_eq!((statement, commit), (RolledBack, RolledBack), "{code}");
+        }
+        for code in ["08006", "40003", "57P01"] {
+            let SqlState { statement, commit, .. } = read(code, Severity::Error);
+            assert_eq!((statement, commit), (Unknown, Unknown), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_end_of_the_session_proves_a_rollback_only_if_it_came_before_the_statement() {
+        for code in ["53100", "53000", "42501", "42809", "40001", "57014", "25P04", "57P01", "XX000", "BK001"]
+        {
+            let SqlState { statement, commit, .. } = read(code, Severity::Fatal);
+            assert_eq!((statement, commit), (Unknown, Unknown), "{code}");
+        }
+        for code in ["08004", "28P01", "3D000", "53300", "57P03", "57P05"] {
+            let SqlState { statement, commit, .. } = read(code, Severity::Fatal);
+            assert_eq!((statement, commit), (RolledBack, Unknown), "{code}");
+        }
+        let idle = read("25P03", Severity::Fatal);
+        assert_eq!((idle.statement, idle.commit), (RolledBack, RolledBack));
     }
 
     #[test]

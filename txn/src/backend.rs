@@ -28,6 +28,8 @@ mod postgres;
 pub(crate) mod sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod tokens;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod words;
 
 /// A database this crate can run transactions on: `sqlx::Sqlite` or `sqlx::Postgres`.
 ///
@@ -209,8 +211,8 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Reads an error of this database.
     fn classify(error: &dyn DatabaseError) -> Class;
 
-    /// Tells whether an error that carries this code, given as the answer to COMMIT, leaves the outcome open.
-    fn leaves_commit_open(code: &str) -> bool;
+    /// Tells whether this error, given as the answer to COMMIT, leaves the outcome open.
+    fn leaves_commit_open(error: &dyn DatabaseError) -> bool;
 
     /// Asks, on another connection, what became of the transaction behind `mark`.
     fn commit_status<'e>(

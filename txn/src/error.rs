@@ -59,9 +59,11 @@ pub enum Error<E> {
         #[source]
         cause: Failure,
     },
-    /// COMMIT got no answer, and the outcome could not be found out: the writes may or may not be
+    /// COMMIT got no answer that settles it, and the outcome could not be found out: the writes may or may not be
     /// there. Ask the database about the business key before doing anything again.
-    #[error("the commit got no answer and its outcome is unknown; look the business key up: {cause}")]
+    #[error(
+        "the commit got no answer that settles it and its outcome is unknown; look the business key up: {cause}"
+    )]
     Unknown {
         /// The failure that came instead of an answer.
         #[source]

@@ -119,7 +119,7 @@ impl<DB: Backend> Session<DB> {
             Ok(Err(error)) => {
                 let failure = Failure::of::<DB>(&error);
                 let open = match error.as_database_error() {
-                    Some(database) => database.code().is_some_and(|code| DB::leaves_commit_open(&code)),
+                    Some(database) => DB::leaves_commit_open(database),
                     // Without an answer of the database nothing is known.
                     None => true,
                 };

@@ -26,7 +26,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::rows::{self, definitions, store_error};
+use super::rows::{self, definitions, of_commit, store_error};
 use super::tables::Tables;
 use super::{LocalStore, SagaStore, StartIn, StartStatement};
 use crate::error::StoreError;
@@ -140,7 +140,7 @@ impl PostgresStore {
         let Some(begin) = &self.begin else { return query.fetch_all(connection).await };
         let mut tx = connection.begin_with(AssertSqlSafe(Arc::clone(begin))).await?;
         let rows = query.fetch_all(&mut *tx).await?;
-        tx.commit().await?;
+        tx.commit().await.map_err(of_commit)?;
         Ok(rows)
     }
 

@@ -13,7 +13,7 @@ use sqlx::error::DatabaseError;
 use crate::error::{Effect, StoreError};
 use crate::record::{Document, Instance, Journal, OpenCounts, Requests, SagaId, Settled, StepRow};
 #[cfg(feature = "postgres")]
-use crate::sqlstate::{self, Condition, Outcome};
+use crate::sqlstate::{self, Condition, Outcome, SqlState};
 use crate::status::{Status, StepStatus};
 
 /// Reads the few types that the statements return.
@@ -244,39 +244,25 @@ pub(crate) fn is_gone(error: &sqlx::Error) -> bool {
 }
 
 fn is_gone_by_its_answer(answer: &dyn DatabaseError) -> bool {
-    let code = answer.code();
-    let code = code.as_deref().unwrap_or_default();
     #[cfg(feature = "sqlite")]
     if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
         /// An I/O error, and a disk that is full.
         const UNUSABLE: [i32; 2] = [10, 13];
+        let code = answer.code().unwrap_or_default();
         return code.parse::<i32>().is_ok_and(|code| UNUSABLE.contains(&(code & 0xff)));
     }
-    is_gone_by_sqlstate(code)
-}
-
-#[cfg(feature = "postgres")]
-fn is_gone_by_sqlstate(code: &str) -> bool {
-    use Condition::{ConnectionLost, NotConnected, Resources, TooManyConnections};
-    matches!(sqlstate::read(code).condition, ConnectionLost | NotConnected | TooManyConnections | Resources)
-}
-
-/// SQLite alone answers with result codes, which were read before.
-#[cfg(not(feature = "postgres"))]
-fn is_gone_by_sqlstate(_: &str) -> bool {
-    false
+    judged(answer).gone
 }
 
 /// The database answered, and not about itself.
 fn may_be_of_one_saga(error: &sqlx::Error) -> bool {
     let Some(answer) = error.as_database_error() else { return false };
-    let code = answer.code();
-    let code = code.as_deref().unwrap_or_default();
     #[cfg(feature = "sqlite")]
     if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-        return is_about_a_row(code);
+        let code = answer.code().unwrap_or_default();
+        return is_about_a_row(&code);
     }
-    !is_about_the_server(code)
+    !judged(answer).server
 }
 
 /// TOOBIG, CONSTRAINT and MISMATCH of SQLite, in any extension.
@@ -285,17 +271,52 @@ pub(super) fn is_about_a_row(code: &str) -> bool {
     code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
 
-/// A condition of the server, its sessions or its tables, which every saga would meet, as opposed to one of the data of a
-/// single saga. A missing right may come from a policy on rows, and a damaged page may hold one saga's rows.
-#[cfg(feature = "postgres")]
-fn is_about_the_server(code: &str) -> bool {
-    use Condition::{Constraint, Corrupt, Data, Forbidden, Unrecognized};
-    !matches!(sqlstate::read(code).condition, Constraint | Data | Forbidden | Corrupt | Unrecognized)
+/// The judgement of an answer of PostgreSQL.
+#[derive(Debug, PartialEq, Eq)]
+struct Judged {
+    effect: Effect,
+    /// The database went away, or cannot be used at all just now.
+    gone: bool,
+    /// The answer is about the server, its sessions or its tables: every saga would meet it. A missing right may come
+    /// from a policy on rows, and a damaged page may hold the rows of a single saga.
+    server: bool,
 }
 
+#[cfg(feature = "postgres")]
+fn judged(answer: &dyn DatabaseError) -> Judged {
+    judge(sqlstate::of(answer))
+}
+
+/// SQLite answers with result codes alone, which were read before.
 #[cfg(not(feature = "postgres"))]
-fn is_about_the_server(_: &str) -> bool {
-    false
+fn judged(_: &dyn DatabaseError) -> Judged {
+    Judged { effect: Effect::Unknown, gone: false, server: false }
+}
+
+#[cfg(feature = "postgres")]
+fn judge(state: SqlState) -> Judged {
+    use Condition::{
+        ConnectionLost, Constraint, Corrupt, Data, Forbidden, NotConnected, Resources, TooManyConnections,
+        Unrecognized,
+    };
+    let effect = match state.statement {
+        Outcome::RolledBack => Effect::NotApplied,
+        Outcome::Unknown => Effect::Unknown,
+    };
+    let gone = matches!(state.condition, ConnectionLost | NotConnected | TooManyConnections | Resources);
+    let server = !matches!(state.condition, Constraint | Data | Forbidden | Corrupt | Unrecognized);
+    Judged { effect, gone, server }
+}
+
+/// Makes an answer to COMMIT that leaves it open one that says nothing. The same answer to a statement may prove that
+/// nothing was applied.
+#[cfg(feature = "postgres")]
+pub(super) fn of_commit(error: sqlx::Error) -> sqlx::Error {
+    let open = |answer: &dyn DatabaseError| sqlstate::of(answer).commit == Outcome::Unknown;
+    if error.as_database_error().is_some_and(open) {
+        return sqlx::Error::Io(std::io::Error::other(error));
+    }
+    error
 }
 
 fn effect(error: &sqlx::Error) -> Effect {
@@ -312,26 +333,12 @@ fn effect(error: &sqlx::Error) -> Effect {
 
 /// The database answered: it refused, unless it says that it does not know either.
 fn effect_of_answer(answer: &dyn DatabaseError) -> Effect {
-    let code = answer.code();
-    let code = code.as_deref().unwrap_or_default();
     #[cfg(feature = "sqlite")]
     if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-        return effect_of_result_code(code);
+        let code = answer.code().unwrap_or_default();
+        return effect_of_result_code(&code);
     }
-    effect_of_sqlstate(code)
-}
-
-#[cfg(feature = "postgres")]
-fn effect_of_sqlstate(code: &str) -> Effect {
-    match sqlstate::read(code).statement {
-        Outcome::RolledBack => Effect::NotApplied,
-        Outcome::Unknown => Effect::Unknown,
-    }
-}
-
-#[cfg(not(feature = "postgres"))]
-fn effect_of_sqlstate(_: &str) -> Effect {
-    Effect::Unknown
+    judged(answer).effect
 }
 
 /// The results after which SQLite has rolled the statement back, in any extension: ERROR, PERM, ABORT, BUSY, LOCKED,
@@ -385,12 +392,9 @@ mod tests {
             ("XX000", false, false, false),
             ("", false, false, false),
         ] {
-            let judged = (
-                effect_of_sqlstate(code) == Effect::NotApplied,
-                is_gone_by_sqlstate(code),
-                is_about_the_server(code),
-            );
-            assert_eq!(judged, (none, gone, server), "{code}");
+            let judged = judge(sqlstate::read(code, sqlstate::Severity::Unsigned));
+            let effect = if none { Effect::NotApplied } else { Effect::Unknown };
+            assert_eq!(judged, Judged { effect, gone, server }, "{code}");
         }
     }
 

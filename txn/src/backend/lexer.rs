@@ -11,16 +11,19 @@ pub(crate) fn skip_word(text: &str) -> usize {
 }
 
 /// Measures a quoted text. A doubled quote reads as two quoted texts side by side, which ends at the same place.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn skip_quoted(text: &str, end: char) -> usize {
     text[1..].find(end).map_or(text.len(), |at| at + 2)
 }
 
 /// Measures a comment up to the end of its line.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn skip_line_comment(text: &str, ends: &[char]) -> usize {
     text.find(ends).unwrap_or(text.len())
 }
 
 /// Measures a comment between `/*` and `*/`.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn skip_block_comment(text: &str, nests: bool) -> usize {
     let (mut at, mut depth) = (2, 1);
     while let Some(found) = text[at..].find(['*', '/']) {

@@ -182,8 +182,8 @@ impl Driver for Postgres {
         classify::classify(error)
     }
 
-    fn leaves_commit_open(code: &str) -> bool {
-        sqlstate::read(code).commit == Outcome::Unknown
+    fn leaves_commit_open(error: &dyn DatabaseError) -> bool {
+        sqlstate::of(error).commit == Outcome::Unknown
     }
 
     fn commit_status<'e>(

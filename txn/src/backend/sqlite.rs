@@ -194,8 +194,8 @@ impl Driver for Sqlite {
         error.code().as_deref().map_or(Class::Other, classify_code)
     }
 
-    fn leaves_commit_open(code: &str) -> bool {
-        classify_code(code) == Class::Storage
+    fn leaves_commit_open(error: &dyn DatabaseError) -> bool {
+        Self::classify(error) == Class::Storage
     }
 
     fn commit_status<'e>(

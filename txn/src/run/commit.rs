@@ -55,7 +55,7 @@ pub(crate) async fn commit<DB: Backend>(job: CommitJob<DB>) -> CommitOutcome {
         CommitAnswer::Lost(failure) if read_only => return CommitOutcome::Aborted(failure),
         CommitAnswer::Lost(failure) => failure,
     };
-    tracing::warn!(label, %cause, "COMMIT got no answer");
+    tracing::warn!(label, %cause, "COMMIT got no answer that settles it");
     let fate = match &mark {
         Some(mark) => resolve(&pool, mark, deadline::after(Instant::now(), wait)).await,
         None => CommitStatus::Unknown,

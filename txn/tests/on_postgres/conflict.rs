@@ -259,6 +259,36 @@ async fn what_the_server_does_not_support_is_no_stale_plan() {
     assert_eq!(error.code().as_deref(), Some("0A000"));
 }
 
+/// Refuses at COMMIT every entry whose amount is negative, with a code that no table of ours has.
+const REFUSES_AT_COMMIT: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+     $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'BK001'; END $$;
+     CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON entries DEFERRABLE INITIALLY DEFERRED
+     FOR EACH ROW WHEN (NEW.amount < 0) EXECUTE FUNCTION refuse();";
+
+#[tokio::test]
+async fn a_commit_that_the_server_refuses_with_a_code_of_the_users_is_refused_at_once() {
+    // proves: T-6
+    let bank = Bank::open(2).await;
+    sqlx::raw_sql(REFUSES_AT_COMMIT).execute(&bank.pool).await.unwrap();
+    probity_txn::create_token_table(&bank.pool).await.unwrap();
+    let attempts = AtomicU32::new(0);
+    let body = async |tx: &mut probity_txn::Tx<'_, sqlx::Postgres>| {
+        attempts.fetch_add(1, Ordering::SeqCst);
+        let entry = sqlx::query("INSERT INTO entries VALUES ('a', -1)");
+        entry.execute(&mut *tx).await.map(|_| ())
+    };
+    let plain = on(&bank.pool, "refused").run(body).await;
+    let with_token = on(&bank.pool, "refused").once("refused-1").run(body).await;
+    for outcome in [plain, with_token] {
+        let Err(Error::RolledBack(RollbackReason::CommitRefused(failure))) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(failure.code(), Some("BK001"));
+    }
+    assert_eq!(attempts.load(Ordering::SeqCst), 2, "one attempt each");
+    bank.assert_clean().await;
+}
+
 #[tokio::test]
 async fn an_aborted_transaction_is_noticed_even_when_no_statement_reported_it() {
     // proves: T-2

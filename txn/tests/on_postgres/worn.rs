@@ -93,7 +93,7 @@ async fn a_lost_commit_is_looked_up_past_the_dead_connections_of_a_pool_that_doe
         })
         .await;
     assert_eq!(counted.unwrap(), 1);
-    assert!(journal.has(&["COMMIT got no answer"]), "the commit was looked up");
+    assert!(journal.has(&["COMMIT got no answer that settles it"]), "the commit was looked up");
     assert!(
         !journal.has(&["cannot ask about a lost commit yet"]),
         "without a pause for each dead connection"

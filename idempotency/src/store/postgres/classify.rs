@@ -1,24 +1,23 @@
 //! Reads from an error of the driver whether a statement of PostgreSQL may have written.
 
 use crate::error::{ErrorKind, Failure};
-use crate::sqlstate::{self, Condition, Outcome};
+use crate::sqlstate::{self, Condition, Outcome, SqlState};
 use crate::store::sql::dialect::of_the_driver;
 
-/// Classifies an error of the driver, by the class of PostgreSQL's own error code.
+/// Classifies an error of the driver: of PostgreSQL, by its code and its severity.
 pub(crate) fn classify(error: sqlx::Error) -> Failure {
-    match error.as_database_error().map(|said| said.code().unwrap_or_default().into_owned()) {
-        Some(code) => of_code(&code, error),
+    match error.as_database_error().map(sqlstate::of) {
+        Some(state) => of_state(state, error),
         None => of_the_driver(error),
     }
 }
 
-fn of_code(code: &str, error: sqlx::Error) -> Failure {
+fn of_state(state: SqlState, error: sqlx::Error) -> Failure {
     use Condition::{
         Canceled, ConnectionLost, Deadlock, LockTimeout, NotConnected, Resources, Serialization,
         SessionTimeout, TooManyConnections,
     };
-    let read = sqlstate::read(code);
-    let kind = match read.condition {
+    let kind = match state.condition {
         // Conflicts and lock timeouts are rolled back: a retry may succeed. So may one on another connection.
         Serialization | Deadlock | LockTimeout | ConnectionLost | NotConnected | TooManyConnections
         | SessionTimeout => ErrorKind::Unavailable,
@@ -27,7 +26,7 @@ fn of_code(code: &str, error: sqlx::Error) -> Failure {
         _ => ErrorKind::Rejected,
     };
     // Each statement of the store is a transaction of its own.
-    match read.statement {
+    match state.statement {
         Outcome::RolledBack => Failure::refused(kind, error),
         Outcome::Unknown => Failure::in_doubt(kind, error),
     }
@@ -42,7 +41,8 @@ mod tests {
     #[test]
     fn only_codes_that_are_known_to_undo_the_statement_prove_that_nothing_was_written() {
         let judged = |code: &str| {
-            let error = StoreError::from(of_code(code, sqlx::Error::WorkerCrashed));
+            let state = sqlstate::read(code, sqlstate::Severity::Unsigned);
+            let error = StoreError::from(of_state(state, sqlx::Error::WorkerCrashed));
             (error.kind(), error.effect())
         };
         for (code, kind) in [

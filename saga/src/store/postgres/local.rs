@@ -15,7 +15,7 @@ use super::{ANSWER, PostgresStore, columns, is_about_the_record, session, sql};
 use crate::error::{Effect, StoreError};
 use crate::record::Record;
 use crate::store::local::{LocalStore, LocalTransaction, LocalVerdict};
-use crate::store::rows::{self, store_error};
+use crate::store::rows::{self, of_commit, store_error};
 use crate::store::tables::Tables;
 
 /// The time that a transaction may take beyond that of its step: for our own two statements.
@@ -84,7 +84,7 @@ impl LocalTransaction for Open {
                 let committed = timeout(ANSWER, tx.commit()).await;
                 match committed.unwrap_or_else(|_elapsed| Err(silent().into())) {
                     Ok(()) => Ok(LocalVerdict::Applied(requests)),
-                    Err(error) => rolled_back("commit a local step", error),
+                    Err(error) => rolled_back("commit a local step", of_commit(error)),
                 }
             }
             Ok(neither) => Ok(neither),

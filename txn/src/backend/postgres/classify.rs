@@ -10,15 +10,15 @@ use crate::sqlstate::{self, Condition};
 
 /// Reads an error of the database.
 pub(super) fn classify(error: &dyn DatabaseError) -> Class {
-    match error.code().as_deref().map_or(Class::Other, classify_code) {
+    match class(sqlstate::of(error).condition) {
         Class::StalePlan if !is_from_the_plan_cache(error) => Class::Other,
         class => class,
     }
 }
 
-/// Reads a code.
-fn classify_code(code: &str) -> Class {
-    match sqlstate::read(code).condition {
+/// Names the class of a condition.
+fn class(condition: Condition) -> Class {
+    match condition {
         Condition::Serialization => Class::Serialization,
         Condition::Deadlock => Class::Deadlock,
         Condition::LockTimeout => Class::LockTimeout,
@@ -47,6 +47,7 @@ fn is_from_the_plan_cache(error: &dyn DatabaseError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlstate::{Severity, read};
 
     #[test]
     fn a_sqlstate_has_the_class_of_its_condition() {
@@ -79,7 +80,7 @@ mod tests {
             ("42601", Class::Other),
             ("", Class::Other),
         ] {
-            assert_eq!(classify_code(code), class, "{code}");
+            assert_eq!(super::class(read(code, Severity::Unsigned).condition), class, "{code}");
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Code that a statement brings along (`DO`, `CALL`) is taken for something that may have done anything.
 
-use crate::backend::dialect::{Effects, Piece, ReadEffects, Words, is_among};
+use crate::backend::dialect::{Effects, Piece, ReadEffects};
+use crate::backend::words::{Words, is_among};
 
 const SETTING: &str = "the setting would outlive the transaction, and the next borrower of the connection would have it; use \
     SET LOCAL, set_config(.., true) or Txn::set_local, or set it in the options of the connection";
@@ -121,8 +122,8 @@ impl<'s> PostgresEffects<'s> {
                 self.leave(TEMPORARY);
             }
             let written_to = words.end_with("INSERT") || words.end_with("MERGE");
-            self.selects_into =
-                (is("INTO") && !written_to) || (self.selects_into && among(&["LOCAL", "GLOBAL"]));
+            self.selects_into = (is("INTO") && !written_to)
+                || (self.selects_into && among(&["LOCAL", "GLOBAL", "UNLOGGED", "TABLE"]));
         } else if words.begin_with("CREATE") {
             self.add_created(words, word);
         }
@@ -212,6 +213,8 @@ mod tests {
             ("SELECT 1 AS a INTO TEMP t", TEMPORARY),
             ("SELECT 1 AS a INTO LOCAL TEMPORARY TABLE t", TEMPORARY),
             ("select 1 as a into pg_temp.t from payments", TEMPORARY),
+            ("SELECT 1 AS a INTO TABLE pg_temp.t", TEMPORARY),
+            ("SELECT 1 AS a INTO UNLOGGED TABLE pg_temp.t", TEMPORARY),
             ("WITH p AS (SELECT 1 AS a) SELECT a INTO TEMP t FROM p", TEMPORARY),
             ("WITH p AS (INSERT INTO q SELECT 1 RETURNING a) SELECT a INTO pg_temp.t FROM p", TEMPORARY),
             ("PREPARE p AS SELECT 1", PREPARED),

@@ -1,6 +1,7 @@
 //! Reads the effects of a statement on a connection to SQLite: those that its next borrower would meet.
 
-use crate::backend::dialect::{Effects, Piece, ReadEffects, Words, is_among};
+use crate::backend::dialect::{Effects, Piece, ReadEffects};
+use crate::backend::words::{Words, is_among};
 
 const TEMPORARY: &str = "a temporary object stays with the connection; use WITH, or a table of your own";
 const CONNECTION: &str = "this stays with the connection; do it where the connection is made";
