@@ -176,7 +176,7 @@ async fn an_order_that_was_cancelled_under_a_payment_gives_the_charge_back() {
 #[tokio::test]
 async fn a_channel_that_hangs_does_not_stop_a_payment_that_does_not_need_it() {
     // Nothing gives a place back by itself while the test runs.
-    let settings = [("SAGAS_IN_FLIGHT", "8"), ("CHANNEL_TIMEOUT_MS", "600000"), ("REQUEST_WAIT_MS", "100")];
+    let settings = [("SAGAS_IN_FLIGHT", "8"), ("CHANNEL_TIMEOUT_MS", "3600000"), ("REQUEST_WAIT_MS", "100")];
     let (platform, merchant) = setup(&settings).await;
     let paid = pay_and_look(&merchant, "key-0", &payment("A-0", "card_ok")).await;
     assert_eq!(paid["status"], "success");
