@@ -27,7 +27,7 @@ use crate::record::{Document, MAX_DOCUMENT, SagaId, unquoted};
 /// and a fresh nonce in each answer of `seal`.
 ///
 /// ```
-/// use probity_saga::{Codec, CodecError, Place};
+/// use probity_saga::codec::{Codec, CodecError, Place};
 ///
 /// struct Toy { current: &'static str, keys: &'static [(&'static str, u8)] }
 ///

@@ -13,6 +13,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use crate::step::local::LocalDatabase;
 #[cfg(feature = "testing")]
 pub(crate) use erased::Answer;
 #[cfg(feature = "testing")]

@@ -9,14 +9,14 @@
 pub mod guide;
 
 mod alert;
-mod codec;
-mod definition;
+pub mod codec;
+pub mod definition;
 mod engine;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod machine;
+pub mod machine;
 mod metrics;
 mod orchestrator;
 mod policy;
@@ -26,33 +26,24 @@ mod shield;
 mod sqlstate;
 mod status;
 mod step;
-mod store;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use codec::{Codec, CodecError, Place};
-pub use definition::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Saga, SagaBuilder, StepKind};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use definition::{Joins, LocalKind};
+pub use definition::{Saga, SagaBuilder};
 pub use engine::start::Started;
 pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
-pub use machine::{Illegal, Resolution, TRANSITIONS, Target, Transition, Trigger, transition};
+pub use machine::Resolution;
 pub use orchestrator::{Cancelled, Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView};
 pub use policy::{Backoff, StepPolicy, WhenUnknown};
-pub use record::{
-    Change, ClaimRequest, Definition, Document, Heartbeat, Inserted, Instance, Intervened, Intervention,
-    Journal, ListFilter, NewSaga, OpenCounts, Record, Requests, SagaId, Settled, StepRow, Verdict, Worker,
-    WorkerId,
-};
-pub use status::{Status, StepStatus, UnknownStatus};
+pub use record::{Document, Instance, ListFilter, SagaId, StepRow};
+pub use status::{Status, StepStatus};
 pub use step::context::StepContext;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use step::local::{LocalDatabase, LocalForwardStep, LocalStep};
+pub use step::local::{LocalForwardStep, LocalStep};
 pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, Retry, SagaStep, StepError};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::StartIn;
-pub use store::{LocalStore, LocalTransaction, LocalVerdict, MemoryStore, Runs, SagaStore, StartStatement};
+pub use store::MemoryStore;
 #[cfg(feature = "postgres")]
-pub use store::{PostgresStore, PostgresStoreBuilder};
+pub use store::PostgresStore;
 #[cfg(feature = "sqlite")]
-pub use store::{SqliteStore, SqliteStoreBuilder};
+pub use store::SqliteStore;

@@ -16,6 +16,7 @@ pub use verbs::Resolution;
 pub(crate) use verbs::{VerbError, abort, compensate, find_out, resolve, resume, retry};
 
 use crate::status::Status;
+pub use crate::status::UnknownStatus;
 
 /// The reason for which a status changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

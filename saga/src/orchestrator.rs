@@ -254,7 +254,7 @@ impl Orchestrator {
         Ok(self.handle.engine.store.find(saga, business_id).await?)
     }
 
-    /// The view with its input and outputs as plain JSON, if a [`Codec`](crate::Codec) sealed them.
+    /// The view with its input and outputs as plain JSON, if a [`Codec`](crate::codec::Codec) sealed them.
     ///
     /// # Errors
     /// [`SagaError::Unreadable`] for the first document that cannot be opened.

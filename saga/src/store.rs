@@ -1,5 +1,8 @@
 //! The stores that keep sagas. [`MemoryStore`] is the specification; the others must behave like it.
 //!
+//! Write a store of your own with the names of this module: the trait [`SagaStore`], and the rows and writes that it
+//! exchanges with the engine.
+//!
 //! Invariant: every method is atomic, may be repeated after a lost answer, and judges ownership by
 //! the store's own clock. Start at [`SagaStore::apply`].
 
@@ -32,10 +35,11 @@ pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 use crate::alert::tell_of_stop;
 use crate::error::StoreError;
 use crate::metrics;
-use crate::record::{
-    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, OpenCounts, Record, Requests, SagaId, Settled, Verdict, Worker, WorkerId,
+pub use crate::record::{
+    Change, ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga,
+    OpenCounts, Record, Requests, Settled, Verdict, Worker, WorkerId,
 };
+use crate::record::{Instance, ListFilter, SagaId};
 use crate::status::Status;
 
 /// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.

@@ -1,6 +1,6 @@
 //! Tests for stores and for your sagas.
 //!
-//! * [`contract`]: what every [`SagaStore`](crate::SagaStore) must do, one clause per function;
+//! * [`contract`]: what every [`SagaStore`](crate::store::SagaStore) must do, one clause per function;
 //!   [`store_contract!`](crate::store_contract) makes a test of each, and
 //!   [`local_store_contract!`](crate::local_store_contract) for stores with transactions for local steps.
 //! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use probity_saga::{
-    ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal, ListFilter,
-    NewSaga, Record, SagaId, SagaStore, StoreError, Verdict, Worker, WorkerId,
+use probity_saga::store::{
+    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
+    SagaStore, Verdict, Worker, WorkerId,
 };
+use probity_saga::{Instance, ListFilter, SagaId, StoreError};
 
 /// The number of records and commits that were written.
 #[derive(Debug, Default)]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use probity_saga::{
-    Change, Document, Heartbeat, Inserted, NewSaga, Record, SagaId, SagaStore, Status, StepRow, StepStatus,
-    Verdict, Worker, WorkerId,
+use probity_saga::store::{
+    Change, Heartbeat, Inserted, NewSaga, Record, SagaStore, Verdict, Worker, WorkerId,
 };
+use probity_saga::{Document, SagaId, Status, StepRow, StepStatus};
 
 use tokio::sync::Semaphore;
 

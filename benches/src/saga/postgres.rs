@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use probity_saga::{Orchestrator, PostgresStore, WorkerId};
+use probity_saga::store::WorkerId;
+use probity_saga::{Orchestrator, PostgresStore};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use testkit::{Postgres, TestDatabase};
 use tokio::sync::Semaphore;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use probity_saga::{
-    Inserted, ListFilter, NewSaga, Orchestrator, PostgresStore, SagaStore, Status, Verdict, WorkerId,
-};
+use probity_saga::store::{Inserted, NewSaga, SagaStore, Verdict, WorkerId};
+use probity_saga::{ListFilter, Orchestrator, PostgresStore, Status};
 use sqlx::postgres::PgPool;
 use testkit::Postgres;
 use tokio::time::Instant;

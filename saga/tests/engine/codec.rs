@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use probity_saga::codec::{Codec, CodecError, Place};
 use probity_saga::{
-    Codec, CodecError, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Place, Resolution, Saga,
-    SagaError, SagaStep, Status, StepContext, StepError, StepStatus,
+    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Resolution, Saga, SagaError, SagaStep, Status,
+    StepContext, StepError, StepStatus,
 };
 
 /// A toy: shifted by its key, with its place inside.

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_saga::store::SagaStore;
 use probity_saga::{
-    Effect, ErrorKind, ForwardStep, MemoryStore, Orchestrator, Saga, SagaError, SagaStore, StepContext,
-    StepError,
+    Effect, ErrorKind, ForwardStep, MemoryStore, Orchestrator, Saga, SagaError, StepContext, StepError,
 };
 
 struct Hang;

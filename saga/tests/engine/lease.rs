@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_saga::store::{
+    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
+    SagaStore, Verdict, Worker, WorkerId,
+};
 use probity_saga::testing::start_unattended;
 use probity_saga::{
-    ClaimRequest, Definition, Evidence, Executed, Heartbeat, Inserted, Instance, Intervened, Intervention,
-    Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome, Record, Saga, SagaId, SagaStep,
-    SagaStore, Status, StepContext, StepError, StoreError, Verdict, Worker, WorkerId,
+    Evidence, Executed, Instance, ListFilter, MemoryStore, Orchestrator, Outcome, Saga, SagaId, SagaStep,
+    Status, StepContext, StepError, StoreError,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;

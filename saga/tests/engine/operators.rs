@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use probity_saga::codec::{Codec, CodecError, Place};
 use probity_saga::testing::start_unattended;
 use probity_saga::{
-    Backoff, Cancelled, Codec, CodecError, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Place,
-    Resolution, Saga, SagaError, SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
+    Backoff, Cancelled, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Resolution, Saga, SagaError,
+    SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
 };
 use tokio::time::{sleep, timeout};
 

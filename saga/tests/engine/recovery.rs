@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use probity_saga::store::{ClaimRequest, SagaStore, Worker, WorkerId};
 use probity_saga::testing::start_unattended;
 use probity_saga::{
-    ClaimRequest, Evidence, Executed, ListFilter, MemoryStore, Orchestrator, OrchestratorBuilder, Saga,
-    SagaStep, SagaStore, Status, StepContext, StepError, Worker, WorkerId,
+    Evidence, Executed, ListFilter, MemoryStore, Orchestrator, OrchestratorBuilder, Saga, SagaStep, Status,
+    StepContext, StepError,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_saga::store::{
+    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
+    SagaStore, Verdict, Worker, WorkerId,
+};
 use probity_saga::testing::{Explored, explore_on, start_unattended};
 use probity_saga::{
-    Backoff, ClaimRequest, Definition, Effect, Evidence, Executed, ForwardStep, Heartbeat, Inserted,
-    Instance, Intervened, Intervention, Journal, ListFilter, MemoryStore, NewSaga, Orchestrator, Outcome,
-    Record, Saga, SagaId, SagaStep, SagaStore, StepContext, StepError, StepPolicy, StoreError, Verdict,
-    Worker, WorkerId,
+    Backoff, Effect, Evidence, Executed, ForwardStep, Instance, ListFilter, MemoryStore, Orchestrator,
+    Outcome, Saga, SagaId, SagaStep, StepContext, StepError, StepPolicy, StoreError,
 };
 use tokio::time::{Instant, sleep, timeout};
 

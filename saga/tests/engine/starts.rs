@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_saga::store::*;
 use probity_saga::testing::start_unattended;
 use probity_saga::*;
 use tokio::time::{Instant, sleep, timeout};

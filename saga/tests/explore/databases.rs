@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use probity_saga::store::SagaStore;
 use probity_saga::testing::{Report, explore_on};
-use probity_saga::{BuildError, PostgresStore, Saga, SagaStore, SqliteStore};
+use probity_saga::{BuildError, PostgresStore, Saga, SqliteStore};
 use sqlx::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 

@@ -1,7 +1,8 @@
 //! Sagas and results made by hand, for what a store does alone.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use probity_saga::{Change, Document, NewSaga, Record, SagaId, Status, StepRow, StepStatus, WorkerId};
+use probity_saga::store::{Change, NewSaga, Record, WorkerId};
+use probity_saga::{Document, SagaId, Status, StepRow, StepStatus};
 
 /// A saga that nobody here can run.
 pub(crate) fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {

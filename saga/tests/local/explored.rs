@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use probity_saga::store::SagaStore;
 use probity_saga::testing::{Explored, Report, explore_on, explore_rows_on};
 use probity_saga::{
-    BuildError, Evidence, LocalForwardStep, LocalStep, MemoryStore, Saga, SagaStore, SagaView, StepContext,
-    StepError, StepStatus,
+    BuildError, Evidence, LocalForwardStep, LocalStep, MemoryStore, Saga, SagaView, StepContext, StepError,
+    StepStatus,
 };
 
 use super::stores;

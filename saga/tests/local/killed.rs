@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use probity_saga::definition::LocalDatabase;
+use probity_saga::store::{Runs, SagaStore};
 use probity_saga::{
-    Evidence, Executed, LocalDatabase, LocalStep, Orchestrator, Outcome, PostgresStore, Runs, Saga, SagaStep,
-    SagaStore, SqliteStore, StepContext, StepError,
+    Evidence, Executed, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SagaStep, SqliteStore,
+    StepContext, StepError,
 };
 use testkit::Worker;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use probity_saga::{Backoff, Orchestrator, Outcome, PostgresStore, Saga, SagaStore, StepPolicy, Worker};
+use probity_saga::store::{SagaStore, Worker};
+use probity_saga::{Backoff, Orchestrator, Outcome, PostgresStore, Saga, StepPolicy};
 
 use super::scenarios::postgres::{Ship, Take, effects, put, take};
 use super::script::{Fate, Script, soon};

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_saga::store::SagaStore;
 use probity_saga::{
     Backoff, BuildError, Evidence, Executed, ForwardStep, LocalForwardStep, LocalStep, MemoryStore,
-    Orchestrator, Outcome, Saga, SagaStep, SagaStore, Status, StepContext, StepError, StepPolicy, StepStatus,
+    Orchestrator, Outcome, Saga, SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
 };
 
 use super::script::{Fate, Script, soon};

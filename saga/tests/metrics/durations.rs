@@ -10,9 +10,10 @@ use std::time::Duration;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use probity_saga::store::{ClaimRequest, NewSaga, SagaStore, Worker, WorkerId};
 use probity_saga::{
-    ClaimRequest, Document, Evidence, Executed, MemoryStore, NewSaga, Orchestrator, Outcome, Saga, SagaId,
-    SagaStep, SagaStore, SqliteStore, StepContext, StepError, Worker, WorkerId,
+    Document, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaId, SagaStep, SqliteStore,
+    StepContext, StepError,
 };
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,

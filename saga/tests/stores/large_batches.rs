@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use probity_saga::store::{
+    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
+    SagaStore, Verdict, Worker, WorkerId,
+};
 use probity_saga::{
-    ClaimRequest, Definition, Evidence, Executed, Heartbeat, Inserted, Instance, Intervened, Intervention,
-    Journal, ListFilter, NewSaga, Orchestrator, Outcome, PostgresStore, Record, Saga, SagaId, SagaStep,
-    SagaStore, SqliteStore, StepContext, StepError, StoreError, Verdict, Worker, WorkerId,
+    Evidence, Executed, Instance, ListFilter, Orchestrator, Outcome, PostgresStore, Saga, SagaId, SagaStep,
+    SqliteStore, StepContext, StepError, StoreError,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Semaphore;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use probity_saga::store::{ClaimRequest, NewSaga, SagaStore, Worker, WorkerId};
 use probity_saga::{
-    ClaimRequest, Document, Evidence, Executed, NewSaga, Orchestrator, OrchestratorBuilder, Outcome,
-    PostgresStore, Saga, SagaError, SagaId, SagaStep, SagaStore, Status, StepContext, StepError, Worker,
-    WorkerId,
+    Document, Evidence, Executed, Orchestrator, OrchestratorBuilder, Outcome, PostgresStore, Saga, SagaError,
+    SagaId, SagaStep, Status, StepContext, StepError,
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::handmade::{first_step, new_saga};
 
+use probity_saga::store::{ClaimRequest, NewSaga, SagaStore, Verdict, Worker, WorkerId};
 use probity_saga::{
-    Backoff, ClaimRequest, Effect, Evidence, Executed, ListFilter, NewSaga, Orchestrator, Outcome,
-    PostgresStore, Saga, SagaStep, SagaStore, StepContext, StepError, StepPolicy, Verdict, Worker, WorkerId,
+    Backoff, Effect, Evidence, Executed, ListFilter, Orchestrator, Outcome, PostgresStore, Saga, SagaStep,
+    StepContext, StepError, StepPolicy,
 };
 use sqlx::PgPool;
 use tokio::time::timeout;

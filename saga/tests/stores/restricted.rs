@@ -4,9 +4,10 @@
 
 use std::sync::OnceLock;
 
+use probity_saga::store::SagaStore;
 use probity_saga::{
-    Evidence, ListFilter, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SagaStore, SqliteStore,
-    StepContext, StepError,
+    Evidence, ListFilter, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SqliteStore, StepContext,
+    StepError,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row as _, raw_sql};

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::handmade::{first_step, new_saga};
+use probity_saga::store::{Record, SagaStore, Verdict, WorkerId};
 use probity_saga::{
-    Effect, Evidence, Executed, Orchestrator, Outcome, Record, Saga, SagaStep, SagaStore, SqliteStore,
-    StepContext, StepError, Verdict, WorkerId,
+    Effect, Evidence, Executed, Orchestrator, Outcome, Saga, SagaStep, SqliteStore, StepContext, StepError,
 };
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,

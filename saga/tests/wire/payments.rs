@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use probity_saga::codec::{Codec, CodecError, Place};
+use probity_saga::store::SagaStore;
 use probity_saga::{
-    Codec, CodecError, Evidence, Executed, ForwardStep, Orchestrator, Outcome, Place, Resolution, Saga,
-    SagaStep, SagaStore, StepContext, StepError, StepPolicy, StepStatus,
+    Evidence, Executed, ForwardStep, Orchestrator, Outcome, Resolution, Saga, SagaStep, StepContext,
+    StepError, StepPolicy, StepStatus,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;

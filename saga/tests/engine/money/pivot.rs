@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use probity_saga::store::{NewSaga, SagaStore, Verdict, WorkerId};
 use probity_saga::{
-    Cancelled, Document, Evidence, Executed, ForwardStep, MemoryStore, NewSaga, Orchestrator, Outcome, Probe,
-    Resolution, Saga, SagaError, SagaStep, SagaStore, SagaView, Started, Status, StepContext, StepError,
-    StepPolicy, StepRow, StepStatus, Verdict, WorkerId,
+    Cancelled, Document, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe,
+    Resolution, Saga, SagaError, SagaStep, SagaView, Started, Status, StepContext, StepError, StepPolicy,
+    StepRow, StepStatus,
 };
 
 use crate::handmade::{first_step, new_saga};
@@ -254,7 +255,7 @@ async fn turned_in_doubt() -> Stage {
     let definition = saga(&stage.world).fingerprint().into();
     let new = NewSaga { saga_type: "pay".into(), definition, ..new_saga(WorkerId::generate(), "P-1") };
     let mut record = first_step(new.id, "Reserve");
-    assert_eq!(stage.store.insert(&[new]).await.unwrap(), [probity_saga::Inserted::Created]);
+    assert_eq!(stage.store.insert(&[new]).await.unwrap(), [probity_saga::store::Inserted::Created]);
     let (change, status, output) = (&mut record.change, StepStatus::Unknown, None);
     change.steps[0].output = Some(Document::encode(&1_u32).unwrap());
     let reserved = change.steps[0].clone();
