@@ -13,7 +13,7 @@ mod callback;
 mod classify;
 mod error;
 mod failure;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), feature = "postgres", feature = "sqlite"))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]

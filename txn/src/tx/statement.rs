@@ -10,7 +10,7 @@ use crate::error::Misuse;
 use control::{Control, read};
 
 mod control;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), feature = "postgres", feature = "sqlite"))]
 pub(crate) mod fuzzing;
 mod scan;
 

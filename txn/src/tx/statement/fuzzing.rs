@@ -11,9 +11,7 @@ use crate::backend::dialect::{Dialect, Piece};
 /// If a rule is broken: that is what the fuzzer looks for.
 pub fn sql_scanner(data: &[u8]) {
     let Ok(sql) = std::str::from_utf8(data) else { return };
-    #[cfg(feature = "postgres")]
     check::<<sqlx::Postgres as Driver>::Dialect>(sql);
-    #[cfg(feature = "sqlite")]
     check::<<sqlx::Sqlite as Driver>::Dialect>(sql);
 }
 
