@@ -106,7 +106,7 @@ fn places(count: usize, before: &str, after: &str) -> String {
     places
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
 mod tests {
     use super::*;
 

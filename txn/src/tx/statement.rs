@@ -122,7 +122,7 @@ impl<'q, DB: Database> Execute<'q, DB> for Inspected<DB> {
 }
 
 /// Reads the effects of a text, for the tests of each dialect.
-#[cfg(test)]
+#[cfg(all(test, any(feature = "postgres", feature = "sqlite")))]
 pub(crate) fn read_effects<D: crate::backend::dialect::Dialect>(sql: &str) -> Effects {
     read::<D>(sql).effects
 }
