@@ -1,7 +1,7 @@
 //! Failures of a store, and what each leaves behind.
 //!
 //! Invariant: an error says whether the call may have been applied. Only [`Effect::NotApplied`] is proof, so inside this
-//! crate nobody concludes it from what went wrong: a driver's error becomes a [`Failure`], what cannot be read an
+//! crate no code concludes it from what went wrong: a driver's error becomes a [`Failure`], what cannot be read an
 //! [`Unreadable`], and both are doubt unless the store refused, or the caller says that nothing was written.
 
 use std::error::Error as StdError;
@@ -187,7 +187,7 @@ impl SharedError {
     }
 }
 
-/// An error of a driver or a server, of which nobody has said yet how far the call had come.
+/// An error of a driver or a server, before it is judged how far the call had come.
 ///
 /// It counts as the failure of a call that may have written: only a refusal proves that the call did not.
 #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
@@ -200,7 +200,7 @@ pub struct Failure {
 
 #[cfg(any(feature = "redis", feature = "sqlite", feature = "postgres"))]
 impl Failure {
-    /// Nobody knows how far it came.
+    /// It is not known how far it came.
     pub(crate) fn in_doubt(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind, refused: false, source: source.into() }
     }

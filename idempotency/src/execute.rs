@@ -119,7 +119,7 @@ impl<E> ExecuteError<E> {
 /// Dropping it while the work runs settles the record by the declared effects, in the background. Spawn it if the
 /// caller can be cancelled.
 ///
-/// Work that blocks its thread is not renewed meanwhile, and loses its lease if that takes too long: use
+/// Work that blocks its thread is not renewed in that time, and loses its lease if that takes too long: use
 /// [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
 /// # Errors

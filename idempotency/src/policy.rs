@@ -94,7 +94,7 @@ impl Policy {
     /// here. Callers that come while the hook runs are answered "in flight".
     ///
     /// # Panics
-    /// If it is zero: nobody would ever be asked.
+    /// If it is zero: the hook would never be asked.
     #[track_caller]
     pub const fn recover_timeout(mut self, timeout: Duration) -> Self {
         assert!(

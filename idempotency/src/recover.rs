@@ -34,7 +34,7 @@ pub enum Recovered {
     Done(Recording),
     /// It provably had no effect and never will: the other side has refused or fenced its key. Run it again.
     Absent,
-    /// Nobody can say. It stays indeterminate.
+    /// It cannot be said. The record stays indeterminate.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! The holder of a record, known by a random token that nobody else can guess.
+//! The holder of a record, known by a random token that cannot be guessed.
 
 use std::fmt;
 

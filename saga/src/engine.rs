@@ -275,7 +275,7 @@ impl Engine {
     /// Drives a saga to its next resting place, in a task of its own (the caller may go away).
     ///
     /// `term` was read before the store was asked whether the saga is ours: from then on a lapse may
-    /// have given it to somebody else, also while this waits for a permit.
+    /// have given it to another worker, also while this waits for a permit.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         mut reservation: Reservation,

@@ -29,7 +29,7 @@ pub struct StoreError {
 enum Cause {
     /// The store: no saga of the batch would fare better alone.
     Store,
-    /// Somebody holds a row.
+    /// Another transaction holds a row.
     Contention,
     /// Perhaps one saga of the batch.
     Saga,
@@ -52,7 +52,7 @@ impl StoreError {
         Self { operation, effect: Effect::Unknown, cause: Cause::Store, source: shared(source) }
     }
 
-    /// An error of a call that wrote nothing because somebody held a row of it for too long. Of a batch, the other
+    /// An error of a call that wrote nothing because a row of it was held for too long. Of a batch, the other
     /// sagas could have been written.
     pub fn contended(
         operation: &'static str,

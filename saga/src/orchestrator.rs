@@ -143,7 +143,7 @@ impl Orchestrator {
     ) -> Result<(Started, Option<oneshot::Receiver<Notification>>), SagaError> {
         let engine = &self.handle.engine;
         let permit = engine.room_to_start().await?;
-        // From here on the row may be there: without this task nobody would know that no step has begun.
+        // From here on the row may be there: without this task no worker would know that no step has begun.
         Shield::new(insert_and_drive(Arc::clone(engine), new, permit, waits)).await
     }
 

@@ -366,7 +366,7 @@ pub struct ClaimRequest {
     pub limit: u32,
     /// Park a saga that was claimed this often without progress, instead of handing it out (S-11).
     pub stalled_max: u32,
-    /// From so many claims without progress on, a saga of somebody else may be what kills its workers.
+    /// From so many claims without progress on, a saga of another worker may be what kills its workers.
     pub suspect_at: u32,
     /// At most so many of these: what is handed out beside such a saga is claimed without progress as well when it
     /// kills once more.

@@ -24,7 +24,7 @@ pub(crate) enum Condition {
     Deadlock,
     /// A lock was not granted in time, or not at once.
     LockTimeout,
-    /// The statement ran into its timeout, or was cancelled by somebody.
+    /// The statement ran into its timeout, or was cancelled.
     Canceled,
     /// The connection broke, or the server ended the session under it.
     ConnectionLost,
@@ -247,7 +247,7 @@ mod tests {
         ("P0001", Data, RolledBack, RolledBack),
         ("XX001", Corrupt, Unknown, Unknown),
         ("XX002", Corrupt, Unknown, Unknown),
-        // Errors inside the server, of a foreign server, of its configuration, and codes of nobody.
+        // Errors inside the server, of a foreign server, of its configuration, and codes that do not exist.
         ("XX000", Unrecognized, Unknown, Unknown),
         ("HV000", Unrecognized, Unknown, Unknown),
         ("F0000", Unrecognized, Unknown, Unknown),

@@ -204,7 +204,7 @@ pub trait Driver: sqlx::Database + HasStatementCache {
     /// Tells whether the error says that the role lacks a right.
     fn forbids(error: &dyn DatabaseError) -> bool;
 
-    /// Tells whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before somebody else's was
+    /// Tells whether the error is that of a CREATE TABLE IF NOT EXISTS that looked before another's was
     /// committed.
     fn is_concurrent_create(error: &dyn DatabaseError) -> bool;
 

@@ -219,7 +219,7 @@ pub enum Misuse {
          transaction_ is set by isolation and read_only"
     )]
     Setting,
-    /// The connection was inside a transaction that somebody else left open. It was rolled back: committing it would
+    /// The connection was inside a transaction that was left open. It was rolled back: committing it would
     /// have committed their writes too.
     #[error(
         "the run {label:?} met a connection inside a transaction that somebody left open in the pool; it was rolled \

@@ -52,7 +52,7 @@ impl Failure {
         Self { class, code: None, message: message.into() }
     }
 
-    /// The same failure, read by somebody who knows more.
+    /// The same failure, read with more knowledge.
     pub(crate) fn with_class(self, class: Class) -> Self {
         Self { class, ..self }
     }

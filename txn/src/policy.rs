@@ -51,7 +51,7 @@ pub struct Policy {
     /// An abandoned statement is cancelled on the server (PostgreSQL) if this is set: the statement
     /// of a run that was dropped or is past its deadline. It costs no round trip; but a run that is not looked up
     /// (with a token, or read-only) then asks a question with BEGIN. That question also shows a transaction that
-    /// somebody left open and that has only begun.
+    /// was left open and has only begun.
     pub cancel_abandoned: bool,
     /// The time that one [hook](crate::Tx::after_commit) may take. After it the hook is dropped, and the next one
     /// runs.

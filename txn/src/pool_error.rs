@@ -20,7 +20,7 @@ pub struct PoolError {
 }
 
 impl PoolError {
-    /// Explains `error` to somebody who borrows from `pool`.
+    /// Explains `error` to a borrower of `pool`.
     pub(crate) fn new<DB: Backend>(pool: &Pool<DB>, error: sqlx::Error) -> Self {
         let server = DB::server(&pool.connect_options()).into();
         Self { server, remedy: remedy::<DB>(&error), source: Box::new(error) }

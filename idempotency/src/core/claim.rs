@@ -131,7 +131,7 @@ pub enum Answer<G = Grant> {
     Mismatch,
     /// It ran, but its answer was not kept. Do not run it.
     NotReplayable(Tombstone),
-    /// It may have run; nobody knows. Do not run it without proof of absence.
+    /// It may have run; that is not known. Do not run it without proof of absence.
     Indeterminate(Indeterminate),
 }
 

@@ -16,7 +16,7 @@ const SMALL: usize = 1024;
 /// The key of every hash this crate makes. All processes that share a store must share it.
 ///
 /// The default is a published constant: fine when the store is as private as the requests themselves. With
-/// [`HashKey::secret`], somebody who can read the store cannot test guesses (card numbers, amounts) against the
+/// [`HashKey::secret`], a reader of the store cannot test guesses (card numbers, amounts) against the
 /// fingerprints.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashKey([u8; 32]);
@@ -114,7 +114,7 @@ impl RecordId {
         blake3::Hash::from_bytes(hash).to_hex().as_str().chars().take(40).collect()
     }
 
-    /// The record that is held by whoever asks what became of the attempt with this fence.
+    /// The record that is held by the caller who asks what became of the attempt with this fence.
     pub(crate) fn inquiry(&self, lost: Fence) -> Self {
         Self(HashKey::default().hash("inquiry", &[&self.0, &lost.0.to_le_bytes()]))
     }

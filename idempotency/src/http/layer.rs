@@ -206,7 +206,7 @@ impl<S> IdempotencyLayer<S> {
 
     /// Lets a duplicate of a running request wait up to `limit` for its answer, instead of being told 409 at once.
     ///
-    /// Off unless called. At most `waiters` wait at a time, over all records; more are told 409, as is whoever waited in
+    /// Off unless called. At most `waiters` wait at a time, over all records; more are told 409, as is one that waited in
     /// vain. A client that leaves stops waiting. Keep the limit below two seconds or so: every waiter holds a
     /// connection.
     pub fn wait(mut self, limit: Duration, waiters: usize) -> Self {

@@ -11,7 +11,7 @@ use crate::core::key::{KeyError, Scope};
 /// Derives the scope of a request from what authentication left in its extensions.
 pub(crate) type ScopeFn = dyn Fn(&Parts) -> Result<Scope, Refusal> + Send + Sync;
 
-/// A layer nobody has told whose keys these are. It is not a `Layer` yet, so an application without a scope does not
+/// A layer that was not told yet whose keys these are. It is not a `Layer` yet, so an application without a scope does not
 /// compile.
 #[derive(Debug, Clone, Copy)]
 pub struct Unscoped;
@@ -26,7 +26,7 @@ impl fmt::Debug for Scoped {
     }
 }
 
-/// The reason why the scope function names no scope: usually nobody is authenticated.
+/// The reason why the scope function names no scope: usually the request is not authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub(crate) status: StatusCode,
@@ -40,7 +40,7 @@ impl Refusal {
         Self { status, detail: detail.into() }
     }
 
-    /// 401: nobody is authenticated.
+    /// 401: the request is not authenticated.
     #[must_use]
     pub fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "authenticate first; idempotency keys belong to a caller")

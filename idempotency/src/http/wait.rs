@@ -1,7 +1,7 @@
 //! Waiting for the first request, instead of being told to come back.
 //!
 //! Invariant: waiting holds nothing. A waiter has no claim; it asks again, and runs only if it is then granted one.
-//! Requests that run in this process wake those that wait for them, so nobody polls for those; for a request that runs
+//! Requests that run in this process wake those that wait for them, so no request polls for those; for a request that runs
 //! elsewhere, the store is asked at growing intervals.
 
 use std::collections::HashMap;

@@ -27,7 +27,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(3600);
 /// were granted.
 ///
 /// If that second call is answered `InFlight`, nothing waits for the first. Held up on its way for so long that the running
-/// attempt has ended without an answer, it may still be granted, to nobody: retries are then told `InFlight` until its
+/// attempt has ended without an answer, it may still be granted, to no attempt: retries are then told `InFlight` until its
 /// lease is over, and an opaque record is indeterminate although nothing ran. Nothing runs twice by it.
 ///
 /// # Cancel safety
@@ -70,8 +70,8 @@ pub(crate) async fn claim_unrenewed(
     }
 }
 
-/// Gives back a claim that nobody knows to be granted. A record that is missing proves nothing, as the claim may still
-/// be on its way behind somebody's lock: it is asked for again for as long as the lease would last, or a claim can be on
+/// Gives back a claim that is not known to be granted. A record that is missing proves nothing, as the claim may still
+/// be on its way behind another's lock: it is asked for again for as long as the lease would last, or a claim can be on
 /// its way.
 async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: Duration) {
     let until = deadline(Instant::now(), lease.min(ON_ITS_WAY));

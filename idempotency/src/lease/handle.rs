@@ -68,7 +68,7 @@ pub(crate) struct Held {
     moved: Notify,
     /// Set before the record is settled or given up: a renewal sent after that could revive what was ended.
     unrenewed: AtomicBool,
-    /// Tells the renewal of that, whoever polls it.
+    /// Tells the renewal of that, in whichever task it is polled.
     stopped: Notify,
 }
 

@@ -29,7 +29,7 @@ use crate::token::OwnerToken;
 const ROUNDS: u32 = 2;
 /// The time that a hook may take unless the policy says otherwise.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The lease of an inquiry, which is renewed while the hook runs. If the asking process dies, nobody else can ask before
+/// The lease of an inquiry, which is renewed while the hook runs. If the asking process dies, no other caller can ask before
 /// this lease ends.
 const HELD: Duration = Duration::from_secs(10);
 /// The time that an inquiry may be held beyond the time of the hook: for the calls to the store before and after it.
@@ -37,7 +37,7 @@ const AROUND: Duration = Duration::from_secs(10);
 /// The longest time that an inquiry is held, however long the hook may take. After it another caller may ask at the same
 /// time.
 const HELD_MAX: Duration = Duration::from_secs(3600);
-/// The time for which callers are told "nobody can say" without asking the hook again.
+/// The time for which callers are told "it cannot be said" without asking the hook again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Claims, and lets the policy's hook settle an indeterminate record first. The work must be polled by
@@ -94,10 +94,10 @@ impl Asking<'_> {
             Answer::InFlight { retry_after } => {
                 return Ok(Inquired::Answered(Answer::InFlight { retry_after }));
             }
-            // Somebody has just been told that nobody can say.
+            // Another caller has just been told that it cannot be said.
             _ => return undecided(),
         };
-        // Somebody may have asked, and settled it, since this caller was told of the loss.
+        // Another caller may have asked, and settled it, since this caller was told of the loss.
         match claim_unrenewed(self.manager, self.claim).await? {
             Answer::Indeterminate(still) if still.fence == self.cx.lost().fence => {}
             other => {

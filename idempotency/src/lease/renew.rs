@@ -12,8 +12,8 @@ use super::handle::{Held, Lease};
 use crate::core::claim::Renewed;
 use crate::metrics;
 
-/// Polls `work`, and renews the lease meanwhile. It costs no task, and no timer either while the work does not wait; work
-/// that blocks its thread is not renewed meanwhile, as if its process were paused, and at once when it waits at last.
+/// Polls `work`, and renews its lease. It costs no task, and no timer either while the work does not wait; work
+/// that blocks its thread is not renewed in that time, as if its process were paused, and at once when it waits at last.
 pub(crate) async fn renewing<F: Future>(lease: Lease, work: F) -> F::Output {
     let mut work = pin!(work);
     let mut renewal = pin!(renew_while_held(lease.0));
@@ -48,7 +48,7 @@ pub(crate) async fn renew_while_held(held: Arc<Held>) {
         let renewed = metrics::time_call("renew", held.manager.renew(&held.holder, held.terms.lease)).await;
         held.asked_at(asked_at);
         match renewed {
-            // It was settled meanwhile, and is nobody's loss.
+            // It was settled in that time: nothing is lost.
             _ if held.is_renewed_no_longer() => return,
             Ok(Renewed::Held(left)) if !left.is_zero() => held.believe_until(asked_at + left),
             Ok(Renewed::Settled(_)) => return,

@@ -52,7 +52,7 @@ pub trait IdempotencyManager: Debug + Send + Sync + 'static {
     /// If the store cannot answer. The effect must not start then.
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError>;
 
-    /// Records the answer and keeps it for `retention`. Accepted after the lease, as long as nobody took over.
+    /// Records the answer and keeps it for `retention`. Accepted after the lease, as long as no other attempt took over.
     ///
     /// # Cancel safety
     /// The recording may have been written; repeat the call.
@@ -124,7 +124,7 @@ pub trait IdempotencyManager: Debug + Send + Sync + 'static {
     async fn purge(&self, limit: u32) -> Result<u64, StoreError>;
 
     /// Names the tables that [`Lease::complete_in`](crate::Lease) writes to. A store that wraps another one passes on
-    /// what that one says; where nobody says anything, `complete_in` writes to the tables of the usual names.
+    /// what that one says; where none is named, `complete_in` writes to the tables of the usual names.
     fn sql_tables(&self) -> Option<SqlTables> {
         None
     }
@@ -161,7 +161,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Says whether it may have had its effect and nobody is running it.
+    /// Says whether it may have had its effect and no attempt is running it.
     #[must_use]
     pub fn is_indeterminate(&self) -> bool {
         self.state == State::InFlight

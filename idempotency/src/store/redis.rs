@@ -41,7 +41,7 @@ use crate::error::{ErrorKind, StoreError};
 use crate::store::manager::{IdempotencyManager, Snapshot};
 use crate::token::Holder;
 
-/// The time that a connection attempt may take. The driver's own default would be a guess about somebody else's
+/// The time that a connection attempt may take. The driver's own default would be a guess about another's
 /// network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time that a reply may take. After it the call has an unknown effect, and is repeatable by its token.

@@ -1,7 +1,7 @@
 //! The SQL stores: one implementation, one table, and a dialect per database.
 //!
 //! Invariant: every decision is one guarded statement of the database, by the database's clock. When a statement
-//! touched nothing, the record is read and the pure state machine says why; if it says "you may", somebody was faster
+//! touched nothing, the record is read and the pure state machine says why; if it says "you may", another was faster
 //! and the statement is tried again.
 
 mod builder;
@@ -32,7 +32,7 @@ use crate::error::{ErrorKind, StoreError};
 use crate::store::manager::{IdempotencyManager, Snapshot, SqlTables};
 use crate::token::Holder;
 
-/// The number of times that a statement is tried again after it lost a race. Each round means somebody else made
+/// The number of times that a statement is tried again after it lost a race. Each round means another caller made
 /// progress on this very record.
 const ROUNDS: u32 = 8;
 
@@ -63,7 +63,7 @@ impl<DB: Dialect> SqlStore<DB> {
         Self::builder(pool).open(true).await
     }
 
-    /// A store like that of [`new`](Self::new), in a database whose tables somebody else makes: it never creates or
+    /// A store like that of [`new`](Self::new), in a database whose tables are made elsewhere: it never creates or
     /// changes one. The SQL of each version and the grants a service needs are published with the crate, in `sql`.
     ///
     /// # Cancel safety

@@ -1,4 +1,4 @@
-//! Stores that are wrong in one way each. A suite nobody has seen fail proves nothing.
+//! Stores that are wrong in one way each. A suite that was never seen to fail proves nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ pub enum Fault {
     IgnoresTheTokenOnRelease,
     /// Overwrites a recording when completed again.
     OverwritesRecordings,
-    /// Refuses a completion after the lease although nobody took over.
+    /// Refuses a completion after the lease although no attempt took over.
     ForgetsLateSuccess,
     /// Creates a record when it completes one that does not exist.
     CreatesOnComplete,

@@ -36,9 +36,9 @@ pub enum Side {
     Before,
     /// The call is applied; its reply is lost.
     After,
-    /// The call never arrives, and nobody says so.
+    /// The call never arrives, and no answer comes.
     Silence,
-    /// The call is applied, and nobody ever answers.
+    /// The call is applied, and no answer ever comes.
     Unanswered,
     /// The call is applied, and answered this much later.
     Late(Duration),

@@ -1,6 +1,6 @@
 //! Records what a store was asked and told, call by call, and checks whether any order of events explains it.
 //!
-//! Calls of many tasks overlap, so nobody knows in which order the store applied them. The check asks whether there is
+//! Calls of many tasks overlap, so it is not known in which order the store applied them. The check asks whether there is
 //! *one* order that respects what ended before what, in which the pure state machine gives every record exactly the
 //! answers that were seen: linearizability, record by record. Start reading at `model.rs`.
 
@@ -147,7 +147,7 @@ impl HistoryStore {
     /// key are no trouble.
     ///
     /// # Errors
-    /// A record had more than one effect, or one that nobody was granted; or the answers about a record fit no order
+    /// A record had more than one effect, or one that was granted to no call; or the answers about a record fit no order
     /// of its calls. The message shows the calls.
     pub fn check(&self) -> Result<(), Violation> {
         let log = self.log();

@@ -134,7 +134,7 @@ impl Attempts<'_> {
                     let reason = known.error.take().unwrap_or_else(|| "may have been started before".into());
                     return Ok(Once::Known(Finding::Unknown(reason, policy.when_unknown)));
                 }
-                // There is somebody to ask, who did not answer.
+                // There is a probe to ask, which did not answer.
                 Err(error) => {
                     (known.patient, may_run) = (true, policy.idempotent);
                     known.error.get_or_insert_with(|| why(error));
@@ -165,7 +165,7 @@ impl Attempts<'_> {
     }
 
     /// Asks once more about a step that may have happened when the schedule of failures is over, and for longer if
-    /// somebody may still answer.
+    /// the probe may still answer.
     async fn last_word(&self, known: &mut Known<'_>, failure: Failure) -> Result<Duration, Finding> {
         let (policy, reason) = (known.policy, known.reason());
         if !known.maybe {

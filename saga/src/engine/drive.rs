@@ -30,7 +30,7 @@ use crate::step::context::{Effects, Frame, Operation, Uses};
 
 /// The reason for which a drive ends without the saga being at rest.
 enum Gone {
-    /// Somebody else owns it, or will.
+    /// Another worker owns it, or will.
     Lost,
     /// It was given up on purpose, to be claimed later.
     Released,
@@ -428,8 +428,8 @@ impl Driver<'_> {
             Err(Unanswered::Lost | Unanswered::Store(_)) => return Err(Gone::Lost),
         };
         if let Verdict::Applied(_) = verdict {
-            // Written under our epoch after the last beat, and into its row: nobody took the saga in any lapse before,
-            // and whoever still takes that lapse for the truth sees that it moved.
+            // Written under our epoch after the last beat, and into its row: no worker took the saga in any lapse before,
+            // and a worker that still takes that lapse for the truth sees that it moved.
             self.term = term;
             drop(self.suspect.take());
         }

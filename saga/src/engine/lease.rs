@@ -145,7 +145,7 @@ impl Lease {
     }
 
     /// Tells whether this worker has ended. A mere lapse does not forbid a write: as long as no worker claimed
-    /// the saga its epoch is ours, and if somebody did, the store refuses it.
+    /// the saga its epoch is ours, and if one did, the store refuses it.
     pub(crate) fn is_revoked(&self) -> bool {
         self.state.borrow().revoked
     }

@@ -1,6 +1,6 @@
 //! The notifier tells everybody in this process who waits for a saga that it came to rest.
 //!
-//! A saga that is driven here is told of by its driver. One poll asks the store about all others that somebody waits for.
+//! A saga that is driven here is told of by its driver. One poll asks the store about all others that a caller waits for.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -64,7 +64,7 @@ impl Notifier {
         }
     }
 
-    /// The sagas somebody still waits for.
+    /// The sagas that a caller still waits for.
     pub(crate) fn waited_for(&self) -> Vec<SagaId> {
         let mut waiting = self.lock();
         waiting.retain(|_, senders| {

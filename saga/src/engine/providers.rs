@@ -16,7 +16,7 @@ use crate::step::StepError;
 /// The number of calls in a row that did not reach a provider and close the way to it.
 const CLOSES_AFTER: u32 = 3;
 
-/// For how long it is closed before somebody tries; twice as long after each try in vain.
+/// For how long it is closed before a call tries; twice as long after each try in vain.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -45,14 +45,14 @@ struct Way {
     /// The number of calls in a row that did not reach it.
     in_vain: u32,
     closed_until: Option<Instant>,
-    /// Somebody is trying whether it is back.
+    /// A call is trying whether it is back.
     trying: bool,
 }
 
 /// The reason for which no call is made now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// It could not be reached a moment ago; somebody tries after this time.
+    /// It could not be reached a moment ago; a call tries after this time.
     Away(String, Duration),
     /// All calls that it may have are under way; it may be this saga's turn after this time.
     Full(String, Duration),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a driver hears its own verdict only after the store acknowledged the batch. A lost
 //! answer is met by the same batch again; records carry numbers, so that is harmless. A record whose
-//! row somebody holds, or that the store cannot take, costs itself, not its neighbours.
+//! row that is held, or that the store cannot take, costs itself, not its neighbours.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::store::SagaStore;
 /// The most commits of results at the same time.
 const LANES: usize = 2;
 
-/// The most calls at the same time for records and starts that somebody else's lock holds up.
+/// The most calls at the same time for records and starts that another's lock holds up.
 const ASIDE: usize = 2;
 
 /// The most bytes of one batch, unless one entry is larger: a batch is built in memory more than once.
@@ -37,7 +37,7 @@ const TRIES: u32 = 5;
 /// The reason for which a write was not answered.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
-    /// The lease is gone, or the worker is: somebody else will go on.
+    /// The lease is gone, or the worker is: another worker will go on.
     Lost,
     /// The store failed; only inserts answer this, because a caller waits for them.
     Store(StoreError),
@@ -196,7 +196,7 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
 
 async fn insert_all(lanes: Arc<Lanes>, mut inserts: Vec<Insert>) {
     while !inserts.is_empty() {
-        // Nobody would drive what a caller who is gone has started.
+        // No worker would drive what a caller who is gone has started.
         inserts.retain(|insert| !insert.answer.is_closed());
         let later = set_excess_aside(&mut inserts, |insert| insert.saga.input.as_json().len());
         insert_batch(&lanes, inserts).await;

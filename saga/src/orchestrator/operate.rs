@@ -167,7 +167,7 @@ impl Operator {
         if !status.is_active() {
             return Err(refused("pause", format!("it is {status}, which stands still already")));
         }
-        // The store's clock says whether somebody drives it.
+        // The store's clock says whether a worker drives it.
         let stop =
             Decision { change: Some(self.stop(&view, reason)), unless_driven: true, ..Decision::default() };
         match self.write("pause", &view, reason, stop).await {

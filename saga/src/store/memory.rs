@@ -91,7 +91,7 @@ impl Inner {
 
     fn is_claimable(&self, saga: &Saga, request: &ClaimRequest, now: Instant) -> bool {
         let Instance { status, owner, definition, saga_type, id, .. } = &saga.instance;
-        // Whoever asks is alive: what it owns it drives, unless it says otherwise.
+        // A worker that asks is alive: what it owns it drives, unless it says otherwise.
         let free = owner.is_none_or(|owner| owner != request.worker && !self.is_live(owner, now));
         let own = *owner == Some(request.worker) && request.own.contains(id);
         let runnable = request.runnable.iter().any(|(name, print)| name == saga_type && print == definition);
@@ -180,7 +180,7 @@ impl Saga {
         self.instance.write_no = record.write_no;
         if let Some(after) = record.release {
             self.instance.owner = None;
-            // Whoever asked for something does not wait for what the driver wanted to wait for.
+            // A person who asked for something does not wait for what the driver wanted to wait for.
             let after = if self.is_asked_for(record.turning) { Duration::ZERO } else { after };
             self.run_at = later(now, after);
         }

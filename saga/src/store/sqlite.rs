@@ -267,7 +267,7 @@ impl SqliteStore {
 
     async fn journals(&self, ids: String) -> Result<Vec<Journal>, sqlx::Error> {
         // No transaction: a caller may drop this future, and a BEGIN must not be dropped half way. The
-        // steps may be newer than their saga; whoever decides on that is stale by the row version.
+        // steps may be newer than their saga; a decision on that is stale by the row version.
         let mut connection = self.pool.acquire().await?;
         self.load_all(&mut connection, &ids).await
     }

@@ -270,7 +270,7 @@ mod tests {
             Ok(ran.seen)
         };
         schedule::each(1, one).now_or_never().unwrap_or(Ok(())).unwrap();
-        // Of the store's methods only `list` and `census` are for nobody but people.
+        // Of the store's methods only `list` and `census` are for people only.
         for call in [
             "`define`",
             "`beat`",

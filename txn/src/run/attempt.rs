@@ -162,7 +162,7 @@ async fn store<DB: Backend, T, E>(
     })?;
     let named = !job.settings.policy.behind_pooler;
     let stored = async {
-        // The closure may have become somebody who may not write here.
+        // The closure may have taken a role that may not write here.
         if let Some(role) = place.role.filter(|_| session.role_changed) {
             DB::become_role(session.connection(), &role).await?;
         }

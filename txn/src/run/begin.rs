@@ -93,7 +93,7 @@ pub(super) async fn begin<DB: Backend, T, E>(
             Ok(Ok(Claimed::Stored(stored))) => {
                 session.rollback().await;
                 job.permit.release();
-                // Under another label it is the commit of somebody else for certain.
+                // Under another label it is the commit of another run for certain.
                 let reused = matches!(stored, Err(Error::Misuse(Misuse::TokenReused { .. })));
                 if let Some(lost) = ambiguity.lost_commit.take().filter(|_| !reused) {
                     Shield::new(lost.hooks.run(label, settings.policy.hook_timeout)).await;

@@ -45,7 +45,7 @@ impl Left {
             attempt: u32::try_from(integer("attempt")?).map_err(|_| Unreadable("attempt"))?,
             marked,
             lease_until: time("lease_until")?,
-            // Nobody but this attempt asks for its end, and it asks the store.
+            // Only this attempt asks for its end, and it asks the store.
             cap_until: u64::MAX,
             expires_at: u64::MAX,
             phase: Phase::InFlight,

@@ -1,9 +1,9 @@
 //! Group commit: concurrent calls of one process share a statement, and with it a flush.
 //!
-//! No timer and no task that lives when nobody calls: an idle lane flushes a call at once, a busy one takes everything
-//! that queued meanwhile, and each call gets its own answer.
+//! No timer and no task lives without a call: an idle lane flushes a call at once, a busy one takes everything
+//! that queued in that time, and each call gets its own answer.
 //!
-//! Invariant: a shared statement waits for nobody's lock for long, and its failure is nobody's answer unless nothing can
+//! Invariant: a shared statement waits for no lock for long, and its failure is no call's answer unless nothing can
 //! be said about any of its calls. What it did not settle is asked again by a statement of its own, one per record at a
 //! time. No statement is waited for without limit: behind a connection that died without a word there are others.
 
@@ -85,7 +85,7 @@ struct State<J: Job> {
     queue: VecDeque<Waiting<J>>,
     runners: usize,
     /// Records that a statement of its own is busy with, perhaps waiting for a lock: sharing would make others wait.
-    /// The calls that came meanwhile wait here, without a connection.
+    /// The calls that came in that time wait here, without a connection.
     aside: HashMap<RecordId, Vec<Waiting<J>>>,
 }
 
@@ -212,7 +212,7 @@ impl<J: Job> Shared<J> {
         pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections()
     }
 
-    /// Sends a call as a statement of its own, and keeps its record out of shared ones meanwhile.
+    /// Sends a call as a statement of its own, and keeps its record out of shared ones until it is answered.
     fn set_aside(self: &Arc<Self>, waiting: Waiting<J>) {
         let record = waiting.job.record();
         let mut state = self.state();
@@ -293,7 +293,7 @@ impl<J: Job> Drop for Runner<J> {
         if self.ended {
             return;
         }
-        // Cut off by a panic or the end of the runtime. Nobody else may come for those who wait.
+        // Cut off by a panic or the end of the runtime. No other task may come for those that wait.
         let mut state = self.shared.state();
         state.runners -= 1;
         let cut_off = if state.runners == 0 { std::mem::take(&mut state.queue) } else { VecDeque::new() };
@@ -328,7 +328,7 @@ impl<J: Job> Aside<J> {
             Err(error) => error,
         };
         if error.effect() == Effect::NotApplied && error.kind() == ErrorKind::Unavailable {
-            // Somebody keeps the row. Those behind would wait as long, one after the other.
+            // Another transaction keeps the row. Those behind would wait as long, one after the other.
             let behind = self.shared.state().aside.get_mut(&self.record).map(std::mem::take);
             refuse(std::iter::once(waiting).chain(behind.unwrap_or_default()), error);
         } else {

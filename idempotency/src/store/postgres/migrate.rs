@@ -1,7 +1,7 @@
 //! Looks whether PostgreSQL can keep records, and makes the tables if it must and may.
 //!
 //! Invariant: a role that may only read and write the tables can start a store when they are there. A session whose
-//! settings would let an acknowledged record be lost is refused, whoever set them: a pooler, the role, the server.
+//! settings would let an acknowledged record be lost is refused, wherever they were set: a pooler, the role, the server.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ async fn look(on: &mut PgConnection, names: &Names) -> Result<Found, StoreError>
     Ok(Found { version, schema })
 }
 
-/// Takes the steps that are missing, unless somebody else has taken them meanwhile.
+/// Takes the steps that are missing, unless another process has taken them since.
 async fn migrate(on: &mut PgConnection, names: &Names) -> Result<(), StoreError> {
     // Another process may migrate for long; a table may be large. What that process has made must be seen afterwards,
     // whatever isolation the role has.

@@ -20,11 +20,11 @@ use crate::token::Holder;
 /// Records in PostgreSQL; see [`SqlStore`].
 ///
 /// Concurrent calls of one store share statements and flushes: an idle store sends a call at once, a busy one sends
-/// together what came meanwhile, and each call gets its own answer. Clones of a store share; stores that were made
+/// together what came since, and each call gets its own answer. Clones of a store share; stores that were made
 /// separately do not.
 ///
 /// The statements take two connections of the pool under load, four while full ones wait. Calls that cannot share, such
-/// as duplicates of somebody's open transaction, take up to a quarter of the pool for claims and as many for writes by
+/// as duplicates of an open transaction, take up to a quarter of the pool for claims and as many for writes by
 /// holders, at least one each, and one per record.
 ///
 /// A call waits for a locked row 2 s at most, then it fails with [`ErrorKind::Unavailable`] and nothing is changed. A
@@ -61,7 +61,7 @@ impl PostgresStore {
         SqlStore::new(pool).await.map(Self::around)
     }
 
-    /// Opens a store in a database whose tables somebody else makes: it never creates or changes one.
+    /// Opens a store in a database whose tables are made elsewhere: it never creates or changes one.
     ///
     /// # Cancel safety
     /// Only reads.
@@ -81,7 +81,7 @@ impl PostgresStore {
     ///
     /// Choose it when another pooler already multiplexes statements, or when first runs rarely overlap: a lone
     /// one keeps 0.70 of this pace when it is shared. Replays are faster shared, lone ones 2.7 times. A call waits for a
-    /// locked row 2 s at most, and keeps a connection of its own meanwhile. There is no other limit; a call that is dropped
+    /// locked row 2 s at most, and keeps a connection of its own in that time. There is no other limit; a call that is dropped
     /// closes the connection it waits on.
     #[must_use]
     pub fn direct(self) -> SqlStore<Postgres> {

@@ -1,7 +1,7 @@
 //! A connection to a Redis Cluster that is made anew when it stops answering.
 //!
 //! The driver's own connection can wait for itself for good after a node was lost under load: every key is then timed
-//! out, also those of healthy nodes, until somebody connects anew. So that is done here, beside the calls: the old
+//! out, also those of healthy nodes, until the client connects anew. So that is done here, beside the calls: the old
 //! connection is used until the new one is there.
 
 use std::fmt;
@@ -161,7 +161,7 @@ fn silence() -> RedisError {
     RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "the Redis Cluster did not answer"))
 }
 
-/// No answer, or nobody left to ask.
+/// No answer, or no server left to ask.
 fn tells_of_a_broken_connection(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_connection_dropped()

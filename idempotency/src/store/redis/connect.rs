@@ -85,7 +85,7 @@ pub(super) fn is_secure(url: &str) -> bool {
 }
 
 /// Refuses a URL that asks for TLS if this build has none. Some other crate may have switched the driver's TLS on, but
-/// with what cryptography nobody has said.
+/// with no cryptography named.
 pub(super) fn permit(url: &str, tls: bool) -> Result<(), StoreError> {
     if is_secure(url) && !tls {
         let reason = "a `rediss://` URL needs the feature `redis-tls` of probity-idempotency";
@@ -113,7 +113,7 @@ pub(super) fn choose_cryptography() {
     use rustls::crypto::{CryptoProvider, ring};
 
     if CryptoProvider::get_default().is_none() {
-        // Somebody may be faster: then it is theirs.
+        // Another thread may be faster: then it is theirs.
         let _theirs = ring::default_provider().install_default();
     }
 }

@@ -121,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(judged(said(error)), (kind, Effect::NotApplied), "{error}");
         }
-        // What a proxy says when the server behind it does not answer, and what nobody has heard of.
+        // What a proxy says when the server behind it does not answer, and words that are unknown.
         for error in ["ERR upstream failure", "ERR Connection timed out", "upstream failure", "NOVEL error"] {
             assert_eq!(judged(said(error)), (ErrorKind::Rejected, Effect::Unknown), "{error}");
         }

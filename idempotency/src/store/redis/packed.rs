@@ -63,7 +63,7 @@ pub(super) fn left(time: Duration) -> Duration {
     if time.is_zero() { time } else { time.saturating_sub(millisecond).max(millisecond) }
 }
 
-/// The time that a claim is kept if nobody finishes it.
+/// The time that a claim is kept if no attempt finishes it.
 pub(super) fn claim_kept(claim: &Claim) -> u64 {
     match claim.effects {
         Effects::Opaque => BY_HAND,

@@ -44,7 +44,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         self.permitted_on(self.durability().await.ok().map(|found| found.servers)).await
     }
 
-    /// The same of this many servers, `None` if nobody knows.
+    /// The same of this many servers, `None` if it is not known.
     pub(super) async fn permitted_on(&self, servers: Option<u32>) -> Result<(), StoreError> {
         for _ in 0..keys_for(servers) {
             let key = self.key(nowhere()?);
@@ -72,7 +72,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     }
 }
 
-/// A record that nobody has.
+/// A record that does not exist.
 fn nowhere() -> Result<RecordId, StoreError> {
     let (first, second) = (OwnerToken::generate()?, OwnerToken::generate()?);
     let mut record = [0; 32];

@@ -108,7 +108,7 @@ impl SentinelConnection {
         }
         let failed_before = self.failed().0;
         let mut sentinels = self.0.sentinels.lock().await;
-        // Somebody else may have asked while we waited for our turn. Their failure is ours: asking again would only
+        // Another task may have asked while we waited for our turn. Their failure is ours: asking again would only
         // make those behind us wait as long again.
         if let Some(known) = self.known() {
             return Ok(known);

@@ -46,7 +46,7 @@ impl<DB: Dialect> SqlStoreBuilder<DB> {
         self
     }
 
-    /// The SQL that makes the tables of this version with the names chosen here, for whoever may run it. The files it is
+    /// The SQL that makes the tables of this version with the names chosen here, for a role that may run it. The files it is
     /// made of are published with the crate, in `sql`.
     ///
     /// # Errors

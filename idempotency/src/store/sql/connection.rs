@@ -1,7 +1,7 @@
 //! A connection of the store's own.
 //!
 //! Invariant: one that still owes an answer is closed, not returned. The pool would wait for that answer, without limit
-//! if the other end is gone without a word, and meanwhile be smaller by one.
+//! if the other end is gone without a word, and be smaller by one until then.
 
 use sqlx::pool::PoolConnection;
 

@@ -12,10 +12,10 @@ pub trait Dialect: driver::Driver {}
 
 impl<DB: driver::Driver> Dialect for DB {}
 
-/// A statement on its way in somebody else's transaction.
+/// A statement on its way in the caller's transaction.
 pub(crate) type Running<'e, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'e>>;
 
-/// The part of a dialect that is nobody's business outside.
+/// The part of a dialect that is private to this crate.
 pub(crate) mod driver {
     use std::future::Future;
 

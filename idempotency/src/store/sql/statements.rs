@@ -230,7 +230,7 @@ pub(crate) use postgres_now;
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Templates = statements!(postgres_now!(), "", "", " FOR UPDATE SKIP LOCKED", "");
 
-/// For connections of the store's own: somebody's open transaction must not keep them. The setting is local to the
+/// For connections of the store's own: an open transaction of others must not keep them. The setting is local to the
 /// statement, and made before the statement locks a row.
 #[cfg(feature = "postgres")]
 pub(crate) static PATIENT_POSTGRES: Templates = statements!(

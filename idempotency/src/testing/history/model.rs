@@ -143,7 +143,7 @@ pub(super) struct World {
 
 impl World {
     /// Every world that this call may leave behind when it is next; none if it cannot be. `fences` are those that
-    /// answers mention: a claim whose own answer is lost was given one of them, or one that nobody saw.
+    /// answers mention: a claim whose own answer is lost was given one of them, or one that no call saw.
     pub(super) fn after(&self, call: &Call, fences: &[u64]) -> Vec<Self> {
         let told = call.told.as_ref().map(|(told, _)| told);
         if told == Some(&Told::Nothing) {

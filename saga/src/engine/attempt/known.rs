@@ -7,11 +7,11 @@ use crate::machine::{Finding, Undoing};
 use crate::policy::{Failure, StepPolicy, Tries};
 use crate::step::Retry;
 
-/// The beginning of the stored text of a saga that waits for somebody else. A worker that takes the saga up reads by it
+/// The beginning of the stored text of a saga that waits for a provider. A worker that takes the saga up reads by it
 /// that it waited.
 const WAITS: &str = "waits for ";
 
-/// Says if this text is that of a step that waited for somebody else.
+/// Says if this text is that of a step that waited for a provider.
 pub(super) fn waited(error: Option<&str>) -> bool {
     error.is_some_and(|error| error.starts_with(WAITS))
 }
@@ -20,7 +20,7 @@ pub(super) struct Known<'p> {
     pub(super) policy: &'p StepPolicy,
     /// An attempt may have had its effect.
     pub(super) maybe: bool,
-    /// There is somebody to ask what became of it, who may still answer.
+    /// There is a probe to ask what became of it, which may still answer.
     pub(super) patient: bool,
     pub(super) error: Option<String>,
     /// The text that was stored of the step before.

@@ -29,7 +29,7 @@ SELECT h.id, h.input_hash, h.business_id, h.business_type
 FROM unnest($1::text[], $2::text[]) AS n (business_id, business_type)
 JOIN saga_heads h ON h.business_id = n.business_id AND h.business_type = n.business_type";
 
-/// The expiry is computed after the row lock was granted, so that no lease is born expired. A beat of somebody else from
+/// The expiry is computed after the row lock was granted, so that no lease is born expired. A beat of another worker from
 /// the future was written while the clock was ahead: it counts from now, so that a dead worker is dead a lease later, and
 /// a living one has that long to beat again.
 pub(super) const BEAT: &str = "\

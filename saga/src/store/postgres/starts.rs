@@ -21,7 +21,7 @@ impl PostgresStore {
         let mut tries = 0;
         let created = loop {
             match self.insert_new(&first).await {
-                // Somebody was faster; the next look sees whom.
+                // Another start was faster; the next look sees which.
                 Err(error) if is_taken(&error) && tries < 3 => tries += 1,
                 created => break created.map_err(failed)?,
             }

@@ -25,7 +25,7 @@ pub(super) const HELD: &str = "\
 SELECT COUNT(*) AS held FROM saga_workers
 WHERE worker_id = ?1 AND expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')";
 
-/// A beat of somebody else from the future was written while the clock was ahead: it counts from now, so that a dead
+/// A beat of another worker from the future was written while the clock was ahead: it counts from now, so that a dead
 /// worker is dead a lease later, and a living one has that long to beat again.
 pub(super) const REBASE_WORKERS: &str = "\
 UPDATE saga_workers SET heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', 'now'),

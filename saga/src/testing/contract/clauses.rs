@@ -111,7 +111,7 @@ clauses! {
         check(steps == 1, || format!("{steps} step rows"))
     }
 
-    /// A step forward that is told to writes its saga's row: what somebody decided by an older look is stale.
+    /// A step forward that is told to writes its saga's row: what was decided by an older look is stale.
     a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before(store) {
         let me = worker(store, LONG).await?;
         let id = saga(store, me, "B-1").await?;

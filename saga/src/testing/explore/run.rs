@@ -193,7 +193,7 @@ pub(super) async fn run<I: Payload + Clone>(
         // Asked of a saga that had come to rest, it is for a worker's next look.
         until_rested(&world, time).await;
     }
-    // What the saga did without its peers is done; whoever helps it finds them back.
+    // What the saga did without its peers is done; a person who helps it finds them back.
     let called = calls.count();
     calls.mended();
     if let Some(help) = schedule.help {

@@ -14,7 +14,7 @@ use crate::settings::Settings;
 /// The process of the session, and when its transaction began, in microseconds.
 const ADDRESS: &str = "pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text";
 
-/// Tells a transaction that began with this message from one that somebody left open: now() is when it began, and
+/// Tells a transaction that began with this message from one that was left open: now() is when it began, and
 /// statement_timestamp() is when the server received the message.
 const BEGAN_JUST_NOW: &str = "now() = statement_timestamp()";
 
@@ -54,7 +54,7 @@ pub(super) async fn begin(
     }
     let row = first_row(connection, preamble).await.map_err(|error| explain_standby(error, settings))?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    // First, because a transaction that somebody left open may be read-only as well.
+    // First, because a transaction that was left open may be read-only as well.
     if row.try_get::<&str, _>(3)? == "false" {
         return Err(inside_a_transaction());
     }

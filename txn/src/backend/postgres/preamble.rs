@@ -11,7 +11,7 @@ pub(super) fn preamble(settings: &Settings) -> String {
     // With the question for the transaction's id behind it.
     let mut sql = String::with_capacity(400);
     // The level is always said: the default of the database, the role or the session may be one at which a lock that
-    // was waited for proves nothing. And it is said in two steps: inside a transaction that somebody left open BEGIN only
+    // was waited for proves nothing. And it is said in two steps: inside a transaction that was left open BEGIN only
     // warns, but a transaction that has begun to read cannot change its level, and it can have one of the two at most.
     let (first, level) = match settings.isolation {
         None | Some(Isolation::ReadCommitted) => ("REPEATABLE READ", READ_COMMITTED),

@@ -3,7 +3,7 @@
 //! The transaction id is fetched together with BEGIN; afterwards another connection can ask for its
 //! status. Two traps make a status lie, and each has its guard:
 //!
-//! * After a failover to an asynchronous standby the same id may belong to somebody else. The
+//! * After a failover to an asynchronous standby the same id may belong to another one. The
 //!   system identifier and the timeline must be those of the beginning.
 //! * After a crash the server may hand out again an id that never reached the log. A crash also
 //!   discards the statistics, so the time of their reset must be that of the beginning before

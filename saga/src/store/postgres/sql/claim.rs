@@ -105,7 +105,7 @@ WHERE owner_id = $1 AND status IN ('pending', 'in_progress', 'committing', 'comp
 
 pub(crate) const FORGET_WORKER: &str = "DELETE FROM saga_workers WHERE worker_id = $1";
 
-/// All but what somebody holds: one row must not keep the others.
+/// All but the rows that are held: one row must not keep the others.
 pub(crate) const RELEASE_ALL: &str = "\
 WITH free AS MATERIALIZED (
     SELECT id FROM saga_heads
