@@ -260,9 +260,12 @@ async fn hooks_do_not_run_for_the_commit_of_another_operation_with_the_same_toke
         tokio::join!(other, lost).0
     };
     let (first, second) = tokio::join!(first, second);
-    assert_eq!(second.unwrap(), 7);
-    assert!(matches!(first, Err(Error::Misuse(Misuse::TokenReused { .. }))), "{first:?}");
-    assert_eq!(ran.load(Ordering::SeqCst), 0);
+    // When the server sees the break, the other run gets the token, unless the first one is back before it.
+    match (&first, &second) {
+        (Err(Error::Misuse(Misuse::TokenReused { .. })), Ok(7)) => assert_eq!(ran.load(Ordering::SeqCst), 0),
+        (Ok(_), Err(Error::Misuse(Misuse::TokenReused { .. }))) => assert_eq!(ran.load(Ordering::SeqCst), 1),
+        _ => panic!("{first:?}, {second:?}"),
+    }
 }
 
 #[tokio::test]
