@@ -98,6 +98,8 @@ impl OperatorActor {
         if !matches!(status, Status::Stuck | Status::Paused) {
             return false;
         }
+        // Before the help: it is answered later than a worker may hear of it.
+        self.world.forget_promises();
         let name = self.world.name.as_str();
         let helped = match help {
             Help::GoOn if status == Status::Paused => {
@@ -110,7 +112,6 @@ impl OperatorActor {
             Help::Settle => self.settle(&journal).await,
             Help::Close => self.operator.abort(name, "explored", "explored").await,
         };
-        self.world.forget_promises();
         helped.is_ok()
     }
 
@@ -134,12 +135,12 @@ impl OperatorActor {
         let again = journal.instance.resume_status == Some(Status::Committing);
         let evidence = "the ledger of the other side";
         let name = self.world.name.as_str();
-        self.operator.resolve_step(name, "explored", row.order, resolution, evidence).await?;
+        // What is said is true before it is said: a worker may hear of it before the answer comes.
         if !applied && again {
             self.world.is_proven_absent(at);
         } else if !applied {
             self.world.ends(at);
         }
-        Ok(())
+        self.operator.resolve_step(name, "explored", row.order, resolution, evidence).await
     }
 }
