@@ -14,7 +14,7 @@ use thiserror::Error;
 /// The effect that a failed call may have left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing was written.
+    /// The call wrote nothing.
     NotApplied,
     /// It may have been written. Repeat the call with the same token to find out.
     Unknown,

@@ -1,6 +1,6 @@
 //! The tower layer: any `Service<http::Request<B>>` becomes safe to retry.
 //!
-//! What the wire says is in `docs/wire.md`; start reading at `service.rs`, then `flow.rs`.
+//! The messages on the wire are in `docs/wire.md`. Start reading at `service.rs`, then `flow.rs`.
 
 mod answer;
 mod body;

@@ -247,7 +247,7 @@ impl<I: Payload, D> SagaBuilder<I, AfterPivot, D> {
     /// Finishes the definition.
     ///
     /// # Errors
-    /// As [`build`](SagaBuilder::build) before a pivot.
+    /// The errors of [`build`](SagaBuilder::build) before a pivot.
     pub fn build(self) -> Result<Saga<D>, BuildError> {
         self.finish()
     }

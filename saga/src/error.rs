@@ -8,7 +8,7 @@ use crate::record::SagaId;
 /// The effect of a call that failed: nothing was changed, or that is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing was written.
+    /// The call wrote nothing.
     NotApplied,
     /// It may have been written.
     Unknown,

@@ -152,10 +152,10 @@ impl Orchestrator {
     /// moment later, and if this process dies, the next one does.
     ///
     /// # Cancel safety
-    /// As every statement of the transaction: roll it back.
+    /// The same as for every statement of the transaction: roll it back.
     ///
     /// # Errors
-    /// As [`start`](Self::start); and [`SagaError::OtherDatabase`] if the transaction cannot be
+    /// The errors of [`start`](Self::start); and [`SagaError::OtherDatabase`] if the transaction cannot be
     /// one of the orchestrator's database.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub async fn start_in<'c, E, I>(
@@ -226,7 +226,7 @@ impl Orchestrator {
     /// Dropping the future does not stop a saga that was started.
     ///
     /// # Errors
-    /// As [`start`](Self::start) and [`wait`](Self::wait).
+    /// The errors of [`start`](Self::start) and [`wait`](Self::wait).
     pub async fn run<I>(&self, saga: &str, business_id: &str, input: &I) -> Result<Outcome, SagaError>
     where
         I: Serialize + Send + Sync + 'static,

@@ -190,7 +190,7 @@ pub enum Probe<T> {
     /// It did not happen and *cannot happen any more* under this key. Only say so when the other
     /// side guarantees it; a request still on its way makes this answer a lie.
     NotApplied,
-    /// Nothing seen so far; it may still arrive. The step is tried again with the same key.
+    /// The other side has seen no request so far; it may still arrive. The step is tried again with the same key.
     NotSeenYet,
     /// The other side cannot say.
     Unknown,

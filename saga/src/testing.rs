@@ -28,7 +28,7 @@ use crate::step::Payload;
 /// The saga may or may not have been started.
 ///
 /// # Errors
-/// As `start_in`.
+/// The errors of `start_in`.
 pub async fn start_unattended<I: Payload>(
     orchestrator: &Orchestrator,
     saga: &str,

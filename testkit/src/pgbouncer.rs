@@ -68,7 +68,7 @@ impl PgBouncer {
     ///
     /// # Panics
     ///
-    /// As [`PgBouncer::start`].
+    /// The same as for [`PgBouncer::start`].
     #[must_use]
     pub fn start_with(url: &str, pooling: Pooling, settings: &[&str]) -> PgBouncer {
         let program = match pgbouncer() {

@@ -45,7 +45,7 @@ impl Postgres {
     ///
     /// # Panics
     ///
-    /// As [`Postgres::shared`].
+    /// The same as for [`Postgres::shared`].
     #[must_use]
     pub fn start() -> Postgres {
         Postgres::start_with(&[])
@@ -55,7 +55,7 @@ impl Postgres {
     ///
     /// # Panics
     ///
-    /// As [`Postgres::shared`].
+    /// The same as for [`Postgres::shared`].
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Postgres {
         let tools = tools();
@@ -68,7 +68,7 @@ impl Postgres {
     ///
     /// # Panics
     ///
-    /// As [`Postgres::shared`]; if this server was given by `PROBITY_TEST_DATABASE_URL`.
+    /// The same as for [`Postgres::shared`]; if this server was given by `PROBITY_TEST_DATABASE_URL`.
     #[must_use]
     pub fn standby(&self) -> Postgres {
         let tools = tools();

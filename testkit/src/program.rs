@@ -14,7 +14,7 @@ use crate::process;
 
 /// A running program. It is killed when the value is dropped, and when the test process ends, however that ends.
 ///
-/// What it writes on both streams is captured, and part of every panic message here.
+/// Its output on both streams is captured, and part of every panic message here.
 #[derive(Debug)]
 pub struct Program {
     name: String,

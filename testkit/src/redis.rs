@@ -46,7 +46,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn start() -> Redis {
         Redis::start_with(&[])
@@ -57,7 +57,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn start_with(options: &[&str]) -> Redis {
         let server = Server::start(options, None);
@@ -69,7 +69,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn start_tls(files: &TlsFiles, options: &[&str]) -> Redis {
         let server = Server::start(options, Some(files));
@@ -80,7 +80,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn cluster() -> RedisCluster {
         RedisCluster::start(None)
@@ -90,7 +90,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn cluster_tls(files: &TlsFiles) -> RedisCluster {
         RedisCluster::start(Some(files))
@@ -100,7 +100,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn sentinels() -> RedisSentinels {
         RedisSentinels::start(None)
@@ -110,7 +110,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Redis::shared`].
+    /// The same as for [`Redis::shared`].
     #[must_use]
     pub fn sentinels_tls(files: &TlsFiles) -> RedisSentinels {
         RedisSentinels::start(Some(files))

@@ -1,4 +1,4 @@
-//! Nothing outlives the test process, however it ends.
+//! Tests that no child outlives the test process, however it ends.
 //!
 //! Each test starts this test binary once more with the order to start things and wait, kills it without a goodbye, and
 //! looks what is left.

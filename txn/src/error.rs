@@ -270,7 +270,7 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "the effect decides whether the operation may be done again"]
 pub enum Effect {
-    /// Nothing was written, and nothing will be by this run. With a token, no run had been committed with
+    /// The run wrote nothing, and will write nothing. With a token, no run had been committed with
     /// it when this one held it last.
     NotApplied,
     /// It may have been written. Never treat this as a failure.

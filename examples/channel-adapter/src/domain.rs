@@ -57,7 +57,7 @@ text_enum! {
         Sent = "sent",
         /// Money was given back.
         Refunded = "refunded",
-        /// Nothing was taken and nothing ever will be, or it was given back by a cancel.
+        /// No money was taken, and none ever will be; or a cancel gave it back.
         Cancelled = "cancelled",
         /// The channel said no. No effect.
         Refused = "refused",
@@ -105,7 +105,7 @@ pub enum Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a cancel may be refused"]
 pub enum Cancelled {
-    /// Nothing is charged now, and nothing will be. `voided` says whether money had been taken.
+    /// The charge does not stand, and never will. `voided` says whether money had been taken.
     Done {
         /// True when a charge existed and was given back.
         voided: bool,

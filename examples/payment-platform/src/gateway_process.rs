@@ -105,7 +105,7 @@ impl GatewayProcess {
 /// The other side: serves the gateway, configured by the environment, until the standard input ends.
 ///
 /// # Errors
-/// What keeps the gateway from starting or serving.
+/// The failure that keeps the gateway from starting or serving.
 pub(crate) async fn serve_alone() -> Result<(), Failure> {
     service_shell::init_logging();
     let settings = Settings::from_env("payment-gateway", 40003)?;

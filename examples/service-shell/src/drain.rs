@@ -16,7 +16,7 @@ type Step = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>
 pub struct Drain(Vec<(&'static str, Step)>);
 
 impl Drain {
-    /// Nothing to do.
+    /// Makes a drain that has no work.
     pub fn nothing() -> Drain {
         Drain::default()
     }

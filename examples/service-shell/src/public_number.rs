@@ -21,7 +21,7 @@ pub fn public_number(prefix: &str) -> String {
 /// Random characters of 5 bits each, for keys and secrets.
 ///
 /// # Panics
-/// As [`public_number`].
+/// The same as for [`public_number`].
 #[must_use]
 pub fn random_text(length: usize) -> String {
     let mut bytes = vec![0_u8; length];

@@ -34,7 +34,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 /// Dropping the future closes the listener and abandons open connections, as a crash would.
 ///
 /// # Errors
-/// What the listener reports.
+/// The error that the listener reports.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

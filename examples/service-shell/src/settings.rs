@@ -15,7 +15,7 @@ use crate::{ServiceToken, StartError};
 /// Which database was asked for. The build decides which of them it can serve.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseChoice {
-    /// Nothing was said: an embedded file `<DATA_DIR>/<service>.sqlite3`, or a refusal in a PostgreSQL build.
+    /// The setting is absent: an embedded file `<DATA_DIR>/<service>.sqlite3`, or a refusal in a PostgreSQL build.
     Default,
     /// A URL this build can serve.
     Url(String),
@@ -79,7 +79,7 @@ impl Settings {
     /// The same from given variables: tests and `payment-platform` run several services in one process.
     ///
     /// # Errors
-    /// As [`Settings::from_env`].
+    /// The errors of [`Settings::from_env`].
     ///
     /// # Examples
     /// ```

@@ -30,7 +30,7 @@ type BodyFn = dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync;
 /// Decides what counts when a request is compared with the first one of its key; without rules: method, path and query
 /// as the client sent them, `Content-Type`, `Content-Encoding`, and every byte of the body.
 ///
-/// What only says how a request was written never counts: `charset`, and the boundary of a multipart body.
+/// Parts that only say how a request was written never count: `charset`, and the boundary of a multipart body.
 ///
 /// Other rules give another fingerprint. A deploy that changes them answers retries of what was recorded before with 422,
 /// until the retention of those records is over.

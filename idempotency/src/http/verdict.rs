@@ -5,7 +5,7 @@
 pub enum Verdict {
     /// Record it: every retry gets it again.
     Final,
-    /// Nothing happened: release the key. After a mark this is not believed, and the answer is recorded.
+    /// The handler did nothing: the key is released. After a mark this is not believed, and the answer is recorded.
     Retryable,
     /// Something may have happened, and this answer does not tell: leave the record indeterminate.
     Unknown,

@@ -23,7 +23,7 @@ pub enum Settlement {
     Record(Recording),
     /// Keep that it ran.
     Tombstone(Tombstone),
-    /// Nothing happened: the key is free again.
+    /// The work did nothing: the key is free again.
     Release,
 }
 

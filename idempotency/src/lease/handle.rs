@@ -243,7 +243,7 @@ impl Lease {
     /// did not: an answer with the recorded status is taken as the word that it is committed.
     ///
     /// # Cancel safety
-    /// Nothing is recorded unless the transaction commits.
+    /// The record is written only if the transaction commits.
     ///
     /// # Errors
     /// [`ErrorKind::LeaseLost`](crate::ErrorKind::LeaseLost) if the record is not held by this attempt in this
@@ -290,7 +290,7 @@ impl Lease {
     /// ```
     ///
     /// # Cancel safety
-    /// Nothing is recorded unless the transaction commits.
+    /// The record is written only if the transaction commits.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the result cannot be written as JSON; those of

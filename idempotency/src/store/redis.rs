@@ -1,6 +1,6 @@
 //! The Redis store: one string per record, one script per call, times from the server.
 //!
-//! What it can promise is what Redis can: the claim is atomic on one server. A failover that loses an acknowledged
+//! It promises no more than Redis does: the claim is atomic on one server. A failover that loses an acknowledged
 //! write loses the claim with it, and the key may run again. For money, prefer an SQL store; the guide says more.
 
 #[cfg(feature = "redis-cluster")]

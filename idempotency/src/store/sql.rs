@@ -70,7 +70,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// Only reads.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and if tables of this version are missing.
+    /// The errors of [`new`](Self::new), and if tables of this version are missing.
     pub async fn verify(pool: Pool<DB>) -> Result<Self, StoreError> {
         Self::builder(pool).open(false).await
     }
@@ -88,7 +88,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// record in any case.
     ///
     /// # Cancel safety
-    /// Nothing is claimed unless the transaction commits.
+    /// The claim stands only if the transaction commits.
     ///
     /// # Errors
     /// If the database failed.
@@ -120,7 +120,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// Records the answer in the caller's transaction; see [`Lease::complete_in`](crate::Lease::complete_in).
     ///
     /// # Cancel safety
-    /// Nothing is recorded unless the transaction commits.
+    /// The record is written only if the transaction commits.
     ///
     /// # Errors
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here: roll back. Other kinds if the database
@@ -141,7 +141,7 @@ impl<DB: Dialect> SqlStore<DB> {
     /// Gives the key back in the caller's transaction.
     ///
     /// # Cancel safety
-    /// Nothing is given back unless the transaction commits.
+    /// The claim is given back only if the transaction commits.
     ///
     /// # Errors
     /// [`ErrorKind::LeaseLost`] if `holder` does not hold the record here, or has marked it. Other kinds if the

@@ -85,7 +85,7 @@ impl Clause {
     /// Leaves a random record or two behind, as it also does when it completes.
     ///
     /// # Errors
-    /// What the store did that the clause forbids.
+    /// The act of the store that the clause forbids.
     pub async fn check(&self, subject: &Subject) -> Result<(), Violation> {
         (self.check)(Arc::clone(&subject.store), subject.clock.clone()).await
     }

@@ -88,10 +88,10 @@ impl HistoryStore {
     /// commit may have happened, unless it proves otherwise.
     ///
     /// # Cancel safety
-    /// As that of the transaction; it is noted that it may have been committed.
+    /// The same as for the transaction; it is noted that it may have been committed.
     ///
     /// # Errors
-    /// Those of the transaction.
+    /// The errors of the transaction.
     pub async fn claimed_in(
         &self,
         claim: &Claim,
@@ -104,10 +104,10 @@ impl HistoryStore {
     /// by that: say [`effect`](Self::effect) when it has committed.
     ///
     /// # Cancel safety
-    /// As that of the transaction; it is noted that it may have been committed.
+    /// The same as for the transaction; it is noted that it may have been committed.
     ///
     /// # Errors
-    /// Those of the transaction.
+    /// The errors of the transaction.
     pub async fn completed_in(
         &self,
         holder: &Holder,
@@ -122,10 +122,10 @@ impl HistoryStore {
     /// Runs `transaction`, which gives the key back with `release_in` and commits, and notes whether it did.
     ///
     /// # Cancel safety
-    /// As that of the transaction; it is noted that it may have been committed.
+    /// The same as for the transaction; it is noted that it may have been committed.
     ///
     /// # Errors
-    /// Those of the transaction.
+    /// The errors of the transaction.
     pub async fn released_in(
         &self,
         holder: &Holder,

@@ -109,7 +109,7 @@ fn connection<DB: LocalDatabase>(connection: &mut LocalConnection) -> Result<&mu
         .ok_or_else(|| StepError::fatal(format!("the transaction of the store is not one of {}", DB::NAME)))
 }
 
-/// Nothing has happened, so what cannot be stored is only a bug.
+/// Seals an output. The step was rolled back if that fails, so an output that cannot be stored is only a bug.
 fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> {
     let sealed = frame.sealer.seal(&frame.output_of(frame.step), output);
     sealed

@@ -27,7 +27,7 @@ pub(super) async fn inside<F: Future>(engine: &Engine, call: F) -> F::Output {
 pub(crate) struct Lent(Arc<Semaphore>);
 
 impl Engine {
-    /// Nothing unless this is called in a step that this worker drives.
+    /// Lends a permit to a call inside of a step that this worker drives; `None` for every other call.
     pub(crate) fn lend(&self) -> Option<Lent> {
         let inside = DRIVEN_BY.try_with(|worker| *worker == self.worker).unwrap_or(false);
         inside.then(|| {

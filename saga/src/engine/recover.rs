@@ -61,7 +61,7 @@ struct Recovery {
     /// Not earlier is a suspect asked for: that looks through all that waits.
     next_suspect: Instant,
     hunt: Hunt,
-    /// Nothing was taken over at the last look, because the store was away.
+    /// The last look took nothing over, because the store was away.
     settling: bool,
 }
 

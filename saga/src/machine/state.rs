@@ -31,9 +31,9 @@ pub(crate) enum Next {
     Ask { at: usize },
     /// Undo this step.
     Undo { at: usize, failures: u32 },
-    /// Nothing is left to do but to write this down.
+    /// Write this end down: no step is left.
     Settle(Trigger),
-    /// Nothing to do for a driver.
+    /// Leave the saga: a driver has no work.
     Stop,
 }
 

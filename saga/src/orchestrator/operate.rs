@@ -73,7 +73,7 @@ impl Operator {
     /// Lets a paused saga go on where it stood.
     ///
     /// # Cancel safety
-    /// As [`retry_now`](Self::retry_now).
+    /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
     /// [`SagaError::Refused`] if it is not paused, [`SagaError::Stale`] if it moved.
@@ -87,7 +87,7 @@ impl Operator {
     /// same key. `evidence` says where a second person can see it.
     ///
     /// # Cancel safety
-    /// As [`retry_now`](Self::retry_now).
+    /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
     /// [`SagaError::Refused`] if the saga is not stopped, the step is not open, or its output is above
@@ -126,7 +126,7 @@ impl Operator {
     /// is stuck.
     ///
     /// # Cancel safety
-    /// As [`retry_now`](Self::retry_now).
+    /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
     /// [`SagaError::Refused`] past the pivot and after the end.
@@ -142,10 +142,10 @@ impl Operator {
     /// Does the same as [`compensate`](Self::compensate), for callers who think of it as a cancellation.
     ///
     /// # Cancel safety
-    /// As [`retry_now`](Self::retry_now).
+    /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
-    /// As [`compensate`](Self::compensate).
+    /// The errors of [`compensate`](Self::compensate).
     pub async fn cancel(&self, saga: &str, business_id: &str, reason: &str) -> Result<Cancelled, SagaError> {
         self.turn_back("cancel", saga, business_id, reason).await
     }
@@ -154,7 +154,7 @@ impl Operator {
     /// the current result of its driver, which must go on living to see the request.
     ///
     /// # Cancel safety
-    /// As [`retry_now`](Self::retry_now).
+    /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
     /// [`SagaError::Refused`] if it stands still already.
@@ -196,7 +196,7 @@ impl Operator {
     /// Closes a stuck or paused saga, with its open effects on record. It is never called compensated.
     ///
     /// # Cancel safety
-    /// As [`retry_now`](Self::retry_now).
+    /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
     /// [`SagaError::Refused`] if it is not stuck or paused.

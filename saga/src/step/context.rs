@@ -45,7 +45,7 @@ impl Effects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// Nothing if the step stated no effect.
+    /// Gives the effects that the step stated; `None` if it stated none.
     pub(crate) fn stated(&self) -> Option<String> {
         let effects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (!effects.is_empty()).then(|| effects.join(", "))
@@ -186,7 +186,7 @@ impl<I> StepContext<I> {
     /// The output of an earlier step that has no undo; otherwise as [`output`](Self::output).
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// The errors of [`output`](Self::output).
     pub fn forward_output<S: ForwardStep>(&self) -> Result<S::Output, StepError> {
         self.output_named(S::NAME)
     }

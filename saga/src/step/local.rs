@@ -37,7 +37,7 @@ impl LocalDatabase for sqlx::Sqlite {}
 /// neither does (S-9). So the effect happens exactly once, without a key, without a probe, and
 /// `compensate` is only ever called for an effect that is there, with its output.
 ///
-/// What does not answer `Ok` is rolled back: an error, a panic, a timeout, a worker that lost the saga
+/// An attempt that does not answer `Ok` is rolled back: an error, a panic, a timeout, a worker that lost the saga
 /// at that time. `?` on any error is therefore tried again as [`StepError::Retryable`]; so are conflicts
 /// of the database (deadlock, serialization failure, a busy file). Only
 /// [`StepError::Rejected`] turns the saga back at once. When the database cannot be reached, the step
@@ -163,7 +163,7 @@ impl<I> StepContext<I> {
     /// The output of an earlier [`LocalStep`]; otherwise as [`output`](Self::output).
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// The errors of [`output`](Self::output).
     pub fn local_output<DB: LocalDatabase, S: LocalStep<DB>>(&self) -> Result<S::Output, StepError> {
         self.output_named(S::NAME)
     }
@@ -171,7 +171,7 @@ impl<I> StepContext<I> {
     /// The output of an earlier [`LocalForwardStep`]; otherwise as [`output`](Self::output).
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// The errors of [`output`](Self::output).
     pub fn local_forward_output<DB: LocalDatabase, S: LocalForwardStep<DB>>(
         &self,
     ) -> Result<S::Output, StepError> {

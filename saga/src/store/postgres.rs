@@ -76,7 +76,7 @@ impl PostgresStore {
     /// May be repeated.
     ///
     /// # Errors
-    /// As [`PostgresStoreBuilder::build`].
+    /// The errors of [`PostgresStoreBuilder::build`].
     pub async fn new(pool: PgPool) -> Result<Self, StoreError> {
         Self::builder(pool).build().await
     }
@@ -87,7 +87,7 @@ impl PostgresStore {
     /// Read only.
     ///
     /// # Errors
-    /// As [`PostgresStoreBuilder::verify`].
+    /// The errors of [`PostgresStoreBuilder::verify`].
     pub async fn verify(pool: PgPool) -> Result<Self, StoreError> {
         Self::builder(pool).verify().await
     }

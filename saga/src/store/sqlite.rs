@@ -47,7 +47,7 @@ impl SqliteStore {
     /// May be repeated.
     ///
     /// # Errors
-    /// As [`SqliteStoreBuilder::build`].
+    /// The errors of [`SqliteStoreBuilder::build`].
     pub async fn new(pool: SqlitePool) -> Result<Self, StoreError> {
         Self::builder(pool).build().await
     }
@@ -58,7 +58,7 @@ impl SqliteStore {
     /// Read only.
     ///
     /// # Errors
-    /// As [`SqliteStoreBuilder::verify`].
+    /// The errors of [`SqliteStoreBuilder::verify`].
     pub async fn verify(pool: SqlitePool) -> Result<Self, StoreError> {
         Self::builder(pool).verify().await
     }

@@ -159,7 +159,7 @@ pub fn explore<I: Payload + Clone>(
 /// ```
 ///
 /// # Errors
-/// As [`explore()`]; and [`Explored::Broken`] with what the check answered.
+/// The errors of [`explore()`]; and [`Explored::Broken`] with what the check answered.
 pub fn explore_with<I: Payload + Clone, F>(
     input: I,
     fakes: impl Fn(&Calls) -> F,
@@ -206,7 +206,7 @@ pub async fn explore_on<I: Payload + Clone, D>(
 /// what does not fit; find the rows of a saga by its id, or by the key of a step.
 ///
 /// # Errors
-/// As [`explore_on`]; and [`Explored::Broken`] with what the check answered.
+/// The errors of [`explore_on`]; and [`Explored::Broken`] with what the check answered.
 pub async fn explore_rows_on<I: Payload + Clone, D>(
     store: Arc<dyn SagaStore>,
     input: I,

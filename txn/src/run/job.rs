@@ -24,7 +24,7 @@ pub(super) struct Job<'p, DB: Backend, T> {
 pub(super) enum Attempt<T, E> {
     Done(T),
     Failed(Error<E>),
-    /// Nothing was written; a fresh transaction may fare better.
+    /// The attempt wrote nothing; a fresh transaction may fare better.
     Again(Failure),
     /// The deadline passed during this; nothing was written.
     Late(Failure),

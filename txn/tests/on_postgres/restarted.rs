@@ -1,6 +1,6 @@
 //! COMMITs that are under way while the server restarts: cleanly and by a crash, with and without a token.
 //!
-//! How runs are counted: the wire holds each COMMIT fast, half of them before the server sees it and half
+//! Runs are counted so: the wire holds each COMMIT fast, half of them before the server sees it and half
 //! behind the server's answer, and says so. Only when all of a round are held the server goes down, so each
 //! of them was in flight, and only when it serves again the wire lets go, so each of them lost its answer, and
 //! none of them looks for it on a server that is still on its way down.

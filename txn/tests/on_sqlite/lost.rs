@@ -9,7 +9,7 @@
 //! | the answer was lost | killed after COMMIT, before the run returned |
 //! | the server restarted | killed at any moment under load, and started again |
 //!
-//! How runs are counted: one writer at a time means one COMMIT at a time, so a process works on many
+//! Runs are counted so: one writer at a time means one COMMIT at a time, so a process works on many
 //! files. At the first two places all its runs wait for each other and then for the end; at the third
 //! those count that had said "asked" and not yet "answered".
 

@@ -1,8 +1,9 @@
 //! A doc comment begins with a plain sentence or with the name of the thing.
 //!
 //! "What a claim answers with." is a riddle: it has no verb, and the reader has to find the noun. "The answer to a claim."
-//! names the thing, and "Renews the lease every third of its length." says what happens. The rule counts, for each folder
-//! of the workspace's root, the doc comments whose first word begins a riddle. The numbers of today stand in
+//! names the thing, and "Renews the lease every third of its length." says what happens. So does the first sentence of each
+//! later paragraph, and of each section. The rule counts, for each folder of the workspace's root, the paragraphs whose
+//! first word begins a riddle. The numbers of today stand in
 //! `first_sentences.txt` and may only fall; `cargo xtask tidy first-sentences` prints the comments.
 
 use std::collections::BTreeMap;
@@ -12,8 +13,10 @@ use super::tree::{File, Tree};
 
 pub(crate) const RATCHET: &str = "xtask/src/tidy/first_sentences.txt";
 
-const WORDS: [&str; 11] =
-    ["What", "Who", "So", "As", "Those", "How", "Whether", "Where", "Why", "Whoever", "Whatever"];
+const WORDS: [&str; 13] = [
+    "What", "Who", "So", "As", "Those", "How", "Whether", "Where", "Why", "Whoever", "Whatever", "Nothing",
+    "Nobody",
+];
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let text = tree.get(RATCHET).map_or("", |file| &file.text);
@@ -21,7 +24,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     for (folder, before, now) in ratchet::grown(text, &counts) {
         findings.push(format!(
-            "{folder} has {now} doc comments that begin with {}; {before} are allowed",
+            "{folder} has {now} paragraphs of doc comments that begin with {}; {before} are allowed",
             WORDS.join(", ")
         ));
         findings.extend(of(tree).filter(|(other, _)| *other == folder).map(|(_, place)| place));
@@ -54,14 +57,20 @@ fn of(tree: &Tree) -> impl Iterator<Item = (&str, String)> {
     })
 }
 
-/// The first line of each doc comment, with its number.
+/// The first line of each paragraph of a doc comment, with its number.
 fn firsts(file: &File) -> impl Iterator<Item = (usize, &str)> {
     let mut before = None;
     file.text.lines().enumerate().filter_map(move |(number, line)| {
         let text = doc(line);
-        let is_first = std::mem::replace(&mut before, text).is_none();
+        let is_first = std::mem::replace(&mut before, text).is_none_or(ends_a_paragraph);
         text.filter(|_| is_first).map(|text| (number + 1, text.trim_start()))
     })
+}
+
+/// Tells whether this line of a doc comment is empty or a heading.
+fn ends_a_paragraph(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#')
 }
 
 /// The text of a line of a doc comment.
@@ -79,26 +88,27 @@ fn is_riddle(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const TWO: &str = "//! Who comes first.\n//! What follows is no beginning.\n\n/// Renews the lease.\nfn renew() {}\n\n    /// \
+    const TWO: &str = "//! Who comes first.\n//! What follows is no beginning.\n\n/// Renews the lease.\n///\n/// # Errors\n/// As before.\n///\n/// Nobody knows.\nfn renew() {}\n\n    /// \
                        What it is.\n    struct It;\n// What a plain comment says\n/// Something. What else?\n/// Sometimes.\n";
 
     #[test]
     fn riddles_are_counted_for_each_folder() {
         let tree =
             Tree::of(&[("saga/src/a.rs", TWO), ("txn/src/a.rs", "/// As it was.\n"), ("txn/a.md", TWO)]);
-        assert_eq!(counts(&tree), [("saga".to_owned(), 2), ("txn".to_owned(), 1)].into());
+        assert_eq!(counts(&tree), [("saga".to_owned(), 4), ("txn".to_owned(), 1)].into());
         assert_eq!(
             list(&tree),
-            "saga/src/a.rs:1: Who comes first.\nsaga/src/a.rs:7: What it is.\ntxn/src/a.rs:1: As it was.\n"
+            "saga/src/a.rs:1: Who comes first.\nsaga/src/a.rs:7: As before.\nsaga/src/a.rs:9: Nobody knows.\nsaga/src/a.rs:12: What it is.\n\
+             txn/src/a.rs:1: As it was.\n"
         );
     }
 
     #[test]
     fn a_riddle_more_is_found_and_one_less_is_written_down() {
         let with = |ratchet: &str| check(&Tree::of(&[("saga/src/a.rs", TWO), (RATCHET, ratchet)]));
-        assert_eq!(with("saga 2\n"), [""; 0]);
-        assert_eq!(with("saga 1\n").len(), 3);
-        assert_eq!(with("saga 3\n").len(), 1);
+        assert_eq!(with("saga 4\n"), [""; 0]);
+        assert_eq!(with("saga 3\n").len(), 5);
+        assert_eq!(with("saga 5\n").len(), 1);
     }
 
     #[test]

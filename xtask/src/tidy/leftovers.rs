@@ -1,4 +1,4 @@
-//! Nothing unfinished, nothing switched off, nothing of one machine.
+//! The rule against leftovers: unfinished code, tests that are switched off, and paths of one machine.
 
 use super::tree::Tree;
 

@@ -56,7 +56,7 @@ impl PostgresStore {
     /// The tables are upgraded or not, never half.
     ///
     /// # Errors
-    /// Those of [`SqlStore::new`].
+    /// The errors of [`SqlStore::new`].
     pub async fn new(pool: PgPool) -> Result<Self, StoreError> {
         SqlStore::new(pool).await.map(Self::around)
     }
@@ -67,7 +67,7 @@ impl PostgresStore {
     /// Only reads.
     ///
     /// # Errors
-    /// Those of [`SqlStore::verify`].
+    /// The errors of [`SqlStore::verify`].
     pub async fn verify(pool: PgPool) -> Result<Self, StoreError> {
         SqlStore::verify(pool).await.map(Self::around)
     }
@@ -91,7 +91,7 @@ impl PostgresStore {
     /// Claims inside the caller's transaction; see [`SqlStore::claim_in`].
     ///
     /// # Cancel safety
-    /// Nothing is claimed unless the transaction commits.
+    /// The claim stands only if the transaction commits.
     ///
     /// # Errors
     /// If the database failed.
@@ -109,10 +109,10 @@ impl PostgresStore {
     /// Records the answer in the caller's transaction; see [`SqlStore::complete_in`].
     ///
     /// # Cancel safety
-    /// Nothing is recorded unless the transaction commits.
+    /// The record is written only if the transaction commits.
     ///
     /// # Errors
-    /// Those of [`SqlStore::complete_in`]: roll back.
+    /// The errors of [`SqlStore::complete_in`]: roll back.
     pub fn complete_in<'e, 'c: 'e, E>(
         &self,
         on: E,
@@ -129,10 +129,10 @@ impl PostgresStore {
     /// Gives the key back in the caller's transaction; see [`SqlStore::release_in`].
     ///
     /// # Cancel safety
-    /// Nothing is given back unless the transaction commits.
+    /// The claim is given back only if the transaction commits.
     ///
     /// # Errors
-    /// Those of [`SqlStore::release_in`].
+    /// The errors of [`SqlStore::release_in`].
     pub fn release_in<'e, 'c: 'e, E>(
         &self,
         on: E,

@@ -46,7 +46,7 @@ impl RedisStore<ClusterConnection> {
     /// reply. `rediss://` is TLS, for all nodes.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A dropped call leaves no connection behind.
     ///
     /// # Errors
     /// If a URL is not one, or no node can be reached. [`ErrorKind::Rejected`](crate::ErrorKind) for what
@@ -70,10 +70,10 @@ impl RedisStore<ClusterConnection> {
     /// certificates. Its own timeouts do not matter; they are those of [`RedisStore::connect_cluster`].
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A dropped call leaves no connection behind.
     ///
     /// # Errors
-    /// As [`RedisStore::connect_cluster`].
+    /// The errors of [`RedisStore::connect_cluster`].
     pub async fn connect_cluster_builder(builder: ClusterClientBuilder) -> Result<Self, StoreError> {
         choose_cryptography();
         let builder = builder.connection_timeout(CONNECT_TIMEOUT).response_timeout(RESPONSE_TIMEOUT);

@@ -15,7 +15,7 @@ impl RedisStore {
     /// the feature `redis-tls`, and trusts the system's root certificates; to trust others see `connect_tls`.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A dropped call leaves no connection behind.
     ///
     /// # Errors
     /// If the URL is not one, or the server cannot be reached. [`ErrorKind::Rejected`] if it needs a feature that is
@@ -33,11 +33,11 @@ impl RedisStore {
     /// `CryptoProvider::install_default` before, to choose.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A dropped call leaves no connection behind.
     ///
     /// # Errors
-    /// As [`RedisStore::connect`]; [`ErrorKind::Rejected`] also if the URL is not `rediss://`, or what should be a
-    /// certificate or a key is not. A server that does not accept the client's certificate may just hang up, which is
+    /// The errors of [`RedisStore::connect`]; [`ErrorKind::Rejected`] also if the URL is not `rediss://`, or if a certificate
+    /// or a key is not one. A server that does not accept the client's certificate may just hang up, which is
     /// [`ErrorKind::Unavailable`].
     ///
     /// # Examples

@@ -24,7 +24,7 @@ impl RedisStore<ConnectionManager> {
     /// The commands that the store's user must be permitted, for keys that begin with the store's prefix. `INFO` beside
     /// them lets [`RedisStore::checked`] see how far the server can be trusted.
     ///
-    /// What the driver itself sends when it connects is in the chapter on Redis.
+    /// The commands that the driver itself sends when it connects are in the chapter on Redis.
     pub const COMMANDS: [&'static str; 8] =
         ["eval", "evalsha", "get", "getrange", "pexpiretime", "set", "setrange", "time"];
 }

@@ -14,7 +14,7 @@ pub(crate) enum Reply {
     Settled(Vec<u8>),
     /// It is written, with what there is to tell.
     Done(Vec<u64>),
-    /// Nothing is written; this is the record, when it was claimed, and the server's time in microseconds.
+    /// The script wrote nothing; this is the record, when it was claimed, and the server's time in microseconds.
     Found(Vec<u8>, u64, u64),
 }
 

@@ -47,7 +47,7 @@ impl RedisStore<SentinelConnection> {
     /// A failover may lose the newest claims: replicas follow asynchronously.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A dropped call leaves no connection behind.
     ///
     /// # Errors
     /// If a URL is not one, or no Sentinel names a master that can be reached. [`ErrorKind::Rejected`](crate::ErrorKind)
@@ -71,10 +71,10 @@ impl RedisStore<SentinelConnection> {
     /// The client must ask for the master; a replica refuses every claim.
     ///
     /// # Cancel safety
-    /// Nothing is left behind.
+    /// A dropped call leaves no connection behind.
     ///
     /// # Errors
-    /// As [`RedisStore::connect_sentinel`].
+    /// The errors of [`RedisStore::connect_sentinel`].
     ///
     /// # Examples
     /// ```no_run

@@ -75,7 +75,7 @@ impl<DB: Dialect> SqlStoreBuilder<DB> {
     /// Only reads.
     ///
     /// # Errors
-    /// As [`build`](Self::build), and if tables of this version are missing.
+    /// The errors of [`build`](Self::build), and if tables of this version are missing.
     pub async fn verify(self) -> Result<DB::Store, StoreError> {
         self.open(false).await.map(DB::store)
     }

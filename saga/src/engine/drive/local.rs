@@ -43,11 +43,11 @@ struct Committed {
 /// The outcome of an attempt, or of the last one that was made.
 enum AttemptOutcome {
     Committed(Box<Committed>),
-    /// Nothing of it is there.
+    /// The transaction left nothing.
     Failed(StepError),
-    /// Nothing of it is there, and that says nothing about the step.
+    /// The transaction left nothing, and that says nothing about the step.
     Unavailable(StoreError),
-    /// Nothing of it is there, and its record never will be.
+    /// The transaction left nothing, and its record can never be written.
     Unrecordable(String),
     /// The answer to the commit was lost after the step had stated an effect elsewhere: all of it is there, or nothing.
     Unanswered(String),

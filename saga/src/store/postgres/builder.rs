@@ -110,7 +110,7 @@ impl PostgresStoreBuilder {
     /// Read only.
     ///
     /// # Errors
-    /// As [`build`](Self::build); and if the tables of this version are missing.
+    /// The errors of [`build`](Self::build); and if the tables of this version are missing.
     pub async fn verify(self) -> Result<PostgresStore, StoreError> {
         self.open(false).await
     }

@@ -69,7 +69,7 @@ impl SqliteStoreBuilder {
     /// Read only.
     ///
     /// # Errors
-    /// As [`build`](Self::build); and if the tables of this version are missing.
+    /// The errors of [`build`](Self::build); and if the tables of this version are missing.
     pub async fn verify(self) -> Result<SqliteStore, StoreError> {
         self.open(false).await
     }

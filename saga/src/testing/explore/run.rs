@@ -37,7 +37,7 @@ impl Time {
         }
     }
 
-    /// Nothing that works takes longer.
+    /// Returns a time that is longer than any working schedule takes.
     fn patience(self) -> Duration {
         match self {
             Self::Virtual => Duration::from_secs(3600),
@@ -59,7 +59,7 @@ pub(super) struct Ran {
 /// A worker of a schedule.
 struct Life {
     gate: Arc<Gate>,
-    /// Nothing until it has started.
+    /// The orchestrator, once it has started.
     worker: Arc<OnceLock<Orchestrator>>,
     running: JoinHandle<Result<(), BuildError>>,
 }

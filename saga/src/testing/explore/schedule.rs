@@ -15,9 +15,9 @@ use super::people::{Ask, Help};
 pub(super) enum Cut {
     /// It goes on as before, when the person who asked for something has been answered.
     GoesOn,
-    /// Nothing any more.
+    /// It does no more.
     Dies,
-    /// Nothing until it goes on: when the second one is at its cut, or after the saga came to rest.
+    /// It stands still until the second one is at its cut, or until the saga came to rest, and then goes on.
     Freezes,
     /// It is asked to leave, and leaves; or dies before, or after, its sagas are given back.
     Leaves(Option<Side>),
