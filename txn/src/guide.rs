@@ -1,12 +1,12 @@
 //! The guide: chapters to read in order, each compiled and run with the tests.
 //!
-//! 1. [`start`]: the first transaction, and what its failures say
-//! 2. [`retries`]: conflicts, fresh attempts, limits
-//! 3. [`locks`]: parents before sums, witnesses, order, hot rows
-//! 4. [`lost_replies`]: COMMIT without an answer, tokens
-//! 5. [`sqlite`]: one writer, and what that changes
+//! 1. [`start`]: the first transaction, and the errors of a run
+//! 2. [`retries`]: conflicts, retries, limits, cost, metrics
+//! 3. [`locks`]: row locks, witnesses, lock order, hot rows
+//! 4. [`lost_replies`]: lost replies to COMMIT, tokens
+//! 5. [`sqlite`]: one writer, and the differences from PostgreSQL
 //! 6. [`poolers`]: PgBouncer and its relatives
-//! 7. [`pitfalls`]: how payment code goes wrong, and the way out of each
+//! 7. [`pitfalls`]: accidents of payment code, and how to avoid each
 
 #[doc = include_str!("../docs/01-start.md")]
 pub mod start {}
