@@ -57,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) start_patience: Duration,
     /// The most calls that a provider may have at once, by its name.
     pub(crate) provider_limits: BTreeMap<String, usize>,
+    pub(crate) provider_pause: Duration,
     pub(crate) grace: Duration,
     pub(crate) park_after: Duration,
     pub(crate) stalled_max: u32,
@@ -71,6 +72,7 @@ impl Default for Settings {
             in_flight: 1024,
             start_patience: Duration::from_secs(30),
             provider_limits: BTreeMap::new(),
+            provider_pause: Duration::from_secs(1),
             grace: Duration::from_secs(10),
             park_after: Duration::from_secs(10),
             stalled_max: 5,
@@ -158,7 +160,8 @@ impl Engine {
             plans.entry(name).or_default().insert(print, Arc::new(saga));
         }
         let lease = Lease::new(settings.lease);
-        let providers = Providers::new(settings.provider_limits.clone(), settings.in_flight);
+        let providers =
+            Providers::new(settings.provider_limits.clone(), settings.in_flight, settings.provider_pause);
         let store: Arc<dyn SagaStore> = Arc::new(CatchPanic(store));
         Arc::new(Self {
             writer: Writer::start(Arc::clone(&store), lease.clone()),

@@ -104,7 +104,11 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    let sagas = Orchestrator::new(store).lease(tempo.saga_lease).in_flight(tempo.sagas_in_flight);
+    let sagas = Orchestrator::new(store)
+        .lease(tempo.saga_lease)
+        .poll(tempo.saga_poll)
+        .in_flight(tempo.sagas_in_flight)
+        .provider_pause(tempo.provider_pause);
     sagas.register(saga).start().await.map_err(failed)
 }
 

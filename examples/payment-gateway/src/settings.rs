@@ -18,6 +18,10 @@ pub struct Tempo {
     /// `STEP_PATIENCE`: how many pauses are made for a neighbour that is away before its step is given up; they begin
     /// with `step_retry` and double; 18, which is about an hour.
     pub step_patience: u32,
+    /// `PROVIDER_PAUSE_MS`: the first pause between two tries of a neighbour that was away three times in a row; 1 s.
+    pub provider_pause: Duration,
+    /// `SAGA_POLL_MS`: how often the gateway looks for sagas whose wait is over; 1 s.
+    pub saga_poll: Duration,
     /// `SAGAS_IN_FLIGHT`: how many payments this process drives at the same time, half of them at one neighbour; 1024.
     pub sagas_in_flight: usize,
     /// `SAGA_LEASE_MS`: after so long without a sign of life another process takes over its sagas; 30 s.
@@ -42,6 +46,8 @@ impl Tempo {
             channel_timeout: read("CHANNEL_TIMEOUT_MS", default_of(channel))?,
             step_retry: read("STEP_RETRY_MS", 2_000)?,
             step_patience: u32::try_from(settings.number("STEP_PATIENCE", 0, 18)?).unwrap_or(u32::MAX),
+            provider_pause: read("PROVIDER_PAUSE_MS", 1_000)?,
+            saga_poll: read("SAGA_POLL_MS", 1_000)?,
             sagas_in_flight: usize::try_from(settings.number("SAGAS_IN_FLIGHT", 1, 1024)?)
                 .unwrap_or(usize::MAX),
             saga_lease: read("SAGA_LEASE_MS", 30_000)?,

@@ -16,9 +16,8 @@ use crate::step::StepError;
 /// The number of calls in a row that did not reach a provider and close the way to it.
 const CLOSES_AFTER: u32 = 3;
 
-/// For how long it is closed before a call tries; twice as long after each try in vain.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause of a closed way, in first pauses.
+const LONGEST_PAUSE: u32 = 30;
 
 /// The time for which a call waits here for its turn, and the one after which its saga comes again.
 const TURN: Duration = Duration::from_secs(1);
@@ -28,6 +27,8 @@ const NEXT_TURN: Duration = Duration::from_secs(5);
 pub(crate) struct Providers {
     limits: BTreeMap<String, usize>,
     usual: usize,
+    /// For how long a way is closed before a call tries; twice as long after each try in vain.
+    first_pause: Duration,
     known: Mutex<HashMap<String, Arc<Provider>>>,
 }
 
@@ -36,6 +37,7 @@ struct Provider {
     turns: Arc<Semaphore>,
     /// The permits of calls that wait for a turn: a quarter as many as may have one, because they hold up permits of sagas.
     queue: Semaphore,
+    first_pause: Duration,
     way: Mutex<Way>,
 }
 
@@ -66,21 +68,21 @@ pub(super) struct Turn {
 }
 
 impl Providers {
-    pub(super) fn new(limits: BTreeMap<String, usize>, in_flight: usize) -> Self {
-        Self { limits, usual: in_flight.div_ceil(2), known: Mutex::default() }
+    pub(super) fn new(limits: BTreeMap<String, usize>, in_flight: usize, first_pause: Duration) -> Self {
+        Self { limits, usual: in_flight.div_ceil(2), first_pause, known: Mutex::default() }
     }
 
     /// A step that names no provider may always call.
     pub(super) async fn turn(&self, name: Option<&str>) -> Result<Turn, Closed> {
         let Some(name) = name else { return Ok(Turn { of: None, tries: false }) };
         let provider = self.of(name);
-        if let Some(left) = provider.way().left() {
+        if let Some(left) = provider.left() {
             return Err(Closed::Away(name.into(), left));
         }
         let Some(turn) = provider.take_turn().await else {
             return Err(Closed::Full(name.into(), NEXT_TURN));
         };
-        let tries = match provider.way().enter() {
+        let tries = match provider.way().enter(self.first_pause) {
             Ok(tries) => tries,
             Err(left) => return Err(Closed::Away(name.into(), left)),
         };
@@ -90,7 +92,7 @@ impl Providers {
     /// Says if a call would have to wait, or would be turned away.
     pub(super) fn is_closed(&self, name: Option<&str>) -> bool {
         let Some(provider) = name.map(|name| self.of(name)) else { return false };
-        provider.turns.available_permits() == 0 || provider.way().left().is_some()
+        provider.turns.available_permits() == 0 || provider.left().is_some()
     }
 
     fn of(&self, name: &str) -> Arc<Provider> {
@@ -100,8 +102,10 @@ impl Providers {
         }
         let limit = self.limits.get(name).copied().unwrap_or(self.usual);
         let (turns, queue) = (Arc::new(Semaphore::new(limit)), Semaphore::new(limit.div_ceil(4)));
-        let provider = Arc::new(Provider { name: name.into(), turns, queue, way: Mutex::default() });
-        known.insert(name.into(), Arc::clone(&provider));
+        let (name, first_pause) = (name.to_owned(), self.first_pause);
+        let provider =
+            Arc::new(Provider { name: name.clone(), turns, queue, first_pause, way: Mutex::default() });
+        known.insert(name, Arc::clone(&provider));
         provider
     }
 }
@@ -124,14 +128,14 @@ impl std::fmt::Display for Closed {
 
 impl Way {
     /// The time for which no call is let through.
-    fn left(&self) -> Option<Duration> {
+    fn left(&self, first_pause: Duration) -> Option<Duration> {
         let left = self.closed_until?.saturating_duration_since(Instant::now());
-        if left.is_zero() { self.trying.then_some(FIRST_PAUSE) } else { Some(left) }
+        if left.is_zero() { self.trying.then_some(first_pause) } else { Some(left) }
     }
 
     /// This call tries if the provider is back.
-    fn enter(&mut self) -> Result<bool, Duration> {
-        if let Some(left) = self.left() {
+    fn enter(&mut self, first_pause: Duration) -> Result<bool, Duration> {
+        if let Some(left) = self.left(first_pause) {
             return Err(left);
         }
         self.trying = self.closed_until.is_some();
@@ -139,14 +143,14 @@ impl Way {
     }
 
     /// True if the way was open.
-    fn fails(&mut self) -> bool {
+    fn fails(&mut self, first_pause: Duration) -> bool {
         let was_open = self.closed_until.is_none();
         if was_open || self.trying {
             self.in_vain += 1;
         }
         if let Some(beyond) = self.in_vain.checked_sub(CLOSES_AFTER).filter(|_| was_open || self.trying) {
-            let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(beyond).unwrap_or(u32::MAX));
-            self.closed_until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+            let times = 1_u32.checked_shl(beyond).unwrap_or(u32::MAX).min(LONGEST_PAUSE);
+            self.closed_until = Some(Instant::now() + first_pause.saturating_mul(times));
         }
         self.trying = false;
         was_open && self.closed_until.is_some()
@@ -162,6 +166,10 @@ impl Provider {
         timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await.ok()?.ok()
     }
 
+    fn left(&self) -> Option<Duration> {
+        self.way().left(self.first_pause)
+    }
+
     fn way(&self) -> MutexGuard<'_, Way> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,7 +183,7 @@ impl Provider {
     }
 
     fn is_missed(&self) {
-        if self.way().fails() {
+        if self.way().fails(self.first_pause) {
             tracing::warn!(provider = self.name, "a provider cannot be reached; its sagas wait");
             self.show(true);
         }
@@ -216,6 +224,7 @@ mod tests {
     use super::*;
 
     const BANK: Option<&str> = Some("bank");
+    const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
     fn refused() -> StepError {
         StepError::unreachable("bank", "connection refused")
@@ -227,7 +236,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_provider_that_was_missed_three_times_is_tried_by_one_after_growing_pauses() {
-        let providers = Providers::new(BTreeMap::new(), 100);
+        let providers = Providers::new(BTreeMap::new(), 100, FIRST_PAUSE);
         for _ in 0..CLOSES_AFTER {
             assert!(!providers.is_closed(BANK));
             miss(&providers).await;
@@ -240,14 +249,14 @@ mod tests {
             assert!(providers.turn(BANK).await.is_err(), "two try at once");
             tries.observe(Some(&refused()));
         }
-        advance(LONGEST_PAUSE).await;
+        advance(FIRST_PAUSE * LONGEST_PAUSE).await;
         providers.turn(BANK).await.unwrap().observe(None);
         assert!(providers.turn(BANK).await.is_ok() && !providers.is_closed(BANK));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_try_without_an_answer_is_one_in_vain_and_others_are_not_touched() {
-        let providers = Providers::new(BTreeMap::new(), 100);
+        let providers = Providers::new(BTreeMap::new(), 100, FIRST_PAUSE);
         for _ in 0..CLOSES_AFTER {
             miss(&providers).await;
         }
@@ -259,11 +268,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_beyond_the_limit_waits_a_moment_and_is_turned_away() {
-        let providers = Providers::new(BTreeMap::from([("bank".into(), 1)]), 100);
+        let providers = Providers::new(BTreeMap::from([("bank".into(), 1)]), 100, FIRST_PAUSE);
         let first = providers.turn(BANK).await.unwrap();
         let closed = providers.turn(BANK).await.err();
         assert_eq!(closed, Some(Closed::Full("bank".into(), NEXT_TURN)));
         drop(first);
         assert!(providers.turn(BANK).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_of_a_closed_way_grow_from_the_first_to_thirty_times_as_long() {
+        let first = Duration::from_millis(10);
+        let providers = Providers::new(BTreeMap::new(), 100, first);
+        for _ in 0..CLOSES_AFTER {
+            miss(&providers).await;
+        }
+        for times in [1, 2, 4, 8, 16, 30, 30] {
+            let closed = providers.turn(BANK).await.err();
+            assert_eq!(closed, Some(Closed::Away("bank".into(), first * times)));
+            advance(first * times).await;
+            miss(&providers).await;
+        }
     }
 }

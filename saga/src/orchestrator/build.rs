@@ -60,6 +60,14 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
+    /// Sets the first pause between two tries of a provider that could not be reached three times in a row (1 second
+    /// unless set). Each pause is twice as long as the one before, up to thirty times the first. Until a try reaches the
+    /// provider, this worker makes no other call to it.
+    pub fn provider_pause(mut self, first: Duration) -> Self {
+        self.settings.provider_pause = first;
+        self
+    }
+
     /// Sets how long `drain` waits for running steps (10 seconds unless set).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
@@ -108,6 +116,11 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         }
         if settings.provider_limits.values().any(|calls| *calls == 0) {
             return Err(BuildError::BadSetting("at least one call must be allowed to a provider"));
+        }
+        if settings.provider_pause.is_zero() || settings.provider_pause > Duration::from_secs(3600) {
+            return Err(BuildError::BadSetting(
+                "the pause of a provider must be longer than nothing, and an hour at most",
+            ));
         }
         for (at, saga) in sagas.iter().enumerate() {
             let same = |other: &Saga| other.name() == saga.name() && other.version == saga.version;

@@ -11,12 +11,17 @@ use crate::platform::{Answer, Merchant, Platform, payment, read};
 use crate::{pay, pay_and_look, setup};
 
 /// The steps wait as short as they can for a neighbour, and the request does not wait for them.
-const SHORT: [(&str, &str); 4] =
-    [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "1"), ("STEP_PATIENCE", "2"), ("REQUEST_WAIT_MS", "100")];
+const SHORT: [(&str, &str); 6] = [
+    ("STEP_TIMEOUT_MS", "400"),
+    ("STEP_RETRY_MS", "1"),
+    ("STEP_PATIENCE", "2"),
+    ("PROVIDER_PAUSE_MS", "5"),
+    ("SAGA_POLL_MS", "50"),
+    ("REQUEST_WAIT_MS", "100"),
+];
 
-/// The time within which everything must have come; only a fault reaches it. A step and its undo have some sixteen tries
-/// of a neighbour that is away, and the engine's pauses between them grow to 30 s, which no setting shortens.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The time within which everything must have come; only a fault reaches it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The state of the only payment in the databases of three services.
 #[derive(Debug, PartialEq, Eq)]
@@ -235,4 +240,69 @@ async fn while_the_order_service_is_away_its_steps_wait_the_channel_is_called_an
         assert_eq!(pay_and_look(&merchant, &format!("key-{n}"), &body).await["status"], "success");
     }
     assert_eq!(crate::charges(&platform).await, 7);
+}
+
+/// Waits until the undo of the only payment waits for this neighbour, and fails if it gave up before.
+async fn undo_waits_for(platform: &Platform, neighbour: &str) {
+    let waits = format!("waits for {neighbour}: ");
+    loop {
+        let books = until(platform, |books| books.saga != "in_progress").await;
+        assert_eq!(books.saga, "compensating", "the undo was given up: {books:?}");
+        let pool = platform.gateway.open().await;
+        let errors: Vec<Option<String>> =
+            sqlx::query_scalar("SELECT error_message FROM saga_steps").fetch_all(&pool).await.unwrap();
+        pool.close().await;
+        if errors.iter().flatten().any(|error| error.starts_with(&waits)) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A neighbour that is away is waited for; the tries of an undo would be over within a second.
+const PATIENT: [(&str, &str); 6] =
+    [SHORT[0], SHORT[1], ("STEP_PATIENCE", "10000"), SHORT[3], SHORT[4], SHORT[5]];
+
+#[tokio::test]
+async fn the_undo_of_an_order_waits_for_an_order_service_that_is_away() {
+    let (platform, merchant) = setup(&PATIENT).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_declined");
+    let outage = async {
+        platform.gate.arrived(1).await;
+        platform.to_orders.cut();
+        platform.gate.reopen();
+        undo_waits_for(&platform, "order service").await;
+    };
+    let (first, ()) = tokio::join!(pay(&merchant, "key-1", &body), outage);
+    assert_told_as_open(&merchant, &body, &first).await;
+    platform.to_orders.restore();
+    let books = until(&platform, |books| books.payment != "processing").await;
+    assert_eq!(books, Books::new("failed", "compensated", "cancelled", 0));
+}
+
+#[tokio::test]
+async fn the_undo_of_a_charge_waits_for_a_channel_that_is_away() {
+    let (platform, merchant) = setup(&PATIENT).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_ok");
+    let outage = async {
+        platform.gate.arrived(1).await;
+        platform.to_orders.cut();
+        platform.gate.reopen();
+        until(&platform, |books| books.charged == 1).await;
+        while crate::count(&platform.gateway, WAITING).await == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (first, ()) = tokio::join!(pay(&merchant, "key-1", &body), outage);
+    platform.to_channel.cut();
+    let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
+    let url = format!("{}/api/v1/saga/payments/{}/compensate", merchant.base, number(&first));
+    assert_eq!(read(merchant.http.post(url).bearer_auth(token.text())).await.unwrap().status, 200);
+    undo_waits_for(&platform, "channel").await;
+    platform.to_channel.restore();
+    platform.to_orders.restore();
+    let books = until(&platform, |books| books.payment != "processing").await;
+    assert_eq!(books, Books::new("failed", "compensated", "cancelled", 0));
 }
