@@ -157,10 +157,74 @@ async fn the_limits_of_a_run_end_with_it_and_nobody_waits_for_what_was_dropped()
     }
 }
 
+#[tokio::test]
+async fn a_late_cancellation_spares_the_next_transaction_of_the_session() {
+    // proves: T-5
+    const STATEMENT: i64 = 1;
+    const CANCELLATION: i64 = 2;
+    const NEXT: i64 = 3;
+    let wait = "SELECT pg_advisory_xact_lock($1)";
+    let behind_it = Behind::open(Pooling::Transaction, &["default_pool_size = 1"]).await;
+    let (direct, next) = (&behind_it.direct, pool(&behind_it.pooler.url()).await);
+    // The cancellation looks for its transaction in this view, which waits before it answers.
+    let late = format!(
+        "CREATE FUNCTION late() RETURNS SETOF pg_catalog.pg_stat_activity LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_lock({CANCELLATION}); RETURN QUERY SELECT * FROM pg_catalog.pg_stat_activity; END';
+         CREATE VIEW pg_stat_activity AS SELECT * FROM late()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(late)).execute(direct).await.unwrap();
+    let beside = (*direct.connect_options()).clone().options([("search_path", "public,pg_catalog")]);
+    behind_it.pool.set_connect_options(beside.application_name("canceller"));
+    let mut holders = Vec::new();
+    for lock in [STATEMENT, CANCELLATION, NEXT] {
+        let mut holder = direct.begin().await.unwrap();
+        sqlx::query(wait).bind(lock).execute(&mut *holder).await.unwrap();
+        holders.push(holder);
+    }
+    let [statement, cancellation, others] = <[_; 3]>::try_from(holders).unwrap();
+
+    {
+        let abandoned = on(&behind_it.pool, "abandoned").policy(behind());
+        let abandoned = abandoned.run(async |tx| sqlx::query(wait).bind(STATEMENT).execute(&mut *tx).await);
+        tokio::select! {
+            outcome = abandoned => panic!("it waits: {outcome:?}"),
+            () = until_waiting(direct, &[STATEMENT]) => {}
+        }
+    }
+    until_waiting(direct, &[STATEMENT, CANCELLATION]).await;
+    // The statement ends by itself, and the only session of the server is the next client's.
+    statement.commit().await.unwrap();
+    let next = on(&next, "next").policy(behind());
+    let next = next.run(async |tx| sqlx::query(wait).bind(NEXT).execute(&mut *tx).await);
+    let cancelled = async {
+        until_waiting(direct, &[CANCELLATION, NEXT]).await;
+        cancellation.commit().await.unwrap();
+        until(direct, "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'canceller'").await;
+        others.commit().await.unwrap();
+    };
+    tokio::join!(next, cancelled).0.expect("it was not cancelled");
+}
+
+/// Returns once a session waits for each of these advisory locks, and none for another.
+async fn until_waiting(direct: &PgPool, locks: &[i64]) {
+    let waiting = format!(
+        "SELECT coalesce(array_agg(objid::int8 ORDER BY objid), '{{}}') = ARRAY{locks:?}::int8[] FROM pg_locks
+         WHERE locktype = 'advisory' AND NOT granted
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    );
+    until(direct, &waiting).await;
+}
+
 async fn until_asleep(direct: &PgPool) {
-    let asleep =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    while sqlx::query_scalar::<_, i64>(asleep).fetch_one(direct).await.unwrap() == 0 {
+    let asleep = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    until(direct, asleep).await;
+}
+
+/// Returns once the answer to `question` is yes.
+async fn until(direct: &PgPool, question: &str) {
+    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(question)).fetch_one(direct).await.unwrap() {
+        assert!(tokio::time::Instant::now() < limit, "{question}");
         tokio::task::yield_now().await;
     }
 }

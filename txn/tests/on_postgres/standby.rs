@@ -1,13 +1,15 @@
-//! Servers that take no writes: a hot standby, and sessions that are read-only by default.
+//! Servers that take no writes: a hot standby, and sessions that are read-only by default. And servers that took the
+//! place of another one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use probity_txn::{Class, Effect, Error, Isolation, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use testkit::Cut;
 
 use super::both::patient;
-use super::lost::{a_proxy, create_counter, host};
+use super::lost::{a_proxy, count, create_counter, host};
 use super::worn::fill;
 
 const ADD: &str = "UPDATE counter SET n = n + 1";
@@ -95,6 +97,52 @@ async fn after_a_failover_the_sessions_of_the_old_server_are_replaced_within_one
     }
     let n: i64 = sqlx::query_scalar(READ).fetch_one(&writer).await.unwrap();
     assert_eq!(n, 4);
+}
+
+/// Loses a COMMIT on the way to `primary`, and leads the look-up to `successor`, which is made ready in between.
+async fn lost_before_a_failover(
+    primary: &testkit::Postgres,
+    successor: &testkit::Postgres,
+    ready: impl AsyncFnOnce(&PgPool),
+) -> Result<i64, Error<sqlx::Error>> {
+    let proxy = a_proxy(primary.url()).await;
+    // Of one connection, so that none to the primary is left.
+    let pool = PgPoolOptions::new().max_connections(1).connect(&proxy.url(primary.url())).await.unwrap();
+    create_counter(&pool).await;
+    let mut paused = proxy.pause_next([Cut::BeforeTheServer]);
+    let failover = async {
+        let go_on = paused.recv().await.unwrap();
+        ready(&PgPool::connect(successor.url()).await.unwrap()).await;
+        proxy.redirect(successor.url());
+        drop(go_on);
+    };
+    // Without the guards the look-up would say that the COMMIT did not happen, and the closure would run again.
+    tokio::join!(on(&pool, "count").policy(patient()).run(async |tx| count(tx).await), failover).0
+}
+
+#[tokio::test]
+async fn a_promoted_standby_does_not_say_what_became_of_a_commit_on_its_primary() {
+    // proves: T-2
+    let primary = testkit::Postgres::start();
+    let standby = primary.standby();
+    let promote = async |standby: &PgPool| {
+        let promoted: bool = sqlx::query_scalar("SELECT pg_promote()").fetch_one(standby).await.unwrap();
+        assert!(promoted);
+    };
+    let outcome = lost_before_a_failover(&primary, &standby, promote).await;
+    assert!(matches!(outcome, Err(Error::Unknown { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn another_server_does_not_say_what_became_of_a_commit() {
+    // proves: T-2
+    let (first, other) = (testkit::Postgres::start(), testkit::Postgres::start());
+    // The other server has not given out the number of the lost transaction yet.
+    let first_pool = PgPool::connect(first.url()).await.unwrap();
+    let count_up = "DO $$ BEGIN FOR i IN 1..100 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
+    sqlx::raw_sql(count_up).execute(&first_pool).await.unwrap();
+    let outcome = lost_before_a_failover(&first, &other, async |other| create_counter(other).await).await;
+    assert!(matches!(outcome, Err(Error::Unknown { .. })), "{outcome:?}");
 }
 
 #[tokio::test]

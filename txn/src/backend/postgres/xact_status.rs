@@ -130,41 +130,7 @@ fn judge(status: Option<&str>, no_crash_since: bool) -> CommitStatus {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Connection as _;
-
     use super::*;
-
-    #[tokio::test]
-    async fn a_mark_counts_only_on_the_server_the_timeline_and_the_statistics_that_it_comes_from() {
-        // proves: T-2
-        let database = testkit::Postgres::shared().database();
-        let mut connection = PgConnection::connect(database.url()).await.unwrap();
-        let settings = crate::settings::Settings::new("capture");
-        let begun =
-            super::super::open::begin(&mut connection, "BEGIN".to_owned(), &settings, true).await.unwrap();
-        let mark = begun.mark.expect("the tests run on PostgreSQL 15 or later");
-        connection.execute("COMMIT").await.unwrap();
-        assert_eq!(look_up(&mut connection, &mark).await.unwrap(), CommitStatus::Committed);
-
-        let (system, timeline) = mark.server.split_once('/').unwrap();
-        let promoted = format!("{system}/{timeline}").replace("/0", "/1");
-        let foreign = format!("1{system}/{timeline}");
-        for server in [promoted, foreign] {
-            assert_ne!(server, mark.server);
-            let elsewhere = Mark { server, ..mark.clone() };
-            assert_eq!(
-                look_up(&mut connection, &elsewhere).await.unwrap(),
-                CommitStatus::Unknown,
-                "{elsewhere:?}"
-            );
-            let future = Mark { xid: u64::MAX.to_string(), ..elsewhere };
-            assert_eq!(look_up(&mut connection, &future).await.unwrap(), CommitStatus::Unknown, "{future:?}");
-        }
-        let forgotten = Mark { xid: u64::MAX.to_string(), ..mark.clone() };
-        assert_eq!(look_up(&mut connection, &forgotten).await.unwrap(), CommitStatus::Aborted);
-        let crashed = Mark { stats_epoch: "2026-01-01 00:00:00+00".to_owned(), ..mark };
-        assert_eq!(look_up(&mut connection, &crashed).await.unwrap(), CommitStatus::Unknown);
-    }
 
     #[test]
     fn committed_is_believed_only_without_a_crash_in_between() {
