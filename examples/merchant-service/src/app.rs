@@ -1,21 +1,20 @@
 //! The routes of merchant-service.
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use http::{StatusCode, header};
-use serde::Deserialize;
-use serde_json::json;
-use service_shell::{Id, JsonBody, Problem, Routes, ServiceToken};
+use service_shell::{Credential, Guarded, Id, Json, Page, Problem, ServiceToken, api};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::authenticate::{AuthenticateRequest, Authenticated, Authenticator};
 use crate::caller::{Called, identify};
-use crate::domain::{IssuedKey, Merchant, MerchantStatus, Mode, NewMerchant};
+use crate::domain::{
+    ApiKey, ApiKeys, IssuedKey, Merchant, Merchants, NewKey, NewMerchant, NewStatus, Registered,
+};
 use crate::store::Store;
-
-/// The description of every route, held against the router by a test.
-pub const OPENAPI: &str = include_str!("../openapi.json");
 
 /// The state that the handlers share.
 #[derive(Clone, Debug)]
@@ -26,33 +25,59 @@ pub struct AppState {
 }
 
 /// All routes of the service; `service_token` guards the internal one.
-pub fn routes(state: &AppState, service_token: &ServiceToken) -> Routes<AppState> {
-    let operators = Routes::new()
-        .post("/api/v1/merchants", create)
-        .get("/api/v1/merchants", list)
-        .put("/api/v1/merchants/{id}/status", set_status)
-        .require(&state.operator_token);
-    let shared = Routes::new()
-        .get("/api/v1/merchants/{id}", get)
-        .post("/api/v1/api-keys", add_key)
-        .get("/api/v1/api-keys", list_keys)
-        .post("/api/v1/api-keys/{id}/rotate", rotate)
-        .post("/api/v1/api-keys/{id}/revoke", revoke)
-        .map(|router| router.route_layer(from_fn_with_state(state.clone(), identify)));
-    let services = Routes::new().post("/internal/v1/authenticate", authenticate).require(service_token);
-    Routes::new().post("/api/v1/merchants/register", create).merge(operators).merge(shared).merge(services)
+pub fn routes(state: &AppState, service_token: &ServiceToken) -> OpenApiRouter<AppState> {
+    let operators = OpenApiRouter::default()
+        .routes(routes!(create, list))
+        .routes(routes!(set_status))
+        .require(Credential::Operator, &state.operator_token);
+    let shared = OpenApiRouter::default()
+        .routes(routes!(get))
+        .routes(routes!(add_key, list_keys))
+        .routes(routes!(rotate))
+        .routes(routes!(revoke))
+        .route_layer(from_fn_with_state(state.clone(), identify))
+        .accepts(&[Credential::Signature, Credential::Operator]);
+    let services =
+        OpenApiRouter::default().routes(routes!(authenticate)).require(Credential::Service, service_token);
+    api("Merchants, their API keys, and whether a request was signed by one of them.")
+        .routes(routes!(register))
+        .merge(operators)
+        .merge(shared)
+        .merge(services)
 }
 
-async fn create(
-    State(state): State<AppState>,
-    JsonBody(new): JsonBody<NewMerchant>,
-) -> Result<Response, Problem> {
-    let (merchant, keys) = state.store.create(&new.checked()?).await?;
+/// A merchant registers itself.
+///
+/// The answer shows the merchant and exactly two keys, and their secrets never again.
+#[utoipa::path(post, path = "/api/v1/merchants/register", responses(
+    (status = 201, description = "Created.", body = Registered),
+    (status = 409, description = "The email is taken."),
+    (status = 422, description = "A field cannot be right."),
+))]
+async fn register(state: State<AppState>, new: Json<NewMerchant>) -> Result<Response, Problem> {
+    create(state, new).await
+}
+
+/// An operator creates a merchant.
+///
+/// The answer shows the merchant and exactly two keys, and their secrets never again.
+#[utoipa::path(post, path = "/api/v1/merchants", responses(
+    (status = 201, description = "Created.", body = Registered),
+    (status = 409, description = "The email is taken."),
+    (status = 422, description = "A field cannot be right."),
+))]
+async fn create(State(state): State<AppState>, Json(new): Json<NewMerchant>) -> Result<Response, Problem> {
+    let (merchant, api_keys) = state.store.create(&new.checked()?).await?;
     let location = format!("/api/v1/merchants/{}", merchant.id);
-    let body = Json(json!({"merchant": merchant, "api_keys": keys}));
+    let body = Json(Registered { merchant, api_keys });
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], secret(body)).into_response())
 }
 
+/// Shows a merchant to itself, and any merchant to an operator.
+#[utoipa::path(get, path = "/api/v1/merchants/{id}", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The merchant.", body = Merchant),
+    (status = 404, description = "There is none, or the caller may not see it."),
+))]
 async fn get(
     State(state): State<AppState>,
     Extension(caller): Called,
@@ -62,34 +87,29 @@ async fn get(
     found.map(Json).ok_or_else(|| Problem::not_found("merchant"))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    after: Option<Id>,
-    limit: Option<i64>,
-}
-
-async fn list(State(state): State<AppState>, Query(page): Query<Page>) -> Result<Response, Problem> {
-    let limit = page.limit.unwrap_or(50);
-    if !(1..=100).contains(&limit) {
-        return Err(Problem::invalid("limit", "must be from 1 to 100"));
-    }
+/// Lists merchants in the order of creation; `next` is the `after` of the next page.
+#[utoipa::path(get, path = "/api/v1/merchants", params(Page), responses(
+    (status = 200, description = "One page.", body = Merchants),
+    (status = 422, description = "The limit is out of bounds."),
+))]
+async fn list(State(state): State<AppState>, Query(page): Query<Page>) -> Result<Json<Merchants>, Problem> {
+    let limit = page.limit()?;
     let merchants = state.store.list(page.after, limit).await?;
     let full = i64::try_from(merchants.len()).is_ok_and(|found| found == limit);
     let next = merchants.last().filter(|_| full).map(|last| last.id);
-    Ok(Json(json!({"merchants": merchants, "next": next})).into_response())
+    Ok(Json(Merchants { merchants, next }))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewStatus {
-    status: MerchantStatus,
-}
-
+/// Suspends, reactivates or closes a merchant; closed is for good.
+#[utoipa::path(put, path = "/api/v1/merchants/{id}/status", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The merchant.", body = Merchant),
+    (status = 404, description = "There is no such merchant."),
+    (status = 409, description = "It is closed."),
+))]
 async fn set_status(
     State(state): State<AppState>,
     Path(id): Path<Id>,
-    JsonBody(new): JsonBody<NewStatus>,
+    Json(new): Json<NewStatus>,
 ) -> Result<Json<Merchant>, Problem> {
     if let Some(merchant) = state.store.set_status(id, new.status).await? {
         return Ok(Json(merchant));
@@ -102,27 +122,44 @@ async fn set_status(
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewKey {
-    mode: Mode,
-}
-
+/// Adds a key of a mode, up to ten active ones.
+#[utoipa::path(post, path = "/api/v1/api-keys", params(
+    ("X-Merchant-Id" = Option<Id>, Header, description = "Whose keys; needed when an operator calls.")
+), responses(
+    (status = 201, description = "The key with its secret, shown here and never again.", body = IssuedKey),
+    (status = 403, description = "A production key was asked for with a test key."),
+    (status = 409, description = "There are ten active keys of this mode."),
+))]
 async fn add_key(
     State(state): State<AppState>,
     Extension(caller): Called,
-    JsonBody(new): JsonBody<NewKey>,
+    Json(new): Json<NewKey>,
 ) -> Result<Response, Problem> {
     caller.may_manage(new.mode)?;
     let issued = state.store.add_key(caller.merchant()?, new.mode).await?;
     Ok((StatusCode::CREATED, secret(Json(issued))).into_response())
 }
 
-async fn list_keys(State(state): State<AppState>, Extension(caller): Called) -> Result<Response, Problem> {
-    let keys = state.store.keys(caller.merchant()?).await?;
-    Ok(Json(json!({"api_keys": keys})).into_response())
+/// Lists all keys of a merchant, without secrets.
+#[utoipa::path(get, path = "/api/v1/api-keys", params(
+    ("X-Merchant-Id" = Option<Id>, Header, description = "Whose keys; needed when an operator calls.")
+), responses(
+    (status = 200, description = "The keys.", body = ApiKeys),
+))]
+async fn list_keys(
+    State(state): State<AppState>,
+    Extension(caller): Called,
+) -> Result<Json<ApiKeys>, Problem> {
+    Ok(Json(ApiKeys { api_keys: state.store.keys(caller.merchant()?).await? }))
 }
 
+/// Replaces the secret of a key; the old one stops at once.
+#[utoipa::path(post, path = "/api/v1/api-keys/{id}/rotate", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The key with its secret, shown here and never again.", body = IssuedKey),
+    (status = 403, description = "A production key is managed with a production key."),
+    (status = 404, description = "There is none, or it is another merchant's."),
+    (status = 409, description = "The key is revoked."),
+))]
 async fn rotate(
     State(state): State<AppState>,
     Extension(caller): Called,
@@ -135,18 +172,30 @@ async fn rotate(
     Ok(secret(Json(issued)).into_response())
 }
 
+/// Ends a key, unless it is the last active one of its mode.
+#[utoipa::path(post, path = "/api/v1/api-keys/{id}/revoke", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The revoked key.", body = ApiKey),
+    (status = 403, description = "A production key is managed with a production key."),
+    (status = 404, description = "There is none, or it is another merchant's."),
+    (status = 409, description = "It is the last active key of its mode."),
+))]
 async fn revoke(
     State(state): State<AppState>,
     Extension(caller): Called,
     Path(id): Path<Id>,
-) -> Result<Response, Problem> {
+) -> Result<Json<ApiKey>, Problem> {
     let key = caller.own(state.store.key(id).await?)?;
-    Ok(Json(state.store.revoke(&key).await?).into_response())
+    state.store.revoke(&key).await.map(Json)
 }
 
+/// Tells another service whether a request was signed by a merchant, just now, for the first time.
+#[utoipa::path(post, path = "/internal/v1/authenticate", responses(
+    (status = 200, description = "The merchant that signed it.", body = Authenticated),
+    (status = 429, description = "Ten failures within 15 minutes lock the key for this address."),
+))]
 async fn authenticate(
     State(state): State<AppState>,
-    JsonBody(request): JsonBody<AuthenticateRequest>,
+    Json(request): Json<AuthenticateRequest>,
 ) -> Result<Json<Authenticated>, Problem> {
     state.authenticator.authenticate(&request).await.map(Json)
 }
@@ -154,26 +203,4 @@ async fn authenticate(
 /// A response that shows a secret must not be kept by anything on its way.
 fn secret(body: impl IntoResponse) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], body)
-}
-
-#[cfg(test)]
-mod tests {
-    use service_shell::{Pool, SHELL_ROUTES, operations};
-
-    use super::*;
-    use crate::sealing::Sealer;
-
-    #[tokio::test]
-    async fn the_openapi_document_describes_exactly_the_routes() {
-        let pool = Pool::connect_lazy_with(Default::default());
-        let sealer = Sealer::new(&[0; 32]);
-        let state = AppState {
-            store: Store::new(pool.clone(), sealer.clone()),
-            authenticator: Authenticator::new(pool, sealer).unwrap(),
-            operator_token: ServiceToken::new("0123456789abcdef"),
-        };
-        let mut served = routes(&state, &state.operator_token).listed().clone();
-        served.extend(SHELL_ROUTES.map(str::to_owned));
-        assert_eq!(operations(OPENAPI), served);
-    }
 }

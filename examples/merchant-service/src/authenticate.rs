@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use service_shell::signature::{WINDOW_SECONDS, canonical, verify};
 use service_shell::{Id, Pool, Problem, random_text, sql_unix_now};
+use utoipa::ToSchema;
 
 use crate::domain::Mode;
 use crate::sealing::Sealer;
@@ -21,7 +22,7 @@ const FIELD_MAX: usize = 128;
 const PATH_MAX: usize = 8192;
 
 /// The parts of a request that claims to be signed by a merchant.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthenticateRequest {
     /// `X-API-Key`.
@@ -49,7 +50,7 @@ impl fmt::Debug for AuthenticateRequest {
 }
 
 /// The merchant that signed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Authenticated {
     /// The merchant.
     pub merchant_id: Id,

@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Id, Problem, random_text, text_enum};
+use utoipa::ToSchema;
 
 text_enum! {
     /// The data that a key may touch.
@@ -39,7 +40,7 @@ text_enum! {
 }
 
 /// A merchant as shown.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Merchant {
     /// The id; also what other services know.
     pub id: Id,
@@ -56,7 +57,7 @@ pub struct Merchant {
 }
 
 /// A key as shown after its creation: without the secret.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct ApiKey {
     /// The id, for rotate and revoke.
     pub id: Id,
@@ -77,7 +78,7 @@ pub struct ApiKey {
 }
 
 /// A key with its secret: exists only in the response that creates or rotates it.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct IssuedKey {
     /// The key.
     #[serde(flatten)]
@@ -90,6 +91,43 @@ impl fmt::Debug for IssuedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedKey").field("key", &self.key).finish_non_exhaustive()
     }
+}
+
+/// A merchant and its two keys, as shown once.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Registered {
+    pub(crate) merchant: Merchant,
+    /// One key of each mode.
+    #[schema(min_items = 2, max_items = 2)]
+    pub(crate) api_keys: Vec<IssuedKey>,
+}
+
+/// A page of merchants.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Merchants {
+    pub(crate) merchants: Vec<Merchant>,
+    /// The `after` of the next page; null at the end.
+    pub(crate) next: Option<Id>,
+}
+
+/// The keys of a merchant.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApiKeys {
+    pub(crate) api_keys: Vec<ApiKey>,
+}
+
+/// The body that changes the standing of a merchant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewStatus {
+    pub(crate) status: MerchantStatus,
+}
+
+/// The body that adds a key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewKey {
+    pub(crate) mode: Mode,
 }
 
 /// A fresh name for a key.
@@ -109,12 +147,14 @@ pub(crate) fn new_secret(mode: Mode) -> String {
 }
 
 /// The body by which a merchant or an operator creates a merchant.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMerchant {
     /// 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// Unique among merchants.
+    #[schema(max_length = 254)]
     pub email: String,
 }
 

@@ -16,7 +16,7 @@ mod sealing;
 mod start;
 mod store;
 
-pub use app::{AppState, OPENAPI, routes};
+pub use app::{AppState, routes};
 pub use authenticate::{AuthenticateRequest, Authenticated, Authenticator};
 pub use domain::{ApiKey, IssuedKey, KeyStatus, Merchant, MerchantStatus, Mode, NewMerchant};
 pub use start::start;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use axum::Router;
-use service_shell::{Drain, Health, Id, Pool, Schema, Settings, Shell, StartError, database};
+use service_shell::{Drain, Health, Id, Pool, Schema, Settings, StartError, database, shell};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::app::{AppState, OPENAPI, routes};
+use crate::app::{AppState, routes};
 use crate::authenticate::Authenticator;
 use crate::sealing::{Sealer, VARIABLE};
 use crate::store::Store;
@@ -40,9 +40,9 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         authenticator: authenticator.clone(),
         operator_token: settings.operator_token.clone(),
     };
-    let router = routes(&state, &settings.service_token).into_router().with_state(state);
+    let api = routes(&state, &settings.service_token).with_state(state);
     let health = Health::named(settings.name).database(&pool);
-    let router = Shell::new(settings.name, health, OPENAPI)?.wrap(router);
+    let router = shell(settings.name, health, api)?;
     Ok((router, housekeeping(authenticator).close(&pool)))
 }
 

@@ -4,22 +4,24 @@
 //! error becomes a [`Problem`]; the body is read whole, up to [`BODY_LIMIT`].
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::{Instant, timeout};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::json_body::too_large;
+use crate::json::too_large;
 use crate::problem::PROBLEM_JSON;
-use crate::{Health, Problem, StartError, metrics};
+use crate::{Health, Problem, StartError, health, metrics, openapi};
 
 /// The largest request body, in bytes. No route needs more than a few kilobytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
@@ -56,23 +58,51 @@ impl Shell {
     /// `GET /health`, `/health/live`, `/health/ready`, `/metrics`, `/openapi.json` beside the service's own
     /// routes, and the boundary around everything, axum's own 404 and 405 included.
     pub fn wrap(self, routes: Router) -> Router {
-        metrics::install();
-        let Shell { service, health, openapi } = self;
-        let (all, live, ready) = (health.clone(), health.clone(), health);
-        let json = (header::CONTENT_TYPE, "application/json");
-        let text = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-        routes
-            .route("/health", get(move || async move { all.report(false).await }))
-            .route("/health/live", get(move || async move { live.live() as Json<_> }))
-            .route("/health/ready", get(move || async move { ready.report(true).await }))
-            .route("/metrics", get(move || async move { ([text], metrics::render()) }))
-            .route("/openapi.json", get(move || async move { ([json], openapi) }))
-            .fallback(no_such_route)
-            .layer(from_fn(whole_body))
-            .layer(from_fn(errors_are_problems))
-            .layer(from_fn(panics_are_problems))
-            .layer(from_fn(move |request: Request, next: Next| counted(service, request, next)))
+        let own = own_routes(self.health, self.openapi.into());
+        around(self.service, routes.merge(own))
     }
+}
+
+/// Puts the boundary around the routes of a service, and health, metrics and the document of all of them beside.
+///
+/// # Errors
+/// [`StartError::Other`] when the document cannot be written.
+pub fn shell(service: &'static str, health: Health, api: OpenApiRouter) -> Result<Router, StartError> {
+    let (routes, mut document) = api.split_for_parts();
+    document.merge(own_routes(health.clone(), Arc::from("")).into_openapi());
+    openapi::complete(&mut document, service);
+    let json = document.to_json().map_err(|error| StartError::other("the OpenAPI document", error))?;
+    Ok(around(service, routes.merge(own_routes(health, json.into()))))
+}
+
+fn own_routes(health: Health, openapi: Arc<str>) -> OpenApiRouter {
+    health::routes(health).merge(
+        OpenApiRouter::default().routes(routes!(metrics_text)).routes(routes!(document)).with_state(openapi),
+    )
+}
+
+/// Shows the metrics as Prometheus reads them.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, description = "Prometheus text.", body = String, content_type = "text/plain")
+))]
+async fn metrics_text() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render())
+}
+
+/// Shows this document.
+#[utoipa::path(get, path = "/openapi.json", responses((status = 200, description = "OpenAPI 3.1.")))]
+async fn document(State(json): State<Arc<str>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], json.to_string())
+}
+
+fn around(service: &'static str, routes: Router) -> Router {
+    metrics::install();
+    routes
+        .fallback(no_such_route)
+        .layer(from_fn(whole_body))
+        .layer(from_fn(errors_are_problems))
+        .layer(from_fn(panics_are_problems))
+        .layer(from_fn(move |request: Request, next: Next| counted(service, request, next)))
 }
 
 async fn no_such_route() -> Problem {

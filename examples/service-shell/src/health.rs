@@ -3,16 +3,21 @@
 //! `/health/live` asks nothing of anybody; `/health/ready` asks what the service cannot work without;
 //! `/health` shows everything, also peers that may come back later.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::Pool;
 
@@ -77,30 +82,25 @@ impl Health {
         self
     }
 
-    /// `/health/live`.
-    pub(crate) fn live(&self) -> Json<Value> {
-        Json(json!({"service": self.service, "status": "ok"}))
-    }
-
-    /// `/health` asks everything, `/health/ready` (`required_only`) what must answer.
-    pub(crate) async fn report(&self, required_only: bool) -> Response {
-        let (mut dependencies, mut ready, mut complete) = (Map::new(), true, true);
+    /// Asks every dependency, or only what must answer.
+    async fn report(&self, required_only: bool) -> (StatusCode, Json<Report>) {
+        let (mut dependencies, mut ready, mut complete) = (BTreeMap::new(), true, true);
         for dependency in self.dependencies.iter().filter(|d| d.required || !required_only) {
             let started = Instant::now();
             let answer = timeout(ASK_TIMEOUT, (dependency.ask)()).await;
             let answer = answer.unwrap_or_else(|_| Err("no answer within 2 s".to_owned()));
             complete &= answer.is_ok();
             ready &= answer.is_ok() || !dependency.required;
-            let mut shown = json!({
-                "status": if answer.is_ok() { "ok" } else { "down" },
-                "required": dependency.required,
-                "milliseconds": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            });
+            let asked = Asked {
+                status: if answer.is_ok() { "ok" } else { "down" },
+                required: dependency.required,
+                milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                detail: answer.is_err().then_some("did not answer as it should; the log has the cause"),
+            };
             if let Err(cause) = answer {
                 tracing::warn!(dependency = dependency.name, %cause, "a dependency is down");
-                shown["detail"] = json!("did not answer as it should; the log has the cause");
             }
-            dependencies.insert(dependency.name.to_owned(), shown);
+            dependencies.insert(dependency.name, asked);
         }
         let status = match (ready, complete) {
             (true, true) => "ok",
@@ -108,9 +108,64 @@ impl Health {
             (false, _) => "down",
         };
         let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let body = json!({"service": self.service, "status": status, "dependencies": dependencies});
-        (code, Json(body)).into_response()
+        (code, Json(Report { service: self.service, status, dependencies }))
     }
+}
+
+/// The answer of the health routes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthReport)]
+struct Report {
+    service: &'static str,
+    /// `ok`, `degraded` (something it can work without is down) or `down`.
+    status: &'static str,
+    dependencies: BTreeMap<&'static str, Asked>,
+}
+
+/// The answer of one dependency.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthDependency)]
+struct Asked {
+    /// `ok` or `down`.
+    status: &'static str,
+    /// False when the service keeps answering without it.
+    required: bool,
+    milliseconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
+}
+
+/// The three health routes.
+pub(crate) fn routes(health: Health) -> OpenApiRouter {
+    OpenApiRouter::default()
+        .routes(routes!(all))
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .with_state(health)
+}
+
+/// Asks every dependency.
+#[utoipa::path(get, path = "/health", responses(
+    (status = 200, description = "It works, perhaps without something optional.", body = Report),
+    (status = 503, description = "It cannot work.", body = Report),
+))]
+async fn all(State(health): State<Health>) -> (StatusCode, Json<Report>) {
+    health.report(false).await
+}
+
+/// Answers as long as the process does.
+#[utoipa::path(get, path = "/health/live", responses((status = 200, description = "It lives.")))]
+async fn live(State(health): State<Health>) -> Json<Value> {
+    Json(json!({"service": health.service, "status": "ok"}))
+}
+
+/// Asks what the service cannot work without.
+#[utoipa::path(get, path = "/health/ready", responses(
+    (status = 200, description = "It can work.", body = Report),
+    (status = 503, description = "It cannot work.", body = Report),
+))]
+async fn ready(State(health): State<Health>) -> (StatusCode, Json<Report>) {
+    health.report(true).await
 }
 
 impl fmt::Debug for Health {

@@ -6,11 +6,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A UUIDv7 that is `TEXT` in SQLite, so that operators can read and type it, and `UUID` in PostgreSQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String, format = "uuid", description = "A UUIDv7.")]
 pub struct Id(pub Uuid);
 
 impl Id {

@@ -3,6 +3,7 @@
 use axum::extract::FromRequestParts;
 use http::HeaderMap;
 use http::request::Parts;
+use utoipa::IntoParams;
 
 use crate::{Id, Problem};
 
@@ -10,7 +11,8 @@ use crate::{Id, Problem};
 pub const MERCHANT_HEADER: &str = "x-merchant-id";
 
 /// The merchant an internal call is about. Meaningful only on routes behind the service token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoParams)]
+#[into_params(names("X-Merchant-Id"), parameter_in = Header)]
 pub struct MerchantId(pub Id);
 
 impl MerchantId {

@@ -1,5 +1,8 @@
 //! Statuses and modes: words in JSON, words in the database, an enum in between.
 
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+
 /// Declares an enum whose variants are stored and sent as the given words.
 ///
 /// In the database it is plain `TEXT`, so that operators read words and a CHECK constraint lists them.
@@ -54,6 +57,14 @@ macro_rules! text_enum {
             }
         }
 
+        impl $crate::utoipa::PartialSchema for $name {
+            fn schema() -> $crate::utoipa::openapi::RefOr<$crate::utoipa::openapi::Schema> {
+                $crate::words_schema(&[$($word,)+])
+            }
+        }
+
+        impl $crate::utoipa::ToSchema for $name {}
+
         impl ::serde::Serialize for $name {
             fn serialize<S: ::serde::Serializer>(&self, out: S) -> ::std::result::Result<S::Ok, S::Error> {
                 out.serialize_str(self.as_str())
@@ -94,6 +105,13 @@ macro_rules! text_enum {
             }
         }
     };
+}
+
+#[doc(hidden)]
+#[must_use]
+pub fn words_schema(words: &[&str]) -> RefOr<Schema> {
+    let words = words.iter().map(|word| serde_json::Value::from(*word));
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
 }
 
 /// A word that is none of the enum's.

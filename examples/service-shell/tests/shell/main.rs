@@ -5,4 +5,5 @@
 mod boundary;
 #[cfg(not(feature = "postgres"))]
 mod database;
+mod openapi;
 mod problem_types;

@@ -1,19 +1,23 @@
 //! A strict JSON body: what cannot be read is refused with the place and the reason.
 
 use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{BODY_LIMIT, Problem};
 
-/// Extracts `T` from an `application/json` body; everything else is a [`Problem`].
+/// Reads `T` from an `application/json` body, and writes it; a body that cannot be read is a [`Problem`].
+///
+/// It has the name of axum's, so that `utoipa` finds the body of a handler in its arguments.
 ///
 /// Give request types `#[serde(deny_unknown_fields)]`: a misspelt field of a payment is an error, not a default.
 #[derive(Clone, Copy, Debug)]
-pub struct JsonBody<T>(pub T);
+pub struct Json<T>(pub T);
 
-impl<T> JsonBody<T>
+impl<T> Json<T>
 where
     T: DeserializeOwned,
 {
@@ -21,7 +25,7 @@ where
     ///
     /// # Errors
     /// A 400 problem with line, column and what was expected.
-    pub fn from_bytes(bytes: &[u8]) -> Result<JsonBody<T>, Problem> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Json<T>, Problem> {
         if bytes.is_empty() {
             return Err(Problem::bad_request("the body is empty: send a JSON object"));
         }
@@ -30,7 +34,7 @@ where
         if bytes.trim_ascii_start().first() == Some(&b'[') {
             return Err(refused("the body is a JSON array: send a JSON object".to_owned()));
         }
-        serde_json::from_slice(bytes).map(JsonBody).map_err(|error| {
+        serde_json::from_slice(bytes).map(Json).map_err(|error| {
             let fault = if error.is_data() { "does not fit" } else { "is not valid JSON" };
             let error = error.to_string().replace("expected i64", "expected a whole number");
             refused(format!("the body {fault}: {error}"))
@@ -38,14 +42,14 @@ where
     }
 }
 
-impl<S, T> FromRequest<S> for JsonBody<T>
+impl<S, T> FromRequest<S> for Json<T>
 where
     S: Send + Sync,
     T: DeserializeOwned,
 {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Json<T>, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -58,7 +62,13 @@ where
                 StatusCode::PAYLOAD_TOO_LARGE => too_large(),
                 _ => Problem::bad_request("the body broke off: send it again"),
             })?;
-        JsonBody::from_bytes(&bytes)
+        Json::from_bytes(&bytes)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
     }
 }
 
@@ -90,12 +100,12 @@ mod tests {
     }
 
     fn detail(text: &str) -> String {
-        JsonBody::<Order>::from_bytes(text.as_bytes()).expect_err("refused").detail().to_owned()
+        Json::<Order>::from_bytes(text.as_bytes()).expect_err("refused").detail().to_owned()
     }
 
     #[test]
     fn a_fitting_body_is_read() {
-        assert_eq!(JsonBody::<Order>::from_bytes(b"{\"amount\":5}").unwrap().0.amount, 5);
+        assert_eq!(Json::<Order>::from_bytes(b"{\"amount\":5}").unwrap().0.amount, 5);
     }
 
     #[test]
