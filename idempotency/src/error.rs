@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_away_says_why_and_a_refusal_only_in_its_report() {
+    fn an_unreachable_store_shows_its_cause_and_a_refusal_only_in_its_report() {
         let away = StoreError::unknown(ErrorKind::Unavailable, driver());
         let why = "the idempotency store is not reachable: error communicating with the database: connection refused";
         assert_eq!(away.to_string(), why);
@@ -276,7 +276,7 @@ mod tests {
 
     #[cfg(feature = "postgres")]
     #[test]
-    fn every_caller_of_a_shared_statement_is_told_why() {
+    fn every_caller_of_a_failed_shared_statement_gets_the_cause() {
         let shared = StoreError::unknown(ErrorKind::Unavailable, driver()).shared();
         for _ in 0..2 {
             let again = shared.again().to_string();

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn each_row_of_the_table_decides_a_code_of_this_test_and_stands_once() {
+    fn each_row_of_the_table_is_tested_and_listed_once() {
         for (index, row) in TABLE.iter().enumerate() {
             assert!(TABLE[..index].iter().all(|other| other.0 != row.0), "{} stands twice", row.0);
             let longer = |code: &str| {

@@ -214,7 +214,7 @@ async fn a_database_that_refuses() {
 }
 
 #[test]
-fn what_goes_wrong_is_counted_and_logged_and_nothing_secret_is() {
+fn faults_are_counted_and_logged_without_secrets() {
     let seen = Seen::default();
     let runtime = |paused| {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap()

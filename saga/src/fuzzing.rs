@@ -57,7 +57,7 @@ mod tests {
     type Target = (&'static str, fn(&[u8]));
 
     #[test]
-    fn many_brackets_are_compared_without_a_stack_of_their_size() {
+    fn deeply_nested_inputs_are_compared_without_deep_recursion() {
         let nested = |open: &str| Document::from_stored(open.repeat(200_000) + &"]".repeat(200_000));
         assert!(nested("[").means_the_same_as(&nested("[")));
         assert!(!nested("[").means_the_same_as(&nested("[ ")));

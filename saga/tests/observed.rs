@@ -140,7 +140,7 @@ impl SagaStep for Later {
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn a_worker_warns_once_of_sagas_that_nobody_can_run_with_their_number() {
+async fn a_worker_warns_once_with_the_number_of_unrunnable_sagas() {
     testkit::time_limit();
     let captured = Captured::default();
     let _logs = capture(&captured);

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_row_is_one_row() {
+    fn expect_one_accepts_exactly_one_row() {
         assert_eq!(Rows(1).expect_one(), Ok(()));
         assert_eq!(Rows(0).expect_one().unwrap_err().found, 0);
         assert_eq!(
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_one_row_says_which() {
+    fn at_most_one_tells_whether_there_was_a_row() {
         assert_eq!(Rows(0).at_most_one(), Ok(false));
         assert_eq!(Rows(1).at_most_one(), Ok(true));
         assert!(Rows(2).at_most_one().is_err());

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deterministic_is_never_retried() {
+    fn deterministic_failures_are_never_retried() {
         let policy = Policy::payments();
         for class in [Class::Constraint, Class::Other, Class::Overloaded, Class::Aborted, Class::Timeout] {
             assert!(!policy.retries(class), "{class:?}");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_be_slow_again_waits_to_be_asked_and_what_a_migration_broke_does_not() {
+    fn session_timeouts_are_retried_only_on_request_and_stale_plans_by_default() {
         let policy = Policy::payments();
         assert!(!policy.retries(Class::SessionTimeout));
         assert!(Policy { retry_session_timeout: true, ..policy.clone() }.retries(Class::SessionTimeout));

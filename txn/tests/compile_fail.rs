@@ -3,7 +3,7 @@
 #![cfg(feature = "sqlite")]
 
 #[test]
-fn what_a_retry_or_the_end_of_the_transaction_would_break_does_not_compile() {
+fn code_that_a_retry_or_the_end_of_the_transaction_would_break_does_not_compile() {
     // proves: T-4
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }

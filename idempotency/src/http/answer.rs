@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answers_fate_follows_verdict_then_status_then_effects() {
+    fn an_answer_is_settled_by_verdict_then_status_then_effects() {
         use Effects::{Local, Marked, Opaque};
         for (verdict, status, effects, marked, expected) in [
             (None, 200, Opaque, false, Fate::Record),

@@ -197,7 +197,7 @@ mod tests {
 
     /// A change here answers every retry with 422 after a deploy: give it a version, and compare with the stored one.
     #[test]
-    fn the_fingerprint_of_a_request_is_what_it_was() {
+    fn the_fingerprint_of_a_request_never_changes() {
         let rules = FingerprintRules::new();
         let hex = |print: Fingerprint| {
             print.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_count_as_they_are_chosen() {
+    fn only_chosen_headers_count_in_the_fingerprint() {
         let version = HeaderName::from_static("api-version");
         let rules = FingerprintRules::new();
         let (one, two) = ([JSON, ("api-version", "1")], [JSON, ("api-version", "2")]);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_counts_as_it_is_told() {
+    fn the_rules_choose_which_parts_of_a_body_count() {
         let rules = FingerprintRules::new().only_fields(["/amount"]);
         let plain = ("content-type", "text/plain");
         assert_eq!(

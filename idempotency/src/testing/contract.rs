@@ -143,8 +143,8 @@ contract! {
         bodies_of_any_size_are_replayed_whole
         a_lost_token_cannot_complete
         completing_again_changes_nothing
-        a_late_completion_counts_if_nobody_took_over
-        completing_what_was_never_claimed_creates_nothing
+        a_late_completion_counts_without_a_takeover
+        completing_an_unclaimed_key_creates_nothing
         a_tombstone_forbids_to_run_again
         a_finished_record_cannot_be_finished_differently;
     release: releasing_frees_the_key_at_once_for_any_request
@@ -165,7 +165,7 @@ contract! {
         a_stale_resolution_changes_nothing;
     faults: every_call_can_be_dropped_at_every_point_and_repeated;
     history: concurrent_answers_fit_one_order_of_events;
-    @clock: no_fence_is_given_twice_whatever_the_clock_says;
+    @clock: no_fence_is_given_twice_under_any_clock;
 }
 
 /// Expands to one `#[tokio::test]` per clause of the contract; `$subject` is an async function that makes a
@@ -192,8 +192,8 @@ macro_rules! store_contract {
             bodies_of_any_size_are_replayed_whole
             a_lost_token_cannot_complete
             completing_again_changes_nothing
-            a_late_completion_counts_if_nobody_took_over
-            completing_what_was_never_claimed_creates_nothing
+            a_late_completion_counts_without_a_takeover
+            completing_an_unclaimed_key_creates_nothing
             a_tombstone_forbids_to_run_again
             a_finished_record_cannot_be_finished_differently
             releasing_frees_the_key_at_once_for_any_request
@@ -214,7 +214,7 @@ macro_rules! store_contract {
             a_stale_resolution_changes_nothing
             every_call_can_be_dropped_at_every_point_and_repeated
             concurrent_answers_fit_one_order_of_events
-            no_fence_is_given_twice_whatever_the_clock_says
+            no_fence_is_given_twice_under_any_clock
         }
     };
     (@clauses $subject:path: $($clause:ident)+) => {

@@ -25,13 +25,13 @@ async fn the_whole_contract(store: Arc<dyn IdempotencyManager>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_that_memory_says_under_the_contract_is_possible() {
+async fn every_answer_of_memory_under_the_contract_is_possible() {
     the_whole_contract(Arc::new(MemoryStore::new())).await;
 }
 
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_that_sqlite_says_under_the_contract_is_possible() {
+async fn every_answer_of_sqlite_under_the_contract_is_possible() {
     let folder = tempfile::tempdir().unwrap();
     let options = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(folder.path().join("test.db"))
@@ -44,7 +44,7 @@ async fn all_that_sqlite_says_under_the_contract_is_possible() {
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_that_postgres_says_under_the_contract_is_possible() {
+async fn every_answer_of_postgres_under_the_contract_is_possible() {
     let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(8).connect(database.url()).await.unwrap();
     the_whole_contract(Arc::new(PostgresStore::new(pool).await.unwrap())).await;
@@ -52,7 +52,7 @@ async fn all_that_postgres_says_under_the_contract_is_possible() {
 
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_that_redis_says_under_the_contract_is_possible() {
+async fn every_answer_of_redis_under_the_contract_is_possible() {
     let server = tokio::task::spawn_blocking(testkit::Redis::shared).await.unwrap();
     let store = RedisStore::connect(server.url()).await.unwrap().prefix(server.key_prefix());
     the_whole_contract(Arc::new(store)).await;
@@ -62,7 +62,7 @@ async fn all_that_redis_says_under_the_contract_is_possible() {
 // proves: I-2
 // proves: I-3
 #[tokio::test]
-async fn every_broken_store_says_something_impossible() {
+async fn every_broken_store_gives_an_impossible_answer() {
     for (fault, name) in Fault::all() {
         let history = Arc::new(HistoryStore::new(Arc::new(BrokenStore::new(*fault))));
         let _ = clause(name).check(&Subject::new(history.clone())).await;
@@ -95,7 +95,7 @@ async fn the_message_names_the_callers_and_no_token() {
 }
 
 #[tokio::test]
-async fn an_effect_is_had_once_and_by_somebody_who_was_granted_it() {
+async fn an_effect_happens_once_and_needs_a_granted_claim() {
     let history = HistoryStore::new(Arc::new(MemoryStore::new()));
     let claim = a_claim(Effects::Opaque);
     history.effect(claim.record);
@@ -136,7 +136,7 @@ async fn a_lost_reply_may_have_been_applied_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_ends_when_it_says_and_not_before() {
+async fn a_lease_ends_at_its_time_and_not_before() {
     let history = HistoryStore::new(Arc::new(MemoryStore::new()));
     for wait in [29, 2] {
         assert!(!matches!(history.claim(&a_claim(Effects::Local)).await.unwrap(), Answer::Replay(_)));
@@ -148,7 +148,7 @@ async fn a_lease_ends_when_it_says_and_not_before() {
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn what_transactions_did_is_part_of_the_history() {
+async fn effects_of_transactions_are_part_of_the_history() {
     let lost = |error: sqlx::Error| StoreError::unknown(ErrorKind::Unavailable, error);
     let kept = Duration::from_secs(3600);
     for (number, commits) in [(1, true), (2, false)] {

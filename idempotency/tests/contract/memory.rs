@@ -19,11 +19,11 @@ probity_idempotency::store_contract!(subject);
 
 #[tokio::test(start_paused = true)]
 async fn fences_rise_on_a_clock_that_stands_still() {
-    clause("no_fence_is_given_twice_whatever_the_clock_says").check(&subject().await).await.unwrap();
+    clause("no_fence_is_given_twice_under_any_clock").check(&subject().await).await.unwrap();
 }
 
 #[tokio::test]
-async fn every_flaw_is_caught_by_the_rule_that_names_it() {
+async fn every_fault_is_caught_by_the_clause_that_names_it() {
     for (fault, name) in Fault::all() {
         let subject = Subject::new(Arc::new(BrokenStore::new(*fault)));
         let caught = clause(name).check(&subject).await;
@@ -32,7 +32,7 @@ async fn every_flaw_is_caught_by_the_rule_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_full_store_answers_what_it_knows_and_takes_nothing_new() {
+async fn a_full_store_answers_known_keys_and_refuses_new_ones() {
     let store = MemoryStore::new().capacity(700);
     let claim = |key: &str| Claim {
         record: RecordId::derive(

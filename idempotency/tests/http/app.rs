@@ -213,7 +213,7 @@ where
 
 // proves: I-5
 #[tokio::test]
-async fn what_an_answer_means_for_the_next_try_depends_on_status_effects_and_verdict() {
+async fn status_effects_and_verdict_of_an_answer_decide_the_next_try() {
     use Effects::{Local, Marked, Opaque};
     for (effects, status, verdict, runs) in [
         (Opaque, 500, None, 1),

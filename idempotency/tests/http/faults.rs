@@ -148,7 +148,7 @@ async fn the_lease_of_a_handler_that_blocked_is_renewed_while_its_answer_is_reco
 
 // proves: I-5
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_given_up_is_not_renewed_while_the_store_is_asked_to_end_it() {
+async fn a_lease_is_not_renewed_while_the_store_is_asked_to_end_it() {
     let (faulty, manager) = stores();
     let layer = IdempotencyLayer::new(manager).single_tenant();
     let service =
@@ -404,7 +404,7 @@ async fn a_body_that_breaks_off_or_goes_on_after_its_trailers_leaves_a_tombstone
 
 // proves: I-2
 #[tokio::test]
-async fn a_body_in_pieces_is_replayed_whole() {
+async fn a_body_of_several_frames_is_replayed_whole() {
     let (first, second, runs) = answered_twice(|| {
         vec![Ok(Frame::data("a".into())), Ok(Frame::data(Bytes::new())), Ok(Frame::data("b".into()))]
     })

@@ -45,7 +45,7 @@ fn fingerprint() -> Fingerprint {
 
 // proves: I-2
 #[tokio::test]
-async fn limits_without_end_are_no_panic_after_the_work_has_run() {
+async fn unlimited_durations_do_not_panic_after_the_work_has_run() {
     let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
     let layer = IdempotencyLayer::new(manager)
         .single_tenant()
@@ -81,7 +81,7 @@ async fn limits_without_end_are_no_panic_after_the_work_has_run() {
 }
 
 #[tokio::test]
-async fn a_job_may_have_terms_without_end() {
+async fn a_job_accepts_unlimited_durations() {
     let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
     for expected in [Execution::Fresh(7), Execution::Replayed(7)] {
         assert_eq!(run(&manager, &endless()).await.unwrap(), expected);
@@ -92,7 +92,7 @@ async fn a_job_may_have_terms_without_end() {
 type Wrong = (fn(), &'static str);
 
 #[test]
-fn terms_that_cannot_be_right_are_refused_where_they_are_given() {
+fn impossible_durations_are_refused_where_they_are_set() {
     let wrong: [Wrong; 6] = [
         (|| drop(Policy::default().retention(Duration::ZERO)), "`retention`"),
         (|| drop(Policy::default().lease(Duration::ZERO)), "`lease`"),
@@ -127,7 +127,7 @@ async fn a_long_lease_moves_the_end_of_all_renewals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_gives_a_silent_store_up_after_its_limit() {
+async fn a_job_stops_waiting_for_a_silent_store_after_its_timeout() {
     let store = FaultyStore::new(Arc::new(MemoryStore::new()));
     store.fail(Call::Claim, Side::Silence);
     store.fail(Call::Claim, Side::Silence);
@@ -147,7 +147,7 @@ async fn a_job_gives_a_silent_store_up_after_its_limit() {
 
 // proves: I-9
 #[tokio::test(start_paused = true)]
-async fn a_claim_without_end_that_nobody_could_confirm_is_given_back() {
+async fn an_unconfirmed_claim_with_an_unlimited_lease_is_released() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     store.fail(Call::Claim, Side::After);
     store.fail(Call::Claim, Side::After);
@@ -162,7 +162,7 @@ async fn a_claim_without_end_that_nobody_could_confirm_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_without_end_that_never_arrived_is_not_asked_for_without_end() {
+async fn an_unlimited_claim_that_never_arrived_is_not_looked_for_without_end() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     store.fail(Call::Claim, Side::Before);
     store.fail(Call::Claim, Side::Before);
@@ -176,7 +176,7 @@ async fn a_claim_without_end_that_never_arrived_is_not_asked_for_without_end() {
 
 // proves: I-8
 #[tokio::test]
-async fn a_job_with_a_secret_has_its_record_where_only_the_secret_leads() {
+async fn the_hash_key_of_a_job_keys_its_record() {
     let manager: Arc<dyn IdempotencyManager> = Arc::new(MemoryStore::new());
     let secret = HashKey::secret([7; 32]);
     let policy = Policy::default().hash_key(secret);

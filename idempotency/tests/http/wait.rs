@@ -97,7 +97,7 @@ async fn waiters_get_the_answer_when_it_is_there_and_ask_the_store_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_in_vain_is_told_to_come_back() {
+async fn a_waiter_gets_409_when_its_time_runs_out() {
     let platform = platform(Arc::new(MemoryStore::new()), Some(64), &[201]);
     let first = platform.call();
     settle().await;
@@ -111,7 +111,7 @@ async fn who_waits_in_vain_is_told_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_unless_asked_to_and_only_so_many() {
+async fn duplicates_wait_only_if_configured_and_up_to_the_limit() {
     for (seats, waiting) in [(None, 0), (Some(0), 0), (Some(2), 2)] {
         let platform = platform(Arc::new(MemoryStore::new()), seats, &[201]);
         let first = platform.call();
@@ -154,7 +154,7 @@ async fn a_client_that_leaves_stops_waiting() {
 
 // proves: I-1
 #[tokio::test(start_paused = true)]
-async fn one_of_the_waiters_runs_when_the_first_gave_its_key_back() {
+async fn one_waiter_runs_when_the_first_request_released_its_key() {
     let platform = platform(Arc::new(MemoryStore::new()), Some(64), &[503, 201]);
     let first = platform.call();
     settle().await;
@@ -169,7 +169,7 @@ async fn one_of_the_waiters_runs_when_the_first_gave_its_key_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_lost_its_lease_takes_nobodys_waiters_away() {
+async fn an_attempt_that_lost_its_lease_does_not_take_the_waiters_of_the_next_one() {
     let platform = platform(Arc::new(MemoryStore::new()), Some(64), &[201, 201]);
     let zombie = platform.call();
     // Past the end of all renewals.
@@ -188,7 +188,7 @@ async fn an_attempt_that_lost_its_lease_takes_nobodys_waiters_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_runs_in_another_process_is_asked_after_at_growing_intervals() {
+async fn a_waiter_polls_for_a_request_of_another_process_at_growing_intervals() {
     let history = Arc::new(HistoryStore::new(Arc::new(MemoryStore::new())));
     // Two layers that know nothing of each other are two processes, as far as waiting is concerned.
     let (there, here) = (platform(history.clone(), None, &[201]), platform(history.clone(), Some(64), &[]));

@@ -60,7 +60,7 @@ async fn a_lease_is_renewed_while_the_work_runs_and_lost_at_the_cap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_that_cannot_renew_stops_believing_before_anybody_can_take_over() {
+async fn a_holder_that_cannot_renew_gives_up_before_a_takeover_is_possible() {
     let (faulty, manager) = stores();
     let guard = granted(claim(&manager, &a_claim(Effects::Local)).await.unwrap());
     for _ in 0..10 {
@@ -76,7 +76,7 @@ async fn a_holder_that_cannot_renew_stops_believing_before_anybody_can_take_over
 
 // proves: I-1
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_is_answered_late_is_believed_from_when_it_was_sent() {
+async fn a_late_renewal_counts_from_the_time_it_was_sent() {
     let (faulty, manager) = stores();
     let guard = granted(claim(&manager, &a_claim(Effects::Local)).await.unwrap());
     // The first renewal is sent after 10 s, when the store counts its 30 s from; later ones do not arrive.
@@ -116,7 +116,7 @@ async fn dropping_a_lease_frees_the_key_only_if_nothing_can_have_happened() {
 
 // proves: I-7
 #[tokio::test(start_paused = true)]
-async fn a_lost_reply_to_any_call_is_found_out_by_asking_again() {
+async fn a_call_whose_reply_was_lost_is_settled_by_repeating_it() {
     for side in [Side::Before, Side::After] {
         let (faulty, manager) = stores();
         faulty.fail(Call::Claim, side);
@@ -134,7 +134,7 @@ async fn a_lost_reply_to_any_call_is_found_out_by_asking_again() {
 
 // proves: I-9
 #[tokio::test(start_paused = true)]
-async fn a_claim_nobody_could_confirm_is_an_error_and_is_given_back() {
+async fn an_unconfirmed_claim_is_an_error_and_is_released() {
     let (faulty, manager) = stores();
     faulty.fail(Call::Claim, Side::After);
     faulty.fail(Call::Claim, Side::After);
@@ -146,7 +146,7 @@ async fn a_claim_nobody_could_confirm_is_an_error_and_is_given_back() {
 
 // proves: I-9
 #[tokio::test(start_paused = true)]
-async fn a_claim_nobody_could_confirm_is_given_back_as_soon_as_the_store_answers() {
+async fn an_unconfirmed_claim_is_released_as_soon_as_the_store_answers() {
     let (faulty, manager) = stores();
     for call in [Call::Claim, Call::Claim, Call::Release, Call::Release, Call::Release] {
         faulty.fail(call, if call == Call::Claim { Side::After } else { Side::Before });
@@ -160,7 +160,7 @@ async fn a_claim_nobody_could_confirm_is_given_back_as_soon_as_the_store_answers
 
 // proves: I-9
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_lands_after_everybody_gave_up_on_it_is_given_back() {
+async fn a_claim_that_reaches_the_store_after_its_caller_left_is_released() {
     let (faulty, manager) = stores();
     faulty.fail(Call::Claim, Side::Before);
     faulty.fail(Call::Claim, Side::Before);
@@ -177,7 +177,7 @@ async fn a_claim_that_lands_after_everybody_gave_up_on_it_is_given_back() {
 // proves: I-5
 // proves: I-9
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_may_have_been_granted_and_is_then_refused_is_given_back() {
+async fn a_claim_that_is_refused_after_a_lost_reply_is_released() {
     let (faulty, manager) = stores();
     faulty.fail(Call::Claim, Side::After);
     faulty.fail(Call::Claim, Side::Refused);
@@ -226,7 +226,7 @@ async fn an_effect_whose_mark_cannot_be_confirmed_must_not_start() {
 
 // proves: I-5
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_nothing_about_an_earlier_try_whose_reply_was_lost() {
+async fn a_refusal_does_not_settle_an_earlier_try_whose_reply_was_lost() {
     let (faulty, manager) = stores();
     let mut guard = granted(claim(&manager, &a_claim(Effects::Marked)).await.unwrap());
     for side in [Side::After, Side::Refused, Side::Refused] {
@@ -303,7 +303,7 @@ async fn a_job_keeps_its_typed_result_and_a_damaged_one_is_an_error() {
 
 // proves: I-2
 #[tokio::test(start_paused = true)]
-async fn a_stored_result_that_no_longer_decodes_is_never_told_as_not_run() {
+async fn a_stored_result_that_cannot_be_decoded_is_reported_as_run() {
     #[derive(Debug, serde::Serialize, serde::Deserialize)]
     struct Payout {
         amount: u64,

@@ -112,7 +112,7 @@ async fn fifty_retries_ask_the_hook_once_and_the_others_are_in_flight() {
 
 // Those who were told of the loss before it was settled, and come to ask after that.
 #[tokio::test(start_paused = true)]
-async fn who_finds_the_loss_settled_when_it_may_ask_does_not_ask() {
+async fn a_caller_that_finds_the_loss_settled_does_not_ask_the_hook() {
     for says in [Recovered::Done(Recording::payload("7")), Recovered::Absent] {
         let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
         let manager = lost_in(faulty.clone()).await;
@@ -131,7 +131,7 @@ async fn who_finds_the_loss_settled_when_it_may_ask_does_not_ask() {
 
 // proves: I-5
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_hangs_is_given_up_and_asked_again_later() {
+async fn a_hanging_hook_is_dropped_and_called_again_later() {
     let (manager, channel) = (lost().await, Channel::that_says(Recovered::Absent));
     let started = Instant::now();
     let asking = retry(&manager, &channel);

@@ -230,7 +230,7 @@ fn kill_workers(orders: &Orders) {
 // proves: I-4
 // proves: I-1
 #[test]
-fn on_postgres_no_key_is_paid_twice_and_none_is_forgotten_however_often_workers_are_killed() {
+fn on_postgres_each_key_is_paid_once_although_workers_are_killed() {
     let database = testkit::Postgres::shared().database();
     let orders = Orders {
         store: "postgres",
@@ -260,7 +260,7 @@ fn on_postgres_no_key_is_paid_twice_and_none_is_forgotten_however_often_workers_
 
 // proves: I-5
 #[test]
-fn on_redis_no_key_is_charged_twice_however_often_workers_are_killed() {
+fn on_redis_no_key_is_charged_twice_although_workers_are_killed() {
     let server = testkit::Redis::start_with(&["--appendonly", "no"]);
     let orders = Orders {
         store: "redis",

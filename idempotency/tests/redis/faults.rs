@@ -115,7 +115,7 @@ async fn a_claim_that_times_out_is_unknown_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn what_was_flushed_is_missing_and_nothing_is_made_up() {
+async fn flushed_records_are_reported_as_missing() {
     let mut subject = subject().await;
     let claim = a_claim(Effects::Opaque);
     assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
@@ -151,7 +151,7 @@ async fn a_foreign_value_at_the_key_refuses_every_call_and_is_left_alone() {
 
 // proves: I-9
 #[tokio::test]
-async fn a_full_server_refuses_to_finish_and_the_record_stays_in_flight_until_it_can() {
+async fn a_full_server_refuses_completions_and_the_record_stays_in_flight_until_there_is_room() {
     let mut subject = subject().await;
     let claim = a_claim(Effects::Opaque);
     assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
@@ -167,7 +167,7 @@ async fn a_full_server_refuses_to_finish_and_the_record_stays_in_flight_until_it
 
 // proves: I-9
 #[tokio::test]
-async fn a_server_that_became_a_replica_refuses_to_finish_until_it_is_master_again() {
+async fn a_replica_refuses_completions_until_it_is_master_again() {
     let mut subject = subject().await;
     let claim = a_claim(Effects::Opaque);
     assert!(matches!(subject.store.claim(&claim).await.unwrap(), Answer::Acquired(_)));

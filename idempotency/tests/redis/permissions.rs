@@ -184,7 +184,7 @@ async fn a_user_who_lacks_a_command_or_the_keys_is_refused_at_start() {
 // A script that has written and then fails is not undone by Redis.
 // proves: I-5
 #[tokio::test]
-async fn what_is_said_to_be_not_applied_has_changed_nothing_whatever_is_not_permitted() {
+async fn a_call_refused_for_a_missing_permission_has_changed_nothing() {
     let mut subject = Subject::permitting(&RedisStore::COMMANDS).await;
     let store = RedisStore::connect(&subject.url).await.unwrap();
     let mut refusals = 0;

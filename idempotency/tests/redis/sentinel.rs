@@ -129,7 +129,7 @@ async fn a_master_with_users_is_logged_in_to_by_name() {
 }
 
 #[tokio::test]
-async fn when_no_sentinel_answers_callers_do_not_wait_one_after_the_other() {
+async fn callers_share_one_search_for_the_master_when_no_sentinel_answers() {
     const CALLERS: u8 = 24;
     let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
     let sentinel = sentinels.urls()[0].trim_start_matches("redis://").trim_end_matches('/').to_owned();

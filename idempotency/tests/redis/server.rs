@@ -148,7 +148,7 @@ async fn a_full_or_read_only_server_grants_nothing_and_still_replays() {
 }
 
 #[tokio::test]
-async fn the_server_says_how_far_it_can_be_trusted() {
+async fn durability_reports_the_settings_of_the_server() {
     let server = started(&["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"]).await;
     let store = RedisStore::connect(server.url()).await.unwrap();
     let found = store.durability().await.unwrap();
@@ -190,7 +190,7 @@ async fn said_at_start(server: &Redis) -> (RedisStore, String) {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_server_is_said_at_start() {
+async fn faults_of_a_server_are_logged_at_start() {
     let server = started(&["--maxmemory-policy", "volatile-ttl", "--appendonly", "no"]).await;
     let (_, said) = said_at_start(&server).await;
     assert!(said.contains("never_evicts=false append_only=false"), "{said}");
@@ -202,7 +202,7 @@ async fn what_is_wrong_with_a_server_is_said_at_start() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_say_how_it_is_set_up_is_taken_with_a_warning() {
+async fn a_server_that_hides_its_settings_is_accepted_with_a_warning() {
     let server = started(&[]).await;
     let mut other = connection(&server).await;
     let () = redis::cmd("ACL").arg(&["SETUSER", "default", "-info"]).query_async(&mut other).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_server_that_does_not_say_how_it_is_set_up_is_taken_with_a_warning() {
 }
 
 #[tokio::test]
-async fn what_must_be_settled_by_hand_does_not_expire_and_what_is_finished_does() {
+async fn indeterminate_records_do_not_expire_and_finished_ones_do() {
     let server = started(&[]).await;
     let store = RedisStore::connect(server.url()).await.unwrap().prefix("t:");
     let mut other = connection(&server).await;

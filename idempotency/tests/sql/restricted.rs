@@ -115,7 +115,7 @@ async fn a_role_that_may_only_read_and_write_the_tables_starts_and_does_everythi
 }
 
 #[tokio::test]
-async fn tables_of_an_older_version_are_not_verified_and_lost_ones_not_made_anew() {
+async fn verify_refuses_older_tables_and_lost_tables_are_not_created_again() {
     let database = database().await;
     let owner = pool(database.url(), 2).await;
     let _ = database.query(include_str!("../../sql/postgres/0001_records.sql"));
@@ -205,7 +205,7 @@ async fn the_search_path_of_a_transaction_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_that_would_forget_what_it_acknowledged_is_refused() {
+async fn a_session_that_may_lose_acknowledged_commits_is_refused() {
     let database = database().await;
     let role = database.role();
     let _ = database.query(&format!("ALTER ROLE {} SET synchronous_commit = off", role.name()));
@@ -238,7 +238,7 @@ async fn behind_pgbouncer_in_transaction_mode_nothing_is_lost() {
 
 // proves: I-2
 #[tokio::test]
-async fn behind_pgbouncer_in_session_mode_it_is_as_without() {
+async fn behind_pgbouncer_in_session_mode_the_store_works_unchanged() {
     let database = database().await;
     let url = database.url().to_owned();
     let start = move || PgBouncer::start_with(&url, Pooling::Session, &["default_pool_size = 8"]);

@@ -228,7 +228,7 @@ async fn one_refused_call_does_not_spoil_the_others() {
 }
 
 #[tokio::test]
-async fn shared_statements_go_by_the_index_from_the_first_row_on() {
+async fn shared_statements_use_the_index_from_the_first_row_on() {
     let Database { pool, store, database } = database().await;
     for round in 0..12 {
         let claims: Vec<Claim> = (0..64).map(|number| a_claim(round * 64 + number)).collect();

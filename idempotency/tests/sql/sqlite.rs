@@ -174,7 +174,7 @@ async fn a_dropped_table_is_an_error_and_never_a_grant() {
 }
 
 #[tokio::test]
-async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
+async fn the_query_of_the_operating_chapter_finds_indeterminate_records() {
     let database = database().await;
     let store = SqliteStore::new(database.pool.clone()).await.unwrap();
     let chapter = include_str!("../../docs/operating.md");
@@ -191,7 +191,7 @@ async fn the_query_of_the_operating_chapter_finds_what_waits_for_a_person() {
 
 // proves: I-5
 #[tokio::test]
-async fn a_result_given_after_its_transaction_rolled_back_is_recorded_all_the_same() {
+async fn a_result_returned_after_its_transaction_rolled_back_is_still_recorded() {
     let database = database().await;
     let Job { manager, scope, key, print, policy } = a_job("payout-1", &database).await;
     let pool = database.pool.clone();

@@ -60,7 +60,7 @@ fn a_name_that_does_not_fit_a_header_does_not_build() {
 }
 
 #[test]
-fn an_empty_reason_is_no_reason() {
+fn an_empty_reason_does_not_build() {
     let built = Saga::named("s").step(Mail).no_compensation("  ").build();
     assert!(matches!(built, Err(BuildError::NoReason(step)) if step == "Mail"));
 }

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_during_a_commit_goes_into_the_next_one_together() {
+    async fn records_that_arrive_during_a_commit_share_the_next_one() {
         let (lane, gate, mut batches) = gated();
         for entry in 0..4 {
             lane.submit(entry).await;

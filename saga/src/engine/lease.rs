@@ -158,7 +158,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn a_held_beat_within_the_lease_keeps_the_era() {
+    async fn a_heartbeat_within_the_lease_keeps_the_lease_term() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
         let term = lease.term();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_held_beat_after_a_silence_longer_than_the_lease_is_a_lapse() {
+    async fn a_heartbeat_after_a_silence_longer_than_the_lease_is_a_lapse() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
         let term = lease.term();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beats_that_are_slow_but_held_are_trouble_once() {
+    async fn slow_heartbeats_within_the_lease_count_as_trouble_once() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
         let late = TTL / 3 + Duration::from_secs(1);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn trouble_that_does_not_end_keeps_a_worker_from_taking_over_for_some_leases_only() {
+    async fn lasting_trouble_stops_takeovers_for_a_few_leases_only() {
         let lease = Lease::new(TTL);
         lease.lapsed(Instant::now());
         let flickering =
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_answer_to_an_older_beat_does_not_shorten_the_lease() {
+    async fn a_late_answer_to_an_older_heartbeat_does_not_shorten_the_lease() {
         let lease = Lease::new(TTL);
         let older = Instant::now();
         tokio::time::advance(TTL / 3).await;

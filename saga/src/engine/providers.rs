@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_provider_that_was_missed_three_times_is_tried_by_one_after_growing_pauses() {
+    async fn a_provider_missed_three_times_is_tried_by_one_call_after_growing_pauses() {
         let providers = Providers::new(BTreeMap::new(), 100, FIRST_PAUSE);
         for _ in 0..CLOSES_AFTER {
             assert!(!providers.is_closed(BANK));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_try_without_an_answer_is_one_in_vain_and_others_are_not_touched() {
+    async fn a_dropped_try_counts_as_a_miss_of_its_own_provider_only() {
         let providers = Providers::new(BTreeMap::new(), 100, FIRST_PAUSE);
         for _ in 0..CLOSES_AFTER {
             miss(&providers).await;
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_beyond_the_limit_waits_a_moment_and_is_turned_away() {
+    async fn a_call_beyond_the_limit_waits_briefly_and_is_refused() {
         let providers = Providers::new(BTreeMap::from([("bank".into(), 1)]), 100, FIRST_PAUSE);
         let first = providers.turn(BANK).await.unwrap();
         let closed = providers.turn(BANK).await.err();

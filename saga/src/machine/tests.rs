@@ -69,7 +69,7 @@ fn nothing_leads_from_undoing_to_going_forward_nor_from_commitment_to_undo() {
 }
 
 #[test]
-fn no_row_of_the_table_leaves_a_terminal_status_or_stands_twice() {
+fn no_transition_leaves_a_terminal_status_or_is_listed_twice() {
     for (at, row) in TRANSITIONS.iter().enumerate() {
         assert!(!row.from.is_terminal(), "{row:?}");
         let twice =
@@ -79,7 +79,7 @@ fn no_row_of_the_table_leaves_a_terminal_status_or_stands_twice() {
 }
 
 #[test]
-fn stored_names_come_back_as_they_went() {
+fn stored_names_survive_a_round_trip() {
     for status in Status::ALL {
         assert_eq!(status.as_str().parse(), Ok(status));
     }

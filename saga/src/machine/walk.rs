@@ -335,7 +335,7 @@ fn every_journal_loads_goes_on_and_can_end() {
 
 // proves: S-2, S-3, S-5, S-7, S-9, S-13, S-14
 #[test]
-fn every_journal_with_local_steps_goes_on_without_a_question_about_them_and_can_end() {
+fn every_journal_with_local_steps_goes_on_without_probing_them_and_can_end() {
     for steps in [
         [("L1", true, false), ("L2", true, false), ("L3", true, false)],
         [("L1", true, false), ("B", true, false), ("L3", true, false)],

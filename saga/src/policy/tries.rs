@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_takes_no_try_of_those_that_definite_failures_have() {
+    fn an_outage_uses_no_retry_of_definite_failures() {
         let mut tries = resumed(0, false);
         for _ in 0..10 {
             tries.after(Failure::Away);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_however_failures_alternate() {
+    fn alternating_failures_come_to_an_end() {
         let (mut tries, mut all) = (resumed(0, false), 0);
         while tries.after(if all % 2 == 0 { Failure::Away } else { Failure::Definite }).is_some() {
             // Given up and taken up again each time.

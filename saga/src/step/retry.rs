@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_was_asked_for_is_kept_up_to_an_hour_and_only_where_there_is_another_try() {
+    fn retry_after_is_kept_up_to_an_hour_and_only_before_another_try() {
         let asked = |error: StepError| match error.retry_after(Duration::MAX) {
             StepError::Retryable(retry) => retry.after(),
             _ => None,

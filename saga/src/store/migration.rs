@@ -58,7 +58,7 @@ mod tests {
     const STEPS: &[&str] = &["three", "four"];
 
     #[test]
-    fn only_what_is_missing_is_done() {
+    fn only_missing_migrations_run() {
         let steps = |found| Version(found).steps_to_newest(STEPS).map_err(|error| error.to_string());
         assert_eq!(steps(0), Ok(vec![(3, "three"), (4, "four")]));
         assert_eq!(steps(3), Ok(vec![(4, "four")]));

@@ -368,7 +368,7 @@ mod tests {
     /// the server.
     #[cfg(feature = "postgres")]
     #[test]
-    fn a_code_says_what_was_applied_whether_the_database_is_gone_and_whether_it_is_about_one_saga() {
+    fn an_error_code_tells_the_effect_the_reach_of_the_database_and_the_scope() {
         for (code, none, gone, server) in [
             ("08006", false, true, true),
             ("40003", false, true, true),

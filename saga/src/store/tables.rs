@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_names_leave_a_statement_as_it_is() {
+    fn default_names_leave_a_statement_unchanged() {
         let tables = Tables::new(None, USUAL_PREFIX).expect("plain names");
         assert_eq!(tables.sql("SELECT id FROM saga_heads").as_str(), "SELECT id FROM saga_heads");
     }

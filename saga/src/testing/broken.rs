@@ -35,7 +35,7 @@ faults! {
     /// Each step forward makes what an operator sees stale.
     RaisesTheVersion is caught by a_step_forward_moves_the_saga_and_nothing_else
     /// A step forward after a lapse is like any other.
-    KeepsTheVersion is caught by a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before
+    KeepsTheVersion is caught by a_step_forward_after_a_lapse_makes_earlier_reads_stale
     /// Mere steps forward of any epoch pass.
     LetsZombiesStep is caught by a_step_forward_of_a_zombie_is_refused
     /// Writes of any epoch pass.
@@ -55,17 +55,17 @@ faults! {
     /// The beat of one worker renews the leases of all.
     BeatsForAll is caught by a_dead_workers_sagas_are_claimed_with_a_higher_epoch
     /// Claims hand out what the worker cannot run.
-    IgnoresDefinitions is caught by a_definition_nobody_named_is_not_claimed
+    IgnoresDefinitions is caught by a_saga_of_another_definition_is_not_claimed
     /// A saga released until later is due at once.
     ForgetsTheDelay is caught by a_saga_released_until_later_is_not_claimed_before
     /// A step waits as long as it was to wait, however long it has.
-    StopsTheClock is caught by what_is_left_of_a_wait_gets_less
+    StopsTheClock is caught by the_rest_of_a_wait_gets_shorter
     /// A saga waits for as long as its row says, whatever the clock was when it was written.
-    BelievesAnyClock is caught by a_wait_beyond_any_possible_one_is_over
+    BelievesAnyClock is caught by a_wait_beyond_the_longest_one_is_over
     /// A worker whose lease ran out takes its own sagas from itself.
-    TakesItselfForDead is caught by ones_own_saga_is_not_a_dead_owners
+    TakesItselfForDead is caught by a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
     /// Claims of every worker are answered, however late.
-    AnswersAnybody is caught by a_worker_that_has_not_beaten_lately_claims_nothing
+    AnswersAnybody is caught by a_worker_without_a_recent_heartbeat_claims_nothing
     /// Claims take more than their limit.
     IgnoresTheLimit is caught by a_claim_takes_no_more_than_its_limit
     /// Claims hand out again what they handed out before.
@@ -73,7 +73,7 @@ faults! {
     /// A saga without progress is handed out for ever.
     NeverParks is caught by a_saga_that_makes_no_progress_is_parked_by_the_claim
     /// Claims hand out all that may have killed its workers at once.
-    CrowdsSuspects is caught by what_may_have_killed_its_workers_is_handed_out_by_the_few
+    CrowdsSuspects is caught by suspect_sagas_are_handed_out_a_few_at_a_time
     /// A saga that its own worker takes back counts as one that killed it.
     ParksSurvivors is caught by a_worker_that_survives_its_saga_never_parks_it
     /// A claim counts for ever, also before progress.
@@ -107,15 +107,15 @@ faults! {
     /// A request to turn back is not kept.
     LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
     /// A driver that asks is told of no request.
-    KeepsRequestsToItself is caught by a_request_is_told_to_whoever_asks
+    KeepsRequestsToItself is caught by requests_are_answered_to_the_worker_that_drives_the_saga
     /// A request to a saga waits for what its driver waits for.
-    LetsRequestsWait is caught by a_saga_of_which_something_is_asked_waits_for_nothing_else
+    LetsRequestsWait is caught by a_saga_with_a_request_is_due_at_once
     /// Every beat claims that the lease was held.
-    HidesLapses is caught by a_beat_tells_whether_the_lease_lapsed
+    HidesLapses is caught by a_heartbeat_tells_whether_the_lease_lapsed
     /// The oldest saga is listed first.
     ListsTheOldestFirst is caught by sagas_are_found_and_listed_newest_first
     /// A saga that goes on is told to be at rest.
-    TellsOfTheRestless is caught by what_rests_is_told_to_those_who_wait
+    TellsOfTheRestless is caught by settled_sagas_are_reported_with_their_reason
     /// A saga that no worker can run is not counted as such.
-    HidesTheUnrunnable is caught by what_is_open_is_counted
+    HidesTheUnrunnable is caught by open_sagas_are_counted
 }

@@ -68,23 +68,23 @@ macro_rules! store_contract {
             a_repeated_record_is_answered_and_not_applied_again
             a_step_forward_moves_the_saga_and_nothing_else
             a_step_forward_of_a_zombie_is_refused
-            a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before
+            a_step_forward_after_a_lapse_makes_earlier_reads_stale
             a_record_of_another_epoch_is_refused
             a_record_from_another_status_is_refused
             each_record_of_a_batch_gets_its_own_verdict
             a_live_workers_sagas_are_not_claimed
             a_dead_workers_sagas_are_claimed_with_a_higher_epoch
             a_zombie_is_refused_after_the_claim
-            a_definition_nobody_named_is_not_claimed
+            a_saga_of_another_definition_is_not_claimed
             a_saga_released_until_later_is_not_claimed_before
-            what_is_left_of_a_wait_gets_less
-            a_wait_beyond_any_possible_one_is_over
-            ones_own_saga_is_not_a_dead_owners
-            a_worker_that_has_not_beaten_lately_claims_nothing
+            the_rest_of_a_wait_gets_shorter
+            a_wait_beyond_the_longest_one_is_over
+            a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
+            a_worker_without_a_recent_heartbeat_claims_nothing
             a_claim_takes_no_more_than_its_limit
             two_claims_at_once_never_share_a_saga
             a_saga_that_makes_no_progress_is_parked_by_the_claim
-            what_may_have_killed_its_workers_is_handed_out_by_the_few
+            suspect_sagas_are_handed_out_a_few_at_a_time
             a_worker_that_survives_its_saga_never_parks_it
             progress_forgives_earlier_claims
             a_worker_reclaims_only_the_own_sagas_it_names
@@ -100,12 +100,12 @@ macro_rules! store_contract {
             no_decision_ends_a_saga_with_open_effects
             a_decision_for_the_undriven_spares_a_driven_saga
             a_request_reaches_the_driver_with_its_next_write
-            a_request_is_told_to_whoever_asks
-            a_saga_of_which_something_is_asked_waits_for_nothing_else
-            a_beat_tells_whether_the_lease_lapsed
+            requests_are_answered_to_the_worker_that_drives_the_saga
+            a_saga_with_a_request_is_due_at_once
+            a_heartbeat_tells_whether_the_lease_lapsed
             sagas_are_found_and_listed_newest_first
-            what_rests_is_told_to_those_who_wait
-            what_is_open_is_counted
+            settled_sagas_are_reported_with_their_reason
+            open_sagas_are_counted
         );
     };
     (@each $make:path; $($clause:ident)+) => {$(

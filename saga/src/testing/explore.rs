@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_store_call_is_cut_before_it_and_after_it() {
+    fn every_store_call_is_cut_before_and_after() {
         let saga = || Saga::named("explored").pivot(Pay).build();
         let mut reached = BTreeSet::new();
         let one = async |schedule: Schedule| {

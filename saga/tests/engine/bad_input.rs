@@ -158,7 +158,7 @@ async fn a_step_that_blocks_its_thread_delays_only_its_own_saga() {
 
 // proves: S-6
 #[tokio::test]
-async fn a_clock_that_jumps_an_hour_on_a_worker_loses_and_repeats_nothing() {
+async fn a_worker_whose_clock_jumps_an_hour_loses_and_repeats_nothing() {
     let (_pool, world, orchestrator, _folder) = stage().await;
     let mut started = Vec::new();
     for number in 0..20 {

@@ -169,7 +169,7 @@ async fn a_codec_can_be_added_while_plain_sagas_are_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_output_found_by_a_person_is_held_to_the_same_limit() {
+async fn an_output_given_by_an_operator_has_the_same_size_limit() {
     let store = Arc::new(MemoryStore::new());
     let orchestrator = worker(&store, None).await;
     let paused = orchestrator.run("payment", "broken", &card()).await.unwrap();

@@ -170,7 +170,7 @@ async fn a_wait_for_the_next_attempt_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_happened_is_only_asked_about_after_the_deadline() {
+async fn after_the_deadline_an_unknown_step_is_only_probed() {
     for applied in [true, false] {
         let silent = Other { silent: true, applied, slow: Duration::from_secs(61), ..Other::default() };
         let stage = Stage::of(silent, Other::default());
@@ -192,7 +192,7 @@ async fn what_may_have_happened_is_only_asked_about_after_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_without_end_are_no_limits() {
+async fn an_unlimited_timeout_never_ends() {
     struct Endless;
     impl ForwardStep for Endless {
         type Input = u32;
@@ -234,7 +234,7 @@ async fn the_wait_until_a_saga_may_run_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_pivot_a_saga_is_seen_to_be_late_and_goes_on() {
+async fn past_the_pivot_a_late_saga_is_reported_and_goes_on() {
     let stage = Stage {
         tell: Arc::new(Other { slow: Duration::from_secs(100), ..Other::default() }),
         ..Stage::of(Other::default(), Other::default())
@@ -252,7 +252,7 @@ async fn past_the_pivot_a_saga_is_seen_to_be_late_and_goes_on() {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn a_saga_that_is_left_while_it_waits_is_taken_up_with_its_next_attempt_and_no_question() {
+async fn a_waiting_saga_of_a_drained_worker_goes_on_with_its_next_attempt_and_no_probe() {
     let stage = Stage::of(Other::default(), Other { busy: 1, ..Other::default() });
     let first = stage.worker().await;
     let begun = Instant::now();
@@ -271,7 +271,7 @@ async fn a_saga_that_is_left_while_it_waits_is_taken_up_with_its_next_attempt_an
 
 // proves: S-2
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_dies_in_an_attempt_after_such_a_wait_leaves_it_unknown() {
+async fn a_worker_that_dies_in_an_attempt_after_a_wait_leaves_it_unknown() {
     let pay = Other { busy: 1, slow: Duration::from_secs(30), ..Other::default() };
     let stage = Stage::of(Other::default(), pay);
     let first = stage.worker().await;
@@ -292,7 +292,7 @@ async fn a_worker_that_dies_in_an_attempt_after_such_a_wait_leaves_it_unknown() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_leaves_between_two_steps_says_that_the_next_has_not_begun() {
+async fn a_worker_drained_between_two_steps_records_that_the_next_has_not_begun() {
     let stage = Stage::of(Other { slow: Duration::from_secs(1), ..Other::default() }, Other::default());
     let first = stage.worker().await;
     let _started = first.start("payment", "PAY-1", &1_u32).await.unwrap();
@@ -318,7 +318,7 @@ async fn a_long_wait_holds_no_saga_in_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_asks_a_running_saga_for_something_does_not_wait_for_its_next_attempt() {
+async fn a_request_to_a_running_saga_is_seen_before_its_next_attempt() {
     for cancel in [true, false] {
         let far = Other {
             busy: 9,
@@ -345,7 +345,7 @@ async fn whoever_asks_a_running_saga_for_something_does_not_wait_for_its_next_at
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_that_comes_too_late_says_so() {
+async fn a_late_cancel_is_recorded_as_too_late() {
     let stage = Stage::of(Other::default(), Other { slow: Duration::from_secs(5), ..Other::default() });
     let orchestrator = stage.worker().await;
     let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();

@@ -34,7 +34,7 @@ fn is_not_started(error: &SagaError) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_on_a_drained_worker_wrote_nothing_and_says_so() {
+async fn a_start_on_a_drained_worker_is_refused_and_writes_nothing() {
     let store = Arc::new(MemoryStore::new());
     let worker = worker(&store).await;
     worker.drain().await.unwrap();
@@ -44,7 +44,7 @@ async fn a_start_on_a_drained_worker_wrote_nothing_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_waits_while_its_worker_drains_wrote_nothing_and_says_so() {
+async fn a_start_that_waits_on_a_draining_worker_is_refused_and_writes_nothing() {
     let store = Arc::new(MemoryStore::new());
     let worker = worker(&store).await;
     let hangs = worker.start("payment", "P-1", &1_u32).await.unwrap();

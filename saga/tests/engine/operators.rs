@@ -104,7 +104,7 @@ async fn a_step_whose_undo_is_fatal_is_settled_by_a_person() {
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn an_output_that_the_step_cannot_have_is_refused_and_the_right_one_taken() {
+async fn an_operators_output_of_another_type_is_refused_and_the_right_one_accepted() {
     let first = First {
         execute: Arc::new(|| Err(StepError::unknown("connection reset"))),
         policy: StepPolicy::default().not_idempotent(),
@@ -124,7 +124,7 @@ async fn an_output_that_the_step_cannot_have_is_refused_and_the_right_one_taken(
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn a_saga_whose_definition_nobody_has_can_be_paused_and_closed() {
+async fn a_saga_without_a_registered_definition_can_be_paused_and_closed() {
     let store = Arc::new(MemoryStore::new());
     let old = Saga::named("p").step(First::default()).build().unwrap();
     let old = Orchestrator::shared(store.clone()).register(old).start().await.unwrap();
@@ -262,7 +262,7 @@ impl Codec for Lost {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_fault_does_not_hide_why_the_saga_turned() {
+async fn a_later_fault_does_not_hide_the_reason_of_the_turn() {
     let (lost, tries) = (Arc::new(AtomicBool::new(false)), AtomicU32::new(0));
     let first = First {
         undo: Arc::new(move || match tries.fetch_add(1, Ordering::SeqCst) {
@@ -294,7 +294,7 @@ async fn a_later_fault_does_not_hide_why_the_saga_turned() {
 
 // proves: S-5
 #[tokio::test(start_paused = true)]
-async fn blank_evidence_is_none() {
+async fn blank_evidence_and_blank_operators_are_refused() {
     let first = First { undo: Arc::new(|| Ok(Evidence::new(" "))), ..First::default() };
     let p = with(Saga::named("p").step(first).step(refusing()).build().unwrap()).await;
     let outcome = p.run("p", "1", &1_u32).await.unwrap();

@@ -150,7 +150,7 @@ async fn end(orchestrator: &Orchestrator, started: &Started) -> Outcome {
 
 // proves: S-7, S-8
 #[tokio::test(start_paused = true)]
-async fn sagas_wait_half_an_hour_for_a_provider_and_nobody_waits_with_them() {
+async fn sagas_that_wait_half_an_hour_for_a_provider_delay_no_other_saga() {
     let channel = Arc::new(Channel::default());
     let orchestrator = builder(&channel, policy()).in_flight(16).start().await.unwrap();
     channel.away.store(true, Ordering::SeqCst);
@@ -196,7 +196,7 @@ async fn after_an_hour_a_saga_that_never_reached_its_provider_turns_back() {
 
 // proves: S-2, S-7
 #[tokio::test(start_paused = true)]
-async fn a_question_that_has_no_answer_yet_is_asked_for_an_hour_before_a_person_is() {
+async fn a_probe_without_an_answer_is_repeated_for_an_hour_before_the_saga_is_stuck() {
     for (policy, mute, once) in [
         (policy(), true, false),
         (policy().not_idempotent(), true, true),
@@ -224,7 +224,7 @@ async fn a_question_that_has_no_answer_yet_is_asked_for_an_hour_before_a_person_
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn a_question_that_is_never_answered_is_a_persons_in_the_end() {
+async fn a_saga_whose_probe_never_answers_ends_stuck() {
     let channel = Arc::new(Channel::default());
     let orchestrator = builder(&channel, policy().not_idempotent()).start().await.unwrap();
     channel.loses.store(true, Ordering::SeqCst);
@@ -259,7 +259,7 @@ async fn an_undo_waits_for_its_provider() {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_hangs_keeps_its_own_share_of_the_places() {
+async fn a_hanging_provider_uses_only_its_share_of_the_permits() {
     let channel = Arc::new(Channel::default());
     let builder = builder(&channel, policy()).in_flight(8).provider_limit("channel", 4);
     let orchestrator = builder.start().await.unwrap();
@@ -292,7 +292,7 @@ impl ForwardStep for Busy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_that_the_other_side_asks_for_is_kept() {
+async fn a_pause_requested_by_the_provider_is_kept() {
     testkit::time_limit();
     let calls = Arc::new(AtomicU32::new(0));
     let saga = Saga::named("busy").pivot(Busy(Arc::clone(&calls))).build().unwrap();
@@ -319,7 +319,7 @@ async fn cancelled_in_doubt(channel: &Arc<Channel>) -> (Orchestrator, Started) {
 
 // proves: S-7, S-8, S-14
 #[tokio::test(start_paused = true)]
-async fn a_pivot_in_doubt_that_is_asked_to_turn_back_waits_for_its_provider_without_memory() {
+async fn a_turning_saga_with_its_pivot_in_doubt_waits_for_the_provider_without_memory() {
     let channel = Arc::new(Channel::default());
     let (orchestrator, started) = cancelled_in_doubt(&channel).await;
     sleep(30 * MINUTE).await;
@@ -340,7 +340,7 @@ async fn a_pivot_in_doubt_that_is_asked_to_turn_back_waits_for_its_provider_with
 
 // proves: S-8, S-14
 #[tokio::test(start_paused = true)]
-async fn a_pivot_in_doubt_whose_provider_never_comes_back_is_a_persons_after_an_hour() {
+async fn a_pivot_in_doubt_whose_provider_stays_away_is_stuck_after_an_hour() {
     let channel = Arc::new(Channel::default());
     let (orchestrator, started) = cancelled_in_doubt(&channel).await;
     let began = Instant::now();

@@ -84,7 +84,7 @@ async fn a_lost_saga_is_taken_over_by_a_worker_that_is_always_busy() {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn thousands_of_lost_sagas_arrive_a_few_at_first_and_all_get_done() {
+async fn thousands_of_lost_sagas_are_claimed_in_growing_batches_and_all_finish() {
     let store = Arc::new(MemoryStore::new());
     lost(&store, 3000).await;
     sleep(Duration::from_secs(31)).await;
@@ -142,7 +142,7 @@ async fn die_with_all(store: &Arc<MemoryStore>, deaths: u32) {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn what_was_there_when_workers_died_gets_done_in_groups_after_the_first() {
+async fn sagas_of_dead_workers_are_driven_in_groups_after_the_first() {
     for (deaths, together, seconds) in [(2, 64, 5), (3, 16, 8), (4, 1, 65)] {
         let store = Arc::new(MemoryStore::new());
         lost(&store, 200).await;

@@ -199,7 +199,7 @@ impl<const N: u32> ForwardStep for Transfer<N> {
 
 // proves: S-2, S-7
 #[tokio::test(start_paused = true)]
-async fn an_outage_longer_than_the_lease_costs_nothing_of_what_living_workers_hold() {
+async fn an_outage_longer_than_the_lease_takes_no_saga_from_a_living_worker() {
     testkit::time_limit();
     let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
     let saga = || {
@@ -253,7 +253,7 @@ impl ForwardStep for Tomorrow {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn a_wait_longer_than_a_store_believes_is_made_in_parts_and_stays_as_long() {
+async fn a_wait_above_the_limit_of_the_store_is_split_and_keeps_its_length() {
     testkit::time_limit();
     let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
     let saga = Saga::named("closed").pivot(Tomorrow(calls.clone())).build().unwrap();
@@ -307,7 +307,7 @@ async fn a_panic_in_a_call_of_the_store_costs_that_call_and_not_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_repetition_of_a_start_says_nothing_about_the_first_whose_answer_was_lost() {
+async fn a_refused_repetition_of_a_start_does_not_settle_the_first_one() {
     let store = Arc::new(Sick::default());
     let orchestrator = worker(&store, Duration::ZERO).await;
     store.make_ill("insert", Illness::LosesItsAnswer);
@@ -330,7 +330,7 @@ async fn a_record_over_which_the_store_panics_pauses_its_own_saga() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_without_end_costs_only_its_own_saga() {
+async fn an_unlimited_wait_stops_only_its_own_saga() {
     let orchestrator = worker(&Arc::default(), Duration::ZERO).await;
     let _waits = orchestrator.start("never", "N-1", &1_u32).await.unwrap();
     sleep(Duration::from_secs(1)).await;
@@ -340,7 +340,7 @@ async fn a_wait_without_end_costs_only_its_own_saga() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn starts_hear_within_a_minute_that_the_server_is_away() {
+async fn starts_fail_within_a_minute_while_the_server_is_away() {
     let store = Arc::new(Sick::default());
     let orchestrator = worker(&store, Duration::ZERO).await;
     store.make_ill("insert", Illness::Away);
@@ -356,7 +356,7 @@ async fn starts_hear_within_a_minute_that_the_server_is_away() {
 
 // proves: S-6
 #[tokio::test(start_paused = true)]
-async fn the_first_result_after_a_lapse_shows_that_the_saga_moved() {
+async fn the_first_result_after_a_lapse_rewrites_the_row_of_the_saga() {
     let store = Arc::new(Sick::default());
     let orchestrator = worker(&store, Duration::from_secs(25)).await;
     let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
@@ -370,7 +370,7 @@ async fn the_first_result_after_a_lapse_shows_that_the_saga_moved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn explore_does_not_call_a_saga_lost_whose_store_is_away() {
+async fn explore_reports_an_unreachable_store_and_no_lost_saga() {
     let store = Arc::new(Sick::default());
     store.make_ill("find", Illness::Away);
     let explored = explore_on(store, 1_u32, || Saga::named("explored").step(Charge).build()).await;
@@ -380,7 +380,7 @@ async fn explore_does_not_call_a_saga_lost_whose_store_is_away() {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn a_worker_whose_beats_are_slow_but_held_takes_lost_sagas_over() {
+async fn a_worker_with_slow_heartbeats_takes_lost_sagas_over() {
     let store = Arc::new(Sick::default());
     let orchestrator = worker(&store, Duration::ZERO).await;
     store.make_ill("beat", Illness::Slow(Duration::from_secs(11)));

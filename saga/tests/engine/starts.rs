@@ -157,7 +157,7 @@ fn a_start_dropped_outside_of_the_runtime_is_driven_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_whose_caller_goes_away_leaves_its_turn_to_the_next() {
+async fn a_dropped_wait_leaves_its_turn_to_the_next() {
     let store = Arc::new(Slow::default());
     let p = on(&store).await;
     let started = start_unattended(&p, "p", "1", &lines()).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_wait_whose_caller_goes_away_leaves_its_turn_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saga_that_nobody_waits_for_after_its_commit_starts_from_its_beginning() {
+async fn an_unattended_saga_starts_from_its_beginning_after_its_commit() {
     let p = on(&Arc::default()).await;
     start_unattended(&p, "p", "1", &lines()).await.unwrap();
     sleep(Duration::from_secs(10)).await;
@@ -210,7 +210,7 @@ async fn family(store: &Arc<Slow>, knows_itself: bool) -> Orchestrator {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn a_saga_run_inside_a_step_at_the_limit_gets_the_place_of_its_parent() {
+async fn a_saga_run_inside_a_step_at_the_limit_gets_the_permit_of_its_parent() {
     let (p, input) = (family(&Arc::default(), true).await, lines());
     let runs = (0..6).map(|n| {
         let (p, input) = (p.clone(), input.clone());
@@ -224,7 +224,7 @@ async fn a_saga_run_inside_a_step_at_the_limit_gets_the_place_of_its_parent() {
 
 // proves: S-7
 #[tokio::test(start_paused = true)]
-async fn parents_that_were_taken_over_leave_room_for_their_children() {
+async fn parents_that_were_taken_over_leave_permits_for_their_children() {
     let store = Arc::new(Slow::default());
     let dead = family(&store, false).await;
     for n in 0..4 {
@@ -260,7 +260,7 @@ impl ForwardStep for Hang {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_beyond_the_limit_is_answered_busy_and_wrote_nothing() {
+async fn a_start_beyond_the_limit_is_answered_busy_and_writes_nothing() {
     testkit::time_limit();
     let store = Arc::new(Slow::default());
     let saga = Saga::named("hang").pivot(Hang).build().unwrap();

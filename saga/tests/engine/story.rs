@@ -171,7 +171,7 @@ async fn a_rejected_first_step_leaves_nothing_to_undo() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_outcome_is_asked_about_and_taken_as_answered() {
+async fn an_unknown_outcome_is_settled_by_the_probe() {
     let stage = stage().await;
     stage.script[1].execute.lock().unwrap().push_back(Act::Hang);
     stage.script[1].probe.lock().unwrap().push_back(Probe::Applied(7));
@@ -193,7 +193,7 @@ async fn an_unknown_outcome_of_an_idempotent_step_is_tried_again_with_the_same_k
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn what_nobody_knows_in_the_end_is_stuck_and_visible() {
+async fn an_outcome_that_stays_unknown_is_stuck_and_visible() {
     let stage = stage().await;
     *stage.script[1].policy.lock().unwrap() = Some(StepPolicy::default().not_idempotent());
     // The policy was read at build time for the shape only; the engine asks again per step.
@@ -248,7 +248,7 @@ async fn an_unknown_step_is_undone_too_when_its_policy_says_so() {
 
 // proves: S-5
 #[tokio::test(start_paused = true)]
-async fn an_undo_that_fails_is_never_called_compensated() {
+async fn a_saga_with_a_failed_undo_is_never_compensated() {
     let stage = stage().await;
     stage.script[2].execute.lock().unwrap().push_back(Act::Reject);
     stage.script[1].undo.lock().unwrap().push_back(Act::Reject);
@@ -260,7 +260,7 @@ async fn an_undo_that_fails_is_never_called_compensated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stubborn_undo_is_tried_ten_times_and_a_long_wait_gives_the_saga_up_meanwhile() {
+async fn a_failing_undo_is_tried_ten_times_and_releases_the_saga_during_long_waits() {
     let stage = stage().await;
     stage.script[1].execute.lock().unwrap().push_back(Act::Reject);
     stage.script[0].undo.lock().unwrap().extend(vec![Act::Retryable; 9]);
@@ -391,7 +391,7 @@ async fn outcome_now(stage: &Stage) -> Outcome {
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn an_operator_who_found_the_effect_lets_the_saga_go_on() {
+async fn an_operator_who_found_the_effect_resumes_the_saga() {
     let stage = stuck().await;
     let operator = stage.orchestrator.operator("alice");
     let found = Resolution::applied(&2_u32).unwrap();
@@ -431,7 +431,7 @@ async fn a_stuck_saga_that_is_turned_back_undoes_the_unknown_step_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_undo_is_tried_again_when_an_operator_says_so() {
+async fn an_operator_can_retry_a_failed_undo() {
     let stage = stage().await;
     stage.script[1].execute.lock().unwrap().push_back(Act::Reject);
     stage.script[0].undo.lock().unwrap().push_back(Act::Reject);
@@ -443,7 +443,7 @@ async fn a_failed_undo_is_tried_again_when_an_operator_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_decision_made_on_a_stale_screen_is_refused() {
+async fn a_decision_on_a_stale_version_is_refused() {
     let stage = stuck().await;
     let seen = stage.orchestrator.get("story", "S-1").await.unwrap().unwrap().instance.row_version;
     stage.orchestrator.operator("bob").abort("story", "S-1", "settled by hand").await.unwrap();

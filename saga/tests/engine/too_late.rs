@@ -37,7 +37,7 @@ impl ForwardStep for Tell {
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn a_cancel_that_met_the_pivot_is_told_also_of_a_saga_that_is_stuck_behind_it() {
+async fn a_cancel_after_the_pivot_is_reported_too_late_also_on_a_stuck_saga() {
     testkit::time_limit();
     let channel = Arc::new(Channel::default());
     let saga = Saga::named("payment").pivot(Pay(Arc::clone(&channel))).step(Tell).build().unwrap();

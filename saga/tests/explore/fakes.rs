@@ -139,7 +139,7 @@ fn an_undo_that_does_nothing_is_found() {
 
 // proves: S-12
 #[test]
-fn a_charge_that_a_clean_failure_forgets_is_found_with_the_call_that_was_refused() {
+fn a_charge_forgotten_by_a_clean_failure_is_found_with_the_refused_call() {
     let found = found(Kind::Forgets);
     assert!(found.contains("1 charges stand, and the saga is compensated"), "{found}");
     assert!(found.contains("call 2 of the fakes is refused"), "{found}");
@@ -147,13 +147,13 @@ fn a_charge_that_a_clean_failure_forgets_is_found_with_the_call_that_was_refused
 
 // proves: S-12, S-13
 #[test]
-fn a_charge_that_was_stated_is_undone_whichever_call_is_refused() {
+fn a_stated_charge_is_undone_for_every_refused_call() {
     let report = explored(Kind::States).unwrap();
     assert!(report.completed > 0 && report.compensated > 0, "{report}");
 }
 
 #[test]
-fn a_right_step_passes() {
+fn a_correct_step_passes() {
     let report = explored(Kind::Right).unwrap();
     assert!(report.completed > 0 && report.compensated > 0, "{report}");
 }
@@ -176,7 +176,7 @@ impl ForwardStep for PayOut {
 
 // proves: S-5, S-14
 #[test]
-fn a_saga_whose_pivot_happened_is_never_compensated_whoever_asks_it_to_turn_back() {
+fn a_saga_whose_pivot_happened_is_never_compensated_by_any_request() {
     let saga = |books: &Arc<Books>| Saga::named("explored").step(Ship).pivot(PayOut(books.clone())).build();
     let report = explore_with(1_u32, Books::new, saga, |books, saga| books.check(saga)).unwrap();
     assert!(report.completed > 0 && report.compensated > 0, "{report}");

@@ -50,7 +50,7 @@ impl ForwardStep for Mute {
 
 // proves: S-8
 #[test]
-fn sagas_that_wait_for_people_are_helped_in_every_way() {
+fn every_way_to_resolve_a_waiting_saga_keeps_its_promises() {
     let report = explore(1_u32, || Saga::named("explored").pivot(Mute).step(Tell).build()).unwrap();
     assert!(report.waiting > 0 && report.aborted > 0, "{report:?}");
     assert!(
@@ -85,7 +85,7 @@ impl ForwardStep for Mail {
 
 // proves: S-2, S-8
 #[test]
-fn a_persons_word_is_the_proof_that_lets_a_step_past_the_pivot_run_again() {
+fn a_resolution_by_a_person_lets_a_step_past_the_pivot_run_again() {
     let report = explore(1_u32, || Saga::named("explored").pivot(Pay).step(Mail).build()).unwrap();
     assert!(report.waiting > 0 && report.completed > 0, "{report:?}");
 }
@@ -99,7 +99,7 @@ async fn broken_by(fault: Fault) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_forgets_what_people_asked_for_is_caught() {
+async fn a_store_that_forgets_requests_of_people_is_caught() {
     let broken = broken_by(Fault::LosesPauses).await;
     assert!(broken.starts_with("S-8") && broken.contains("asks it to pause"), "{broken}");
     let broken = broken_by(Fault::LosesCancels).await;

@@ -91,7 +91,7 @@ impl SagaStep for Forgetful {
 }
 
 #[test]
-fn an_undo_that_refuses_the_unknown_shows_as_sagas_that_wait_for_a_person() {
+fn an_undo_that_refuses_unknown_effects_leaves_sagas_to_a_person() {
     let report = explore(1_u32, || Saga::named("explored").step(Forgetful).step(Charge).build()).unwrap();
     assert!(report.waiting > 0, "{report:?}");
 }

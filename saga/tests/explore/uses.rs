@@ -39,7 +39,7 @@ fn explore_finds_a_step_that_reads_what_it_does_not_list() {
 
 #[cfg(debug_assertions)]
 #[tokio::test]
-async fn with_debug_assertions_such_a_saga_is_paused_with_the_remedy() {
+async fn with_debug_assertions_an_unlisted_read_pauses_the_saga_with_the_remedy() {
     let saga = Saga::named("payment").step(Reserve).step(Charge { in_undo: false }).build().unwrap();
     let orchestrator = Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap();
     match orchestrator.run("payment", "P-1", &1_u32).await.unwrap() {

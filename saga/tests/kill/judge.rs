@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_is_right_passes() {
+    fn a_correct_history_passes() {
         compensated().judge().unwrap();
     }
 

@@ -135,7 +135,7 @@ async fn stage() -> (TestDatabase, PgPool) {
 
 // proves: S-2, S-4, S-5, S-6, S-7, S-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_saga_ends_and_says_what_the_channel_saw_however_often_workers_are_killed() {
+async fn every_saga_ends_as_the_channel_saw_it_although_workers_are_killed() {
     let (database, pool) = stage().await;
     let kills = setting("PROBITY_TEST_KILLS", 24);
     stop_workers(&pool, database.url(), kills).await;
@@ -145,7 +145,7 @@ async fn every_saga_ends_and_says_what_the_channel_saw_however_often_workers_are
 
 // proves: S-2, S-4, S-6, S-7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_stood_still_for_many_leases_writes_nothing_of_what_it_still_knows() {
+async fn a_worker_frozen_for_many_leases_writes_nothing_afterwards() {
     let (database, pool) = stage().await;
     let still = Duration::from_secs(setting("PROBITY_TEST_FREEZE_SECONDS", 5));
     let (mut zombie, mut other) = (spawn(database.url(), 0, MOST), spawn(database.url(), 1, SHARE));

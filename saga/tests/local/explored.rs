@@ -123,7 +123,7 @@ macro_rules! on {
             }
 
             #[tokio::test]
-            async fn an_effect_beside_the_transaction_is_found_out() {
+            async fn an_effect_outside_of_the_transaction_is_found() {
                 let (_pool, store, _guard) = $make().await;
                 let (elsewhere, _, _guard_too) = $make().await;
                 sqlx::query("CREATE TABLE elsewhere (saga TEXT, step TEXT)")

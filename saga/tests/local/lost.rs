@@ -81,7 +81,7 @@ async fn cut_after_an_effect_elsewhere(cut: Cut) -> (Outcome, Vec<String>, u32) 
 
 // proves: S-9, S-12
 #[tokio::test]
-async fn a_lost_commit_after_an_effect_elsewhere_stops_the_saga_if_it_never_arrived() {
+async fn a_lost_commit_after_an_effect_in_another_system_pauses_the_saga_if_it_never_arrived() {
     let (outcome, there, calls) = cut_after_an_effect_elsewhere(Cut::BeforeTheServer).await;
     let stopped = matches!(&outcome, Outcome::Paused { reason } if reason.contains("mail m-1"));
     assert!(stopped && there.is_empty() && calls == 1, "{outcome:?}, {there:?}, {calls} calls");

@@ -52,7 +52,7 @@ async fn a_connection_that_is_killed_costs_no_attempt() {
 
 // proves: S-6, S-9
 #[tokio::test]
-async fn a_worker_that_lost_the_saga_in_the_middle_of_its_step_commits_neither() {
+async fn a_worker_that_lost_the_saga_during_its_step_commits_neither_effect_nor_record() {
     let (pool, store, database) = stores::postgres().await;
     let does = Script::of([Fate::Waits]);
     let first = worker(store.clone(), take(does, Script::of([])).patient()).await;
@@ -83,7 +83,7 @@ async fn a_worker_that_lost_the_saga_in_the_middle_of_its_step_commits_neither()
 
 // proves: S-9
 #[tokio::test]
-async fn a_worker_that_stands_still_in_its_transaction_loses_it_by_the_server() {
+async fn the_server_ends_the_transaction_of_a_frozen_worker() {
     let (pool, store, _database) = stores::postgres().await;
     let local = store.local().unwrap();
     let mut tx = local.begin(Duration::from_secs(3)).await.unwrap();

@@ -188,25 +188,25 @@ macro_rules! on {
             }
 
             #[tokio::test]
-            async fn its_effect_is_there_once_and_later_steps_read_its_output() {
+            async fn a_local_effect_happens_once_and_later_steps_read_its_output() {
                 let (outcome, there, calls) = first_attempt(Fate::Works).await;
                 assert_eq!((outcome, there, calls), (Outcome::Completed, vec!["Take".into()], 1));
             }
 
             #[tokio::test]
-            async fn what_an_error_left_is_rolled_back_before_the_next_attempt() {
+            async fn rows_of_a_failed_attempt_are_rolled_back_before_the_next() {
                 let (outcome, there, calls) = first_attempt(Fate::Fails).await;
                 assert_eq!((outcome, there, calls), (Outcome::Completed, vec!["Take".into()], 2));
             }
 
             #[tokio::test]
-            async fn what_a_panic_left_is_rolled_back_before_the_next_attempt() {
+            async fn rows_of_an_attempt_that_panicked_are_rolled_back_before_the_next() {
                 let (outcome, there, calls) = first_attempt(Fate::Panics).await;
                 assert_eq!((outcome, there, calls), (Outcome::Completed, vec!["Take".into()], 2));
             }
 
             #[tokio::test]
-            async fn what_an_attempt_without_an_answer_left_is_rolled_back_before_the_next() {
+            async fn rows_of_an_attempt_that_timed_out_are_rolled_back_before_the_next() {
                 let (outcome, there, calls) = first_attempt(Fate::Hangs).await;
                 assert_eq!((outcome, there), (Outcome::Completed, vec!["Take".into()]));
                 assert!(calls > 1, "{calls} calls");
@@ -245,14 +245,14 @@ macro_rules! on {
             }
 
             #[tokio::test]
-            async fn a_step_that_rolls_its_transaction_back_is_found_out() {
+            async fn a_step_that_rolls_its_transaction_back_is_detected() {
                 let (outcome, there, calls) = first_attempt(Fate::RollsBack).await;
                 assert!(matches!(&outcome, Outcome::Paused { reason } if reason.contains("transaction is over")), "{outcome:?}");
                 assert_eq!((there, calls), (vec![], 1));
             }
 
             #[tokio::test]
-            async fn a_step_that_commits_by_itself_is_found_out_and_the_worker_goes_on() {
+            async fn a_step_that_commits_by_itself_is_detected_and_the_worker_goes_on() {
                 let (pool, store, _guard) = $make().await;
                 let does = Script::of([Fate::Commits]);
                 let saga = Saga::named("order").local_step(take(does, Script::of([]))).build().unwrap();
@@ -324,7 +324,7 @@ macro_rules! on {
             }
 
             #[tokio::test]
-            async fn a_saga_left_before_its_next_attempt_is_not_asked_about() {
+            async fn a_saga_released_before_its_next_attempt_is_not_probed() {
                 let (pool, store, _guard) = $make().await;
                 let does = Script::of([Fate::Fails]);
                 // Longer than is waited for in memory, so the saga is released and claimed again.

@@ -84,7 +84,7 @@ impl Recorder for Values {
 
 // proves: S-8
 #[tokio::test(start_paused = true)]
-async fn what_stands_and_what_nobody_can_run_is_shown_and_every_stop_is_counted() {
+async fn gauges_show_open_and_unrunnable_sagas_and_every_stop_is_counted() {
     testkit::time_limit();
     let values = Values::default();
     let _metrics = metrics::set_default_local_recorder(&values);

@@ -163,7 +163,7 @@ async fn taken(pool: &SqlitePool) -> i64 {
 
 // proves: S-8
 #[tokio::test]
-async fn a_local_step_that_somebody_calls_unknown_parks_its_saga_and_the_others_go_on() {
+async fn a_local_step_edited_to_unknown_parks_its_saga_and_the_others_go_on() {
     let edit = "UPDATE saga_steps SET status = 'unknown' WHERE step_order = 1";
     let (pool, _channel, orchestrator, started, _folder) = edited("two", edit).await;
     let Outcome::Paused { reason } = outcome(&orchestrator, &started).await else { panic!("not noticed") };
@@ -175,7 +175,7 @@ async fn a_local_step_that_somebody_calls_unknown_parks_its_saga_and_the_others_
 /// A step forward writes its own row and nothing else, so a last row that was deleted leaves no trace. To the next
 /// worker its step may have begun: it is asked about before it runs again.
 #[tokio::test]
-async fn a_step_whose_last_row_was_deleted_is_asked_about_before_it_runs_again() {
+async fn a_step_whose_last_row_was_deleted_is_probed_before_it_runs_again() {
     let edit = "DELETE FROM saga_steps WHERE step_order = 2";
     let (_pool, channel, orchestrator, started, _folder) = edited("three", edit).await;
     assert_eq!(outcome(&orchestrator, &started).await, Outcome::Completed);
@@ -186,7 +186,7 @@ async fn a_step_whose_last_row_was_deleted_is_asked_about_before_it_runs_again()
 /// Nor does the row before it that was deleted as well: to whoever learned what became of the first step the next one is
 /// new. This is why nobody deletes rows by hand.
 #[tokio::test]
-async fn of_two_last_rows_that_were_deleted_only_the_first_is_asked_about() {
+async fn of_two_deleted_last_rows_only_the_step_of_the_first_is_probed() {
     let edit = "DELETE FROM saga_steps WHERE step_order IN (2, 3)";
     let (_pool, channel, orchestrator, started, _folder) = edited("four", edit).await;
     assert_eq!(outcome(&orchestrator, &started).await, Outcome::Completed);
@@ -197,7 +197,7 @@ async fn of_two_last_rows_that_were_deleted_only_the_first_is_asked_about() {
 
 /// A local step writes its saga's row as well, which says how far it was.
 #[tokio::test]
-async fn a_local_step_whose_row_was_deleted_is_missed_and_does_not_happen_again() {
+async fn a_deleted_row_of_a_local_step_is_noticed_and_the_step_does_not_run_again() {
     let edit = "DELETE FROM saga_steps WHERE step_order = 1";
     for (saga, evidence) in [
         ("two", "it is at step 1, but only 0 step rows are there"),

@@ -148,7 +148,7 @@ async fn all(running: JoinSet<(u64, Outcome)>, who: &str) {
 
 // proves: S-2, S-4, S-6, S-7, S-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stands_still_longer_than_every_limit_loses_nothing_and_repeats_nothing() {
+async fn a_server_frozen_longer_than_every_limit_loses_and_repeats_nothing() {
     let mut server = testkit::Postgres::start();
     let pool = PgPool::connect(server.url()).await.unwrap();
     sqlx::raw_sql("CREATE TABLE booked (business_id text NOT NULL, amount bigint NOT NULL)")

@@ -179,7 +179,7 @@ const SLOW_JUDGEMENT: &str = "
 
 // proves: S-7
 #[tokio::test]
-async fn what_was_written_while_the_clock_was_a_day_ahead_does_not_wait_for_that_day() {
+async fn a_wait_written_under_a_clock_a_day_ahead_does_not_last_that_day() {
     let database = testkit::Postgres::shared().database();
     let pool = PgPool::connect(database.url()).await.unwrap();
     let channel = Arc::new(Channel::default());
@@ -206,7 +206,7 @@ async fn what_was_written_while_the_clock_was_a_day_ahead_does_not_wait_for_that
 
 // proves: S-7
 #[tokio::test]
-async fn a_claim_that_judged_too_long_does_not_take_the_saga_of_a_worker_it_cannot_see() {
+async fn a_slow_claim_does_not_take_the_saga_of_a_worker_that_began_after_it() {
     let database = testkit::Postgres::shared().database();
     let pool = PgPool::connect(database.url()).await.unwrap();
     let store = PostgresStore::new(pool.clone()).await.unwrap();

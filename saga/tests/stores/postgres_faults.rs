@@ -57,7 +57,7 @@ async fn worker(pool: &PgPool, channel: &Arc<Channel>) -> (Orchestrator, Postgre
 }
 
 #[tokio::test]
-async fn a_row_that_somebody_holds_holds_up_only_its_own_saga() {
+async fn a_locked_row_delays_only_its_own_saga() {
     let database = testkit::Postgres::shared().database();
     let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
     let (orchestrator, _) = worker(&pool, &channel).await;
@@ -87,7 +87,7 @@ async fn a_row_that_somebody_holds_holds_up_only_its_own_saga() {
 }
 
 #[tokio::test]
-async fn a_start_that_has_not_committed_holds_up_only_its_own_business_id() {
+async fn an_uncommitted_start_delays_only_its_own_business_id() {
     let database = testkit::Postgres::shared().database();
     let (pool, channel) = (PgPool::connect(database.url()).await.unwrap(), channel());
     let (orchestrator, _) = worker(&pool, &channel).await;

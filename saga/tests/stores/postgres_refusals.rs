@@ -145,7 +145,7 @@ async fn a_saga_whose_rows_cannot_be_read_is_parked_and_shown_and_can_be_closed(
 }
 
 #[tokio::test]
-async fn a_worker_leaves_all_but_what_somebody_holds() {
+async fn a_retiring_worker_releases_all_sagas_except_locked_ones() {
     let (store, pool, _database) = store().await;
     let (me, other) = (beating(&store).await, beating(&store).await);
     let sagas = [new_saga(me, "HELD"), new_saga(me, "FREE")];

@@ -249,7 +249,7 @@ async fn hooks_of_the_pool_run_for_the_sessions_of_local_steps() {
 }
 
 #[tokio::test]
-async fn a_pooler_that_drops_the_settings_is_found_out_and_named() {
+async fn a_pooler_that_drops_the_settings_is_detected_and_named() {
     let database = testkit::Postgres::shared().database();
     let ignoring = ["ignore_startup_parameters = extra_float_digits,options"];
     for pooling in [Pooling::Session, Pooling::Transaction] {

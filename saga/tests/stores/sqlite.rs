@@ -137,7 +137,7 @@ async fn a_saga_whose_transaction_rolls_back_never_happens() {
 
 // proves: S-7
 #[tokio::test]
-async fn a_saga_that_nobody_waits_for_runs_anyway() {
+async fn an_unattended_saga_runs() {
     let folder = testkit::temp_dir();
     let (pool, channel) = (pool(folder.path()).await, Arc::new(Channel::default()));
     let orchestrator = builder(&pool, &channel).await.start().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_refused_charge_cancels_the_order_and_the_statements_of_operators_show
 
 // proves: S-5
 #[tokio::test]
-async fn not_even_a_hand_written_statement_can_call_an_open_saga_compensated() {
+async fn a_hand_written_statement_cannot_mark_an_open_saga_compensated() {
     let folder = testkit::temp_dir();
     let (pool, channel) = (pool(folder.path()).await, Arc::new(Channel::default()));
     let orchestrator = builder(&pool, &channel).await.start().await.unwrap();
@@ -245,7 +245,7 @@ async fn a_database_that_could_lose_a_commit_is_refused_with_the_remedy() {
 
 // proves: S-7
 #[tokio::test]
-async fn what_was_written_while_the_clock_was_a_day_ahead_does_not_wait_for_that_day() {
+async fn a_wait_written_under_a_clock_a_day_ahead_does_not_last_that_day() {
     let folder = testkit::temp_dir();
     let pool = pool(folder.path()).await;
     let channel = Arc::new(Channel::default());

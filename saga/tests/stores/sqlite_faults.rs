@@ -121,7 +121,7 @@ async fn a_row_that_the_database_refuses_costs_only_its_own_record() {
 }
 
 #[tokio::test]
-async fn a_pool_that_mends_its_connections_after_they_were_opened_is_refused() {
+async fn a_pool_that_repairs_its_settings_after_connecting_is_refused() {
     let folder = testkit::temp_dir();
     let options = SqliteConnectOptions::new()
         .filename(folder.path().join("saga.db"))

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_are_names() {
+    fn only_identifiers_are_accepted_as_names() {
         for (name, count) in [
             ("payments", 1),
             ("bank.payments_2", 2),

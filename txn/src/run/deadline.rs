@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_clock_counts_for_all_parts() {
+    async fn one_deadline_covers_all_parts_of_a_run() {
         let start = Instant::now();
         let mut clock = pin!(sleep_until(start + Duration::from_secs(3)));
         let nap = || tokio::time::sleep(Duration::from_secs(2));
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_never_pauses_is_ended_all_the_same() {
+    async fn work_that_is_always_ready_ends_at_the_deadline() {
         let mut clock = pin!(sleep_until(Instant::now() + Duration::from_millis(5)));
         let busy = async {
             loop {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_without_an_end_is_a_long_one() {
+    fn an_unlimited_wait_is_a_long_one() {
         let now = Instant::now();
         assert_eq!(after(now, Duration::from_secs(7)) - now, Duration::from_secs(7));
         assert_eq!(after(now, Duration::MAX) - now, FAR);

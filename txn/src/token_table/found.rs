@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_knows_its_table_as_long_as_it_lives() {
+    async fn a_pool_remembers_its_token_table_while_it_lives() {
         // proves: T-6
         let (first, second) = (pool(), pool());
         let name = "a pool knows";

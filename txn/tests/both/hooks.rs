@@ -53,7 +53,7 @@ async fn hooks_run_in_order_after_the_outermost_commit() {
 }
 
 #[tokio::test]
-async fn hooks_of_what_was_rolled_back_do_not_run() {
+async fn hooks_of_rolled_back_scopes_and_runs_do_not_run() {
     // proves: T-8
     let bank = Bank::open(1).await;
     let diary = Diary::default();
@@ -108,7 +108,7 @@ async fn a_panic_in_a_hook_changes_neither_the_result_nor_the_next_hook() {
 }
 
 #[tokio::test]
-async fn a_hook_that_never_ends_keeps_neither_the_run_nor_the_next_hook() {
+async fn a_hook_that_never_ends_delays_neither_the_run_nor_the_next_hook() {
     // proves: T-8
     let (journal, _listening) = Journal::listen();
     another_hook_runs_behind(|tx| tx.after_commit(std::future::pending())).await;

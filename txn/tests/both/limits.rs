@@ -49,7 +49,7 @@ async fn no_more_runs_are_in_flight_than_the_label_allows() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_place_ends_with_the_deadline() {
+async fn waiting_for_a_permit_ends_with_the_deadline() {
     let bank = Bank::open(2).await;
     let (enter, entered) = tokio::sync::oneshot::channel::<()>();
     let enter = std::sync::Mutex::new(Some(enter));
@@ -78,7 +78,7 @@ async fn waiting_for_a_place_ends_with_the_deadline() {
 }
 
 #[tokio::test]
-async fn limits_without_an_end_are_limits() {
+async fn unlimited_durations_are_accepted() {
     let bank = Bank::open(1).await;
     create_token_table(&bank.pool).await.unwrap();
     let endless = Policy {
@@ -100,7 +100,7 @@ async fn limits_without_an_end_are_limits() {
 }
 
 #[tokio::test]
-async fn hooks_hold_no_place_among_the_runs_in_flight() {
+async fn hooks_hold_no_permit() {
     let bank = Bank::open(2).await;
     let (told, next) = tokio::sync::oneshot::channel();
     let told = std::sync::Mutex::new(Some(told));
@@ -121,7 +121,7 @@ async fn hooks_hold_no_place_among_the_runs_in_flight() {
 }
 
 #[tokio::test]
-async fn a_dropped_run_holds_its_place_until_it_is_rolled_back() {
+async fn a_dropped_run_holds_its_permit_until_it_is_rolled_back() {
     // proves: T-5
     let bank = Bank::open(2).await;
     let both = (bank.pool.acquire().await.unwrap(), bank.pool.acquire().await.unwrap());

@@ -10,7 +10,7 @@ impl Lockable for Account {
 }
 
 #[tokio::test]
-async fn a_missing_row_cannot_be_locked_and_says_so() {
+async fn locking_a_missing_row_is_an_error() {
     let bank = Bank::open(1).await;
     let outcome = on(&bank.pool, "lock")
         .run(async |tx| {
@@ -199,7 +199,7 @@ async fn a_witness_is_adopted_into_a_scope_of_its_transaction_only() {
 }
 
 #[tokio::test]
-async fn a_guarded_update_that_touches_nothing_is_an_error() {
+async fn a_guarded_update_that_changes_no_row_is_an_error() {
     let bank = Bank::open(1).await;
     let outcome = on(&bank.pool, "guarded")
         .run(async |tx| {

@@ -17,7 +17,7 @@ async fn a_run_inside_a_run_is_refused_even_with_one_connection() {
 }
 
 #[tokio::test]
-async fn a_run_that_was_refused_inside_another_one_is_no_answer_that_could_be_swallowed() {
+async fn a_swallowed_refusal_of_a_nested_run_fails_the_outer_run() {
     let bank = Bank::open(1).await;
     let outer = on(&bank.pool, "outer").run(async |tx| {
         move_60(tx).await?;
@@ -51,7 +51,7 @@ async fn a_run_inside_a_run_in_a_task_of_its_own_ends_with_its_deadline_and_does
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_refused_before_anything_runs() {
+async fn impossible_settings_are_refused_before_anything_runs() {
     let bank = Bank::open(1).await;
     let refusals = [
         on(&bank.pool, "").run(async |tx| move_60(tx).await).await,

@@ -142,7 +142,7 @@ async fn a_run_that_ends_while_another_one_holds_its_token_does_not_say_that_not
 }
 
 #[tokio::test]
-async fn the_table_of_tokens_may_be_created_by_everybody_at_once() {
+async fn concurrent_starts_create_one_token_table() {
     let bank = Bank::open(8).await;
     for _ in 0..10 {
         sqlx::raw_sql("DROP TABLE IF EXISTS probity_txn_tokens").execute(&bank.pool).await.unwrap();
@@ -161,7 +161,7 @@ async fn the_table_of_tokens_may_be_created_by_everybody_at_once() {
 }
 
 #[tokio::test]
-async fn without_the_table_of_tokens_nothing_runs() {
+async fn a_run_without_its_token_table_does_not_start() {
     let bank = Bank::open(1).await;
     let calls = AtomicU32::new(0);
     let outcome = on(&bank.pool, "transfer")
@@ -196,7 +196,7 @@ async fn a_run_dropped_at_any_await_and_repeated_with_its_token_takes_effect_onc
 }
 
 #[tokio::test]
-async fn a_result_that_would_not_come_back_as_it_is_is_refused_and_nothing_is_written() {
+async fn a_result_that_changes_in_a_json_round_trip_is_refused_and_nothing_is_written() {
     let bank = Bank::open(1).await;
     create_token_table(&bank.pool).await.unwrap();
     let refused = on(&bank.pool, "transfer")

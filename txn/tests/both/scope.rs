@@ -97,7 +97,7 @@ async fn a_scope_dropped_half_way_is_never_committed() {
 }
 
 #[tokio::test]
-async fn a_transaction_keeps_64_scopes_and_undoes_as_many_as_it_likes() {
+async fn a_transaction_keeps_64_scopes_and_undoes_any_number() {
     let bank = Bank::open(1).await;
     on(&bank.pool, "many")
         .run(async |tx| {
@@ -132,7 +132,7 @@ async fn count(bank: &Bank, table: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_scope_too_many_is_no_failure_of_its_closure_and_nothing_is_committed() {
+async fn a_scope_above_the_limit_ends_the_run_and_nothing_is_committed() {
     // proves: T-3
     let bank = Bank::open(1).await;
     names(&bank).await;
@@ -203,7 +203,7 @@ async fn each_item_of_a_list_fails_alone_however_long_the_list_is() {
 }
 
 #[tokio::test]
-async fn what_an_item_of_a_list_registered_or_swallowed_goes_with_it() {
+async fn hooks_and_swallowed_errors_of_a_list_item_are_undone_with_it() {
     // proves: T-3
     // proves: T-8
     let bank = Bank::open(1).await;
@@ -248,7 +248,7 @@ async fn a_statement_that_is_refused_inside_a_scope_ends_the_run_and_not_the_sco
 }
 
 #[tokio::test]
-async fn an_undone_scope_gives_the_places_of_the_scopes_inside_it_back() {
+async fn an_undone_scope_frees_the_savepoints_inside_it() {
     let bank = Bank::open(1).await;
     on(&bank.pool, "many")
         .run(async |tx| {
@@ -290,7 +290,7 @@ fn nest<'a>(tx: &'a mut probity_txn::Tx<'_, super::Database>, limit: u32) -> Box
 }
 
 #[tokio::test]
-async fn scopes_that_are_open_inside_of_each_other_count() {
+async fn nested_open_scopes_count_towards_the_limit() {
     let bank = Bank::open(1).await;
     let opened = AtomicU32::new(0);
     let deep = on(&bank.pool, "deep")

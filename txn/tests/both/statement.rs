@@ -50,7 +50,7 @@ async fn several_statements_run_where_the_whole_answer_is_read() {
 }
 
 #[tokio::test]
-async fn a_semicolon_at_the_end_of_one_statement_is_no_second_one() {
+async fn a_trailing_semicolon_is_not_a_second_statement() {
     let bank = Bank::open(1).await;
     let sum: i64 = on(&bank.pool, "sum")
         .run(async |tx| {
@@ -63,7 +63,7 @@ async fn a_semicolon_at_the_end_of_one_statement_is_no_second_one() {
 }
 
 #[tokio::test]
-async fn too_many_parameters_are_refused_and_are_no_lost_connection() {
+async fn too_many_parameters_are_refused_and_do_not_count_as_a_lost_connection() {
     let bank = Bank::open(1).await;
     let attempts = std::sync::atomic::AtomicU32::new(0);
     let outcome = on(&bank.pool, "many")

@@ -137,7 +137,7 @@ async fn a_deadlock_is_resolved_by_trying_again() {
 }
 
 #[tokio::test]
-async fn a_conflict_that_the_closure_swallows_is_tried_again_all_the_same() {
+async fn a_conflict_that_the_closure_swallows_is_still_tried_again() {
     // proves: T-4
     let bank = Bank::open(1).await;
     let fail = "DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '40001'; END $$";
@@ -244,7 +244,7 @@ async fn a_stale_plan_that_a_scope_absorbs_ends_with_its_run() {
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_support_is_no_stale_plan() {
+async fn an_unsupported_feature_is_not_taken_for_a_stale_plan() {
     let bank = Bank::open(1).await;
     let policy = Policy { retry_stale_plan: true, ..Policy::payments() };
     let outcome = on(&bank.pool, "unsupported")

@@ -24,7 +24,7 @@ const LEFTOVERS: [&str; 14] = [
 ];
 
 #[tokio::test]
-async fn what_would_stay_in_the_session_is_refused_with_its_remedy() {
+async fn statements_that_stay_in_the_session_are_refused_with_a_remedy() {
     let bank = Bank::open(1).await;
     for leftover in LEFTOVERS {
         let outcome = on(&bank.pool, "tenant").run(async |tx| {
@@ -48,7 +48,7 @@ async fn state(bank: &Bank) -> (i32, String, String, Option<String>) {
 }
 
 #[tokio::test]
-async fn a_session_that_was_touched_out_of_sight_is_not_lent_again() {
+async fn a_session_that_an_opaque_statement_may_have_changed_is_not_lent_again() {
     let bank = Bank::open(1).await;
     sqlx::raw_sql(
         "CREATE PROCEDURE leave() LANGUAGE plpgsql AS
@@ -71,7 +71,7 @@ async fn a_session_that_was_touched_out_of_sight_is_not_lent_again() {
 }
 
 #[tokio::test]
-async fn what_is_local_to_the_transaction_passes_and_the_session_stays() {
+async fn statements_local_to_the_transaction_pass_and_the_session_is_kept() {
     let bank = Bank::open(1).await;
     let before = state(&bank).await;
     on(&bank.pool, "local")
@@ -95,7 +95,7 @@ async fn what_is_local_to_the_transaction_passes_and_the_session_stays() {
 }
 
 #[tokio::test]
-async fn a_run_on_a_connection_that_somebody_left_in_a_transaction_commits_nothing_of_theirs() {
+async fn a_run_commits_nothing_of_a_transaction_left_open_on_its_connection() {
     // proves: T-1
     for (level, isolation) in [
         ("READ COMMITTED", Isolation::ReadCommitted),
@@ -148,7 +148,7 @@ async fn a_transaction_that_was_left_open_is_noticed_even_if_it_has_only_begun()
 }
 
 #[tokio::test]
-async fn a_transaction_that_somebody_left_failed_is_noticed_too() {
+async fn a_failed_transaction_left_on_a_connection_is_noticed() {
     let bank = Bank::open(1).await;
     let _ = sqlx::raw_sql("BEGIN; SELECT 1 / 0").execute(&bank.pool).await;
     let outcome = on(&bank.pool, "transfer").run(async |tx| move_60(tx).await).await;
@@ -162,7 +162,7 @@ const TENANTS: &str =
     CREATE POLICY own ON secrets USING (tenant = current_setting('app.tenant'))";
 
 #[tokio::test]
-async fn a_tenant_sees_its_own_rows_and_leaves_nothing_to_the_next_one() {
+async fn a_tenant_sees_its_own_rows_and_leaves_no_setting_to_the_next_one() {
     let bank = Bank::open(1).await;
     sqlx::raw_sql(TENANTS).execute(&bank.pool).await.unwrap();
     create_token_table(&bank.pool).await.unwrap();
@@ -191,7 +191,7 @@ async fn a_tenant_sees_its_own_rows_and_leaves_nothing_to_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_setting_that_cannot_be_one_is_refused_before_anything_runs() {
+async fn an_invalid_setting_is_refused_before_anything_runs() {
     let bank = Bank::open(1).await;
     for (name, value) in [("", "a"), ("app\"x", "a"), ("app.tenant", "a\0b")] {
         let outcome = on(&bank.pool, "a").set_local(name, value).run(async |tx| move_60(tx).await).await;

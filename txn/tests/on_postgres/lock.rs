@@ -31,7 +31,7 @@ async fn hold_a(bank: &Bank) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()
 }
 
 #[tokio::test]
-async fn a_held_row_is_an_answer_to_those_who_do_not_wait() {
+async fn a_held_row_is_reported_to_callers_that_do_not_wait() {
     let bank = Bank::open(2).await;
     let (release, holder) = hold_a(&bank).await;
     on(&bank.pool, "lock")
@@ -67,7 +67,7 @@ async fn a_lock_is_refused_where_it_would_prove_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_holder_committed_is_seen_whatever_isolation_the_database_defaults_to() {
+async fn rows_committed_by_the_previous_holder_are_seen_under_any_default_isolation() {
     let bank = Bank::open(1).await;
     let default = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L',
         current_database(), 'repeatable read'); END $$";
@@ -222,7 +222,7 @@ async fn a_key_that_comes_back_with_blanks_is_not_missing() {
 }
 
 #[tokio::test]
-async fn a_row_that_was_replaced_while_it_was_waited_for_is_not_said_to_be_locked() {
+async fn a_row_replaced_during_the_wait_is_not_reported_as_locked() {
     let bank = Bank::open(4).await;
     let mut holder = bank.pool.begin().await.unwrap();
     sqlx::query("DELETE FROM accounts WHERE id = 'a'").execute(&mut *holder).await.unwrap();
@@ -266,7 +266,7 @@ impl Lockable for Numbered {
 }
 
 #[tokio::test]
-async fn every_count_of_keys_is_one_statement() {
+async fn the_statement_is_the_same_for_every_number_of_keys() {
     // proves: T-7
     let bank = Bank::open(1).await;
     sqlx::query("INSERT INTO accounts SELECT 'n' || i, 100 FROM generate_series(1, 100) AS i")

@@ -92,7 +92,7 @@ async fn cut_many_times(cut: Cut, with_token: bool) {
 }
 
 #[tokio::test]
-async fn a_lost_commit_is_looked_up_also_with_all_the_time_there_is() {
+async fn a_lost_commit_is_looked_up_under_an_unlimited_timeout() {
     // proves: T-2
     let database = testkit::Postgres::shared().database();
     let proxy = a_proxy(database.url()).await;
@@ -200,7 +200,7 @@ async fn a_commit_answered_into_a_crash_gives_its_result_with_a_token() {
 }
 
 #[tokio::test]
-async fn a_commit_that_a_crash_swallowed_is_run_again_once() {
+async fn a_commit_lost_in_a_crash_is_run_again_once() {
     // proves: T-2
     // proves: T-6
     for with_token in [false, true] {

@@ -106,7 +106,7 @@ async fn runs_share_two_server_sessions_and_leave_no_statement_there() {
 }
 
 #[tokio::test]
-async fn without_the_switch_statements_stay_in_the_servers_sessions() {
+async fn without_behind_pooler_statements_stay_in_the_servers_sessions() {
     let behind_it = Behind::open(Pooling::Transaction, &["default_pool_size = 1"]).await;
     let options: PgConnectOptions = behind_it.pooler.url().parse().unwrap();
     // One client: the names of a second one would meet those of the first.
@@ -129,7 +129,7 @@ async fn without_the_switch_statements_stay_in_the_servers_sessions() {
 }
 
 #[tokio::test]
-async fn the_limits_of_a_run_end_with_it_and_nobody_waits_for_what_was_dropped() {
+async fn behind_a_pooler_limits_end_with_the_run_and_abandoned_statements_are_cancelled() {
     // proves: T-5
     for mode in MODES {
         // One server session for each client in session mode, and one to spare for the cancellation.
@@ -292,7 +292,7 @@ async fn a_deadline_passes_behind_a_pooler_as_well() {
 }
 
 #[tokio::test]
-async fn nothing_is_prepared_for_later_behind_a_pooler() {
+async fn prepare_is_refused_behind_a_pooler() {
     let behind_it = Behind::open(Pooling::Transaction, &[]).await;
     let outcome = on(&behind_it.pool, "prepare").behind_pooler().run(async |tx| {
         let sql = sqlx::SqlSafeStr::into_sql_str("SELECT 1");

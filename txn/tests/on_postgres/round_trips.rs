@@ -87,7 +87,7 @@ async fn a_run_takes_as_many_round_trips_as_begin_update_and_commit() {
 }
 
 #[tokio::test]
-async fn a_lock_that_nobody_holds_takes_no_more_than_one_written_by_hand() {
+async fn an_uncontended_lock_takes_no_more_round_trips_than_one_written_by_hand() {
     let counter = Counter::open().await;
     let by_hand = counter.raw(&["SELECT id FROM accounts WHERE id = 'a' FOR NO KEY UPDATE", UPDATE]).await;
     let one = counter

@@ -49,7 +49,7 @@ async fn a_search_path_of_the_closure_does_not_divert_the_result_of_its_token() 
 }
 
 #[tokio::test]
-async fn a_role_of_the_closure_need_not_know_the_table_of_tokens() {
+async fn a_role_set_by_the_closure_needs_no_rights_on_the_token_table() {
     // proves: T-6
     let bank = two_schemas(1).await;
     let clerk = format!("clerk_{}", std::process::id());
@@ -76,7 +76,7 @@ async fn a_role_of_the_closure_need_not_know_the_table_of_tokens() {
 }
 
 #[tokio::test]
-async fn a_search_path_that_was_left_on_a_session_pays_no_token_twice() {
+async fn a_search_path_left_on_a_session_does_not_pay_a_token_twice() {
     // proves: T-6
     for (path, leftover) in
         [("other", "a schema with a table of tokens of its own"), ("pg_catalog", "a schema without one")]
@@ -102,7 +102,7 @@ async fn a_search_path_that_was_left_on_a_session_pays_no_token_twice() {
 }
 
 #[tokio::test]
-async fn a_rotated_password_does_not_let_a_search_path_that_was_left_pay_a_token_twice() {
+async fn a_search_path_left_on_a_session_does_not_pay_a_token_twice_after_a_password_change() {
     // proves: T-6
     let bank = two_schemas(1).await;
     let pay = || on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await);
@@ -133,7 +133,7 @@ async fn a_purge_deletes_from_the_table_that_the_runs_of_its_pool_write_to() {
 }
 
 #[tokio::test]
-async fn sessions_that_go_elsewhere_on_purpose_are_refused_unless_the_schema_is_named() {
+async fn sessions_that_switch_their_search_path_are_refused_unless_the_schema_is_named() {
     // proves: T-6
     let bank = two_schemas(1).await;
     let turns = std::sync::Arc::new(AtomicI64::new(0));
@@ -171,7 +171,7 @@ async fn sessions_that_go_elsewhere_on_purpose_are_refused_unless_the_schema_is_
 }
 
 #[tokio::test]
-async fn a_row_that_is_not_there_any_more_keeps_the_run_from_being_committed() {
+async fn a_deleted_token_row_prevents_the_commit() {
     // proves: T-6
     let bank = two_schemas(1).await;
     let outcome = on(&bank.pool, "pay")
@@ -225,7 +225,7 @@ async fn a_role_that_may_only_read_and_write_rows_starts_runs_and_purges() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_not_ours_is_said_to_differ() {
+async fn a_token_table_with_other_columns_or_keys_is_refused() {
     let bank = Bank::open(1).await;
     for wrong in [
         "CREATE TABLE probity_txn_tokens (token TEXT PRIMARY KEY, label TEXT, created_at TIMESTAMPTZ)",

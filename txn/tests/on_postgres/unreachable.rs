@@ -34,7 +34,7 @@ async fn until_told(journal: &Journal, address: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named_at_once_and_is_the_cause_of_the_deadline() {
+async fn an_unreachable_server_is_named_at_once_and_is_the_cause_of_the_deadline() {
     let (journal, _listening) = Journal::listen();
     let (pool, address) = nobody_there(PATIENCE);
     let run = on(&pool, "pay").policy(patient()).run(async |_tx| Ok::<_, sqlx::Error>(()));
@@ -53,7 +53,7 @@ async fn a_server_that_is_not_there_is_named_at_once_and_is_the_cause_of_the_dea
 }
 
 #[tokio::test]
-async fn a_pool_that_waited_in_vain_says_what_the_server_said() {
+async fn a_pool_timeout_has_the_error_of_the_server_as_its_cause() {
     let (journal, _listening) = Journal::listen();
     let (pool, address) = nobody_there(Duration::from_secs(60));
     let run = on(&pool, "pay").policy(patient()).run(async |_tx| Ok::<_, sqlx::Error>(()));
@@ -80,7 +80,7 @@ async fn a_database_that_does_not_exist_is_named_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn a_pool_that_has_none_to_spare_says_so() {
+async fn an_exhausted_pool_is_reported_as_exhausted() {
     let database = testkit::Postgres::shared().database();
     let options = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(2));
     let pool = options.connect_lazy(database.url()).unwrap();

@@ -38,7 +38,7 @@ fn untested(connections: u32) -> PgPoolOptions {
 }
 
 #[tokio::test]
-async fn dead_connections_of_a_pool_that_does_not_test_them_are_no_attempts() {
+async fn dead_connections_of_an_untested_pool_do_not_count_as_attempts() {
     let database = testkit::Postgres::shared().database();
     let pool = untested(3).connect(database.url()).await.unwrap();
     fill(&pool, 3).await;
@@ -52,7 +52,7 @@ async fn dead_connections_of_a_pool_that_does_not_test_them_are_no_attempts() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_as_soon_as_it_is_made_is_an_attempt() {
+async fn a_new_connection_that_dies_counts_as_an_attempt() {
     let database = testkit::Postgres::shared().database();
     let made = std::sync::Arc::new(AtomicU32::new(0));
     let count = made.clone();
@@ -73,7 +73,7 @@ async fn a_connection_that_dies_as_soon_as_it_is_made_is_an_attempt() {
 }
 
 #[tokio::test]
-async fn a_lost_commit_is_looked_up_past_the_dead_connections_of_a_pool_that_does_not_test_them() {
+async fn the_look_up_of_a_lost_commit_skips_dead_connections_of_an_untested_pool() {
     // proves: T-2
     let database = testkit::Postgres::shared().database();
     let proxy = a_proxy(database.url()).await;
@@ -101,7 +101,7 @@ async fn a_lost_commit_is_looked_up_past_the_dead_connections_of_a_pool_that_doe
 }
 
 #[tokio::test]
-async fn plans_that_a_migration_of_the_token_table_made_stale_are_replaced_and_no_attempts() {
+async fn stale_plans_after_a_migration_of_the_token_table_do_not_count_as_attempts() {
     let database = testkit::Postgres::shared().database();
     let pool = PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap();
     create_token_table(&pool).await.unwrap();

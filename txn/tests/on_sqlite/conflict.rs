@@ -62,7 +62,7 @@ async fn the_last_conflict_is_reported_and_nothing_was_written() {
 }
 
 #[tokio::test]
-async fn an_error_that_no_statement_raised_is_the_closures_own_and_not_tried_again() {
+async fn an_error_without_a_failed_statement_is_the_closures_own_and_not_tried_again() {
     let bank = Bank::open(2).await;
     let calls = AtomicU32::new(0);
     let outcome = on(&bank.pool, "transfer")
@@ -164,7 +164,7 @@ async fn a_commit_that_finds_readers_is_undone_and_tried_again_with_fresh_captur
 }
 
 #[tokio::test]
-async fn a_session_that_its_owner_made_read_only_stays_so() {
+async fn a_session_made_read_only_by_its_owner_stays_read_only() {
     let bank = Bank::open(1).await;
     let options = probity_txn::sqlite::options(bank.folder.path().join("bank.db")).pragma("query_only", "1");
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();

@@ -6,7 +6,7 @@ use super::Bank;
 use super::both::move_60;
 
 #[tokio::test]
-async fn what_would_stay_with_the_connection_is_refused_with_its_remedy() {
+async fn statements_that_stay_with_the_connection_are_refused_with_a_remedy() {
     let bank = Bank::open(1).await;
     for leftover in [
         "CREATE TEMP TABLE scratch (a)",
@@ -27,7 +27,7 @@ async fn what_would_stay_with_the_connection_is_refused_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn a_run_on_a_connection_that_somebody_left_in_a_transaction_commits_nothing_of_theirs() {
+async fn a_run_commits_nothing_of_a_transaction_left_open_on_its_connection() {
     // proves: T-1
     let bank = Bank::open(1).await;
     sqlx::raw_sql("BEGIN; UPDATE accounts SET balance = 1 WHERE id = 'a'").execute(&bank.pool).await.unwrap();

@@ -230,7 +230,7 @@ async fn killed_under_load(token: bool) {
 }
 
 #[tokio::test]
-async fn killed_under_load_each_answer_was_the_truth() {
+async fn killed_under_load_each_answer_was_true() {
     // proves: T-2
     killed_under_load(false).await;
 }

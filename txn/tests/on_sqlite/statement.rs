@@ -6,7 +6,7 @@ use probity_txn::{Error, Misuse, on};
 use super::Bank;
 
 #[tokio::test]
-async fn no_statement_runs_outside_of_the_transaction_behind_one_that_ended_it_unseen() {
+async fn no_statement_runs_after_one_that_ended_the_transaction_unnoticed() {
     // proves: T-1
     // proves: T-3
     let bank = Bank::open(1).await;

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPoolOptions;
 use super::v1;
 
 #[tokio::test]
-async fn a_name_is_locked_by_the_number_that_other_versions_lock() {
+async fn the_number_of_an_advisory_lock_is_the_same_in_every_version() {
     let database = tokio::task::spawn_blocking(|| testkit::Postgres::shared().database()).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
     let mut lines = String::from("# namespace, key = the two halves of the number, as pg_locks shows them\n");

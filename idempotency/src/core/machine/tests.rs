@@ -134,7 +134,7 @@ fn renewal_stops_at_the_cap_and_zero_expires() {
 }
 
 #[test]
-fn a_resolution_must_have_looked_at_the_attempt_it_resolves() {
+fn a_resolution_needs_the_fence_of_the_attempt_it_resolves() {
     let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 1));
     let absent = Resolution::Absent;
     assert_eq!(resolve(Some(&mut found), Fence(1), &absent, KEEP, 5), Written::Refused(State::InFlight));

@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn order_space_and_escapes_do_not_count() {
+    fn order_space_and_escapes_do_not_change_the_canonical_form() {
         let one = of("{\"a\":1,\"b\":[true,null],\"c\":\"\\u0041\"}", &[], &[]);
         assert_eq!(one, of(" {\n \"c\" : \"A\",\t\"b\":[ true, null ] , \"a\":1}\r\n", &[], &[]));
         assert!(one.is_some());
     }
 
     #[test]
-    fn what_could_be_another_value_counts() {
+    fn members_that_may_be_another_value_change_the_canonical_form() {
         for (one, other) in [
             ("[1]", "[1.0]"),
             ("[9007199254740993]", "[9007199254740992]"),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_or_ambiguous_has_no_canonical_form() {
+    fn invalid_or_ambiguous_json_has_no_canonical_form() {
         for body in ["", "{", "{\"a\":1,\"a\":2}", "[\"\\ud800\"]", "{} {}", "amount=1"] {
             assert_eq!(of(body, &[], &[]), None, "{body}");
         }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_nested_without_end_is_no_burden() {
+    fn a_deeply_nested_body_does_not_overflow_the_stack() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(of(&deep, &[], &[]).is_some());
         let spaced = deep.replace("1", " 1");

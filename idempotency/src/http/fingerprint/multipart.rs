@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_boundary_is_data() {
+    fn text_that_resembles_a_boundary_is_data() {
         for data in ["--AaB03xy", "text --AaB03x", "--AaB03x text", "-- AaB03x"] {
             let body = form("AaB03x", data);
             assert_eq!(split(&body, b"AaB03x").len(), 3, "{data}");

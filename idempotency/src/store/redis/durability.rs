@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_wrong_is_one_warning() {
+    fn each_fault_of_a_server_is_one_warning() {
         let sound = "role:master\r\nconnected_slaves:0\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
         assert_eq!(warned(sound), [""; 0]);
         for (said, instead, warning) in [

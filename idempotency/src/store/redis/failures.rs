@@ -106,7 +106,7 @@ mod tests {
 
     // proves: I-5
     #[test]
-    fn only_what_is_known_to_come_before_the_write_proves_that_there_was_none() {
+    fn only_errors_known_to_precede_the_write_prove_that_nothing_was_written() {
         let raised = format!("ERR The user can't run this command script: {SCRIPT}, on @user_script:4.");
         for (error, kind) in [
             (raised.as_str(), ErrorKind::Rejected),

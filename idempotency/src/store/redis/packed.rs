@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_too_long_for_their_places_are_the_longest() {
+    fn numbers_too_long_for_their_field_are_capped() {
         let mut written = Vec::new();
         digits(&mut written, 12_345, 3);
         digits(&mut written, 42, 5);

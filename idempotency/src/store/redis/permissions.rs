@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_server_is_asked_once_and_none_of_several_is_likely_to_be_left_out() {
+    fn one_server_is_probed_once_and_several_with_enough_keys_to_reach_each() {
         assert_eq!(keys_for(Some(1)), 1);
         for servers in 2..=100 {
             let misses_one = 1.0 - 1.0 / f64::from(servers);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_hold_our_own_are_put_in_once() {
+    fn names_that_contain_a_default_name_are_substituted_once() {
         let (schema, prefix) = (Some("idempotency_fences".into()), "idempotency_records_".into());
         let names = Names { schema, prefix, ..Names::default() };
         let sql = names.statement("DELETE FROM idempotency_records, idempotency_fences", "now").text;

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_missing_steps_are_taken_and_only_the_next_release_is_trusted() {
+    fn only_missing_migrations_run_and_only_the_next_schema_version_is_accepted() {
         let steps = |found| missing_steps(found, &["one", "two"]).ok();
         assert_eq!(steps(0), Some(&["one", "two"][..]));
         assert_eq!(steps(1), Some(&["two"][..]));

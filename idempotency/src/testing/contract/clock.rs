@@ -11,7 +11,7 @@ use crate::testing::violation::Violation;
 const ROUNDS: u32 = 48;
 
 /// The clock stands still between two holders, steps back by an hour, and stands still again.
-pub(super) async fn no_fence_is_given_twice_whatever_the_clock_says(
+pub(super) async fn no_fence_is_given_twice_under_any_clock(
     store: Store,
     clock: Option<Clock>,
 ) -> Result<(), Violation> {

@@ -74,7 +74,7 @@ pub(super) async fn completing_again_changes_nothing(store: Store) -> Result<(),
     Ok(())
 }
 
-pub(super) async fn a_late_completion_counts_if_nobody_took_over(store: Store) -> Result<(), Violation> {
+pub(super) async fn a_late_completion_counts_without_a_takeover(store: Store) -> Result<(), Violation> {
     for effects in [Effects::Local, Effects::Opaque] {
         let claim = any_claim()?.with(effects).lapsing();
         let (_, holder) = acquire(&store, &claim).await?;
@@ -88,7 +88,7 @@ pub(super) async fn a_late_completion_counts_if_nobody_took_over(store: Store) -
     Ok(())
 }
 
-pub(super) async fn completing_what_was_never_claimed_creates_nothing(store: Store) -> Result<(), Violation> {
+pub(super) async fn completing_an_unclaimed_key_creates_nothing(store: Store) -> Result<(), Violation> {
     let claim = any_claim()?;
     let completed = store.complete(&claim.holder(), &a_recording(), HOUR).await?;
     ensure_eq!(completed, Written::Missing, "completing nothing");

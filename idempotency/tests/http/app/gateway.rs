@@ -74,7 +74,7 @@ async fn pay_twice(
 
 // proves: I-5
 #[tokio::test]
-async fn what_one_of_several_requests_is_told_does_not_free_the_key_of_their_sender() {
+async fn a_refusal_of_one_of_several_inner_requests_does_not_free_the_senders_key() {
     for second in [Second::New, Second::Copied, Second::Original] {
         for (path, refusal) in [("/keyless", 400), ("/retryable", 409), ("/picky", 415)] {
             let (count, sent) = (Count::default(), Count::default());
@@ -98,7 +98,7 @@ async fn what_one_of_several_requests_is_told_does_not_free_the_key_of_their_sen
 }
 
 #[tokio::test]
-async fn what_the_request_itself_is_told_frees_its_key() {
+async fn a_refusal_of_the_request_itself_frees_its_key() {
     for (path, refusal) in [("/retryable", 409), ("/picky", 415)] {
         let services = behind(&Count::default());
         let handler = move |mut request: AxumRequest| async move {
@@ -115,7 +115,7 @@ async fn what_the_request_itself_is_told_frees_its_key() {
 
 // proves: I-1
 #[tokio::test]
-async fn of_several_copies_of_a_request_one_passes_under_its_claim() {
+async fn one_of_several_copies_of_a_request_passes_under_its_claim() {
     for copies_first in [true, false] {
         let (count, layer) = (Count::default(), layer());
         let counted = Arc::clone(&count);
@@ -141,7 +141,7 @@ async fn of_several_copies_of_a_request_one_passes_under_its_claim() {
 
 // proves: I-5
 #[tokio::test]
-async fn what_another_request_is_told_frees_no_key() {
+async fn a_refusal_of_another_request_frees_no_key() {
     let (services, waiting) = (behind(&Count::default()), Arc::new(Mutex::new(None)));
     let handler = move |request: AxumRequest| async move {
         // The first request waits for the second one, whose handler answers what the first one is told.

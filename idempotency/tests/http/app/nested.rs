@@ -125,7 +125,7 @@ async fn a_route_that_declares_more_effects_than_the_router_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn what_the_inner_layer_cannot_mark_does_not_run() {
+async fn a_request_that_the_inner_layer_cannot_mark_does_not_run() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let count = Count::default();
     let layer = over(store.clone(), "m-1");

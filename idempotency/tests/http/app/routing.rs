@@ -68,7 +68,7 @@ async fn a_deploy_that_moves_the_prefix_or_the_layer_changes_no_fingerprint() {
 }
 
 #[tokio::test]
-async fn where_no_route_matches_a_missing_key_is_404_and_runs_nothing() {
+async fn a_missing_key_on_a_missing_route_is_404_and_runs_nothing() {
     let (layer, count) = (layer(), Count::default());
     let counted = Arc::clone(&count);
     let fallback = move || async move {
@@ -120,7 +120,7 @@ async fn a_router_that_turns_a_request_away_leaves_its_key_free() {
 
 // proves: I-5
 #[tokio::test]
-async fn a_404_or_405_of_what_was_reached_is_recorded() {
+async fn a_404_or_405_of_a_handler_is_recorded() {
     let not_found = || async { StatusCode::NOT_FOUND };
     let told = |status: StatusCode| move || async move { (status, "no such order") };
     for (place, app, path) in [
@@ -152,7 +152,7 @@ async fn a_404_or_405_of_what_was_reached_is_recorded() {
 
 // proves: I-5
 #[tokio::test]
-async fn a_service_chooses_statuses_that_say_that_nothing_was_done() {
+async fn a_service_chooses_the_statuses_that_free_the_key() {
     let marked = |lease: Lease| async move {
         lease.effect_starting().await.unwrap();
         StatusCode::SERVICE_UNAVAILABLE
@@ -174,12 +174,12 @@ async fn a_service_chooses_statuses_that_say_that_nothing_was_done() {
 
 #[test]
 #[should_panic(expected = "does not say that nothing was done")]
-fn an_answer_of_success_cannot_give_the_key_back() {
+fn a_success_status_cannot_free_the_key() {
     let _ = layer().release_on([StatusCode::CREATED]);
 }
 
 #[tokio::test]
-async fn an_extractor_that_refuses_gives_the_key_back() {
+async fn an_extractor_that_refuses_frees_the_key() {
     async fn pay(lease: Lease, OrRelease(Json(body)): OrRelease<Json<Value>>) -> String {
         format!("{} {body}", lease.attempt())
     }
@@ -194,7 +194,7 @@ async fn an_extractor_that_refuses_gives_the_key_back() {
 
 /// A layer inside that answers by itself, whatever it is, has not been asked to prove anything: only what it says counts.
 #[tokio::test]
-async fn a_middleware_inside_that_says_so_gives_the_key_back() {
+async fn an_inner_middleware_with_a_retryable_verdict_frees_the_key() {
     let busy = from_fn(async |_: axum::extract::Request, _: axum::middleware::Next| {
         (StatusCode::SERVICE_UNAVAILABLE, axum::Extension(Verdict::Retryable)).into_response()
     });
@@ -217,7 +217,7 @@ fn bare(status: StatusCode, waits: bool, count: &Count) -> axum::routing::Method
 
 // proves: I-5
 #[tokio::test]
-async fn a_router_behind_the_fallback_of_another_is_no_missing_route() {
+async fn a_router_behind_the_fallback_of_another_is_not_a_missing_route() {
     let behind = |layer: IdempotencyLayer, inner: Router| {
         Router::new().fallback_service(ServiceBuilder::new().layer(layer).service(inner))
     };
@@ -251,7 +251,7 @@ async fn a_router_behind_the_fallback_of_another_is_no_missing_route() {
 
 // proves: I-5
 #[tokio::test]
-async fn an_answer_that_was_waited_for_is_not_a_routers() {
+async fn an_answer_after_a_wait_is_not_taken_for_a_routers() {
     let count = Count::default();
     let not_allowed = bare(StatusCode::METHOD_NOT_ALLOWED, true, &count);
     let waiting = Arc::clone(&count);

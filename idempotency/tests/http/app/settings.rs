@@ -22,7 +22,7 @@ async fn told(app: &Router, request: Request<Body>) -> String {
 
 // proves: I-3
 #[tokio::test]
-async fn how_a_request_was_written_is_not_what_it_says() {
+async fn another_spelling_of_a_request_has_the_same_fingerprint() {
     let form = |boundary: &str, amount: u32| {
         let body = format!(
             "--{boundary}\r\ncontent-disposition: form-data; name=\"amount\"\r\n\r\n{amount}\r\n--{boundary}--\r\n"
@@ -70,7 +70,7 @@ async fn a_service_chooses_what_makes_a_retry_the_same() {
 }
 
 #[tokio::test]
-async fn refusals_have_the_services_own_names() {
+async fn refusals_use_the_names_that_the_service_chose() {
     let layer = layer()
         .key_header(HeaderName::from_static("x-payment-key"))
         .problem_base("https://docs.example/problems#");

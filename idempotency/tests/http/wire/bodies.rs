@@ -30,7 +30,7 @@ async fn a_body_that_stops_halfway_claims_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_goes_on_claims_nothing_and_is_in_nobodys_way() {
+async fn a_stalled_body_claims_nothing_and_blocks_no_other_request() {
     let server = Server::paying(|layer| layer).await;
     let mut stalled = TcpStream::connect(server.at).await.unwrap();
     let half = raw(b"idempotency-key: k\r\ncontent-length: 10\r\n", b"12345");

@@ -148,7 +148,7 @@ async fn a_call_that_failed_at_once_is_replayed_with_its_status() {
 }
 
 #[tokio::test]
-async fn no_more_than_the_caps_is_ever_held() {
+async fn the_layer_holds_no_more_bytes_than_its_caps() {
     let held = Arc::new(AtomicUsize::new(0));
     let polled = Arc::clone(&held);
     let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant();

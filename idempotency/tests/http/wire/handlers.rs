@@ -54,7 +54,7 @@ async fn answers_without_a_body_and_server_errors_are_replayed() {
 
 // proves: I-10
 #[tokio::test]
-async fn an_interim_status_as_an_answer_is_buried() {
+async fn an_interim_status_as_an_answer_becomes_a_tombstone() {
     for response in [|| status(100), || status(102), || status(103)] {
         let server = answering(response).await;
         // hyper refuses to send it as a final answer, so the first client gets a 500 of hyper's, or nothing.
@@ -160,7 +160,7 @@ async fn a_handler_that_panics_ends_the_connection_and_is_not_run_again() {
 
 // proves: I-5
 #[tokio::test]
-async fn an_error_of_the_service_is_hypers_to_handle_and_an_opaque_one_is_not_run_again() {
+async fn an_error_of_the_service_reaches_hyper_and_an_opaque_one_is_not_run_again() {
     for (effects, runs) in [(Effects::Opaque, 1), (Effects::Marked, 2)] {
         let server = Server::start(
             |layer| layer.effects(effects),
@@ -176,7 +176,7 @@ async fn an_error_of_the_service_is_hypers_to_handle_and_an_opaque_one_is_not_ru
 
 // proves: I-6
 #[tokio::test]
-async fn a_handler_that_hangs_is_waited_for_by_nobody_and_answers_the_retry() {
+async fn a_hanging_handler_blocks_no_retry_and_its_answer_is_replayed() {
     let gate = Arc::new(Semaphore::new(0));
     let inside = Arc::clone(&gate);
     let server = Server::start(

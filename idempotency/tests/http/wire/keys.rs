@@ -5,7 +5,7 @@ use super::server::Server;
 
 // proves: I-8
 #[tokio::test]
-async fn what_is_not_exactly_one_key_is_refused_and_runs_nothing() {
+async fn a_request_without_exactly_one_valid_key_is_refused_and_not_run() {
     let server = Server::paying(|layer| layer).await;
     let long = "k".repeat(256);
     for key in [
@@ -36,7 +36,7 @@ async fn what_is_not_exactly_one_key_is_refused_and_runs_nothing() {
 }
 
 #[tokio::test]
-async fn control_characters_do_not_even_get_through_the_server() {
+async fn a_key_with_control_characters_is_refused_by_the_server() {
     let server = Server::paying(|layer| layer).await;
     for key in [&b"a\x00b"[..], b"a\x01b", b"a\x7fb", b"a\nb"] {
         let head = [b"idempotency-key: ", key, b"\r\ncontent-length: 2\r\n"].concat();

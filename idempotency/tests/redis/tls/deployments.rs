@@ -89,7 +89,7 @@ async fn sentinels_over_tls_lead_to_the_master_and_to_the_next_one() {
 }
 
 #[tokio::test]
-async fn sentinels_over_tls_that_nobody_trusts_are_refused() {
+async fn sentinels_with_untrusted_certificates_are_refused() {
     let Trusted { files, .. } = trusted().await;
     let sentinels = tokio::task::spawn_blocking(|| Redis::sentinels_tls(files)).await.unwrap();
     let urls = sentinels.urls();
@@ -104,7 +104,7 @@ async fn sentinels_over_tls_that_nobody_trusts_are_refused() {
 }
 
 #[tokio::test]
-async fn one_sentinel_over_tls_is_enough_to_want_a_master_over_tls() {
+async fn one_sentinel_over_tls_requires_a_master_over_tls() {
     let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
     let [clear, ..] = &sentinels.urls()[..] else { panic!("no Sentinel") };
     assert!(RedisStore::connect_sentinel(&[clear], sentinels.service()).await.is_ok());

@@ -47,7 +47,7 @@ async fn a_server_in_the_clear_is_refused() {
 }
 
 #[tokio::test]
-async fn certificates_that_are_none_and_a_url_without_tls_are_refused() {
+async fn invalid_certificates_and_a_url_without_tls_are_refused() {
     let Trusted { authority, server, .. } = trusted().await;
     let clear = server.url().replace("rediss://", "redis://");
     assert_refused(RedisStore::connect_tls(&clear, authority.trusted()).await, "rediss://");

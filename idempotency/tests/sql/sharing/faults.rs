@@ -86,7 +86,7 @@ async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
 
 // proves: I-7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_dies_under_a_shared_statement_leaves_everybody_to_ask_again() {
+async fn a_connection_lost_under_a_shared_statement_leaves_each_call_unknown() {
     let Database { pool, store, database } = database().await;
     let mut tx = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE idempotency_records IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
@@ -185,7 +185,7 @@ async fn persist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -
 
 // proves: I-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_dropped_under_load_is_an_error_for_everybody_and_a_grant_for_nobody() {
+async fn a_table_dropped_under_load_is_an_error_for_every_caller() {
     let Database { pool, store, database } = database().await;
     let before = a_claim(0);
     assert!(matches!(store.claim(&before).await.unwrap(), Answer::Acquired(_)));

@@ -42,7 +42,7 @@ where
 
 // proves: I-7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_dies_without_a_word_is_given_up_and_the_next_calls_are_served() {
+async fn a_silent_connection_is_closed_and_the_next_calls_are_served() {
     let Database { pool, database, .. } = database().await;
     let (wire, proxy) = through_a_proxy(&database.url().parse().unwrap());
     let options = PgPoolOptions::new().max_connections(4).min_connections(4);

@@ -17,7 +17,7 @@ use super::{
 
 // The first duplicate costs a shared statement its lock timeout. While it waits by itself, the next ones cost nothing.
 #[tokio::test]
-async fn who_waits_for_an_open_transaction_holds_up_nobody_else() {
+async fn a_call_that_waits_for_an_open_transaction_delays_no_other() {
     const ROUNDS: u32 = 60;
     let Database { pool, store, database } = database().await;
     let busy = a_claim(0);
@@ -135,7 +135,7 @@ async fn calls_that_wait_for_locked_rows_take_a_quarter_of_the_pool_at_most() {
 }
 
 #[tokio::test]
-async fn a_call_whose_caller_has_gone_is_not_sent_any_more() {
+async fn a_call_whose_caller_has_gone_is_not_sent() {
     let Database { store, database: _database, .. } = database().await;
     let (gone, staying) = (a_claim(1), a_claim(2));
     {

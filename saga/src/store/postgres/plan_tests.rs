@@ -64,7 +64,7 @@ async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
 }
 
 #[tokio::test]
-async fn the_writer_finds_rows_by_key_whether_it_was_connected_before_or_after_the_tables_grew() {
+async fn the_writer_finds_rows_by_key_on_sessions_older_and_newer_than_the_rows() {
     let database = testkit::Postgres::shared().database();
     let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.expect("connect");
     PostgresStore::new(pool.clone()).await.expect("migrate");

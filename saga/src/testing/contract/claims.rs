@@ -52,7 +52,7 @@ clauses! {
     }
 
     /// A worker gets only what it can run.
-    a_definition_nobody_named_is_not_claimed(store) {
+    a_saga_of_another_definition_is_not_claimed(store) {
         let me = worker(store, LONG).await?;
         saga(store, WorkerId::generate(), "B-1").await?;
         let mut request = claim_by(me);
@@ -76,7 +76,7 @@ clauses! {
     }
 
     /// A store tells what is left of a step's wait, by its own clock.
-    what_is_left_of_a_wait_gets_less(store) {
+    the_rest_of_a_wait_gets_shorter(store) {
         let me = worker(store, LONG).await?;
         let id = saga(store, me, "B-1").await?;
         let mut waits = record(id, 1, 1);
@@ -92,7 +92,7 @@ clauses! {
 
     /// No wait is longer than an hour, so an end that is further away was written by a clock that was wrong: the saga is
     /// due. Its driver makes longer waits in parts.
-    a_wait_beyond_any_possible_one_is_over(store) {
+    a_wait_beyond_the_longest_one_is_over(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let id = saga(store, me, "B-1").await?;
         let mut release = record(id, 1, 1);
@@ -104,7 +104,7 @@ clauses! {
     }
 
     /// A worker that claims is alive, whatever its lease says, and drives what it does not name.
-    ones_own_saga_is_not_a_dead_owners(store) {
+    a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one(store) {
         let me = worker(store, Duration::ZERO).await?;
         let id = saga(store, me, "B-1").await?;
         let claimed = store.claim(&claim_by(me)).await?;
@@ -116,7 +116,7 @@ clauses! {
     }
 
     /// A claim may have been held up by an outage, in which no worker could send a heartbeat: it takes nothing.
-    a_worker_that_has_not_beaten_lately_claims_nothing(store) {
+    a_worker_without_a_recent_heartbeat_claims_nothing(store) {
         let id = saga(store, WorkerId::generate(), "B-1").await?;
         let (dead, late) = (worker(store, Duration::ZERO).await?, worker(store, Duration::from_millis(200)).await?);
         sleep(Duration::from_millis(120)).await;
@@ -187,7 +187,7 @@ clauses! {
 
     /// From a few claims without progress on, a saga is handed out only as the request allows, and only what is handed
     /// out is counted.
-    what_may_have_killed_its_workers_is_handed_out_by_the_few(store) {
+    suspect_sagas_are_handed_out_a_few_at_a_time(store) {
         for n in 0..3 {
             saga(store, WorkerId::generate(), &format!("B-{n}")).await?;
         }

@@ -112,7 +112,7 @@ clauses! {
     }
 
     /// A step forward that is told to writes its saga's row: what was decided by an older look is stale.
-    a_step_forward_after_a_lapse_is_seen_by_whoever_looked_before(store) {
+    a_step_forward_after_a_lapse_makes_earlier_reads_stale(store) {
         let me = worker(store, LONG).await?;
         let id = saga(store, me, "B-1").await?;
         let before = load(store, id).await?.instance.row_version;
@@ -330,7 +330,7 @@ clauses! {
     }
 
     /// A driver that has nothing to write asks for the requests of its sagas, and hears of no others.
-    a_request_is_told_to_whoever_asks(store) {
+    requests_are_answered_to_the_worker_that_drives_the_saga(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let (paused, cancelled) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
         let theirs = saga(store, other, "B-3").await?;
@@ -352,7 +352,7 @@ clauses! {
 
     /// A request to turn back or to pause ends the wait for which a driver releases its saga. One to turn back does not
     /// once the saga has turned, nor if the driver is about to turn it.
-    a_saga_of_which_something_is_asked_waits_for_nothing_else(store) {
+    a_saga_with_a_request_is_due_at_once(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let mut due = Vec::new();
         for (n, [cancel, pause, turned, turning]) in [
@@ -390,7 +390,7 @@ clauses! {
     }
 
     /// The first beat, and a beat after the expiry, say that the lease was not held.
-    a_beat_tells_whether_the_lease_lapsed(store) {
+    a_heartbeat_tells_whether_the_lease_lapsed(store) {
         let id = WorkerId::generate();
         let mut answers = Vec::new();
         for lease in [LONG, LONG, Duration::ZERO, LONG] {
@@ -419,7 +419,7 @@ clauses! {
     }
 
     /// A saga that is at rest is told with its reason; one that goes on is not told.
-    what_rests_is_told_to_those_who_wait(store) {
+    settled_sagas_are_reported_with_their_reason(store) {
         let me = worker(store, LONG).await?;
         let (goes_on, rests) = (saga(store, me, "B-1").await?, stuck(store, me, "B-2").await?);
         let told = store.settled(&[goes_on, rests, SagaId::generate()]).await?;
@@ -429,7 +429,7 @@ clauses! {
     }
 
     /// Open sagas are counted by type and status, and those that no worker here can run; or nothing is counted at all.
-    what_is_open_is_counted(store) {
+    open_sagas_are_counted(store) {
         let me = worker(store, LONG).await?;
         let (_driven, lost) = (saga(store, me, "B-1").await?, saga(store, WorkerId::generate(), "B-2").await?);
         let (ends, _stops) = (saga(store, me, "B-3").await?, stuck(store, me, "B-4").await?);

@@ -108,7 +108,7 @@ fn away() -> StepError {
 
 // proves: S-12
 #[tokio::test(start_paused = true)]
-async fn a_charge_is_undone_though_the_next_peer_was_away_for_every_try() {
+async fn a_charge_is_undone_although_the_next_peer_was_away_for_every_try() {
     let mut peers = Peers::new([away(), away(), away(), away()]);
     peers.policy = StepPolicy::default().when_unknown(probity_saga::WhenUnknown::Compensate);
     let peers = Arc::new(peers);
@@ -123,7 +123,7 @@ async fn a_charge_is_undone_though_the_next_peer_was_away_for_every_try() {
 
 // proves: S-12
 #[tokio::test(start_paused = true)]
-async fn a_retryable_error_after_an_effect_is_asked_about_before_the_next_try() {
+async fn a_retryable_error_after_an_effect_is_probed_before_the_next_try() {
     let peers = Arc::new(Peers::new([away()]));
     let (outcome, _) = charge(&peers).await;
     assert_eq!(outcome, Outcome::Completed);
@@ -158,7 +158,7 @@ async fn a_later_attempt_that_states_nothing_is_not_clean_either() {
 
 // proves: S-12
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_an_effect_undoes_it_with_what_the_other_side_says_of_it() {
+async fn a_rejection_after_an_effect_undoes_it_with_the_output_of_the_probe() {
     let mut peers = Peers::new([StepError::rejected("the order is closed")]);
     peers.probe = Mutex::new([Probe::Applied("c-1".into())].into());
     let peers = Arc::new(peers);

@@ -148,7 +148,7 @@ async fn a_cancel_that_finds_that_the_pivot_did_not_happen_turns_back() {
 
 // proves: S-8, S-14
 #[tokio::test(start_paused = true)]
-async fn a_cancel_while_nobody_knows_of_the_pivot_undoes_nothing_and_waits_for_a_person() {
+async fn a_cancel_while_the_pivot_is_unknown_undoes_nothing_and_waits_for_a_person() {
     for probe in [Probe::Unknown, Probe::NotSeenYet] {
         let stage = Stage::cancelled_and_dead(probe).await;
         let outcome = stage.end().await;
@@ -182,7 +182,7 @@ async fn a_stuck_pivot_turns_back(store: Arc<dyn SagaStore>) {
 
 // proves: S-5, S-14
 #[tokio::test(start_paused = true)]
-async fn an_operator_who_turns_a_stuck_pivot_back_hears_that_it_is_asked_first() {
+async fn turning_back_a_stuck_pivot_answers_that_the_pivot_is_probed_first() {
     an_operator_hears_that_a_stuck_pivot_is_asked_first(Arc::new(MemoryStore::new())).await;
 }
 
@@ -214,7 +214,7 @@ mod on_sqlite {
 
     // proves: S-5, S-14
     #[tokio::test]
-    async fn an_operator_who_turns_a_stuck_pivot_back_hears_that_it_is_asked_first() {
+    async fn turning_back_a_stuck_pivot_answers_that_the_pivot_is_probed_first() {
         let (store, _folder) = store().await;
         an_operator_hears_that_a_stuck_pivot_is_asked_first(store).await;
     }
@@ -229,7 +229,7 @@ mod on_sqlite {
 
 // proves: S-14
 #[tokio::test(start_paused = true)]
-async fn a_saga_that_was_paused_from_outside_at_its_pivot_asks_before_it_turns_back() {
+async fn a_saga_paused_at_its_pivot_probes_it_before_it_turns_back() {
     let stage = Stage::new(true).await;
     let _started: Started = stage.orchestrator.start("pay", "P-1", &1_u32).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -279,7 +279,7 @@ async fn rests(stage: &Stage) -> SagaView {
 
 // proves: S-5, S-14
 #[tokio::test(start_paused = true)]
-async fn a_person_who_finds_the_pivot_of_a_turned_saga_happened_leaves_the_rest_in_place() {
+async fn resolving_the_pivot_of_a_turned_saga_as_applied_leaves_every_effect_in_place() {
     let stage = turned_in_doubt().await;
     let view = rests(&stage).await;
     assert_eq!((view.instance.status, stage.released()), (Status::Stuck, false));
@@ -305,7 +305,7 @@ async fn a_person_who_finds_the_pivot_of_a_turned_saga_happened_leaves_the_rest_
 
 // proves: S-5, S-14
 #[tokio::test(start_paused = true)]
-async fn a_turned_saga_whose_pivot_is_found_to_have_happened_is_stuck_with_everything_in_place() {
+async fn a_turned_saga_whose_pivot_happened_is_stuck_with_every_effect_in_place() {
     let stage = turned_in_doubt().await;
     stage.says(Probe::Applied(7));
     let view = rests(&stage).await;

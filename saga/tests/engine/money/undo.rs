@@ -121,7 +121,7 @@ async fn an_undo_that_a_person_did_goes_on_with_the_steps_before_it() {
 
 // proves: S-13
 #[tokio::test(start_paused = true)]
-async fn what_a_person_settles_before_it_does_not_let_the_failed_undo_be_passed() {
+async fn resolving_an_earlier_step_does_not_pass_over_a_failed_undo() {
     let stage = Stage::stuck(StepPolicy::default()).await;
     let operator = stage.orchestrator.operator("ann");
     operator.resolve_step("buy", "B-1", 1, Resolution::Compensated, "cancelled by hand").await.unwrap();
@@ -131,7 +131,7 @@ async fn what_a_person_settles_before_it_does_not_let_the_failed_undo_be_passed(
 
 // proves: S-13
 #[tokio::test(start_paused = true)]
-async fn a_step_may_declare_that_earlier_ones_need_not_wait() {
+async fn a_step_may_declare_that_earlier_undos_need_not_wait() {
     let stage = Stage::stuck(StepPolicy::default().earlier_undos_need_not_wait()).await;
     assert_eq!(stage.undone(), ["Order"]);
     let statuses = [StepStatus::Compensated, StepStatus::CompensationFailed, StepStatus::Failed];

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_outlives_its_transaction_is_recognised_on_postgres() {
+    fn statements_that_outlive_their_transaction_are_recognised_on_postgres() {
         for (sql, left) in [
             ("SET search_path = other", SETTING),
             ("set session search_path TO other", SETTING),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_with_its_transaction_passes_on_postgres() {
+    fn statements_that_end_with_their_transaction_pass_on_postgres() {
         for sql in [
             "SET LOCAL search_path = other",
             "SET CONSTRAINTS ALL DEFERRED",
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_text_does_not_show_is_known_to_be_unknown() {
+    fn statements_that_hide_their_effect_are_opaque() {
         for sql in [
             "DO $$ BEGIN SET ROLE clerk; END $$",
             "CALL settle()",

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_with_a_connection_is_recognised_on_sqlite() {
+    fn statements_that_stay_with_a_connection_are_recognised_on_sqlite() {
         for (sql, left) in [
             ("CREATE TEMP TABLE t (a)", Some(TEMPORARY)),
             ("CREATE TEMPORARY VIEW v AS SELECT 1", Some(TEMPORARY)),

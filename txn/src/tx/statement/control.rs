@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_statement_is_counted_by_what_runs() {
+    fn empty_statements_and_comments_do_not_count_as_statements() {
         for (database, read) in BOTH {
             for sql in ["SELECT 1; SELECT 2", "SELECT ';'; (SELECT 2)", ";SELECT 1;;SELECT 2"] {
                 assert!(read(sql).several, "{database}: {sql}");

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn each_database_ends_its_strings_names_and_comments_itself() {
+    fn strings_names_and_comments_end_by_the_rules_of_each_database() {
         for (sql, postgres, sqlite) in [
             (r"E'it\'s'; a", &["E", ";", "a"][..], &["E", "s"][..]),
             (r"E'it''s'; a", &["E", ";", "a"], &["E", ";", "a"]),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_never_ends_its_quote_is_read_to_the_end() {
+    fn an_unclosed_quote_is_read_to_the_end() {
         for sql in ["'a; b", "\"a; b", "/* a; b", "-- a; b", "'", "/*", "--"] {
             assert!(words::<Postgres>(sql).is_empty(), "PostgreSQL: {sql}");
             assert!(words::<Sqlite>(sql).is_empty(), "SQLite: {sql}");

@@ -28,7 +28,7 @@ async fn pitfall_13_a_swallowed_error_loses_everything_and_reports_success() {
 }
 
 #[tokio::test]
-async fn pitfall_14_after_a_caught_violation_nothing_works() {
+async fn pitfall_14_after_a_caught_violation_every_statement_fails() {
     let bank = Bank::open(1).await;
     let again = "INSERT INTO accounts VALUES ('a', 1)";
     let mut naive = begin(&bank.pool).await;
@@ -73,7 +73,7 @@ fn conflicts(error: &sqlx::Error) -> bool {
 const CONFLICT: &str = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$";
 
 #[tokio::test]
-async fn pitfall_17_a_closure_that_remembers_sends_two_mails() {
+async fn pitfall_17_a_closure_that_keeps_state_sends_two_mails() {
     let bank = Bank::open(1).await;
     let mut mails = Vec::new();
     let naive = naive_loop(&bank.pool, async |attempt, tx| {
@@ -131,7 +131,7 @@ async fn pitfall_18_a_conflict_at_commit_escapes_the_loop_around_the_statements(
 }
 
 #[tokio::test]
-async fn pitfall_30_a_mail_before_the_commit_tells_what_did_not_happen() {
+async fn pitfall_30_a_mail_before_the_commit_reports_a_payment_that_failed() {
     let bank = Bank::open(1).await;
     let mails = Arc::new(Mutex::new(Vec::new()));
     let mut naive = begin(&bank.pool).await;

@@ -162,7 +162,7 @@ async fn pitfall_6_read_compute_write_loses_an_update() {
 }
 
 #[tokio::test]
-async fn pitfall_7_nobody_looks_at_the_number_of_rows() {
+async fn pitfall_7_an_unchecked_row_count_hides_a_failed_guard() {
     let bank = Bank::open(1).await;
     let guarded = "UPDATE accounts SET balance = balance - 60 WHERE id = 'b' AND balance >= 60";
     let mut naive = begin(&bank.pool).await;
@@ -211,7 +211,7 @@ async fn pitfall_8_a_status_read_first_and_written_later_overwrites_another_one(
 }
 
 #[tokio::test]
-async fn pitfall_12_two_decisions_that_are_each_right_are_wrong_together() {
+async fn pitfall_12_write_skew_breaks_a_rule_over_two_rows() {
     let bank = Bank::open(2).await;
     let refill = "UPDATE accounts SET balance = 100";
     // The rule: one account at least keeps money.
