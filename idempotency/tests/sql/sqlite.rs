@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use probity_idempotency::lease::{LeaseGuard, claim};
 use probity_idempotency::store::{
-    Answer, Claim, Fence, OwnerToken, RecordId, Resolution, State, Terms, Written,
+    Answer, Claim, Fence, Holder, OwnerToken, RecordId, Resolution, State, Terms, Written,
 };
 use probity_idempotency::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
@@ -171,6 +171,45 @@ async fn a_dropped_table_is_an_error_and_never_a_grant() {
     sqlx::query("DROP TABLE idempotency_records").execute(&database.pool).await.unwrap();
     let error = store.claim(&a_claim(Effects::Local, Duration::from_secs(1))).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::NotApplied));
+}
+
+// proves: I-5
+// proves: I-9
+#[tokio::test]
+async fn a_claim_or_a_renewal_whose_commit_fails_is_an_error_and_never_a_grant() {
+    let folder = tempfile::tempdir().unwrap();
+    // In this mode a commit waits for readers, and here not at all.
+    let options = SqliteConnectOptions::new()
+        .filename(folder.path().join("test.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Delete)
+        .busy_timeout(Duration::ZERO);
+    let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
+    let store = SqliteStore::new(pool.clone()).await.unwrap();
+    let claim = a_claim(Effects::Opaque, Duration::from_secs(30));
+    let holder = Holder { record: claim.record, token: claim.token };
+    let read = async || {
+        let mut reader = pool.begin().await.unwrap();
+        sqlx::query("SELECT count(*) FROM idempotency_records").fetch_one(&mut *reader).await.unwrap();
+        reader
+    };
+
+    let reader = read().await;
+    let error = store.claim(&claim).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+    reader.rollback().await.unwrap();
+    assert!(store.get(claim.record).await.unwrap().is_none());
+
+    assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
+    let reader = read().await;
+    let error = store.renew(&holder, Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+    // A claim inside what the caller calls a transaction, and which is none.
+    let other = Claim { record: RecordId::from_bytes([8; 32]), ..claim };
+    let error = store.claim_in(&pool, &other).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+    reader.rollback().await.unwrap();
+    assert!(store.get(other.record).await.unwrap().is_none());
 }
 
 #[tokio::test]

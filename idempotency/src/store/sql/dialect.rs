@@ -185,10 +185,11 @@ macro_rules! impl_dialect {
                 sql: $crate::store::sql::names::Sql,
                 values: &[Value<'_>],
             ) -> $crate::store::sql::dialect::Running<'e, Option<(Entry, u64)>> {
-                let running = on.fetch_optional(bind(sql, values));
+                // To the end, as in `integers`: the executor may be in no transaction.
+                let running = on.fetch_all(bind(sql, values));
                 Box::pin(async move {
-                    let row = running.await.map_err(classify)?;
-                    row.map(|row| decode(&row)?.into_entry()).transpose()
+                    let rows = running.await.map_err(classify)?;
+                    rows.first().map(|row| decode(row)?.into_entry()).transpose()
                 })
             }
 
@@ -205,12 +206,13 @@ macro_rules! impl_dialect {
                 sql: $crate::store::sql::names::Sql,
                 values: &[Value<'_>],
             ) -> Result<Option<[u64; N]>, StoreError> {
-                let Some(row) = bind(sql, values).fetch_optional(on).await.map_err(classify)? else {
-                    return Ok(None);
-                };
+                // To the end: SQLite gives the row before it commits, and the driver drops what comes after the first
+                // row that it is asked for, such as the error of the commit.
+                let rows = bind(sql, values).fetch_all(on).await.map_err(classify)?;
+                let Some(row) = rows.first() else { return Ok(None) };
                 let mut integers = [0; N];
                 for (index, integer) in integers.iter_mut().enumerate() {
-                    let value: i64 = sqlx::Row::try_get(&row, index).map_err(classify)?;
+                    let value: i64 = sqlx::Row::try_get(row, index).map_err(classify)?;
                     *integer = u64::try_from(value).unwrap_or(0);
                 }
                 Ok(Some(integers))
