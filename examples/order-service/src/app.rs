@@ -176,7 +176,8 @@ async fn refund(
 ) -> Result<Recording, Problem> {
     probity_txn::on(&app.pool, "refund_order")
         .run(async |tx| {
-            let answer = shown(&store::refund(tx, merchant, &order_no, &body.reason).await?);
+            let payment_no = body.payment_no.as_deref();
+            let answer = shown(&store::refund(tx, merchant, &order_no, payment_no, &body.reason).await?);
             recorded(tx, &lease, answer).await
         })
         .await

@@ -213,13 +213,20 @@ pub(crate) async fn cancel(
     Ok(answer)
 }
 
-/// Marks a paid order as given back.
+/// Marks a paid order as given back. With a payment number only an order that this payment paid.
 pub(crate) async fn refund(
     tx: &mut Tx<'_, Database>,
     merchant: MerchantId,
     order_no: &str,
+    payment_no: Option<&str>,
     reason: &str,
 ) -> Result<Changed, sqlx::Error> {
+    // A payment number never changes once it is there, so no lock is needed for this look.
+    if let (Some(payment), Some((_, order))) = (payment_no, find(&mut *tx, merchant, order_no).await?)
+        && order.payment_no.as_deref() != Some(payment)
+    {
+        return Ok(Changed::OtherPayment(order));
+    }
     change(tx, merchant, order_no, Change::Refund, reason).await
 }
 

@@ -17,10 +17,15 @@ use service_shell::{
     http_client, step_policy,
 };
 
+use crate::answers::{Gateway, checked, close_ended};
 use crate::auth::{Gatekeeper, Merchant, signed};
-use crate::payments::{self, Gateway};
+use crate::domain::{NewPayment, Payment, PaymentBody};
+use crate::payments;
 use crate::peer::Peer;
-use crate::recover::FindPayment;
+use crate::recover::FindRow;
+use crate::refunds;
+use crate::refunds::domain::{NewRefund, Refund, RefundBody};
+use crate::refunds::steps::{BookRefund, REFUND, RefundAtChannel, RefundOrder};
 use crate::settings::Tempo;
 use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
 use crate::store;
@@ -54,27 +59,26 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         .map_err(|error| StartError::other("the idempotency records", error))?;
     let sagas = orchestrator(&settings, &tempo, &pool).await?;
     let gateway = Gateway { pool: pool.clone(), sagas: sagas.clone(), request_wait: tempo.request_wait };
-    let idempotent = IdempotencyLayer::new(Arc::new(records))
-        .scope(merchant_scope)
-        .effects(Effects::Opaque)
-        .lease(tempo.idempotency_lease)
-        .recover(FindPayment(gateway.clone()));
+    let idempotent = Idempotent::new(Arc::new(records), &tempo, &gateway);
     let client = http_client(HttpTimeouts::default())?;
     let gatekeeper = Gatekeeper {
         client: client.clone(),
         merchant_service: settings.peers.merchant.clone(),
         token: settings.service_token.clone(),
     };
-    let tasks = idempotent.tasks();
+    let (paying, refunding) = (idempotent.payments.tasks(), idempotent.refunds.tasks());
     let router = routes(idempotent, gatekeeper, &settings.service_token).into_router().with_state(gateway);
     let health = Health::named(settings.name)
         .database(&pool)
         .peer("merchant-service", &client, &settings.peers.merchant)
         .peer("order-service", &client, &settings.peers.order)
         .peer("channel-adapter", &client, &settings.peers.channel);
-    let closing = tokio::spawn(close_ended(pool.clone()));
+    let closing = tokio::spawn(keep_closing(pool.clone()));
     let drain = Drain::nothing()
-        .then("requests", move || async move { tasks.drain().await })
+        .then("requests", move || async move {
+            paying.drain().await;
+            refunding.drain().await;
+        })
         .then("sagas", move || async move {
             if let Err(error) = sagas.drain().await {
                 tracing::warn!(%error, "sagas wait for their lease to run out");
@@ -95,12 +99,20 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
         service_shell::Peer::new(&client(tempo.channel_timeout)?, "channel", &peers.channel, token);
     let (orders, channel) = (Peer::new(order_service), Peer::new(channel_adapter));
     let policy = step_policy(tempo.step_retry, tempo.step_patience);
+    // Its locks are held for as long, and on SQLite it is the only writer.
+    let booking = policy.clone().timeout(Duration::from_secs(5));
     let ordering = policy.clone().timeout(tempo.order_timeout).provider(orders.name());
     let charging = policy.timeout(tempo.channel_timeout).provider(channel.name());
-    let saga = Saga::named(PAYMENT)
+    let paying = Saga::named(PAYMENT)
         .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: ordering.clone() })
-        .step(CallPaymentChannel { pool: pool.clone(), channel, policy: charging })
-        .step(PayOrder { pool: pool.clone(), orders, policy: ordering })
+        .step(CallPaymentChannel { pool: pool.clone(), channel: channel.clone(), policy: charging.clone() })
+        .step(PayOrder { pool: pool.clone(), orders: orders.clone(), policy: ordering.clone() })
+        .build()
+        .map_err(failed)?;
+    let refunding = Saga::named(REFUND)
+        .pivot(RefundAtChannel { pool: pool.clone(), channel, policy: charging })
+        .local_step(BookRefund { policy: booking })
+        .step(RefundOrder { orders, policy: ordering })
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
@@ -109,32 +121,61 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
         .poll(tempo.saga_poll)
         .in_flight(tempo.sagas_in_flight)
         .provider_pause(tempo.provider_pause);
-    sagas.register(saga).start().await.map_err(failed)
+    sagas.register(paying).register(refunding).start().await.map_err(failed)
 }
 
-async fn close_ended(pool: Pool) {
+async fn keep_closing(pool: Pool) {
     loop {
-        match store::close_ended(&pool).await {
+        match close_ended(&pool).await {
             Ok(0) => {}
-            Ok(closed) => tracing::info!(closed, "payments have the end of their sagas now"),
-            Err(error) => tracing::warn!(%error, "payments of ended sagas cannot be looked for"),
+            Ok(closed) => tracing::info!(closed, "payments and refunds have the end of their sagas now"),
+            Err(error) => tracing::warn!(%error, "rows of ended sagas cannot be looked for"),
         }
         tokio::time::sleep(CLOSE_EVERY).await;
     }
 }
 
+/// The layer around what moves money. Each route has a hook of its own that looks for what a lost attempt made; keys are
+/// the merchant's, so one key never stands for a payment and a refund.
+#[derive(Clone)]
+pub(crate) struct Idempotent {
+    payments: IdempotencyLayer,
+    refunds: IdempotencyLayer,
+}
+
+impl Idempotent {
+    fn new(records: Arc<Records>, tempo: &Tempo, gateway: &Gateway) -> Idempotent {
+        let layer = |records: Arc<Records>| {
+            IdempotencyLayer::new(records)
+                .scope(merchant_scope)
+                .effects(Effects::Opaque)
+                .lease(tempo.idempotency_lease)
+        };
+        Idempotent {
+            payments: layer(records.clone()).recover(FindRow::<Payment>::of(gateway)),
+            refunds: layer(records).recover(FindRow::<Refund>::of(gateway)),
+        }
+    }
+}
+
 /// All routes, each behind its own kind of caller.
 pub(crate) fn routes(
-    idempotent: IdempotencyLayer,
+    idempotent: Idempotent,
     gatekeeper: Gatekeeper,
     token: &ServiceToken,
 ) -> Routes<Gateway> {
     // From the inside out: the handler, idempotency, the checks, the signature.
-    let create = post(payments::create).layer(idempotent).layer(from_fn(payments::checked));
+    let pay =
+        post(payments::create).layer(idempotent.payments).layer(from_fn(checked::<PaymentBody, NewPayment>));
+    let refund =
+        post(refunds::create).layer(idempotent.refunds).layer(from_fn(checked::<RefundBody, NewRefund>));
     let merchants = Routes::new()
-        .mount("POST", "/api/v1/payments", create)
+        .mount("POST", "/api/v1/payments", pay)
         .get("/api/v1/payments", payments::list)
         .get("/api/v1/payments/{payment_no}", payments::get)
+        .mount("POST", "/api/v1/refunds", refund)
+        .get("/api/v1/refunds", refunds::list)
+        .get("/api/v1/refunds/{refund_no}", refunds::get)
         .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
     let operators = Routes::new()
         .post("/api/v1/saga/payments/{payment_no}/compensate", compensate)
@@ -210,7 +251,8 @@ mod tests {
 
     #[test]
     fn the_document_lists_exactly_the_routes() {
-        let idempotent = IdempotencyLayer::new(Arc::new(MemoryStore::new())).scope(merchant_scope);
+        let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).scope(merchant_scope);
+        let idempotent = Idempotent { payments: layer.clone(), refunds: layer };
         let token = ServiceToken::new("0123456789abcdef");
         let client = http_client(HttpTimeouts::default()).unwrap();
         let gatekeeper = Gatekeeper { client, merchant_service: String::new(), token: token.clone() };

@@ -118,7 +118,8 @@ impl TryFrom<PaymentBody> for NewPayment {
 /// The one channel there is.
 const CHANNEL: &str = "card";
 
-fn text(field: &str, given: String, bytes_max: usize) -> Result<String, Problem> {
+/// Checks a text that is stored and shown.
+pub(crate) fn text(field: &str, given: String, bytes_max: usize) -> Result<String, Problem> {
     let fits = (1..=bytes_max).contains(&given.len()) && !given.chars().any(char::is_control);
     if fits {
         Ok(given)
@@ -160,7 +161,7 @@ fn checked(items: Vec<Item>, money: Money) -> Result<Vec<Item>, Problem> {
 }
 
 /// A payment as it is stored and shown to its merchant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Payment {
     /// Our number for it: unique and unguessable.
     pub payment_no: String,
@@ -184,6 +185,8 @@ pub struct Payment {
     pub failure_reason: Option<String>,
     /// The channel's own number.
     pub channel_order_no: Option<String>,
+    /// The sum that the channel has given back, in minor units.
+    pub refunded_amount: i64,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
     /// By the database's clock.

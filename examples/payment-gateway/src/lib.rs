@@ -4,23 +4,29 @@
 //! order, and its end is the payment's;
 //! the idempotency layer answers repetitions with the first answer, and after a crash looks the answer up.
 //!
-//! Reading order: `payments.rs` (the life of a request), `steps.rs` (the saga), `peer.rs` (what an answer of
-//! another service proves), `recover.rs` (after a crash), `app.rs` (wiring).
+//! Reading order: `payments.rs` and `answers.rs` (the life of a request), `steps.rs` (the saga), `peer.rs` (what an answer
+//! of another service proves), `refunds.rs` (giving money back), `recover.rs` (after a crash), `app.rs` (wiring).
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod app;
 mod auth;
 mod domain;
 mod payments;
 mod peer;
 mod recover;
+mod refunds;
 mod settings;
 mod steps;
 mod store;
 
 pub use app::start;
 pub use domain::{Item, NewPayment, Payment, PaymentBody, Status};
+pub use refunds::domain::{NewRefund, Refund, RefundBody, RefundStatus};
+pub use refunds::steps::{
+    BookRefund, Booked, GivenBack, OrderTold, RefundAtChannel, RefundOrder, RefundRequest,
+};
 pub use settings::Tempo;
 pub use steps::{CallPaymentChannel, Charge, CreateOrder, Order, PaidOrder, PayOrder, PaymentRequest};
 pub use store::SCHEMA;

@@ -1,23 +1,60 @@
 //! After a crash: what became of a request whose process is gone?
 //!
-//! The payment's row carries the idempotency record it was made under, so the answer is looked up, not
-//! guessed. No row means that the transaction never committed; and it never will *with an effect of its own*,
-//! because the record is unique: a late commit and the new attempt cannot both insert.
+//! The row carries the idempotency record it was made under, so the answer is looked up, not guessed. No row means that
+//! the transaction never committed; and it never will *with an effect of its own*, because the record is unique: a late
+//! commit and the new attempt cannot both insert.
+
+use std::marker::PhantomData;
 
 use async_trait::async_trait;
 use probity_idempotency::{Recover, RecoverContext, Recovered};
 use probity_saga::Status;
 
-use crate::payments::{Gateway, shown};
-use crate::steps::PAYMENT;
-use crate::store;
+use crate::answers::{Gateway, SagaRow, shown};
 
-/// Finds the payment of a lost attempt and renders the answer the client should have got.
-#[derive(Clone)]
-pub(crate) struct FindPayment(pub(crate) Gateway);
+/// Finds the row of a lost attempt and renders the answer the client should have got.
+pub(crate) struct FindRow<R> {
+    gateway: Gateway,
+    row: PhantomData<fn() -> R>,
+}
+
+impl<R: SagaRow> FindRow<R> {
+    pub(crate) fn of(gateway: &Gateway) -> FindRow<R> {
+        FindRow { gateway: gateway.clone(), row: PhantomData }
+    }
+
+    async fn look(&self, record: &str) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {
+        let gateway = &self.gateway;
+        let Some(row) = R::find_by_record(&gateway.pool, record).await? else {
+            return Ok(Recovered::Absent);
+        };
+        if row.is_final() {
+            return Ok(Recovered::Done(shown(&row)));
+        }
+        let Some(view) = gateway.sagas.get(R::SAGA, row.number()).await? else {
+            return Ok(Recovered::Unknown);
+        };
+        // Waiting for a person may take days: say so now. Everything else is worth waiting for.
+        let waits_for_a_person =
+            matches!(view.instance.status, Status::Stuck | Status::Paused | Status::Aborted);
+        if !waits_for_a_person {
+            let started = gateway.rejoin::<R>(&view.instance.input, row.number()).await?;
+            let _ = gateway.wait(&started).await?;
+        }
+        let Some(row) = R::find_by_record(&gateway.pool, record).await? else {
+            return Ok(Recovered::Unknown);
+        };
+        // Not final yet: leave the key open, so that a later retry gets the final answer.
+        Ok(if row.is_final() || waits_for_a_person {
+            Recovered::Done(shown(&row))
+        } else {
+            Recovered::Unknown
+        })
+    }
+}
 
 #[async_trait]
-impl Recover for FindPayment {
+impl<R: SagaRow> Recover for FindRow<R> {
     async fn recover(&self, cx: &RecoverContext) -> Recovered {
         match self.look(&cx.record_id()).await {
             Ok(recovered) => recovered,
@@ -26,36 +63,5 @@ impl Recover for FindPayment {
                 Recovered::Unknown
             }
         }
-    }
-}
-
-impl FindPayment {
-    async fn look(&self, record: &str) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {
-        let FindPayment(gateway) = self;
-        let Some(payment) = store::find_by_record(&gateway.pool, record).await? else {
-            return Ok(Recovered::Absent);
-        };
-        if payment.status.is_final() {
-            return Ok(Recovered::Done(shown(&payment)));
-        }
-        let Some(view) = gateway.sagas.get(PAYMENT, &payment.payment_no).await? else {
-            return Ok(Recovered::Unknown);
-        };
-        // Waiting for a person may take days: say so now. Everything else is worth waiting for.
-        let waits_for_a_person =
-            matches!(view.instance.status, Status::Stuck | Status::Paused | Status::Aborted);
-        if !waits_for_a_person {
-            let started = gateway.rejoin(&view.instance.input, &payment.payment_no).await?;
-            let _ = gateway.wait(&started).await?;
-        }
-        let Some(payment) = store::find_by_record(&gateway.pool, record).await? else {
-            return Ok(Recovered::Unknown);
-        };
-        // Not final yet: leave the key open, so that a later retry gets the final answer.
-        Ok(if payment.status.is_final() || waits_for_a_person {
-            Recovered::Done(shown(&payment))
-        } else {
-            Recovered::Unknown
-        })
     }
 }

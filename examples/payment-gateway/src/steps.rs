@@ -270,7 +270,7 @@ impl SagaStep for PayOrder {
 }
 
 /// The order of a payment, as the order service knows it now.
-enum Found {
+pub(crate) enum Found {
     /// It was made for this payment; this is its status.
     Ours(String),
     /// Its number was used for something else.
@@ -280,9 +280,19 @@ enum Found {
 }
 
 async fn order_of(orders: &Peer, request: &PaymentRequest) -> Result<Found, StepError> {
-    let path = format!("/api/v1/orders/{}", segment(&request.order_no));
-    Ok(match orders.get(&path, request.merchant_id).await.map_err(only_effect)? {
-        Said::Yes(order) if order["payment_no"] == request.payment_no => {
+    order_at(orders, &request.order_no, request.merchant_id, &request.payment_no).await
+}
+
+/// Looks for the order of a payment.
+pub(crate) async fn order_at(
+    orders: &Peer,
+    order_no: &str,
+    merchant: Id,
+    payment_no: &str,
+) -> Result<Found, StepError> {
+    let path = format!("/api/v1/orders/{}", segment(order_no));
+    Ok(match orders.get(&path, merchant).await.map_err(only_effect)? {
+        Said::Yes(order) if order["payment_no"] == payment_no => {
             Found::Ours(word(&order, "status").to_owned())
         }
         Said::Yes(_) => Found::OfAnotherPayment,
@@ -311,7 +321,7 @@ async fn cancel_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Res
 /// Takes the paid mark from the order again.
 async fn refund_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
     let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
-    let body = json!({"reason": "payment undone"});
+    let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
     match orders.post(&path, request.merchant_id, key, &body).await.map_err(only_effect)? {
         Said::Yes(answer) => {
             Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
@@ -329,12 +339,13 @@ fn charge(answer: &Value) -> Result<Charge, StepError> {
     Ok(Charge { channel_order_no: channel_order_no.to_owned() })
 }
 
-fn word<'a>(answer: &'a Value, name: &str) -> &'a str {
+/// A word of an answer, empty if it is not there.
+pub(crate) fn word<'a>(answer: &'a Value, name: &str) -> &'a str {
     answer[name].as_str().unwrap_or_default()
 }
 
 /// One segment of a path: a merchant's order number may hold any visible character.
-fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             path.push(char::from(byte));

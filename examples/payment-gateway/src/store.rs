@@ -4,64 +4,42 @@
 //! proven that everything is undone; no step decides it. Every change is one UPDATE guarded by the state it starts
 //! from.
 
-use chrono::{DateTime, Utc};
-use probity_txn::Tx;
+use probity_txn::{Lockable, Tx};
 use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is};
 
-use crate::domain::{NewPayment, Payment, Status};
+use crate::domain::{NewPayment, Payment};
 
 /// The tables of the gateway. Sagas and idempotency records bring their own.
 pub const SCHEMA: Schema = Schema {
     service: "payment-gateway",
-    sqlite: &[include_str!("../schema/sqlite.sql")],
-    postgres: &[include_str!("../schema/postgres.sql")],
+    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-refunds.sql")],
+    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-refunds.sql")],
 };
 
-type Row = (
-    Id,
-    String,
-    String,
-    i64,
-    String,
-    String,
-    String,
-    String,
-    Option<String>,
-    Status,
-    Option<String>,
-    Option<String>,
-    DateTime<Utc>,
-    DateTime<Utc>,
-);
+/// The row of a payment, to be locked.
+pub(crate) struct PaymentLock;
+
+impl Lockable for PaymentLock {
+    type Key = String;
+    const TABLE: &'static str = "payments";
+    const KEY: &'static str = "payment_no";
+}
 
 macro_rules! columns {
     () => {
-        "id, payment_no, order_no, amount, currency, channel, payment_method, mode, description, status,
-         failure_reason, channel_order_no, created_at, updated_at"
+        // What may still turn out well has not failed, whatever a step has noted.
+        "payment_no, order_no, amount, currency, channel, payment_method, mode, description, status,
+         CASE WHEN status IN ('pending', 'processing') THEN NULL ELSE failure_reason END AS failure_reason,
+         channel_order_no, refunded_amount, created_at, updated_at"
     };
 }
 
-fn payment(row: Row) -> (Id, Payment) {
-    let (id, payment_no, order_no, amount, currency, channel, payment_method, ..) = row;
-    let (.., mode, description, status, failure_reason, channel_order_no, created_at, updated_at) = row;
-    // What may still turn out well has not failed, whatever a step has noted.
-    let failure_reason = failure_reason.filter(|_| status.is_final());
-    let payment = Payment {
-        payment_no,
-        order_no,
-        amount,
-        currency,
-        channel,
-        payment_method,
-        mode,
-        description,
-        status,
-        failure_reason,
-        channel_order_no,
-        created_at,
-        updated_at,
-    };
-    (id, payment)
+/// A payment with the cursor that continues after it.
+#[derive(sqlx::FromRow)]
+struct Listed {
+    id: Id,
+    #[sqlx(flatten)]
+    payment: Payment,
 }
 
 /// The merchant that asks, and the idempotency record of its request.
@@ -113,30 +91,27 @@ pub(crate) async fn insert(
 
 /// The payment an idempotency record made, if it made one.
 pub(crate) async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<Payment>, sqlx::Error> {
-    let row: Option<Row> =
-        sqlx::query_as(concat!("SELECT ", columns!(), " FROM payments WHERE idempotency_record = $1"))
-            .bind(record)
-            .fetch_optional(pool)
-            .await?;
-    Ok(row.map(|row| payment(row).1))
+    sqlx::query_as(concat!("SELECT ", columns!(), " FROM payments WHERE idempotency_record = $1"))
+        .bind(record)
+        .fetch_optional(pool)
+        .await
 }
 
 /// A merchant's own payment.
-pub(crate) async fn find(
-    pool: &Pool,
+pub(crate) async fn find<'e>(
+    executor: impl sqlx::Executor<'e, Database = Database>,
     merchant: Id,
     payment_no: &str,
 ) -> Result<Option<Payment>, sqlx::Error> {
-    let row: Option<Row> = sqlx::query_as(concat!(
+    sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
         " FROM payments WHERE merchant_id = $1 AND payment_no = $2"
     ))
     .bind(merchant)
     .bind(payment_no)
-    .fetch_optional(pool)
-    .await?;
-    Ok(row.map(|row| payment(row).1))
+    .fetch_optional(executor)
+    .await
 }
 
 /// Which of a merchant's payments to list.
@@ -153,8 +128,8 @@ pub(crate) async fn list(
     merchant: Id,
     selection: &Selection,
 ) -> Result<Vec<(Id, Payment)>, sqlx::Error> {
-    let rows: Vec<Row> = sqlx::query_as(concat!(
-        "SELECT ",
+    let rows: Vec<Listed> = sqlx::query_as(concat!(
+        "SELECT id, ",
         columns!(),
         " FROM payments
           WHERE merchant_id = $1 AND ($2 IS NULL OR order_no = $2) AND ($3 IS NULL OR id < $3)
@@ -166,7 +141,7 @@ pub(crate) async fn list(
     .bind(selection.limit)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(payment).collect())
+    Ok(rows.into_iter().map(|row| (row.id, row.payment)).collect())
 }
 
 /// Keeps the channel's number. The payment is no success yet: until its saga has completed it may still be

@@ -5,6 +5,7 @@
 mod outages;
 #[path = "../platform/mod.rs"]
 mod platform;
+mod refunds;
 mod refusals;
 
 use platform::{Answer, Merchant, Place, Platform, payment, read, serve};

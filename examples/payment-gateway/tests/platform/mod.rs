@@ -221,8 +221,13 @@ impl Merchant {
 
     /// `POST /api/v1/payments`; an error when no answer came.
     pub(crate) async fn try_pay(&self, key: &str, body: &Value) -> Result<Answer, reqwest::Error> {
+        self.post("/api/v1/payments", key, body).await
+    }
+
+    /// A signed `POST` with a key.
+    pub(crate) async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer, reqwest::Error> {
         let body = body.to_string();
-        let call = self.signed(Method::POST, "/api/v1/payments", body.as_bytes());
+        let call = self.signed(Method::POST, path, body.as_bytes());
         read(call.header("content-type", "application/json").header("idempotency-key", key)).await
     }
 
