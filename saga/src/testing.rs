@@ -5,16 +5,19 @@
 //!   [`local_store_contract!`](crate::local_store_contract) for stores with transactions for local steps.
 //! * [`broken`]: stores that are wrong in one way each; a contract that does not catch them proves
 //!   nothing.
+//! * [`FaultyStore`]: any store, with faults and hooks at the calls that a test names.
 //! * [`explore()`]: your saga, cut at every point, in a plain unit test, with its limits; [`explore_with()`] looks at
 //!   your fakes as well, and [`explore_on()`] does it on a database.
 
 pub mod broken;
 pub mod contract;
 mod explore;
+mod faulty;
 
 pub use explore::{
     Broken, Calls, Explored, Refused, Report, Waiting, explore, explore_on, explore_rows_on, explore_with,
 };
+pub use faulty::{Answered, Call, FaultyStore, Observed, Side};
 
 use crate::engine::start::Started;
 use crate::error::SagaError;

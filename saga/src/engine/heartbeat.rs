@@ -39,11 +39,13 @@ fn renewal(engine: &Engine) -> Duration {
 pub(super) async fn keep_lease(engine: Arc<Engine>) {
     let mut pause = renewal(&engine);
     while engine.pause_unless_stopped(pause).await {
+        let sent = Instant::now();
         // A task of its own: a beat that hangs is left alone, not dropped in the middle of its transaction.
         let beating = Arc::clone(&engine);
         let beat = timeout(engine.settings.lease, tokio::spawn(async move { beat(&beating).await })).await;
         if let Ok(Ok(Ok(()))) = beat {
-            pause = renewal(&engine);
+            // From one sending to the next: otherwise an answer that is late, but in time, would make the next one too late.
+            pause = renewal(&engine).saturating_sub(sent.elapsed());
             continue;
         }
         match beat {

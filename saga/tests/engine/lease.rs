@@ -7,15 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use probity_saga::store::{
-    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
-    SagaStore, Verdict, Worker, WorkerId,
-};
-use probity_saga::testing::start_unattended;
+use probity_saga::store::{Heartbeat, SagaStore};
+use probity_saga::testing::{Answered, Call, FaultyStore, Observed, start_unattended};
 use probity_saga::{
-    Evidence, Executed, Instance, ListFilter, MemoryStore, Orchestrator, Outcome, Saga, SagaId, SagaStep,
-    Status, StepContext, StepError, StoreError,
+    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, Status, StepContext, StepError,
+    StoreError,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -24,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(30);
 
 /// A store whose answers about ownership, and whose beats, can be held back for one worker.
 struct Distant {
-    inner: Arc<MemoryStore>,
+    store: Arc<FaultyStore>,
     answers: watch::Sender<bool>,
     beats: watch::Sender<bool>,
     lapses: watch::Sender<u32>,
@@ -33,25 +29,43 @@ struct Distant {
 
 impl Distant {
     fn new(inner: &Arc<MemoryStore>) -> Arc<Self> {
-        Arc::new(Self {
-            inner: Arc::clone(inner),
+        let distant = Arc::new(Self {
+            store: Arc::new(FaultyStore::new(inner.clone())),
             answers: watch::Sender::new(true),
             beats: watch::Sender::new(true),
             lapses: watch::Sender::new(0),
             held_back: watch::Sender::new(0),
-        })
+        });
+        let it = Arc::clone(&distant);
+        distant.store.hook(move |seen| it.hold_back(seen));
+        distant
+    }
+
+    fn hold_back(&self, seen: Observed<'_>) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let held = match (seen.call, seen.answer) {
+            (Call::Heartbeat, None) => Some(&self.beats),
+            (Call::Insert | Call::Load, Some(_)) => Some(&self.answers),
+            (Call::Claim, Some(Answered::Claim(claimed))) if !claimed.is_empty() => Some(&self.answers),
+            _ => None,
+        };
+        if let Some(Answered::Heartbeat(Heartbeat::Lapsed)) = seen.answer {
+            self.lapses.send_modify(|count| *count += 1);
+        }
+        if held.is_some_and(|gate| std::ptr::eq(gate, &self.answers) && !*gate.borrow()) {
+            self.held_back.send_modify(|count| *count += 1);
+        }
+        let open = held.map(watch::Sender::subscribe);
+        async move {
+            if let Some(mut open) = open {
+                open.wait_for(|open| *open).await.unwrap();
+            }
+            Ok(())
+        }
     }
 
     fn go_away(&self) {
         self.answers.send_replace(false);
         self.beats.send_replace(false);
-    }
-
-    async fn answer(&self) {
-        if !*self.answers.borrow() {
-            self.held_back.send_modify(|count| *count += 1);
-            self.answers.subscribe().wait_for(|open| *open).await.unwrap();
-        }
     }
 
     /// The worker hears of its lapse, and then of a good beat, before it hears what it asked for.
@@ -62,59 +76,6 @@ impl Distant {
         sleep(LEASE / 2).await;
         self.answers.send_replace(true);
         sleep(Duration::from_secs(5)).await;
-    }
-}
-
-#[async_trait]
-impl SagaStore for Distant {
-    fn backend(&self) -> &'static str {
-        self.inner.backend()
-    }
-    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
-        self.beats.subscribe().wait_for(|open| *open).await.unwrap();
-        let beat = self.inner.heartbeat(worker).await?;
-        if beat == Heartbeat::Lapsed {
-            self.lapses.send_modify(|count| *count += 1);
-        }
-        Ok(beat)
-    }
-    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        self.inner.retire(worker).await
-    }
-    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        self.inner.define(definitions).await
-    }
-    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        let inserted = self.inner.insert(sagas).await;
-        self.answer().await;
-        inserted
-    }
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        let claimed = self.inner.claim(request).await?;
-        if !claimed.is_empty() {
-            self.answer().await;
-        }
-        Ok(claimed)
-    }
-    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        self.inner.owned(worker).await
-    }
-    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        self.inner.apply(records).await
-    }
-    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        self.inner.intervene(intervention).await
-    }
-    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        let loaded = self.inner.load(ids).await;
-        self.answer().await;
-        loaded
-    }
-    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        self.inner.find(saga_type, business_id).await
-    }
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        self.inner.list(filter).await
     }
 }
 
@@ -162,7 +123,7 @@ async fn completed(orchestrator: &Orchestrator) {
 async fn a_start_that_is_answered_after_a_lapse_executes_nothing() {
     let memory = Arc::new(MemoryStore::new());
     let distant = Distant::new(&memory);
-    let (first, late) = worker(distant.clone(), false).await;
+    let (first, late) = worker(distant.store.clone(), false).await;
     distant.go_away();
     let starter = first.clone();
     let started = tokio::spawn(async move { starter.start("payment", "PAY-1", &1_u32).await });
@@ -182,7 +143,7 @@ async fn a_start_that_is_answered_after_a_lapse_executes_nothing() {
 async fn a_wait_that_is_answered_after_a_lapse_executes_nothing() {
     let memory = Arc::new(MemoryStore::new());
     let distant = Distant::new(&memory);
-    let (first, late) = worker(distant.clone(), false).await;
+    let (first, late) = worker(distant.store.clone(), false).await;
     let started = start_unattended(&first, "payment", "PAY-1", &1_u32).await.unwrap();
     distant.go_away();
     let waiter = first.clone();
@@ -206,7 +167,7 @@ async fn a_claim_that_is_answered_after_a_lapse_executes_nothing() {
     let _ = dead.start("payment", "PAY-1", &1_u32).await.unwrap();
     drop(dead);
     let distant = Distant::new(&memory);
-    let (first, late) = worker(distant.clone(), false).await;
+    let (first, late) = worker(distant.store.clone(), false).await;
     sleep(LEASE * 3 / 4).await;
     distant.go_away();
     // The first worker must be the one that claims, and its last beat is old by then.

@@ -2,139 +2,36 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use probity_saga::store::{
-    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
-    SagaStore, Verdict, Worker, WorkerId,
-};
-use probity_saga::testing::{Explored, explore_on, start_unattended};
+use probity_saga::store::{Record, SagaStore, Worker};
+use probity_saga::testing::{Call, Explored, FaultyStore, Side, explore_on, start_unattended};
 use probity_saga::{
-    Backoff, Effect, Evidence, Executed, ForwardStep, Instance, ListFilter, MemoryStore, Orchestrator,
-    Outcome, Saga, SagaId, SagaStep, StepContext, StepError, StepPolicy, StoreError,
+    Backoff, Effect, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Saga, SagaStep,
+    Status, StepContext, StepError, StepPolicy,
 };
 use tokio::time::{Instant, sleep, timeout};
 
-#[derive(Clone, Copy)]
-enum Illness {
-    /// Panics so often.
-    Panics(u32),
-    /// Is not reached, and says so after ten seconds.
-    Away,
-    /// Panics over a batch that holds a saga of this step.
-    PanicsOver(&'static str),
-    /// Answers after this time.
-    Slow(Duration),
-    /// Says once that the lease had lapsed.
-    Lapses,
-    /// Writes and loses the answer, and then cannot be reached.
-    LosesItsAnswer,
+/// The store is not reached, and says so after ten seconds.
+const AWAY: Side = Side::Away(Duration::from_secs(10));
+
+fn memory() -> Arc<FaultyStore> {
+    Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())))
 }
 
-#[derive(Default)]
-struct Sick {
-    inner: MemoryStore,
-    ill: Mutex<HashMap<&'static str, Illness>>,
-    records: Mutex<Vec<Record>>,
-}
-
-impl Sick {
-    fn make_ill(&self, call: &'static str, illness: Illness) {
-        self.ill.lock().unwrap().insert(call, illness);
-    }
-
-    fn illness(&self, call: &'static str) -> Option<Illness> {
-        let mut ill = self.ill.lock().unwrap();
-        let illness = ill.get_mut(call)?;
-        if let Illness::Panics(times) = illness {
-            if *times == 0 {
-                return None;
-            }
-            *times -= 1;
+/// All records that reach the store from now on.
+fn records_of(store: &FaultyStore) -> Arc<Mutex<Vec<Record>>> {
+    let records = Arc::<Mutex<Vec<Record>>>::default();
+    let log = Arc::clone(&records);
+    store.hook(move |seen| {
+        if seen.call == Call::Apply && seen.answer.is_none() {
+            log.lock().unwrap().extend_from_slice(seen.records);
         }
-        Some(*illness)
-    }
-
-    async fn suffer(&self, call: &'static str) -> Result<(), StoreError> {
-        match self.illness(call) {
-            Some(Illness::Panics(_)) => panic!("index out of bounds"),
-            Some(Illness::Away) => {
-                sleep(Duration::from_secs(10)).await;
-                Err(StoreError::not_applied(call, "no connection"))
-            }
-            Some(Illness::Slow(takes)) => {
-                sleep(takes).await;
-                Ok(())
-            }
-            Some(Illness::PanicsOver(_) | Illness::Lapses | Illness::LosesItsAnswer) | None => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl SagaStore for Sick {
-    fn backend(&self) -> &'static str {
-        "sick"
-    }
-    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
-        self.suffer("beat").await?;
-        let beat = self.inner.heartbeat(worker).await?;
-        let mut ill = self.ill.lock().unwrap();
-        let lapses = matches!(ill.get("beat"), Some(Illness::Lapses));
-        if lapses {
-            ill.remove("beat");
-        }
-        Ok(if lapses { Heartbeat::Lapsed } else { beat })
-    }
-    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        self.inner.retire(worker).await
-    }
-    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        self.inner.define(definitions).await
-    }
-    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        self.suffer("insert").await?;
-        let inserted = self.inner.insert(sagas).await;
-        if let Some(Illness::LosesItsAnswer) = self.illness("insert") {
-            self.make_ill("insert", Illness::Away);
-            return Err(StoreError::ambiguous("insert", "the answer was lost"));
-        }
-        inserted
-    }
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        self.suffer("claim").await?;
-        self.inner.claim(request).await
-    }
-    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        self.suffer("owned").await?;
-        self.inner.owned(worker).await
-    }
-    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        self.suffer("apply").await?;
-        if let Some(Illness::PanicsOver(step)) = self.illness("apply") {
-            let bad = |record: &Record| record.change.steps.iter().any(|row| row.name == step);
-            assert!(!records.iter().any(bad), "index out of bounds");
-        }
-        self.records.lock().unwrap().extend_from_slice(records);
-        self.inner.apply(records).await
-    }
-    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        self.inner.intervene(intervention).await
-    }
-    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        self.inner.load(ids).await
-    }
-    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        self.suffer("find").await?;
-        self.inner.find(saga_type, business_id).await
-    }
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        self.inner.list(filter).await
-    }
+        async { Ok(()) }
+    });
+    records
 }
 
 /// Takes its time.
@@ -201,7 +98,7 @@ impl<const N: u32> ForwardStep for Transfer<N> {
 #[tokio::test(start_paused = true)]
 async fn an_outage_longer_than_the_lease_takes_no_saga_from_a_living_worker() {
     testkit::time_limit();
-    let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
+    let (store, calls) = (memory(), Arc::new(AtomicU32::new(0)));
     let saga = || {
         let saga = Saga::named("transfer").step(Transfer::<1>(calls.clone())).no_compensation("by hand");
         saga.pivot(Transfer::<2>(calls.clone())).build().unwrap()
@@ -219,11 +116,11 @@ async fn an_outage_longer_than_the_lease_takes_no_saga_from_a_living_worker() {
         started.push((worker.clone(), worker.start("transfer", &n.to_string(), &1_u32).await.unwrap()));
     }
     // The sagas of the first worker are between two steps, those of the second in their first.
-    for call in ["beat", "claim", "owned", "apply"] {
-        store.make_ill(call, Illness::Away);
+    for call in [Call::Heartbeat, Call::Claim, Call::Owned, Call::Apply] {
+        store.fail_each(call, AWAY);
     }
     sleep(Duration::from_secs(120)).await;
-    store.ill.lock().unwrap().clear();
+    store.mend();
     for (worker, saga) in &started {
         let outcome = timeout(Duration::from_secs(600), worker.wait(saga)).await.unwrap().unwrap();
         assert_eq!(outcome, Outcome::Completed);
@@ -255,7 +152,8 @@ impl ForwardStep for Tomorrow {
 #[tokio::test(start_paused = true)]
 async fn a_wait_above_the_limit_of_the_store_is_split_and_keeps_its_length() {
     testkit::time_limit();
-    let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
+    let (store, calls) = (memory(), Arc::new(AtomicU32::new(0)));
+    let records = records_of(&store);
     let saga = Saga::named("closed").pivot(Tomorrow(calls.clone())).build().unwrap();
     let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga);
     // Hours of looks take their time.
@@ -264,14 +162,14 @@ async fn a_wait_above_the_limit_of_the_store_is_split_and_keeps_its_length() {
     let started = orchestrator.start("closed", "C-1", &1_u32).await.unwrap();
     sleep(Duration::from_secs(5 * 3600 - 10)).await;
     assert_eq!(calls.load(Ordering::SeqCst), 1, "it did not wait");
-    let parts: Vec<_> = store.records.lock().unwrap().iter().filter_map(|record| record.release).collect();
+    let parts: Vec<_> = records.lock().unwrap().iter().filter_map(|record| record.release).collect();
     assert!(parts.iter().all(|part| *part <= Duration::from_secs(3600)) && parts.len() >= 5, "{parts:?}");
     sleep(Duration::from_secs(20)).await;
     let outcome = timeout(Duration::from_secs(20), orchestrator.wait(&started)).await;
     assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
 }
 
-async fn worker(store: &Arc<Sick>, takes: Duration) -> Orchestrator {
+async fn worker(store: &Arc<FaultyStore>, takes: Duration) -> Orchestrator {
     testkit::time_limit();
     Orchestrator::shared(Arc::clone(store) as _)
         .register(Saga::named("payment").step(Reserve(takes)).step(Charge).build().unwrap())
@@ -291,36 +189,41 @@ async fn in_time(orchestrator: &Orchestrator, saga: &str, business_id: &str) -> 
 // proves: S-7
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_call_of_the_store_costs_that_call_and_not_the_worker() {
-    for call in ["beat", "insert", "apply", "claim", "owned"] {
-        let store = Arc::new(Sick::default());
+    for call in [Call::Heartbeat, Call::Insert, Call::Apply, Call::Claim, Call::Owned] {
+        let store = memory();
         let orchestrator = worker(&store, Duration::ZERO).await;
-        store.make_ill(call, Illness::Panics(1));
+        store.fail(call, Side::Panics);
         let _may_be_refused = orchestrator.start("payment", "FIRST", &1_u32).await;
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(in_time(&orchestrator, "payment", "FIRST").await, Outcome::Completed, "{call}");
-        assert_eq!(in_time(&orchestrator, "payment", "SECOND").await, Outcome::Completed, "{call}");
+        assert_eq!(in_time(&orchestrator, "payment", "FIRST").await, Outcome::Completed, "{call:?}");
+        assert_eq!(in_time(&orchestrator, "payment", "SECOND").await, Outcome::Completed, "{call:?}");
         // It still finds what nobody drives.
         let lost = start_unattended(&orchestrator, "payment", "LOST", &1_u32).await.unwrap();
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(orchestrator.wait(&lost).await.unwrap(), Outcome::Completed, "{call}");
+        assert_eq!(orchestrator.wait(&lost).await.unwrap(), Outcome::Completed, "{call:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_repetition_of_a_start_does_not_settle_the_first_one() {
-    let store = Arc::new(Sick::default());
+    let store = memory();
     let orchestrator = worker(&store, Duration::ZERO).await;
-    store.make_ill("insert", Illness::LosesItsAnswer);
+    store.fail(Call::Insert, Side::After);
+    store.fail_each(Call::Insert, AWAY);
     let error = orchestrator.start("payment", "FIRST", &1_u32).await.unwrap_err();
     assert_eq!(error.effect(), Effect::Unknown, "{error}");
-    assert!(store.inner.find("payment", "FIRST").await.unwrap().is_some(), "it was written");
+    assert!(store.find("payment", "FIRST").await.unwrap().is_some(), "it was written");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_over_which_the_store_panics_pauses_its_own_saga() {
-    let store = Arc::new(Sick::default());
+    let store = memory();
     let orchestrator = worker(&store, Duration::ZERO).await;
-    store.make_ill("apply", Illness::PanicsOver("Charge"));
+    store.hook(|seen| {
+        let bad = |record: &Record| record.change.steps.iter().any(|row| row.name == "Charge");
+        assert!(!seen.records.iter().any(bad), "index out of bounds");
+        async { Ok(()) }
+    });
     let outcome = in_time(&orchestrator, "bad", "B-1").await;
     assert!(
         matches!(&outcome, Outcome::Paused { reason } if reason.contains("index out of bounds")),
@@ -331,7 +234,7 @@ async fn a_record_over_which_the_store_panics_pauses_its_own_saga() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unlimited_wait_stops_only_its_own_saga() {
-    let orchestrator = worker(&Arc::default(), Duration::ZERO).await;
+    let orchestrator = worker(&memory(), Duration::ZERO).await;
     let _waits = orchestrator.start("never", "N-1", &1_u32).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(in_time(&orchestrator, "good", "G-1").await, Outcome::Completed);
@@ -341,9 +244,9 @@ async fn an_unlimited_wait_stops_only_its_own_saga() {
 
 #[tokio::test(start_paused = true)]
 async fn starts_fail_within_a_minute_while_the_server_is_away() {
-    let store = Arc::new(Sick::default());
+    let store = memory();
     let orchestrator = worker(&store, Duration::ZERO).await;
-    store.make_ill("insert", Illness::Away);
+    store.fail_each(Call::Insert, AWAY);
     let began = Instant::now();
     let mut starts = tokio::task::JoinSet::new();
     for n in 0..1024 {
@@ -357,13 +260,15 @@ async fn starts_fail_within_a_minute_while_the_server_is_away() {
 // proves: S-6
 #[tokio::test(start_paused = true)]
 async fn the_first_result_after_a_lapse_rewrites_the_row_of_the_saga() {
-    let store = Arc::new(Sick::default());
+    let store = memory();
     let orchestrator = worker(&store, Duration::from_secs(25)).await;
     let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
     let before = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap().instance.row_version;
-    store.make_ill("beat", Illness::Lapses);
+    let lapsed = Worker { id: orchestrator.worker(), lease: Duration::ZERO, pid: 0 };
+    let _ = store.heartbeat(&lapsed).await.unwrap();
+    let records = records_of(&store);
     assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
-    let rewrites: Vec<bool> = store.records.lock().unwrap().iter().map(|record| record.rewrite).collect();
+    let rewrites: Vec<bool> = records.lock().unwrap().iter().map(|record| record.rewrite).collect();
     assert_eq!(rewrites, [true, false], "its own row, then a mere end");
     let after = orchestrator.get("payment", "PAY-1").await.unwrap().unwrap().instance.row_version;
     assert_eq!(after, before + 2);
@@ -371,8 +276,8 @@ async fn the_first_result_after_a_lapse_rewrites_the_row_of_the_saga() {
 
 #[tokio::test(start_paused = true)]
 async fn explore_reports_an_unreachable_store_and_no_lost_saga() {
-    let store = Arc::new(Sick::default());
-    store.make_ill("find", Illness::Away);
+    let store = memory();
+    store.fail_each(Call::Find, AWAY);
     let explored = explore_on(store, 1_u32, || Saga::named("explored").step(Charge).build()).await;
     let Err(Explored::Broken(broken)) = explored else { panic!("{explored:?}") };
     assert!(broken.to_string().starts_with("the store could not be asked"), "{broken}");
@@ -381,13 +286,20 @@ async fn explore_reports_an_unreachable_store_and_no_lost_saga() {
 // proves: S-7
 #[tokio::test(start_paused = true)]
 async fn a_worker_with_slow_heartbeats_takes_lost_sagas_over() {
-    let store = Arc::new(Sick::default());
+    let store = memory();
+    let dead = worker(&store, Duration::ZERO).await;
+    start_unattended(&dead, "payment", "LOST", &1_u32).await.unwrap();
+    drop(dead);
     let orchestrator = worker(&store, Duration::ZERO).await;
-    store.make_ill("beat", Illness::Slow(Duration::from_secs(11)));
-    sleep(Duration::from_secs(120)).await;
-    let lost = start_unattended(&orchestrator, "payment", "LOST", &1_u32).await.unwrap();
-    let outcome = timeout(Duration::from_secs(120), orchestrator.wait(&lost)).await;
-    assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
+    store.fail_each(Call::Heartbeat, Side::Late(Duration::from_secs(11)));
+    let status = async || orchestrator.get("payment", "LOST").await.unwrap().unwrap().instance.status;
+    let done = async {
+        while status().await != Status::Completed {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    // Shorter than the time for which trouble that does not end keeps a worker from taking over.
+    timeout(Duration::from_secs(200), done).await.expect("each slow beat counts as an outage");
 }
 
 /// Is busy for a while.
@@ -414,9 +326,9 @@ impl ForwardStep for Busy {
 #[tokio::test(start_paused = true)]
 async fn a_saga_paused_and_resumed_within_a_poll_waits_between_its_tries_again() {
     testkit::time_limit();
-    let (store, calls) = (Arc::new(Sick::default()), Arc::new(AtomicU32::new(0)));
+    let (store, calls) = (memory(), Arc::new(AtomicU32::new(0)));
     // Looks for sagas come between two looks for requests.
-    store.make_ill("claim", Illness::Slow(Duration::from_secs(3)));
+    store.fail_each(Call::Claim, Side::Late(Duration::from_secs(3)));
     let saga = Saga::named("busy").pivot(Busy(calls.clone())).build().unwrap();
     let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga);
     let orchestrator = builder.poll(Duration::from_secs(10)).start().await.unwrap();

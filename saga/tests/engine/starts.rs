@@ -3,81 +3,19 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use probity_saga::store::*;
-use probity_saga::testing::start_unattended;
+use probity_saga::store::SagaStore;
+use probity_saga::testing::{Call, FaultyStore, Side, start_unattended};
 use probity_saga::*;
 use tokio::time::{Instant, sleep, timeout};
 
-/// A store whose next insert or load takes a moment.
-#[derive(Default)]
-struct Slow {
-    inner: MemoryStore,
-    insert: AtomicBool,
-    load: AtomicBool,
-}
-
+/// The time by which an insert or a load is late.
 const MOMENT: Duration = Duration::from_millis(100);
 
-#[async_trait]
-impl SagaStore for Slow {
-    fn backend(&self) -> &'static str {
-        "slow"
-    }
-
-    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
-        self.inner.heartbeat(worker).await
-    }
-
-    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        self.inner.retire(worker).await
-    }
-
-    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        self.inner.define(definitions).await
-    }
-
-    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        if self.insert.swap(false, Ordering::SeqCst) {
-            sleep(MOMENT).await;
-        }
-        self.inner.insert(sagas).await
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        self.inner.claim(request).await
-    }
-
-    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        self.inner.owned(worker).await
-    }
-
-    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        self.inner.apply(records).await
-    }
-
-    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        self.inner.intervene(intervention).await
-    }
-
-    async fn load(&self, sagas: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        if self.load.swap(false, Ordering::SeqCst) {
-            sleep(MOMENT).await;
-        }
-        self.inner.load(sagas).await
-    }
-
-    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        self.inner.find(saga_type, business_id).await
-    }
-
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        self.inner.list(filter).await
-    }
+fn memory() -> Arc<FaultyStore> {
+    Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())))
 }
 
 /// A step that must not run twice: a saga that takes it for started gets stuck.
@@ -106,7 +44,7 @@ fn lines() -> HashMap<String, u32> {
     (0..20).map(|n| (format!("line-{n}"), n)).collect()
 }
 
-async fn on(store: &Arc<Slow>) -> Orchestrator {
+async fn on(store: &Arc<FaultyStore>) -> Orchestrator {
     testkit::time_limit();
     let saga = Saga::named("p").step(Once).build().unwrap();
     Orchestrator::shared(store.clone()).register(saga).start().await.unwrap()
@@ -114,9 +52,9 @@ async fn on(store: &Arc<Slow>) -> Orchestrator {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_whose_caller_goes_away_is_driven_from_its_beginning() {
-    let store = Arc::new(Slow::default());
+    let store = memory();
     let p = on(&store).await;
-    store.insert.store(true, Ordering::SeqCst);
+    store.fail(Call::Insert, Side::Late(MOMENT));
     assert!(timeout(MOMENT / 10, p.start("p", "1", &lines())).await.is_err());
     assert_eq!(p.run("p", "1", &lines()).await.unwrap(), Outcome::Completed);
 }
@@ -124,9 +62,9 @@ async fn a_start_whose_caller_goes_away_is_driven_from_its_beginning() {
 // proves: S-7
 #[tokio::test(start_paused = true)]
 async fn a_start_dropped_by_a_panicking_sibling_is_driven_from_its_beginning() {
-    let store = Arc::new(Slow::default());
+    let store = memory();
     let p = Arc::new(on(&store).await);
-    store.insert.store(true, Ordering::SeqCst);
+    store.fail(Call::Insert, Side::Late(MOMENT));
     let starting = Arc::clone(&p);
     let both = tokio::spawn(async move {
         let input = lines();
@@ -143,9 +81,9 @@ async fn a_start_dropped_by_a_panicking_sibling_is_driven_from_its_beginning() {
 #[test]
 fn a_start_dropped_outside_of_the_runtime_is_driven_from_its_beginning() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = Arc::new(Slow::default());
+    let store = memory();
     let p = Arc::new(runtime.block_on(on(&store)));
-    store.insert.store(true, Ordering::SeqCst);
+    store.fail(Call::Insert, Side::Late(MOMENT));
     let starting = Arc::clone(&p);
     let mut start = Box::pin(async move { starting.start("p", "1", &lines()).await });
     runtime.block_on(std::future::poll_fn(|context| {
@@ -158,17 +96,17 @@ fn a_start_dropped_outside_of_the_runtime_is_driven_from_its_beginning() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_wait_leaves_its_turn_to_the_next() {
-    let store = Arc::new(Slow::default());
+    let store = memory();
     let p = on(&store).await;
     let started = start_unattended(&p, "p", "1", &lines()).await.unwrap();
-    store.load.store(true, Ordering::SeqCst);
+    store.fail(Call::Load, Side::Late(MOMENT));
     assert!(timeout(MOMENT / 10, p.wait(&started)).await.is_err());
     assert_eq!(p.wait(&started).await.unwrap(), Outcome::Completed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unattended_saga_starts_from_its_beginning_after_its_commit() {
-    let p = on(&Arc::default()).await;
+    let p = on(&memory()).await;
     start_unattended(&p, "p", "1", &lines()).await.unwrap();
     sleep(Duration::from_secs(10)).await;
     let status = p.get("p", "1").await.unwrap().unwrap().instance.status;
@@ -195,7 +133,7 @@ impl SagaStep for Parent {
 }
 
 /// At its limit with two sagas. Whoever knows itself is never dropped.
-async fn family(store: &Arc<Slow>, knows_itself: bool) -> Orchestrator {
+async fn family(store: &Arc<FaultyStore>, knows_itself: bool) -> Orchestrator {
     testkit::time_limit();
     let itself = Arc::new(OnceLock::new());
     let parent = Saga::named("parent").step(Parent(itself.clone())).build().unwrap();
@@ -211,7 +149,7 @@ async fn family(store: &Arc<Slow>, knows_itself: bool) -> Orchestrator {
 // proves: S-7
 #[tokio::test(start_paused = true)]
 async fn a_saga_run_inside_a_step_at_the_limit_gets_the_permit_of_its_parent() {
-    let (p, input) = (family(&Arc::default(), true).await, lines());
+    let (p, input) = (family(&memory(), true).await, lines());
     let runs = (0..6).map(|n| {
         let (p, input) = (p.clone(), input.clone());
         async move { p.run("parent", &n.to_string(), &input).await }
@@ -225,7 +163,7 @@ async fn a_saga_run_inside_a_step_at_the_limit_gets_the_permit_of_its_parent() {
 // proves: S-7
 #[tokio::test(start_paused = true)]
 async fn parents_that_were_taken_over_leave_permits_for_their_children() {
-    let store = Arc::new(Slow::default());
+    let store = memory();
     let dead = family(&store, false).await;
     for n in 0..4 {
         start_unattended(&dead, "parent", &n.to_string(), &lines()).await.unwrap();
@@ -262,7 +200,7 @@ impl ForwardStep for Hang {
 #[tokio::test(start_paused = true)]
 async fn a_start_beyond_the_limit_is_answered_busy_and_writes_nothing() {
     testkit::time_limit();
-    let store = Arc::new(Slow::default());
+    let store = memory();
     let saga = Saga::named("hang").pivot(Hang).build().unwrap();
     let builder = Orchestrator::shared(store.clone()).in_flight(1).register(saga);
     let p = builder.start_patience(Duration::from_secs(5)).start().await.unwrap();
@@ -277,7 +215,7 @@ async fn a_start_beyond_the_limit_is_answered_busy_and_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_input_in_another_order_is_the_same_saga() {
-    let p = on(&Arc::default()).await;
+    let p = on(&memory()).await;
     for _ in 0..3 {
         assert_eq!(p.run("p", "1", &lines()).await.unwrap(), Outcome::Completed);
     }

@@ -1,19 +1,16 @@
 //! Results too large for one batch: they are split, and each gets its own verdict.
-#![cfg(all(feature = "sqlite", feature = "postgres"))]
+#![cfg(all(feature = "sqlite", feature = "postgres", feature = "testing"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use probity_saga::store::{
-    ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
-    SagaStore, Verdict, Worker, WorkerId,
-};
+use probity_saga::store::{Record, SagaStore, Verdict};
+use probity_saga::testing::{Answered, Call, FaultyStore};
 use probity_saga::{
-    Evidence, Executed, Instance, ListFilter, Orchestrator, Outcome, PostgresStore, Saga, SagaId, SagaStep,
-    SqliteStore, StepContext, StepError, StoreError,
+    Evidence, Executed, Orchestrator, Outcome, PostgresStore, Saga, SagaStep, SqliteStore, StepContext,
+    StepError,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::Semaphore;
@@ -26,60 +23,31 @@ const LARGE: usize = 900 * 1024;
 
 const SAGAS: usize = 24;
 
-/// Weighs each batch of results, and lets it through when there is a permit.
-struct Scales {
-    inner: Arc<dyn SagaStore>,
-    gate: Semaphore,
-    weighed: Mutex<Vec<(usize, Vec<Verdict>)>>,
+/// The weight of each batch of results, and its verdicts.
+type Weighed = Arc<Mutex<Vec<(usize, Vec<Verdict>)>>>;
+
+/// Weighs each batch of results of this store, and lets it through when there is a permit.
+fn scales(inner: impl SagaStore) -> (FaultyStore, Arc<Semaphore>, Weighed) {
+    let (gate, weighed) = (Arc::new(Semaphore::new(0)), Weighed::default());
+    let (store, permits, log) = (FaultyStore::new(Arc::new(inner)), gate.clone(), weighed.clone());
+    store.hook(move |seen| {
+        if let Some(Answered::Apply(verdicts)) = seen.answer {
+            log.lock().unwrap().push((seen.records.iter().map(weight).sum(), verdicts.to_vec()));
+        }
+        let held = (seen.call == Call::Apply && seen.answer.is_none()).then(|| permits.clone());
+        async move {
+            if let Some(gate) = held {
+                gate.acquire().await.unwrap().forget();
+            }
+            Ok(())
+        }
+    });
+    (store, gate, weighed)
 }
 
 fn weight(record: &Record) -> usize {
     let outputs = record.change.steps.iter().filter_map(|step| step.output.as_ref());
     outputs.map(|output| output.as_json().len()).sum()
-}
-
-#[async_trait]
-impl SagaStore for Scales {
-    fn backend(&self) -> &'static str {
-        self.inner.backend()
-    }
-    async fn heartbeat(&self, worker: &Worker) -> Result<Heartbeat, StoreError> {
-        self.inner.heartbeat(worker).await
-    }
-    async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
-        self.inner.retire(worker).await
-    }
-    async fn define(&self, definitions: &[Definition]) -> Result<(), StoreError> {
-        self.inner.define(definitions).await
-    }
-    async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError> {
-        self.inner.insert(sagas).await
-    }
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
-        self.inner.claim(request).await
-    }
-    async fn owned(&self, worker: WorkerId) -> Result<Vec<SagaId>, StoreError> {
-        self.inner.owned(worker).await
-    }
-    async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError> {
-        self.gate.acquire().await.unwrap().forget();
-        let verdicts = self.inner.apply(records).await?;
-        let weight = records.iter().map(weight).sum();
-        self.weighed.lock().unwrap().push((weight, verdicts.clone()));
-        Ok(verdicts)
-    }
-    async fn intervene(&self, intervention: &Intervention) -> Result<Intervened, StoreError> {
-        self.inner.intervene(intervention).await
-    }
-    async fn load(&self, ids: &[SagaId]) -> Result<Vec<Journal>, StoreError> {
-        self.inner.load(ids).await
-    }
-    async fn find(&self, saga_type: &str, business_id: &str) -> Result<Option<Journal>, StoreError> {
-        self.inner.find(saga_type, business_id).await
-    }
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Instance>, StoreError> {
-        self.inner.list(filter).await
-    }
 }
 
 struct Scan(Arc<AtomicUsize>);
@@ -99,11 +67,10 @@ impl SagaStep for Scan {
 /// While the first result is being written all the others are handed in. One saga is taken away meanwhile.
 async fn split(store: impl SagaStore, take_away: impl AsyncFnOnce()) {
     testkit::time_limit();
-    let scales =
-        Arc::new(Scales { inner: Arc::new(store), gate: Semaphore::new(0), weighed: Mutex::default() });
+    let (store, gate, weighed) = scales(store);
     let scanned = Arc::new(AtomicUsize::new(0));
     let saga = Saga::named("claim").step(Scan(Arc::clone(&scanned))).build().unwrap();
-    let builder = Orchestrator::shared(Arc::clone(&scales) as _).register(saga);
+    let builder = Orchestrator::new(store).register(saga);
     // Nobody looks for the saga that was taken away.
     let orchestrator = builder.poll(Duration::from_secs(3600)).start().await.unwrap();
     let mut started = Vec::new();
@@ -115,20 +82,19 @@ async fn split(store: impl SagaStore, take_away: impl AsyncFnOnce()) {
         tokio::task::yield_now().await;
     }
     take_away().await;
-    scales.gate.add_permits(SAGAS);
+    gate.add_permits(SAGAS);
     for started in &started[..SAGAS - 1] {
         let outcome = timeout(Duration::from_secs(60), orchestrator.wait(started)).await;
         assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
     }
     let written = async {
-        while scales.weighed.lock().unwrap().iter().map(|(_, verdicts)| verdicts.len()).sum::<usize>() < SAGAS
-        {
+        while weighed.lock().unwrap().iter().map(|(_, verdicts)| verdicts.len()).sum::<usize>() < SAGAS {
             tokio::task::yield_now().await;
         }
     };
     timeout(Duration::from_secs(60), written).await.unwrap();
 
-    let weighed = scales.weighed.lock().unwrap();
+    let weighed = weighed.lock().unwrap();
     let heaviest = weighed.iter().map(|(weight, _)| *weight).max().unwrap();
     assert!(heaviest <= 4 * MIB, "a batch of {heaviest} bytes");
     assert!(heaviest > 3 * MIB, "what fits goes together: {heaviest} bytes");
