@@ -1,6 +1,7 @@
 //! The builder of an orchestrator.
 
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use crate::error::BuildError;
 use crate::metrics;
 use crate::record::WorkerId;
 use crate::store::{Runs, SagaStore};
+
+/// The numbers of sagas or calls at once that a worker can be told. A semaphore takes more, but not any number.
+const AT_ONCE: RangeInclusive<usize> = 1..=1_000_000;
 
 impl<S: ?Sized> OrchestratorBuilder<S> {
     pub(super) fn on(store: Arc<dyn SagaStore>) -> Self {
@@ -31,13 +35,13 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
-    /// Sets how often the worker looks for sagas that no worker drives (1 second unless set).
+    /// Sets how often the worker looks for sagas that no worker drives (1 second unless set, an hour at most).
     pub fn poll(mut self, poll: Duration) -> Self {
         self.settings.poll = poll;
         self
     }
 
-    /// Sets how many sagas this worker drives at once (1024 unless set). Above it a start waits for
+    /// Sets how many sagas this worker drives at once (1024 unless set, a million at most). Above it a start waits for
     /// [`start_patience`](Self::start_patience). A step that starts or waits for another saga of the same orchestrator
     /// lends its permit for that time.
     pub fn in_flight(mut self, sagas: usize) -> Self {
@@ -53,7 +57,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
     }
 
     /// Sets how many calls of this worker a provider may have at the same time: of steps whose policy names it
-    /// ([`StepPolicy::provider`](crate::StepPolicy::provider)). Unless set, half of `in_flight`. A saga whose turn does
+    /// ([`StepPolicy::provider`](crate::StepPolicy::provider)). Unless set, half of `in_flight`; a million at most. A saga whose turn does
     /// not come within a second is given up for some seconds, without memory and without a failure.
     pub fn provider_limit(mut self, provider: impl Into<String>, calls: usize) -> Self {
         self.settings.provider_limits.insert(provider.into(), calls);
@@ -105,17 +109,17 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         if settings.lease < Duration::from_millis(100) || settings.lease > Duration::from_secs(3600) {
             return Err(BuildError::BadSetting("a lease must be between 100 ms and an hour"));
         }
-        if settings.poll.is_zero() {
-            return Err(BuildError::BadSetting("the poll interval must not be zero"));
+        if settings.poll.is_zero() || settings.poll > Duration::from_secs(3600) {
+            return Err(BuildError::BadSetting("the poll interval must be above zero and at most an hour"));
         }
         if sealer.0.as_ref().is_some_and(|codec| !is_usable(codec.key_id())) {
             return Err(BuildError::BadSetting("a codec's key id must be 1 to 64 of A-Z a-z 0-9 _ - ."));
         }
-        if settings.in_flight == 0 {
-            return Err(BuildError::BadSetting("at least one saga must be allowed in flight"));
+        if !AT_ONCE.contains(&settings.in_flight) {
+            return Err(BuildError::BadSetting("1 to 1,000,000 sagas must be allowed in flight"));
         }
-        if settings.provider_limits.values().any(|calls| *calls == 0) {
-            return Err(BuildError::BadSetting("at least one call must be allowed to a provider"));
+        if settings.provider_limits.values().any(|calls| !AT_ONCE.contains(calls)) {
+            return Err(BuildError::BadSetting("1 to 1,000,000 calls must be allowed to a provider"));
         }
         if settings.provider_pause.is_zero() || settings.provider_pause > Duration::from_secs(3600) {
             return Err(BuildError::BadSetting(

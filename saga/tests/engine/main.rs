@@ -17,6 +17,7 @@ mod operators;
 mod outages;
 mod panics;
 mod recovery;
+mod settings;
 mod sick_store;
 mod starts;
 mod story;

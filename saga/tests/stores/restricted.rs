@@ -319,3 +319,12 @@ async fn sagas_run_behind_pgbouncer_in_both_modes() {
     runs_behind(Pooling::Session, server, &database).await;
     runs_behind(Pooling::Transaction, server, &database).await;
 }
+
+#[tokio::test]
+async fn more_connections_than_a_server_can_have_are_refused_with_the_limit() {
+    let builder = || PostgresStore::builder(PgPool::connect_lazy("postgres://localhost:1/nowhere").unwrap());
+    for many in [builder().connections(u32::MAX), builder().local_connections(262_144)] {
+        let refused = many.build().await.unwrap_err().to_string();
+        assert!(refused.contains("at most 262,143 connections"), "{refused}");
+    }
+}

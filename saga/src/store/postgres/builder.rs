@@ -32,6 +32,9 @@ pub struct PostgresStoreBuilder {
     local_connections: u32,
 }
 
+/// The largest `max_connections` of a server. A pool makes room for all its connections when it is built.
+const MOST: u32 = 262_143;
+
 impl PostgresStoreBuilder {
     pub(super) fn new(pool: PgPool) -> Self {
         let most = pool.options().get_max_connections();
@@ -98,7 +101,7 @@ impl PostgresStoreBuilder {
     /// May be repeated.
     ///
     /// # Errors
-    /// If a name cannot be used; if the server cannot be reached, runs with `fsync=off`, or does not have the settings
+    /// If a name or a number of connections cannot be used; if the server cannot be reached, runs with `fsync=off`, or does not have the settings
     /// of the store in force; if the tables cannot be made, or the role lacks a right on them.
     pub async fn build(self) -> Result<PostgresStore, StoreError> {
         self.open(true).await
@@ -117,6 +120,10 @@ impl PostgresStoreBuilder {
 
     async fn open(self, may_create: bool) -> Result<PostgresStore, StoreError> {
         Tables::new(self.schema.as_deref(), &self.prefix)?;
+        if self.connections.max(self.local_connections) > MOST {
+            let why = "a store takes at most 262,143 connections, which is the most that a server can have";
+            return Err(StoreError::not_applied("connect to PostgreSQL", why));
+        }
         let given = self.pool.connect_options().as_ref().clone();
         let options = session::asked_for(given.clone(), self.behind_pooler);
         session::look(&options, self.behind_pooler).await?;
