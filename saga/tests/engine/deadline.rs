@@ -170,6 +170,22 @@ async fn a_wait_for_the_next_attempt_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_wait_for_the_next_attempt_ends_at_the_deadline() {
+    let busy = Other {
+        busy: 9,
+        slow: Duration::from_secs(53),
+        wait: Some(Duration::from_secs(9)),
+        ..Other::default()
+    };
+    let stage = Stage::of(Other::default(), busy);
+    let orchestrator = stage.worker().await;
+    let begun = Instant::now();
+    let outcome = orchestrator.run("payment", "PAY-1", &1_u32).await.unwrap();
+    assert_eq!(outcome, Outcome::Compensated { reason: format!("Pay: busy; {LATE}") });
+    assert_eq!((stage.pay.calls(), begun.elapsed().as_secs()), (1, 60), "not after the wait");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_deadline_an_unknown_step_is_only_probed() {
     for applied in [true, false] {
         let silent = Other { silent: true, applied, slow: Duration::from_secs(61), ..Other::default() };
