@@ -6,6 +6,10 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::marker::PhantomData;
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use tokio::time::timeout;
 
 use super::erased::{self, Answer, AnyInput, AnyLocal, AnyStep, Forward, LocalConnection, Undoable, decodes};
 use super::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Planned, SagaBuilder};
@@ -14,6 +18,7 @@ use crate::record::Document;
 use crate::step::context::{Frame, StepContext};
 use crate::step::local::{LocalDatabase, LocalForwardStep, LocalStep};
 use crate::step::{Evidence, Payload, Probe, StepError, whole};
+use crate::store::rows::is_gone;
 
 /// A local step as the builder accepts it: a [`LocalStep`] or a [`LocalForwardStep`]. Sealed.
 pub trait LocalKind<I, DB, K>: Sealed<DB, K> + Sized {
@@ -116,24 +121,35 @@ fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> 
         .map_err(|error| StepError::fatal(format!("the output of {} cannot be stored: {error}", frame.step)))
 }
 
-/// An error says that we did not hear an answer. Of a transaction that is dropped no answer is needed.
-fn nothing_happened(error: StepError) -> StepError {
-    match error {
-        StepError::Unknown(source) if !is_gone(&*source) => StepError::retryable(whole(&*source)),
-        other => other,
-    }
+/// The time within which a connection that is well says so.
+const PING: Duration = Duration::from_secs(1);
+
+/// An error says that the step did not hear an answer. A transaction that is dropped needs none, so such an error is a
+/// failure like others, unless the database went away under the step: another try would then say nothing about the step.
+async fn nothing_happened<DB: LocalDatabase>(error: StepError, tx: &mut LocalConnection) -> StepError {
+    let StepError::Unknown(source) = error else { return error };
+    let gone = match of_a_database(&*source).filter(|error| is_gone(error)) {
+        None => false,
+        Some(sqlx::Error::Database(_)) => true,
+        // It may be the error of another connection, to another database.
+        Some(_) => {
+            let ping = async { connection::<DB>(tx).ok()?.ping().await.ok() };
+            timeout(PING, ping).await.ok().flatten().is_none()
+        }
+    };
+    if gone { StepError::Unknown(source) } else { StepError::retryable(whole(&*source)) }
 }
 
-/// Tells whether the database went away under the step: another try of the step would say nothing about it.
-fn is_gone(error: &(dyn Error + Send + Sync + 'static)) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+/// Finds the error of a database by which the error of a step came about.
+fn of_a_database<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a sqlx::Error> {
+    let mut next: Option<&'a (dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<sqlx::Error>() {
-            return crate::store::rows::is_gone(error);
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         next = error.source();
     }
-    false
+    None
 }
 
 fn never<'a, T>(step: impl Display) -> Answer<'a, T> {
@@ -197,8 +213,10 @@ macro_rules! goes_forward {
         ) -> Answer<'a, Document> {
             Box::pin(async move {
                 let cx: StepContext<S::Input> = erased::context(input, frame)?;
-                let did = self.step.execute(&cx, connection::<DB>(tx)?).await;
-                encode(&cx.frame, &did.map_err(nothing_happened)?)
+                match self.step.execute(&cx, connection::<DB>(tx)?).await {
+                    Ok(output) => encode(&cx.frame, &output),
+                    Err(error) => Err(nothing_happened::<DB>(error, tx).await),
+                }
             })
         }
     };
@@ -219,7 +237,10 @@ impl<DB: LocalDatabase, S: LocalStep<DB>> AnyLocal for LocalWithUndo<S, DB> {
                 StepError::fatal(format!("the stored output of {} cannot be read: {why}", S::NAME))
             })?;
             let cx: StepContext<S::Input> = erased::context(input, frame)?;
-            self.step.compensate(&cx, done, connection::<DB>(tx)?).await.map_err(nothing_happened)
+            match self.step.compensate(&cx, done, connection::<DB>(tx)?).await {
+                Ok(evidence) => Ok(evidence),
+                Err(error) => Err(nothing_happened::<DB>(error, tx).await),
+            }
         })
     }
 }

@@ -26,7 +26,7 @@ use crate::policy::{Backoff, Failure, StepPolicy, Tries, WhenUnknown};
 use crate::record::Document;
 use crate::step::context::{Effects, Frame, Operation};
 use crate::step::{Evidence, Probe, StepError, whole};
-use known::Known;
+pub(super) use known::Known;
 
 /// Beyond this no limit of time matters, and none overflows.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -373,7 +373,7 @@ impl Attempts<'_> {
         if self.engine.lease.is_revoked() { Err(Lost) } else { Ok(allowed.is_err()) }
     }
 
-    fn tries(&self, retries: &Backoff, policy: &StepPolicy, failures: u32) -> Tries {
+    pub(super) fn tries(&self, retries: &Backoff, policy: &StepPolicy, failures: u32) -> Tries {
         let seed = self.frame.saga_id.as_uuid().as_u64_pair().1;
         let (retries, patience) = (retries.clone(), policy.patience.clone());
         Tries::resumed(retries, patience, failures, known::waited(self.noted.as_deref()), seed)

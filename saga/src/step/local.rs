@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::policy::StepPolicy;
+use crate::policy::{Backoff, StepPolicy};
 use crate::step::context::StepContext;
 use crate::step::{Evidence, Payload, StepError};
 
@@ -41,7 +41,8 @@ impl LocalDatabase for sqlx::Sqlite {}
 /// at that time. `?` on any error is therefore tried again as [`StepError::Retryable`]; so are conflicts
 /// of the database (deadlock, serialization failure, a busy file). Only
 /// [`StepError::Rejected`] turns the saga back at once. When the database cannot be reached, the step
-/// waits for it and no attempt is counted.
+/// waits for it by the [`patience`](StepPolicy::patience) of its policy, as other steps wait for a provider: that is not
+/// a failure of the step, requests of operators end the wait, and a saga that waits for long is not held in memory.
 ///
 /// The transaction is only for rows of this database. A call to another system made here happens even
 /// if the transaction does not: that is a [`SagaStep`](crate::SagaStep).
@@ -120,7 +121,7 @@ pub trait LocalStep<DB: LocalDatabase>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Evidence, StepError>> + Send;
 
     /// Retries and timeout: those of other steps, but five seconds for an attempt, because its locks
-    /// are held for so long. What a policy says about unknown outcomes does not matter here.
+    /// are held for so long, and waits for the database that begin with 50 ms. What a policy says about unknown outcomes does not matter here.
     fn policy(&self) -> StepPolicy {
         local_policy()
     }
@@ -155,8 +156,10 @@ pub trait LocalForwardStep<DB: LocalDatabase>: Send + Sync + 'static {
     }
 }
 
+/// The database is near, so the first waits for it are short; together they are about an hour, as those of other steps.
 fn local_policy() -> StepPolicy {
-    StepPolicy::default().timeout(Duration::from_secs(5))
+    let patience = Backoff::doubling(24, Duration::from_millis(50), Duration::from_secs(300));
+    StepPolicy::default().timeout(Duration::from_secs(5)).patience(patience.jittered())
 }
 
 impl<I> StepContext<I> {

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "testing", feature = "sqlite", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod away;
 mod contract;
 mod explored;
 mod killed;

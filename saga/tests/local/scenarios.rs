@@ -38,6 +38,7 @@ macro_rules! on {
                     Fate::Works | Fate::WorksOutside => {}
                     Fate::FailsOutside => return Err(StepError::rejected("no")),
                     Fate::Fails => return Err(std::io::Error::other("the step went wrong").into()),
+                    Fate::FailsElsewhere => return Err(sqlx::Error::PoolTimedOut.into()),
                     Fate::Panics => panic!("as the test wants it"),
                     Fate::Hangs => std::future::pending().await,
                     Fate::Rejects => return Err(StepError::rejected("no")),
@@ -203,6 +204,18 @@ macro_rules! on {
             async fn rows_of_an_attempt_that_panicked_are_rolled_back_before_the_next() {
                 let (outcome, there, calls) = first_attempt(Fate::Panics).await;
                 assert_eq!((outcome, there, calls), (Outcome::Completed, vec!["Take".into()], 2));
+            }
+
+            #[tokio::test]
+            async fn a_panic_and_an_error_of_another_database_are_failures_of_the_step() {
+                for fate in [Fate::Panics, Fate::FailsElsewhere] {
+                    let does = Script::of([fate; 3]);
+                    let policy = soon().retries(Backoff::constant(2, Duration::from_millis(5)));
+                    let take = Take { policy, ..take(does, Script::of([])) };
+                    let (outcome, there) = taken(take, Ship { refuses: false }).await;
+                    assert!(matches!(outcome, Outcome::Compensated { .. }), "{fate:?}: {outcome:?}");
+                    assert_eq!((there, does.calls()), (vec![], 3), "{fate:?}");
+                }
             }
 
             #[tokio::test]

@@ -11,6 +11,8 @@ use tokio::sync::{Notify, Semaphore};
 pub(crate) enum Fate {
     Works,
     Fails,
+    /// Does not reach another database.
+    FailsElsewhere,
     Panics,
     Hangs,
     Rejects,
@@ -77,5 +79,5 @@ impl Script {
 /// Soon and often: no test waits for long, and none gives up on a slow machine.
 pub(crate) fn soon() -> StepPolicy {
     let soon = Backoff::constant(100, std::time::Duration::from_millis(20));
-    StepPolicy::default().retries(soon.clone()).undo_retries(soon)
+    StepPolicy::default().retries(soon.clone()).undo_retries(soon.clone()).patience(soon)
 }

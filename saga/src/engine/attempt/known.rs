@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::providers::Closed;
+use crate::error::StoreError;
 use crate::machine::{Finding, Undoing};
 use crate::policy::{Failure, StepPolicy, Tries};
 use crate::step::Retry;
@@ -16,7 +17,7 @@ pub(super) fn waited(error: Option<&str>) -> bool {
     error.is_some_and(|error| error.starts_with(WAITS))
 }
 
-pub(super) struct Known<'p> {
+pub(crate) struct Known<'p> {
     pub(super) policy: &'p StepPolicy,
     /// An attempt may have had its effect.
     pub(super) maybe: bool,
@@ -34,7 +35,7 @@ pub(super) struct Known<'p> {
 }
 
 impl<'p> Known<'p> {
-    pub(super) fn new(policy: &'p StepPolicy, maybe: bool, tries: Tries, noted: Option<String>) -> Self {
+    pub(crate) fn new(policy: &'p StepPolicy, maybe: bool, tries: Tries, noted: Option<String>) -> Self {
         let (last, asked) = (Failure::Definite, Duration::ZERO);
         // What it waits for is still so.
         let waits = noted.as_deref().and_then(|noted| noted.strip_prefix(WAITS)?.split_once(": "));
@@ -42,11 +43,11 @@ impl<'p> Known<'p> {
         Self { policy, maybe, patient: false, error, noted, tries, last, fresh: true, asked }
     }
 
-    pub(super) fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.tries.failures()
     }
 
-    pub(super) fn retry(&mut self, retry: &Retry) -> Failure {
+    pub(crate) fn retry(&mut self, retry: &Retry) -> Failure {
         self.error = Some(retry.to_string());
         self.asked = retry.after().unwrap_or_default();
         if retry.provider().is_some() { Failure::Away } else { Failure::Definite }
@@ -58,15 +59,21 @@ impl<'p> Known<'p> {
         Failure::Away
     }
 
+    /// The database of a local step cannot be used, so nothing of it happened.
+    pub(crate) fn without_database(&mut self, error: &StoreError) -> Failure {
+        self.error = Some(format!("{WAITS}its database: {error}"));
+        Failure::Away
+    }
+
     /// The pause before the next try, or `None` if there is none.
-    pub(super) fn pause(&mut self, failure: Failure) -> Option<Duration> {
+    pub(crate) fn pause(&mut self, failure: Failure) -> Option<Duration> {
         (self.last, self.fresh) = (failure, false);
         let asked = std::mem::take(&mut self.asked);
         self.tries.after(failure).map(|pause| pause.max(asked))
     }
 
     /// The reason that is given when no try is left.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         self.error.clone().unwrap_or_else(|| "not seen on the other side".into())
     }
 
@@ -83,9 +90,9 @@ impl<'p> Known<'p> {
     }
 
     /// The text that is stored of the last failure: it also says for whom the saga waits.
-    fn told(self) -> Option<String> {
+    pub(crate) fn told(&self) -> Option<String> {
         if self.last == Failure::Definite || waited(self.error.as_deref()) {
-            return self.error.or(self.noted);
+            return self.error.clone().or_else(|| self.noted.clone());
         }
         let whom = self.policy.provider.as_deref().unwrap_or("an answer");
         let error = self.error.as_deref().unwrap_or("not seen on the other side");

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Driver, Gone};
 use crate::definition::AnyLocal;
-use crate::engine::attempt::{Attempts, LATE, Waited, after};
+use crate::engine::attempt::{Attempts, Known, LATE, Waited, after};
 use crate::engine::lease::LeaseTerm;
 use crate::error::{Effect, StoreError};
 use crate::machine::{Finding, Illegal, State, Undoing};
@@ -22,7 +22,7 @@ use crate::step::context::{Frame, Operation};
 use crate::step::{StepError, whole};
 use crate::store::{LocalStore, LocalVerdict};
 
-/// The waits while the database cannot be used; no attempt is counted.
+/// The waits for an answer to the question whether a commit happened.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -144,7 +144,7 @@ impl Driver<'_> {
         &self,
         at: usize,
         call: &LocalCall,
-        mut failures: u32,
+        failures: u32,
     ) -> Result<(StepOutcome, u32), Gone> {
         let attempts = self.attempts(at);
         let policy = attempts.step.policy();
@@ -153,48 +153,42 @@ impl Driver<'_> {
             return Ok((StepOutcome::Fatal(reason), failures));
         };
         let schedule = match call {
-            LocalCall::Execute => policy.retries.clone(),
-            LocalCall::Undo(_) => policy.undo_retries.clone(),
+            LocalCall::Execute => &policy.retries,
+            LocalCall::Undo(_) => &policy.undo_retries,
         };
         let context = AttemptContext { attempts: &attempts, policy: &policy, at, step, store };
-        let mut pause = FIRST_PAUSE;
-        let (mut last, mut trying) = (None, None);
+        let tries = attempts.tries(schedule, &policy, failures);
+        let mut known = Known::new(&policy, false, tries, attempts.noted.clone());
+        let mut trying = None;
         let outcome = loop {
             if attempts.lapsed().await? {
-                break StepOutcome::Later { error: last, retry_in: Duration::ZERO };
+                break StepOutcome::Later { error: known.told(), retry_in: Duration::ZERO };
             }
-            let error = match self.attempt(&context, call, failures).await? {
+            let failure = match self.attempt(&context, call, known.failures()).await? {
                 AttemptOutcome::Committed(committed) => break StepOutcome::Committed(committed),
                 AttemptOutcome::Unrecordable(reason) => break StepOutcome::Unrecordable(reason),
                 AttemptOutcome::Unanswered(reason) => break StepOutcome::Unanswered(reason),
                 AttemptOutcome::Failed(StepError::Rejected(reason)) => break StepOutcome::Refused(reason),
                 AttemptOutcome::Failed(StepError::Fatal(reason)) => break StepOutcome::Fatal(reason),
-                AttemptOutcome::Failed(StepError::Retryable(retry)) => retry.to_string(),
-                AttemptOutcome::Failed(StepError::Unknown(source)) => whole(&*source),
+                AttemptOutcome::Failed(StepError::Retryable(retry)) => known.retry(&retry),
+                AttemptOutcome::Failed(StepError::Unknown(source)) => known.retry(&whole(&*source).into()),
                 AttemptOutcome::Unavailable(error) => {
                     tracing::warn!(%error, "a local step waits for its database");
                     metrics::store_failed();
-                    if attempts.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        break StepOutcome::Refused(LATE.into());
-                    }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    continue;
+                    known.without_database(&error)
                 }
             };
-            pause = FIRST_PAUSE;
-            failures += 1;
             trying.get_or_insert_with(|| self.engine.requests.trying());
-            let Some(wait) = schedule.wait_after(failures) else { break StepOutcome::Refused(error) };
-            match attempts.wait(wait, &policy).await {
-                Waited::Over => last = Some(error),
+            let Some(pause) = known.pause(failure) else { break StepOutcome::Refused(known.reason()) };
+            match attempts.wait(pause, &policy).await {
+                Waited::Over => {}
                 Waited::Leaving(retry_in) | Waited::Asked(retry_in) => {
-                    break StepOutcome::Later { error: Some(error), retry_in };
+                    break StepOutcome::Later { error: known.told(), retry_in };
                 }
-                Waited::Late => break StepOutcome::Refused(format!("{error}; {LATE}")),
+                Waited::Late => break StepOutcome::Refused(format!("{}; {LATE}", known.reason())),
             }
         };
-        Ok((outcome, failures))
+        Ok((outcome, known.failures()))
     }
 
     /// Makes one attempt. If it fails, what it did in its transaction is gone, but an effect that it stated is elsewhere.
