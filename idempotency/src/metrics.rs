@@ -110,7 +110,7 @@ fn log_indeterminate(record: RecordId, fence: Fence, attempt: u32) {
         ?record,
         fence = fence.0,
         attempt,
-        "outcome unknown; it will not run again without proof: find out what happened, and resolve it with this fence"
+        "outcome unknown; the key is not run again without proof: find out what happened, and resolve the record with this fence"
     );
 }
 

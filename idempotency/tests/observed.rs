@@ -264,8 +264,8 @@ fn faults_are_counted_and_logged_without_secrets() {
         "the handler panicked",
         "outcome unknown",
         "the lease is lost",
-        "an answer is sent that is not recorded kind=Unavailable",
-        "an answer is sent that is not recorded kind=Rejected",
+        "the answer is sent but not recorded kind=Unavailable",
+        "the answer is sent but not recorded kind=Rejected",
         "the idempotency store failed; nothing was run kind=Unavailable effect=Unknown connection=\"a planned fault\"",
         "the idempotency store failed; nothing was run kind=Rejected effect=NotApplied",
     ] {

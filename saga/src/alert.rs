@@ -11,11 +11,11 @@ pub(crate) fn tell_of_stop(
     reason: Option<&str>,
 ) {
     tracing::error!(
-        saga.id = %id,
-        saga.r#type = saga_type,
+        saga_id = %id,
+        saga_type,
         business_id,
         status = status.as_str(),
         reason = reason.unwrap_or_default(),
-        "a saga stopped and waits for a person"
+        "the saga stopped and waits for a person: read the reason, then resolve, resume or abort it"
     );
 }

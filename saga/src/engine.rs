@@ -290,7 +290,7 @@ impl Engine {
         let engine = Arc::clone(self);
         let (read, suspect) = (Instant::now(), reservation.suspect.take());
         let (id, saga_type) = (journal.instance.id, journal.instance.saga_type.as_str());
-        let span = tracing::info_span!("saga", saga.id = %id, saga.r#type = saga_type);
+        let span = tracing::info_span!("saga", saga_id = %id, saga_type);
         let driving = async move {
             let _permit = match permit {
                 Some(permit) => Some(permit),

@@ -317,7 +317,7 @@ impl Orchestrator {
         if timeout(engine.settings.grace, idle).await.is_err() {
             tracing::warn!(
                 sagas = engine.active_count(),
-                "draining: some saga steps are still running and will be asked about"
+                "the drain ended while saga steps were running; the next worker probes them"
             );
         }
         // A beat after this would bring the worker back.

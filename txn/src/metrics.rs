@@ -55,12 +55,12 @@ pub(crate) fn count_conflict(label: &'static str, class: &'static str) {
 
 /// Logs that another attempt follows.
 pub(crate) fn log_retry(attempt: u32, failure: &Failure, pause: Duration) {
-    tracing::debug!(attempt, ?pause, %failure, class = failure.class().name(), "trying again");
+    tracing::debug!(attempt, ?pause, %failure, class = failure.class().name(), "the attempt failed; the run tries again");
 }
 
 /// Logs the reason why the pool has given no connection yet.
 pub(crate) fn warn_no_connection(label: &'static str, why: &PoolError) {
-    tracing::warn!(label, server = why.server(), error = %why.driver(), remedy = why.remedy(), "no connection yet");
+    tracing::warn!(label, server = why.server(), error = %why.driver(), remedy = why.remedy(), "the pool has given no connection yet; the run waits");
 }
 
 /// Records a run that ended.
@@ -77,7 +77,7 @@ pub(crate) fn record_between_statements(label: &'static str, spent: Duration, wa
         tracing::warn!(
             label,
             ?spent,
-            "much time between the statements of a transaction: is there an external call inside?"
+            "the closure spent much time between two statements; move external calls out of the transaction"
         );
     }
 }

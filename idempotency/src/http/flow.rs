@@ -179,7 +179,7 @@ where
             Err(error)
         }
         Err(panic) => {
-            error!("the handler panicked");
+            error!("the handler panicked; its record is settled by the declared effects");
             release_or_expire(guard).await;
             resume_unwind(panic)
         }
@@ -199,7 +199,7 @@ fn answer_without_running<B: Body>(
                 return response.map(|bytes| ReplayBody::whole(bytes, trailers));
             }
             Err(error) => {
-                error!(%error, "a recording cannot be replayed");
+                error!(%error, "the recording cannot be decoded; the request is answered not-replayable");
                 let status = recording.status();
                 Problem::NotReplayable(Tombstone { reason: TombstoneReason::Broken, status, location: None })
             }
@@ -239,7 +239,7 @@ async fn catch_panic<Fut: Future>(
 
 async fn release_or_expire(mut guard: LeaseGuard) {
     if let Err(error) = guard.release_or_expire().await {
-        warn!(%error, "a lease could not be settled; it will lapse");
+        warn!(%error, "the lease could not be settled; it expires by itself");
     }
 }
 
@@ -274,7 +274,7 @@ where
     let (settlement, mut response) = match fate {
         Fate::Expire => {
             if let Err(error) = guard.expire().await {
-                warn!(%error, "a lease could not be ended; it will lapse");
+                warn!(%error, "the lease could not be ended; it expires by itself");
             }
             return with_status(response.map(ReplayBody::inner), "indeterminate");
         }
@@ -311,16 +311,16 @@ async fn record_later(mut guard: LeaseGuard, settlement: Settlement) {
     if let Err(error) = guard.settle_persistently(&settlement).await {
         let left =
             if guard.lease().0.may_have_had_effect() { "indeterminate" } else { "free when the lease ends" };
-        error!(%error, left, "an answer could not be recorded");
+        error!(%error, left, "the answer could not be recorded before the lease ended");
     }
 }
 
 fn report_unrecorded(written: &Result<Written, StoreError>) {
     metrics::count_unrecorded();
     match written {
-        Ok(written) => warn!(?written, "an answer is sent that is not recorded"),
+        Ok(written) => warn!(?written, "the answer is sent but not recorded"),
         // The error itself may quote the row.
-        Err(error) => warn!(kind = ?error.kind(), "an answer is sent that is not recorded"),
+        Err(error) => warn!(kind = ?error.kind(), "the answer is sent but not recorded"),
     }
 }
 

@@ -83,7 +83,7 @@ async fn give_back(manager: Arc<dyn IdempotencyManager>, holder: Holder, lease: 
             Ok(Written::Missing) if !last => {}
             Ok(_) => return,
             Err(error) if last => {
-                warn!(record = ?holder.record, kind = ?error.kind(), "a claim that may have been granted was not given back");
+                warn!(record = ?holder.record, kind = ?error.kind(), "a claim that may have been granted could not be released; it expires by itself");
                 return;
             }
             Err(_) => {}

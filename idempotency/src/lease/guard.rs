@@ -184,7 +184,7 @@ impl Drop for LeaseGuard {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = release_or_expire(&held).await {
-                    warn!(record = ?held.holder.record, %error, "a dropped lease could not be settled; it will lapse");
+                    warn!(record = ?held.holder.record, %error, "a dropped lease could not be settled; it expires by itself");
                 }
             });
         }

@@ -136,7 +136,7 @@ impl Asking<'_> {
     async fn ask(&self, hook: &dyn Recover) -> Recovered {
         let answer = timeout(self.limit, hook.recover(&self.cx)).await;
         answer.unwrap_or_else(|_| {
-            warn!(record = ?self.claim.record, limit = ?self.limit, "the Recover hook took too long; the outcome stays unknown");
+            warn!(record = ?self.claim.record, limit = ?self.limit, "the Recover hook took too long and was dropped; the outcome stays unknown");
             Recovered::Unknown
         })
     }
@@ -149,6 +149,6 @@ async fn close(inquiry: &mut LeaseGuard, told: Option<&Recording>) {
         None => inquiry.release().await,
     };
     if let Err(error) = closed {
-        warn!(kind = ?error.kind(), "an inquiry was not ended; it lapses by itself");
+        warn!(kind = ?error.kind(), "the inquiry could not be ended; it expires by itself");
     }
 }

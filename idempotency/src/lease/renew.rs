@@ -58,7 +58,9 @@ pub(crate) async fn renew_while_held(held: Arc<Held>) {
                 warn!(record = ?held.holder.record, marked = held.may_have_had_effect(), "the lease is lost");
                 return;
             }
-            Err(error) => warn!(record = ?held.holder.record, %error, "a renewal failed; it is tried again"),
+            Err(error) => {
+                warn!(record = ?held.holder.record, %error, "the lease could not be renewed; the renewal is tried again")
+            }
         }
     }
 }

@@ -343,8 +343,8 @@ impl Attempts<'_> {
     {
         let span = tracing::info_span!(
             "saga_step",
-            saga.id = %self.frame.saga_id,
-            saga.r#type = %self.frame.saga_type,
+            saga_id = %self.frame.saga_id,
+            saga_type = %self.frame.saga_type,
             step = self.step.name(),
             operation = what,
         );
@@ -361,7 +361,7 @@ impl Attempts<'_> {
         };
         metrics::step_timed(&self.saga.name, self.step.name(), what, began.elapsed());
         if let Err(error) = &result {
-            tracing::warn!(parent: &span, %error, "a saga step did not succeed");
+            tracing::warn!(parent: &span, %error, "the call of a saga step failed or was not answered");
         }
         result
     }

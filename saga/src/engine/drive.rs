@@ -119,7 +119,7 @@ pub(super) async fn drive(engine: &Engine, taken: Taken) -> Option<Notification>
         Ok(news) => Some(news),
         Err(Gone::Released) => (engine.stopping() >= Stop::Draining).then_some(Notification::Draining),
         Err(Gone::Lost) => {
-            tracing::info!(saga.id = %id, "another worker goes on with this saga");
+            tracing::info!(saga_id = %id, "the worker stops driving the saga, because another worker took it over");
             (engine.stopping() >= Stop::Draining).then_some(Notification::Draining)
         }
     }
@@ -250,7 +250,7 @@ impl Driver<'_> {
     /// Past the pivot a deadline changes nothing; it is only seen.
     fn tell_if_overdue(&self) {
         if self.state.status == Status::Committing && self.is_overdue() {
-            tracing::warn!(saga.id = %self.journal.instance.id, "a saga past its pivot is past its deadline");
+            tracing::warn!(saga_id = %self.journal.instance.id, "the saga is past its pivot and its deadline; the worker goes on with it");
             metrics::saga_overdue(&self.saga.name);
         }
     }
@@ -376,7 +376,7 @@ impl Driver<'_> {
         let over = matches!(self.state.status, Status::Committing | Status::Completed);
         if let (true, true, Some(cancel)) = (over, from != self.state.status, &self.requests.cancel) {
             let id = self.journal.instance.id;
-            tracing::warn!(saga.id = %id, cancel, status = %self.state.status, "a request to turn a saga back came too late");
+            tracing::warn!(saga_id = %id, cancel, status = %self.state.status, "the request to turn the saga back came after its pivot; the saga goes forward");
             metrics::cancel_too_late(&self.saga.name);
         }
     }

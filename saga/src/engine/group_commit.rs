@@ -143,7 +143,7 @@ impl<T: Send + 'static> Turns<T> {
         committing
             .map(|committed| {
                 if committed.is_err() {
-                    tracing::error!("the saga store panicked; what it was given is not answered");
+                    tracing::error!("the saga store panicked; the calls of this batch get no answer");
                 }
             })
             .boxed()

@@ -18,7 +18,7 @@ pub(super) async fn beat(engine: &Engine) -> Result<(), StoreError> {
     let worker = Worker { id: engine.worker, lease: engine.settings.lease, pid: std::process::id() };
     let answer = engine.store.heartbeat(&worker).await?;
     if sent.elapsed() > renewal(engine) {
-        tracing::warn!(took = ?sent.elapsed(), lease = ?engine.settings.lease, "the saga store answers heartbeats late");
+        tracing::warn!(took = ?sent.elapsed(), lease = ?engine.settings.lease, "the saga store answered a heartbeat late; check the load of its database");
     }
     match answer {
         Heartbeat::Held => engine.lease.held(sent),
@@ -49,9 +49,13 @@ pub(super) async fn keep_lease(engine: Arc<Engine>) {
             continue;
         }
         match beat {
-            Ok(Err(error)) => tracing::error!(%error, "a heartbeat of the saga worker panicked"),
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the saga worker could not renew its lease"),
-            _ => tracing::warn!("the saga store did not answer a heartbeat"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a heartbeat of the saga worker panicked; the worker tries again")
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "the saga worker could not renew its lease; it tries again")
+            }
+            _ => tracing::warn!("the saga store did not answer a heartbeat; the worker tries again"),
         }
         engine.lease.struggles();
         // The sooner this worker is seen to live, the less is taken from it.

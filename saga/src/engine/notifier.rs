@@ -96,10 +96,12 @@ pub(super) async fn watch_others(engine: Arc<Engine>) {
         match AssertUnwindSafe(ask(&engine)).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the saga worker could not ask what became of sagas elsewhere");
+                tracing::warn!(%error, "the saga worker could not ask the store for sagas of other workers; it tries again");
             }
             Err(_panic) => {
-                tracing::error!("asking what became of sagas elsewhere panicked; it is asked again")
+                tracing::error!(
+                    "asking the store for sagas of other workers panicked; the saga worker tries again"
+                )
             }
         }
     }

@@ -26,8 +26,10 @@ pub(super) async fn show_open_sagas(engine: Arc<Engine>) {
     loop {
         match AssertUnwindSafe(show(&engine, &mut shown)).catch_unwind().await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the open sagas could not be counted"),
-            Err(_panic) => tracing::error!("counting the open sagas panicked; they are counted again"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the saga worker could not count the open sagas; it tries again")
+            }
+            Err(_panic) => tracing::error!("counting the open sagas panicked; the saga worker tries again"),
         }
         if !engine.pause_unless_stopped(pause).await {
             return;
@@ -48,9 +50,9 @@ async fn show(engine: &Engine, shown: &mut Shown) -> Result<(), StoreError> {
     for (saga_type, sagas) in unrunnable(shown) {
         if sagas > 0 && before.get(&saga_type).is_none_or(|before| *before == 0) {
             tracing::warn!(
-                saga.r#type = saga_type,
+                saga_type,
                 sagas,
-                "sagas wait that no running worker has the definition of: deploy one that registers it"
+                "no running worker has the definition of these sagas; deploy one that registers it"
             );
         }
         metrics::unrunnable_sagas(saga_type, sagas);

@@ -68,7 +68,7 @@ pub(super) async fn park_after_panic(
                 return if ours { park(engine, &journal, reason).await } else { None };
             }
             Err(error) => {
-                tracing::warn!(saga.id = %id, %error, "a saga whose drive panicked cannot be looked at yet");
+                tracing::warn!(saga_id = %id, %error, "the worker cannot read a saga whose driver panicked; it tries again");
                 tokio::time::sleep(engine.settings.poll).await;
             }
         }

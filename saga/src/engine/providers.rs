@@ -177,14 +177,14 @@ impl Provider {
     fn is_reached(&self) {
         let was = std::mem::take(&mut *self.way());
         if was.closed_until.is_some() {
-            tracing::info!(provider = self.name, "a provider is back");
+            tracing::info!(provider = self.name, "the provider can be reached again");
             self.show(false);
         }
     }
 
     fn is_missed(&self) {
         if self.way().fails(self.first_pause) {
-            tracing::warn!(provider = self.name, "a provider cannot be reached; its sagas wait");
+            tracing::warn!(provider = self.name, "the provider cannot be reached; its sagas wait");
             self.show(true);
         }
     }

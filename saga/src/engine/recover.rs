@@ -96,11 +96,11 @@ pub(super) async fn recover(engine: Arc<Engine>) {
         let batch = match AssertUnwindSafe(recovery.look()).catch_unwind().await {
             Ok(Ok(batch)) => batch,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the saga worker could not look for lost sagas");
+                tracing::warn!(%error, "the saga worker could not look for lost sagas; it tries again");
                 Batch::nothing()
             }
             Err(_panic) => {
-                tracing::error!("looking for lost sagas panicked; it is tried again");
+                tracing::error!("looking for lost sagas panicked; the saga worker tries again");
                 Batch::nothing()
             }
         };
@@ -136,7 +136,7 @@ impl Recovery {
         let before = std::mem::replace(&mut self.settling, engine.lease.settles());
         if self.settling {
             if !before {
-                tracing::warn!(lease = ?engine.settings.lease, "a heartbeat of this saga worker failed, came late or found its lease lapsed: it takes no sagas over for the length of a lease");
+                tracing::warn!(lease = ?engine.settings.lease, "a heartbeat of the saga worker failed, was late or found its lease lapsed; the worker takes no saga over for the length of a lease");
             }
             return Ok(Batch::nothing());
         }
@@ -299,7 +299,7 @@ fn resume(
 ) {
     let Known { term, clean, reason } = known;
     let Journal { instance, .. } = &journal;
-    tracing::info!(saga.id = %instance.id, saga.r#type = %instance.saga_type, "resuming a saga");
+    tracing::info!(saga_id = %instance.id, saga_type = %instance.saga_type, "the worker resumes the saga");
     metrics::saga_taken_over(reason);
     engine.spawn(reservation, Some(permit), journal, clean, term);
 }

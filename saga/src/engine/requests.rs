@@ -81,9 +81,11 @@ pub(super) async fn listen_for_requests(engine: Arc<Engine>) {
         match AssertUnwindSafe(ask(&engine)).catch_unwind().await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the saga worker could not ask for requests of operators")
+                tracing::warn!(%error, "the saga worker could not read the requests of operators; it tries again")
             }
-            Err(_panic) => tracing::error!("asking for requests of operators panicked; it is asked again"),
+            Err(_panic) => {
+                tracing::error!("reading the requests of operators panicked; the saga worker tries again")
+            }
         }
     }
 }

@@ -151,14 +151,14 @@ async fn flush(lanes: &Arc<Lanes>, writes: Vec<Write>) {
                 return;
             }
             Err(error) if error.may_be_of_one_saga() => {
-                tracing::warn!(%error, records = records.len(), "one holds up a batch of saga results; each is written by itself");
+                tracing::warn!(%error, records = records.len(), "one record holds up its batch of saga results; the worker writes each by itself");
                 for (record, answer) in records.into_iter().zip(answers) {
                     tokio::spawn(write_alone(Arc::clone(lanes), record, answer));
                 }
                 return;
             }
             Err(error) => {
-                tracing::warn!(%error, records = records.len(), "a batch of saga results was not acknowledged; writing it again");
+                tracing::warn!(%error, records = records.len(), "the saga store did not acknowledge a batch of results; the worker writes it again");
                 metrics::store_failed();
                 sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(2));
@@ -185,7 +185,7 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
                     let _ = answer.send(Verdict::Refused(error.to_string()));
                     return;
                 }
-                tracing::warn!(saga.id = %record.saga, %error, "a saga's result still waits");
+                tracing::warn!(saga_id = %record.saga, %error, "the result of the saga is not written yet; the worker tries again");
                 metrics::store_failed();
                 sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(2));

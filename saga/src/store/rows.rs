@@ -160,7 +160,7 @@ pub(super) fn journals<R: Columns>(instances: &[R], steps: &[R]) -> Vec<Journal>
                 at.insert(instance.id.to_string(), journals.len());
                 journals.push(Journal { instance, steps: Vec::new() });
             }
-            Err(error) => tracing::error!(%error, "a saga's row without a readable id is left alone"),
+            Err(error) => tracing::error!(%error, "the saga store skips a row whose id cannot be read"),
         }
     }
     for row in steps {

@@ -82,7 +82,7 @@ pub(super) async fn begin<DB: Backend, T, E>(
             Ok(Ok(Claimed::Moved)) => {
                 tracing::warn!(
                     label,
-                    "a session of the pool means another table of tokens than before; closing it"
+                    "a session of the pool finds another token table than before; the session is closed"
                 );
                 session.close().await;
                 if astray == 0 {

@@ -55,7 +55,7 @@ pub(crate) async fn commit<DB: Backend>(job: CommitJob<DB>) -> CommitOutcome {
         CommitAnswer::Lost(failure) if read_only => return CommitOutcome::Aborted(failure),
         CommitAnswer::Lost(failure) => failure,
     };
-    tracing::warn!(label, %cause, "COMMIT got no answer that settles it");
+    tracing::warn!(label, %cause, "COMMIT got no answer that settles its outcome");
     let fate = match &mark {
         Some(mark) => resolve(&pool, mark, deadline::after(Instant::now(), wait)).await,
         None => CommitStatus::Unknown,
@@ -79,7 +79,9 @@ async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> C
             Ok(Ok(CommitStatus::InProgress)) => {}
             Ok(Ok(fate)) => return fate,
             // The server may be on its way back.
-            Ok(Err(error)) => tracing::debug!(%error, "cannot ask about a lost commit yet"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the run cannot look up a lost COMMIT yet; it tries again")
+            }
             Err(_elapsed) => return CommitStatus::Unknown,
         }
         if Instant::now() + pause >= limit {

@@ -42,5 +42,5 @@ impl<DB: Backend> Canceller<DB> {
 }
 
 fn report(error: &sqlx::Error) {
-    tracing::debug!(%error, "cannot cancel an abandoned statement");
+    tracing::debug!(%error, "the abandoned statement could not be cancelled");
 }

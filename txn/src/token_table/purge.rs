@@ -76,7 +76,7 @@ async fn whole_name<DB: Backend>(pool: &Pool<DB>, name: &str) -> Result<Arc<str>
         }
         tracing::warn!(
             table = name,
-            "a session of the pool means another table of tokens than before; closing it"
+            "a session of the pool finds another token table than before; the session is closed"
         );
         let _ = connection.close().await;
     }

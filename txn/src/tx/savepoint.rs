@@ -133,7 +133,10 @@ impl<'s, DB: Backend> Scope<'s, DB> {
                 return Err(Error::Misuse(misuse));
             }
             KEPT_WARN => {
-                tracing::warn!(label = state.settings.label, "{KEPT_WARN} scopes in one transaction")
+                tracing::warn!(
+                    label = state.settings.label,
+                    "the transaction keeps {KEPT_WARN} scopes of {KEPT_MAX}; use scope_each for a list"
+                )
             }
             _ => {}
         }

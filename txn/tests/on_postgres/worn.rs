@@ -93,7 +93,7 @@ async fn the_look_up_of_a_lost_commit_skips_dead_connections_of_an_untested_pool
         })
         .await;
     assert_eq!(counted.unwrap(), 1);
-    assert!(journal.has(&["COMMIT got no answer that settles it"]), "the commit was looked up");
+    assert!(journal.has(&["COMMIT got no answer that settles its outcome"]), "the commit was looked up");
     assert!(
         !journal.has(&["cannot ask about a lost commit yet"]),
         "without a pause for each dead connection"

@@ -126,10 +126,10 @@ async fn another_attempt_is_announced_only_if_there_is_time_for_it() {
     let endless = Policy { backoff_base: Duration::MAX, backoff_max: Duration::MAX, ..Policy::payments() };
     let late = on(&pool, "late").policy(endless).run(async |tx| move_60(tx).await).await;
     assert!(matches!(late, Err(Error::Deadline { attempts: 1, .. })), "{late:?}");
-    assert!(!journal.has(&["trying again"]));
+    assert!(!journal.has(&["the run tries again"]));
     let refused = on(&pool, "fight").attempts(2).run(async |tx| move_60(tx).await).await;
     assert!(matches!(refused, Err(Error::Conflict { attempts: 2, .. })), "{refused:?}");
-    assert!(journal.has(&["trying again"]));
+    assert!(journal.has(&["the run tries again"]));
 }
 
 #[tokio::test]

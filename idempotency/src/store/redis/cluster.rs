@@ -129,12 +129,14 @@ impl ClusterConnection {
         tokio::spawn(async move {
             match made(&replacing.0.0.client).await {
                 Ok(connection) => {
-                    debug!("the connection to the Redis Cluster was made anew");
+                    debug!("the store has connected to the Redis Cluster again");
                     let mut current = replacing.0.current();
                     current.connection = connection;
                     current.number += 1;
                 }
-                Err(error) => warn!(kind = ?error.kind(), "the Redis Cluster cannot be connected to anew"),
+                Err(error) => {
+                    warn!(kind = ?error.kind(), "the store could not connect to the Redis Cluster again")
+                }
             }
         });
     }

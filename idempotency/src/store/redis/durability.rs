@@ -44,7 +44,9 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
                 Some(found.servers)
             }
             Err(error) if error.kind() == ErrorKind::Rejected => {
-                warn!("this Redis does not say whether it evicts or forgets records; permit INFO");
+                warn!(
+                    "this Redis does not show whether it evicts or forgets records; permit INFO to its user"
+                );
                 None
             }
             Err(error) => return Err(error),
@@ -123,7 +125,7 @@ impl Durability {
             warn!("this Redis forgets records when it restarts; set appendonly yes");
         }
         if !is_master {
-            warn!("this Redis is a replica, and will refuse every claim");
+            warn!("this Redis is a replica and refuses every claim; connect to its master");
         }
         if replicas > 0 {
             warn!(
@@ -176,7 +178,7 @@ mod tests {
         for (said, instead, warning) in [
             ("noeviction", "allkeys-lru", "may evict records"),
             ("aof_enabled:1", "aof_enabled:0", "forgets records when it restarts"),
-            ("role:master", "role:slave", "is a replica, and will refuse every claim"),
+            ("role:master", "role:slave", "is a replica and refuses every claim"),
             ("slaves:0", "slaves:2", "may lose the newest claims"),
         ] {
             let warnings = warned(&sound.replace(said, instead));

@@ -64,7 +64,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         match self.permitted_on(servers).await {
             Err(error) if error.kind() == ErrorKind::Rejected => Err(error),
             Err(error) => {
-                warn!(kind = ?error.kind(), "this Redis does not say now whether its user is permitted what the store needs");
+                warn!(kind = ?error.kind(), "this Redis cannot be asked now whether its user has the permissions that the store needs");
                 Ok(())
             }
             Ok(()) => Ok(()),

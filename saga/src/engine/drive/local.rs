@@ -173,7 +173,7 @@ impl Driver<'_> {
                 AttemptOutcome::Failed(StepError::Retryable(retry)) => known.retry(&retry),
                 AttemptOutcome::Failed(StepError::Unknown(source)) => known.retry(&whole(&*source).into()),
                 AttemptOutcome::Unavailable(error) => {
-                    tracing::warn!(%error, "a local step waits for its database");
+                    tracing::warn!(%error, "the worker cannot reach the database of a local step; it tries again");
                     metrics::store_failed();
                     known.without_database(&error)
                 }
@@ -274,7 +274,7 @@ impl Driver<'_> {
             }
             Err(error) if error.effect() == Effect::NotApplied => Ok(AttemptOutcome::Unavailable(error)),
             Err(error) => {
-                tracing::warn!(saga.id = %record.saga, %error, "the commit of a local step was not answered; the saga is read again");
+                tracing::warn!(saga_id = %record.saga, %error, "the COMMIT of a local step was not answered; the worker reads the saga again");
                 metrics::local_commit_unanswered();
                 Ok(AttemptOutcome::Unanswered(error.to_string()))
             }
@@ -309,7 +309,7 @@ impl Driver<'_> {
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::warn!(saga.id = %id, %error, "a saga whose commit was not answered cannot be read yet");
+                    tracing::warn!(saga_id = %id, %error, "the worker cannot read a saga whose COMMIT was not answered; it tries again");
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
