@@ -96,7 +96,7 @@ const LOST: usize = 1024;
 /// Logs, at level ERROR, that it is not known what became of an attempt; once in a process, however often it is asked for.
 fn log_indeterminate(record: RecordId, fence: Fence, attempt: u32) {
     static LOGGED: Mutex<VecDeque<(RecordId, Fence)>> = Mutex::new(VecDeque::new());
-    // A queue is whole between any two statements here, so a panic elsewhere cannot have torn it.
+    // A queue is whole between any two statements here, so a panic of another thread leaves it consistent.
     let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
     if logged.contains(&(record, fence)) {
         drop(logged);

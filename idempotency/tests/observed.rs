@@ -162,7 +162,7 @@ async fn everything_that_can_go_wrong() {
     assert!(matches!(failed, Err(ExecuteError::Work(_))));
 }
 
-/// Two attempts that nobody knows the outcome of: one that panicked, and one whose process died.
+/// Two attempts with an unknown outcome: one that panicked, and one whose process died.
 async fn lost_attempts() {
     let refused = async |_| {
         let mut response = Response::new(Full::default());

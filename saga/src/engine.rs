@@ -294,7 +294,7 @@ impl Engine {
         let driving = async move {
             let _permit = match permit {
                 Some(permit) => Some(permit),
-                // Nothing closes this semaphore.
+                // No code closes this semaphore.
                 None => Arc::clone(&engine.permits).acquire_owned().await.ok(),
             };
             let epoch = journal.instance.epoch;

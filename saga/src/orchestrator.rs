@@ -135,7 +135,7 @@ impl Orchestrator {
         Ok(self.begin(new, false).await?.0)
     }
 
-    /// With `waits`, also the news of a saga that this call began, subscribed to before anybody drives it.
+    /// With `waits`, also the news of a saga that this call began, subscribed to before a worker drives it.
     async fn begin(
         &self,
         new: NewSaga,
@@ -210,7 +210,7 @@ impl Orchestrator {
             let untouched = owner == Some(engine.worker) && epoch == 1 && write_no == 0;
             match reservation {
                 Some(reservation) if untouched => engine.spawn(reservation, None, journal, true, term),
-                // Held while waiting, it would keep the news of the driver elsewhere away.
+                // A reservation held during the wait would keep the notification of another worker's end away.
                 elsewhere => drop(elsewhere),
             }
         }

@@ -121,7 +121,7 @@ fn capture(captured: &Captured) -> tracing::subscriber::DefaultGuard {
     tracing::subscriber::set_default(subscriber)
 }
 
-/// Waits a minute for its next try, whoever drives it.
+/// Waits a minute for its next try, on every worker.
 struct Later;
 impl SagaStep for Later {
     type Input = String;

@@ -303,7 +303,7 @@ impl<E> Error<E> {
             | Self::ResultUnreadable(_)
             // Committed under another label: another operation, or this one before it was renamed.
             | Self::Misuse(Misuse::TokenReused { .. } | Misuse::TokenTableMoved { .. })
-            // Before anybody could ask about a token.
+            // The run failed before it could ask for its token.
             | Self::Misuse(Misuse::OpenTransaction { .. }) => Effect::Unknown,
             Self::App(_)
             | Self::RolledBack(_)

@@ -44,7 +44,7 @@ impl Locals {
     pub(crate) fn are_possible(&self) -> bool {
         self.values.iter().all(|(name, value)| {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
-            // What a run proves of its locks rests on these.
+            // The proofs of row locks depend on these settings.
             let own = name.to_ascii_lowercase().starts_with("transaction_");
             (1..=63).contains(&name.len()) && name.bytes().all(legal) && !own && !value.contains('\0')
         })
@@ -70,7 +70,7 @@ impl Settings {
         self.policy.retries(class) && !(self.read_only && class == Class::ReadOnly)
     }
 
-    /// Tells whether the session is of no use to anybody after a failure of this class: it is gone, or holds a stale
+    /// Tells whether the session is unusable after a failure of this class: it is gone, or holds a stale
     /// plan, or leads to a server that takes no writes.
     pub(crate) fn spends_the_session(&self, class: Class) -> bool {
         match class {

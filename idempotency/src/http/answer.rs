@@ -127,7 +127,7 @@ where
         let tombstone = tombstone(&parts, reason);
         return Kept::Tombstone(tombstone, Response::from_parts(parts, ReplayBody::inner(body)));
     }
-    // Who does not know the length of what he sends may send it for ever.
+    // A body of unknown length may have no end.
     let sized = body.size_hint().exact().is_some();
     let patience = if sized { config.response_patience } else { config.stream_patience };
     match read(body, config.response_cap, patience).await {

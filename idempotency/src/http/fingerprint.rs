@@ -94,7 +94,7 @@ impl FingerprintRules {
 
     /// Counts of JSON bodies nothing but the fields at these JSON pointers, and what is inside them.
     ///
-    /// Every field that decides what happens must be among them: a request that differs elsewhere gets the first answer.
+    /// Include every field that decides what happens: a request that differs in other fields gets the first answer.
     ///
     /// # Panics
     /// If one is not a pointer: it begins with a slash.
@@ -243,7 +243,7 @@ mod tests {
             of(&rules, &[JSON], r#"{"x":2,"amount":1}"#)
         );
         assert_ne!(of(&rules, &[JSON], r#"{"amount":1}"#), of(&rules, &[JSON], r#"{"amount":2}"#));
-        // What is not JSON counts whole.
+        // A body that is not JSON counts as a whole.
         assert_ne!(
             of(&rules, &[plain], r#"{"amount":1,"x":1}"#),
             of(&rules, &[plain], r#"{"amount":1,"x":2}"#)

@@ -91,11 +91,11 @@ where
 {
     let (record, origin) = (run.claim.record, run.origin.clone());
     let span = debug_span!(parent: Span::current(), "idempotency", ?record, attempt = Empty, status = Empty);
-    // Only those who wait for others want to know that the client has left: this is dropped then.
+    // Only a waiting duplicate needs to know that its client has left: `_awaited` is dropped then.
     let (_awaited, gone) = shared.config.waiting.is_some().then(oneshot::channel).unzip();
     let counted = shared.config.tasks.0.token();
     let mut asking = Box::pin(claim_or_wait(Arc::clone(&shared), run, gone).instrument(span.clone()));
-    // What is known at once, as a replay from memory is, does not have to outlive anybody.
+    // An answer at the first poll, such as a replay from memory, needs no shield.
     let work: Pin<Box<dyn Future<Output = _> + Send>> =
         match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
             Poll::Ready(Ok(Answer::Acquired(guard))) => {
@@ -129,7 +129,7 @@ async fn claim_or_wait(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
     let answer = ask().await;
     if let (Ok(Answer::InFlight { .. }), Some(waiting), Some(gone)) = (&answer, &config.waiting, gone) {
         let gone = async { drop(gone.await) };
-        // Who has left is told nothing, and holds nothing.
+        // A client that has left gets no answer and holds no claim.
         let left = || Ok(Answer::InFlight { retry_after: Duration::ZERO });
         return waiting.follow(run.claim.record, answer, ask, gone).await.unwrap_or_else(left);
     }

@@ -20,7 +20,7 @@ pub(crate) const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempote
 
 /// The header of the key, unless another is chosen.
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// The address that describes the problem types, unless the service describes them elsewhere.
+/// The address that describes the problem types, unless the service has an address of its own.
 const TYPE_BASE: &str = "https://github.com/probity-rs/probity/blob/main/idempotency/docs/problems.md#";
 /// The longest a client is told to wait before it asks again.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
-//! Waiting for the first request, instead of being told to come back.
+//! A duplicate that waits for the answer of the first request, instead of getting 409.
 //!
 //! Invariant: waiting holds nothing. A waiter has no claim; it asks again, and runs only if it is then granted one.
-//! Requests that run in this process wake those that wait for them, so no request polls for those; for a request that runs
-//! elsewhere, the store is asked at growing intervals.
+//! A request of this process wakes its waiters. For a request of another process each waiter asks the store at growing
+//! intervals.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,7 +18,7 @@ use crate::deadline::deadline;
 use crate::error::StoreError;
 use crate::lease::guard::LeaseGuard;
 
-/// The first interval at which the store is asked about a request that runs elsewhere.
+/// The first interval at which the store is asked about a request of another process.
 const POLL_FIRST: Duration = Duration::from_millis(25);
 /// And the longest.
 const POLL_MAX: Duration = Duration::from_millis(500);

@@ -169,7 +169,7 @@ impl LeaseGuard {
     fn seal(&mut self) {
         self.settled = true;
         self.lease.0.stop_renewing();
-        // A settled lease is never "lost": let those who wait for that wait for ever.
+        // A settled lease is never "lost": `Lease::lost` then waits for ever.
         self.lease.0.believe_until(Instant::now() + Duration::from_secs(86_400 * 365));
     }
 }

@@ -102,7 +102,7 @@ impl Held {
     /// No renewal is sent from now on; one that is on its way may still arrive.
     pub(crate) fn stop_renewing(&self) {
         self.unrenewed.store(true, Ordering::SeqCst);
-        // One renews, if anybody; it may not wait for this yet.
+        // At most one task renews, and it may not wait for this notification yet.
         self.stopped.notify_one();
     }
 
@@ -162,7 +162,7 @@ impl Held {
     }
 
     fn belief(&self) -> MutexGuard<'_, Instant> {
-        // One instant cannot be torn by a panic elsewhere.
+        // A panic of another thread cannot leave half an instant behind.
         self.believed_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -145,7 +145,7 @@ impl MemoryStore {
 #[async_trait]
 impl IdempotencyManager for MemoryStore {
     async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        // What is known already takes no more room: a full store still replays, and tells duplicates to wait.
+        // A known key takes no more room: a full store still replays, and tells duplicates to wait.
         if !self.has_room() && !self.shard(claim.record).entries.contains_key(&claim.record) {
             self.make_room()?;
         }
@@ -251,7 +251,7 @@ impl fmt::Debug for MemoryStore {
 }
 
 fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    // A shard is consistent between any two statements of this module, so a panic elsewhere cannot have torn it.
+    // A shard is consistent between any two statements of this module, so a panic of another thread leaves it consistent.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -63,7 +63,7 @@ impl<DB: Dialect> SqlStore<DB> {
         Self::builder(pool).open(true).await
     }
 
-    /// A store like that of [`new`](Self::new), in a database whose tables are made elsewhere: it never creates or
+    /// A store like that of [`new`](Self::new), in a database whose tables another program makes: it never creates or
     /// changes one. The SQL of each version and the grants a service needs are published with the crate, in `sql`.
     ///
     /// # Cancel safety

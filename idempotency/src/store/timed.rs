@@ -30,7 +30,7 @@ impl Timed {
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let mut call = pin!(call);
-        // What is answered at once, as memory does, needs no timer.
+        // An answer at the first poll, as memory gives it, needs no timer.
         if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
             return answer;
         }

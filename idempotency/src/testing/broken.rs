@@ -32,9 +32,9 @@ pub enum Fault {
     ResetsFences,
     /// Gives the next holder of a forgotten record the fence of the last one, as a clock does that stands still.
     RepeatsFences,
-    /// Lets anybody complete.
+    /// Lets any caller complete.
     IgnoresTheTokenOnComplete,
-    /// Lets anybody release.
+    /// Lets any caller release.
     IgnoresTheTokenOnRelease,
     /// Overwrites a recording when completed again.
     OverwritesRecordings,

@@ -1,5 +1,5 @@
 //! Clocks that jump by an hour. A worker's clock decides nothing but when it gives up by itself; when the store's own
-//! clock jumps, leases end sooner or later, and still nobody runs what another may have done.
+//! clock jumps, leases end sooner or later, and still no caller runs an effect that may have happened.
 #![cfg(all(feature = "postgres", feature = "sqlite", feature = "redis"))]
 #![cfg_attr(
     all(feature = "postgres", feature = "sqlite", feature = "redis"),
@@ -78,7 +78,7 @@ async fn a_jump_of_the_store_lets_nobody_run_what_another_may_have_done(
     assert_eq!(completed, Written::Applied);
 }
 
-/// The store's clock jumps back: leases last longer, nobody is taken over or run again, and fences rise all the same.
+/// The store's clock jumps back: leases last longer, no attempt is taken over or run again, and fences still rise.
 async fn a_jump_back_lets_nobody_run_what_is_running_or_done(
     manager: &Manager,
     jump: impl AsyncFn(RecordId, i64),

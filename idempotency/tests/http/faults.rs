@@ -286,7 +286,7 @@ async fn an_outer_timeout_does_not_cancel_the_payment() {
         (type_of(&meanwhile).as_str(), &meanwhile.headers()["retry-after"]),
         ("in-flight", &"5".parse().unwrap())
     );
-    // Longer than the lease, which is renewed although nobody waits for the handler.
+    // This is longer than the lease, which is renewed although no client waits for the handler.
     tokio::time::sleep(Duration::from_secs(44)).await;
     assert_eq!(type_of(&call(&service).await), "in-flight");
     tasks.drain().await;

@@ -1,4 +1,4 @@
-//! Requests that nobody awaits any more: they run to their end wherever they were dropped, a panic among them ends
+//! Requests that no client awaits any more: they run to their end wherever they were dropped, a panic among them ends
 //! nothing else, and a shutdown waits for each.
 #![cfg(feature = "tower")]
 #![cfg_attr(
@@ -107,7 +107,7 @@ async fn a_handler_that_panics_in_the_background_is_settled_and_ends_nothing_els
 #[tokio::test]
 async fn a_shutdown_waits_for_every_request_with_or_without_a_client() {
     let guarded = guarded(false);
-    // What was drained once takes requests again.
+    // A layer that was drained takes requests again.
     for round in 0..2 {
         let kept = guarded.started(&format!("kept-{round}")).await;
         drop(guarded.started(&format!("dropped-{round}")).await);

@@ -166,7 +166,7 @@ async fn a_claim_that_reaches_the_store_after_its_caller_left_is_released() {
     faulty.fail(Call::Claim, Side::Before);
     let late = a_claim(Effects::Opaque);
     assert!(claim(&manager, &late).await.is_err());
-    // It waited behind a row that somebody else had locked, say.
+    // For example, it waited for a row that another transaction had locked.
     sleep(Duration::from_secs(5)).await;
     assert!(matches!(manager.claim(&late).await.unwrap(), Answer::Acquired(_)));
     sleep(Duration::from_secs(3)).await;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 type Manager = Arc<dyn IdempotencyManager>;
 type Executed = Result<Execution<u32>, ExecuteError<&'static str>>;
 
-/// Says this to whoever asks, once it may.
+/// Gives this answer to each caller, once the test permits it.
 struct Channel {
     says: Recovered,
     asked: AtomicU32,
@@ -101,7 +101,7 @@ async fn fifty_retries_ask_the_hook_once_and_the_others_are_in_flight() {
             let answer = format!("{:?}", asking.await.unwrap());
             assert!(answer.starts_with(first), "{answer}");
         }
-        // Those who come now find what was found out, or that it was asked a moment ago.
+        // Later callers find the resolved record, or the inquiry that ended a moment ago.
         for retry in (0..50).map(|_| retry(&manager, &channel)).collect::<Vec<_>>() {
             let answer = format!("{:?}", retry.await.unwrap());
             assert!(answer.starts_with(later), "{answer}");
@@ -110,7 +110,7 @@ async fn fifty_retries_ask_the_hook_once_and_the_others_are_in_flight() {
     }
 }
 
-// Those who were told of the loss before it was settled, and come to ask after that.
+// Callers that were told of the loss before it was settled, and ask after that.
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_finds_the_loss_settled_does_not_ask_the_hook() {
     for says in [Recovered::Done(Recording::payload("7")), Recovered::Absent] {
@@ -141,7 +141,7 @@ async fn a_hanging_hook_is_dropped_and_called_again_later() {
     assert!(matches!(answer, Execution::Indeterminate(_)), "{answer:?}");
     let waited = started.elapsed();
     assert!(waited >= Duration::from_secs(15) && waited < Duration::from_secs(16), "{waited:?}");
-    // For a second nobody is made to wait for it again.
+    // For a second no caller has to wait for it again.
     assert!(matches!(retry(&manager, &channel).await.unwrap(), Ok(Execution::Indeterminate(_))));
     assert_eq!(channel.asked(), 1);
     sleep(Duration::from_millis(1100)).await;
@@ -177,7 +177,7 @@ async fn an_inquiry_of_a_process_that_died_lapses() {
     let channel = Channel::that_says(Recovered::Absent);
     let asking = retry(&manager, &channel);
     settle().await;
-    // Nothing reaches the store any more from there.
+    // That process sends no more calls to the store.
     faulty.fail(Call::Release, Side::Before);
     asking.abort();
     settle().await;

@@ -119,7 +119,7 @@ fn charging(
             let charges: u64 = redis::cmd("INCR").arg(charge).query_async(&mut channel).await.unwrap();
             step(&count).await;
             if key.ends_with('0') {
-                // So long that the lease is renewed under it.
+                // The work takes long enough for a renewal of the lease.
                 tokio::time::sleep(LEASE).await;
             }
             Ok::<_, Infallible>(Response::new(Full::from(charges.to_string())))

@@ -23,7 +23,7 @@ use testkit::Worker;
 use tower::{Layer, ServiceExt, service_fn};
 
 const ZOMBIE: Worker = Worker::named("paused::a_process_without_orders_does_nothing");
-/// Shorter than the process is stopped, because it is stopped until somebody else has taken over.
+/// Shorter than the stop of the process, which lasts until another process has taken over.
 const LEASE: Duration = Duration::from_millis(300);
 /// A limit that nothing reaches, on the slowest machine; without it a test would hang.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -166,7 +166,7 @@ fn a_process_that_was_stopped_past_its_lease_commits_neither_its_answer_nor_its_
         let (status, body) = through_the_layer(&in_redis, "heir", second).await;
         assert_eq!((status.as_str(), &body[..]), ("created", &b"heir"[..]));
         sqlx::query("INSERT INTO woken (yes) VALUES (true)").execute(&pool).await.unwrap();
-        // Nobody asked this guard to do what the transaction has done.
+        // The transaction has completed the record, and this guard does not know it.
         let mut heir = heir;
         assert_eq!(heir.complete(&answer_of("heir")).await.unwrap(), Written::AlreadyApplied);
     });

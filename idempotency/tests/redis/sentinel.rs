@@ -59,7 +59,7 @@ async fn persist(store: &RedisStore<SentinelConnection>, claim: &Claim) -> Answe
     tokio::time::timeout(Duration::from_secs(120), again).await.unwrap()
 }
 
-// What a replica has heard of, a failover keeps. What it has not is lost: docs/redis.md.
+// A failover keeps the writes that the replica has received. Other writes are lost: docs/redis.md.
 // proves: I-2
 #[tokio::test]
 async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {

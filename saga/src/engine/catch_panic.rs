@@ -1,5 +1,5 @@
-//! A store whose panics are errors: a task of the worker that died of one would leave it half alive, with a lease that
-//! keeps everybody else away.
+//! A store whose panics are errors. A panic would otherwise end a task of the worker, which would then keep its lease,
+//! and other workers away from its sagas, without driving them.
 
 use std::any::Any;
 use std::future::Future;

@@ -124,7 +124,7 @@ impl<T: Send + 'static> Turns<T> {
 
     async fn take_all(mut self) {
         loop {
-            // Whoever was answered just now writes next: in one batch, if they get the time to hand it in.
+            // The tasks that were just answered write next: yield once, so that their records share one batch.
             to_the_back().await;
             let Some(batch) = self.next() else { return };
             let entries = batch.len();
@@ -151,7 +151,7 @@ impl<T: Send + 'static> Turns<T> {
 }
 
 /// Lets every task run that is ready. Not tokio's `yield_now`, which keeps the task on its thread: a step may block that
-/// thread, and must not block everybody's commits.
+/// thread, and must not block the commits of other sagas.
 async fn to_the_back() {
     let mut waited = false;
     poll_fn(|cx| {

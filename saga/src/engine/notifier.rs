@@ -1,4 +1,4 @@
-//! The notifier tells everybody in this process who waits for a saga that it came to rest.
+//! The notifier tells the callers in this process that wait for a saga when it has come to rest.
 //!
 //! A saga that is driven here is told of by its driver. One poll asks the store about all others that a caller waits for.
 

@@ -62,7 +62,7 @@ pub(super) async fn park_after_panic(
     while !engine.lease.is_revoked() {
         match engine.store.load(&[id]).await {
             Ok(found) => {
-                // Where the panic left it is in the store, not in what this drive believed.
+                // The store has the state of the saga at the panic; the memory of this driver may be wrong.
                 let journal = found.into_iter().next()?;
                 let ours = journal.instance.epoch == epoch && journal.instance.status.is_active();
                 return if ours { park(engine, &journal, reason).await } else { None };

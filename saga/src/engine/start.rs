@@ -68,7 +68,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Inserts a saga and drives it. With `waits`, the answer has its notification, subscribed to before anybody drives it.
+/// Inserts a saga and drives it. With `waits`, the answer has its notification, subscribed to before a worker drives it.
 pub(crate) async fn insert_and_drive(
     engine: Arc<Engine>,
     new: NewSaga,

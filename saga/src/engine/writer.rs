@@ -196,7 +196,7 @@ async fn write_alone(lanes: Arc<Lanes>, record: Record, answer: oneshot::Sender<
 
 async fn insert_all(lanes: Arc<Lanes>, mut inserts: Vec<Insert>) {
     while !inserts.is_empty() {
-        // No worker would drive what a caller who is gone has started.
+        // A start whose caller is gone would have no driver.
         inserts.retain(|insert| !insert.answer.is_closed());
         let later = set_excess_aside(&mut inserts, |insert| insert.saga.input.as_json().len());
         insert_batch(&lanes, inserts).await;

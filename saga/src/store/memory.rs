@@ -180,7 +180,7 @@ impl Saga {
         self.instance.write_no = record.write_no;
         if let Some(after) = record.release {
             self.instance.owner = None;
-            // A person who asked for something does not wait for what the driver wanted to wait for.
+            // A request of an operator ends the wait of the driver.
             let after = if self.is_asked_for(record.turning) { Duration::ZERO } else { after };
             self.run_at = later(now, after);
         }

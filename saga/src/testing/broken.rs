@@ -84,7 +84,7 @@ faults! {
     KeepsRetiredSagas is caught by a_retired_worker_owns_nothing
     /// Retiring leaves the lease.
     KeepsRetiredWorkers is caught by a_retired_worker_owns_nothing
-    /// Retiring releases the sagas of everybody.
+    /// Retiring releases the sagas of all workers.
     RetiresEverybody is caught by a_retired_worker_owns_nothing
     /// Claims hand out what is finished.
     HandsOutTheFinished is caught by a_finished_saga_is_not_claimed

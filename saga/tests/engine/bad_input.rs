@@ -38,7 +38,7 @@ impl SagaStep for Reserve {
     }
 }
 
-/// Waits for an hour the first time it is told to, so that the rows can be edited meanwhile.
+/// Waits for an hour the first time it is told to, so that the test can edit the rows.
 struct Charge(Arc<World>);
 impl SagaStep for Charge {
     type Input = String;
@@ -132,7 +132,7 @@ async fn a_saga_whose_rows_were_edited_is_parked_with_the_evidence_and_the_other
         let Ok(Ok(Outcome::Paused { reason })) = ended else { panic!("{edit} was not noticed: {ended:?}") };
         assert!(reason.contains(evidence), "{edit}: {reason}");
     }
-    // What cannot be read is seen, stays where it is, and can be closed.
+    // An unreadable saga is visible, stays where it is, and can be closed.
     assert_eq!(orchestrator.list(&ListFilter::default()).await.unwrap().len(), 8);
     let view = orchestrator.get("payment", "PAY-5").await.unwrap().unwrap();
     assert!(view.instance.unreadable.is_some_and(|what| what.contains("retry_count")));

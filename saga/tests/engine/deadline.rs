@@ -159,7 +159,7 @@ async fn a_wait_for_the_next_attempt_ends_at_the_deadline() {
     let outcome = orchestrator.run("payment", "PAY-1", &1_u32).await.unwrap();
     assert_eq!(outcome, Outcome::Compensated { reason: "Pay: busy".into() }, "the retries came first");
 
-    // A wait far beyond the deadline: given up meanwhile, and turned back when it is due.
+    // The wait ends far beyond the deadline: the saga is released for it, and turned back when it is due.
     let stage = Stage::of(Other::default(), never);
     let orchestrator = stage.worker().await;
     let outcome = orchestrator.run("payment", "PAY-1", &1_u32).await.unwrap();

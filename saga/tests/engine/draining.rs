@@ -57,7 +57,7 @@ async fn a_start_that_waits_on_a_draining_worker_is_refused_and_writes_nothing()
     let refused = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap().unwrap_err();
     assert!(is_not_started(&refused), "{refused}");
     assert!(store.find("payment", "P-2").await.unwrap().is_none(), "a worker that left started a saga");
-    // The saga that runs goes on elsewhere; a caller cannot know how far it is.
+    // The running saga goes on with another worker; the caller cannot know its state.
     let left = worker.wait(&hangs).await.unwrap_err();
     assert!(matches!(left, SagaError::Draining) && left.effect() == Effect::Unknown, "{left}");
 }

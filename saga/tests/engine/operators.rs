@@ -183,7 +183,7 @@ async fn a_closed_saga_shows_the_step_that_may_have_happened() {
     let _started = dies.start("p", "1", &1_u32).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     drop(dies);
-    // The lease runs out, and nobody else is there.
+    // The lease ends, and there is no other worker.
     sleep(Duration::from_secs(31)).await;
     let other = Saga::named("other").step(Second::default()).build().unwrap();
     let p = Orchestrator::shared(store.clone()).register(other).start().await.unwrap();

@@ -1,5 +1,5 @@
 //! Providers that are away or hang, for minutes and for hours, in paused time: sagas wait for them, visibly and without
-//! memory, and nobody waits with them.
+//! memory, and delay no other saga.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -113,7 +113,7 @@ impl ForwardStep for Refused {
     }
 }
 
-/// Needs nobody.
+/// Needs no provider.
 struct Note;
 impl ForwardStep for Note {
     type Input = u32;
@@ -304,7 +304,7 @@ async fn a_pause_requested_by_the_provider_is_kept() {
     assert_eq!(outcome.unwrap().unwrap(), Outcome::Completed);
 }
 
-/// A saga that was asked to turn back while nobody knows of its pivot, and whose provider is away since.
+/// A saga that was asked to turn back while its pivot is unknown, and whose provider is away since.
 async fn cancelled_in_doubt(channel: &Arc<Channel>) -> (Orchestrator, Started) {
     let orchestrator = builder(channel, policy()).start().await.unwrap();
     channel.loses.store(true, Ordering::SeqCst);

@@ -197,7 +197,7 @@ async fn a_panic_in_a_call_of_the_store_costs_that_call_and_not_the_worker() {
         sleep(Duration::from_secs(60)).await;
         assert_eq!(in_time(&orchestrator, "payment", "FIRST").await, Outcome::Completed, "{call:?}");
         assert_eq!(in_time(&orchestrator, "payment", "SECOND").await, Outcome::Completed, "{call:?}");
-        // It still finds what nobody drives.
+        // The worker still finds sagas without a driver.
         let lost = start_unattended(&orchestrator, "payment", "LOST", &1_u32).await.unwrap();
         sleep(Duration::from_secs(60)).await;
         assert_eq!(orchestrator.wait(&lost).await.unwrap(), Outcome::Completed, "{call:?}");

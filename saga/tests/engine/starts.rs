@@ -175,7 +175,7 @@ async fn parents_that_were_taken_over_leave_permits_for_their_children() {
     for n in 0..4 {
         let done = timeout(Duration::from_secs(600), p.run("parent", &n.to_string(), &lines())).await;
         let outcome = done.expect("parents keep the room of their children");
-        // The children may have been started by whoever died, and must not run twice.
+        // The dead worker may have started the children, which must not run twice.
         assert!(matches!(outcome, Ok(Outcome::Compensated { .. })), "{outcome:?}");
     }
 }

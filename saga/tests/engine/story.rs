@@ -374,7 +374,7 @@ async fn the_sagas_of_a_dead_worker_are_finished_when_its_lease_has_run_out() {
     assert_eq!(script[1].log(), ["do Second #1 Second:do", "ask Second", "do Second #1 Second:do"]);
 }
 
-/// A saga that is stuck in its second step, because nobody knows whether it happened.
+/// A saga that is stuck in its second step, because the step is unknown.
 async fn stuck() -> Stage {
     let stage = stage().await;
     *stage.script[1].policy.lock().unwrap() = Some(StepPolicy::default().not_idempotent());

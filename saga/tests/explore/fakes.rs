@@ -182,7 +182,7 @@ fn a_saga_whose_pivot_happened_is_never_compensated_by_any_request() {
     assert!(report.completed > 0 && report.compensated > 0, "{report}");
 }
 
-/// A pivot that nobody can ask about.
+/// A pivot without a probe.
 struct Mute;
 impl ForwardStep for Mute {
     type Input = u32;

@@ -4,7 +4,7 @@
 use probity_saga::store::{Change, NewSaga, Record, WorkerId};
 use probity_saga::{Document, SagaId, Status, StepRow, StepStatus};
 
-/// A saga that nobody here can run.
+/// A saga that no worker of this test can run.
 pub(crate) fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {
     NewSaga {
         id: SagaId::generate(),

@@ -69,7 +69,7 @@ impl Case {
         self.calls.iter().filter(move |call| call.what == what)
     }
 
-    /// One key per step, whoever calls: so the channel has one effect.
+    /// One key per step for every caller, so the channel has one effect.
     fn keys(&self) -> Result<(), String> {
         let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
         for call in &self.calls {

@@ -52,7 +52,7 @@ async fn gate(pool: &PgPool, worker: &Program) -> Transaction<'static, Postgres>
 
 /// Stops a worker inside a call of the channel, for a time after the end of its lease and until the other has taken what
 /// it was driving, and wakes it again: it goes on where it stood, and whatever it then has to write is refused, and
-/// counted. The other stands in its calls meanwhile, so the sagas look as the zombie left them but for their epoch.
+/// counted. The other worker waits in its calls, so the sagas differ from what the zombie left only in their epoch.
 async fn freeze(pool: &PgPool, zombie: &mut Program, other: &Program, still: Duration) {
     let pid = i64::from(zombie.id());
     let (others, calls) = (gate(pool, other).await, gate(pool, zombie).await);
@@ -112,7 +112,7 @@ async fn wait_for_calls(worker: &mut Program, calls: u64) {
     }
 }
 
-/// A worker that nobody stops ends what is left; then everything is judged.
+/// A worker that is not stopped ends the remaining sagas; then the judge reads the log.
 async fn end_and_judge(pool: &PgPool, url: &str) -> Ends {
     let last = worker(url).await;
     let open = "SELECT count(*) FROM saga_instances

@@ -367,7 +367,7 @@ macro_rules! on {
     };
 }
 
-/// A pivot elsewhere.
+/// A pivot in another system.
 struct Go;
 
 impl ForwardStep for Go {

@@ -22,7 +22,7 @@ fn each_clause_catches_a_broken_store() {
     }
 }
 
-/// A clause that is not in the macro is no test of anybody's store.
+/// A clause that is not in the macro tests no store.
 #[test]
 fn the_macros_make_a_test_of_each_clause() {
     let (whole, local) =

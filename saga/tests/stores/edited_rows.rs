@@ -1,4 +1,4 @@
-//! Step rows deleted and changed by hand while nobody drives their saga: what is noticed, and what cannot be.
+//! Step rows that are deleted and changed by hand while no worker drives their saga.
 #![cfg(feature = "sqlite")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -68,7 +68,7 @@ impl SagaStep for Reserve {
     }
 }
 
-/// Must not run twice, and nobody can say whether it did.
+/// Must not run twice, and has no probe.
 struct Pack(Arc<Channel>);
 impl SagaStep for Pack {
     type Input = u32;
@@ -183,8 +183,7 @@ async fn a_step_whose_last_row_was_deleted_is_probed_before_it_runs_again() {
     assert_eq!(channel.reserved.load(Ordering::SeqCst), 1);
 }
 
-/// Nor does the row before it that was deleted as well: to whoever learned what became of the first step the next one is
-/// new. This is why nobody deletes rows by hand.
+/// The second deleted row is not noticed: once the first step is settled, the next one looks new. Therefore rows must not be deleted by hand.
 #[tokio::test]
 async fn of_two_deleted_last_rows_only_the_step_of_the_first_is_probed() {
     let edit = "DELETE FROM saga_steps WHERE step_order IN (2, 3)";

@@ -1,5 +1,5 @@
 //! PostgreSQL stands still under load, for longer than a lease and than any statement may take, and goes on: its
-//! connections stay open meanwhile, and what was sent to it is executed late.
+//! connections stay open, and statements that were sent to it are executed late.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -212,7 +212,7 @@ async fn a_server_frozen_longer_than_every_limit_loses_and_repeats_nothing() {
     }
 }
 
-/// A port that takes connections and says nothing, as a server that stands still does to somebody new.
+/// A port that accepts connections and never answers, as a frozen server does to a new client.
 #[tokio::test(start_paused = true)]
 async fn a_store_does_not_wait_for_ever_for_a_server_that_never_answers() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

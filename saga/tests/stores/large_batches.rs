@@ -64,14 +64,14 @@ impl SagaStep for Scan {
     }
 }
 
-/// While the first result is being written all the others are handed in. One saga is taken away meanwhile.
+/// While the first result is being written all the others are handed in. One saga is taken away in that time.
 async fn split(store: impl SagaStore, take_away: impl AsyncFnOnce()) {
     testkit::time_limit();
     let (store, gate, weighed) = scales(store);
     let scanned = Arc::new(AtomicUsize::new(0));
     let saga = Saga::named("claim").step(Scan(Arc::clone(&scanned))).build().unwrap();
     let builder = Orchestrator::new(store).register(saga);
-    // Nobody looks for the saga that was taken away.
+    // No caller looks for the saga that was taken away.
     let orchestrator = builder.poll(Duration::from_secs(3600)).start().await.unwrap();
     let mut started = Vec::new();
     for number in 0..SAGAS {

@@ -133,7 +133,7 @@ async fn a_second_worker_takes_over_and_the_first_can_write_no_more() {
     let at = sqlx::query_scalar::<_, i32>("SELECT current_step FROM saga_instances");
     assert_eq!(at.fetch_one(&pool).await.unwrap(), 1);
 
-    // As after a pause longer than its lease: whoever looks now finds no living owner.
+    // This is the state after a pause longer than its lease: other workers find no living owner.
     sqlx::query("UPDATE saga_heads SET owner_id = gen_random_uuid()").execute(&pool).await.unwrap();
     let second = worker(database.url(), &fast).await;
     let again = second.start("payment", "PAY-1", &"tea".to_owned()).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_wait_written_under_a_clock_a_day_ahead_does_not_last_that_day() {
     dead.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     tx.commit().await.unwrap();
     drop(dead);
-    // As a worker leaves it that died while the clock was ahead.
+    // This is the row of a worker that died while the clock was ahead.
     sqlx::raw_sql(
         "UPDATE saga_heads SET run_at = clock_timestamp() + interval '1 day';
          UPDATE saga_workers SET heartbeat_at = clock_timestamp() + interval '1 day',
@@ -250,7 +250,7 @@ async fn a_slow_claim_does_not_take_the_saga_of_a_worker_that_began_after_it() {
         tokio::task::yield_now().await;
     }
 
-    // Meanwhile a new worker beats and claims.
+    // At the same time a new worker sends a heartbeat and claims.
     let beats = "INSERT INTO real_workers (worker_id, pid, heartbeat_at, expires_at)
         VALUES ($1::uuid, 2, now(), now() + interval '1 hour')";
     sqlx::query(beats).bind(fresh.to_string()).execute(&pool).await.unwrap();

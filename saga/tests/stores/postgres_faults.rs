@@ -1,4 +1,4 @@
-//! PostgreSQL: locks that somebody holds, connections that break, and sagas that are old enough.
+//! PostgreSQL: locked rows, connections that break, and sagas that are old enough.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -198,7 +198,7 @@ async fn a_server_that_is_away_for_longer_than_the_lease_costs_no_result() {
     };
     timeout(PATIENCE, all_are_in_their_first_step).await.unwrap();
     server.stop();
-    // Results that nobody can write.
+    // The database refuses these results on every session.
     channel.answers.add_permits(60);
     tokio::time::sleep(Duration::from_secs(8)).await;
     server.restart();

@@ -1,4 +1,4 @@
-//! PostgreSQL: rows that the database refuses, that nobody can read, or that somebody holds, reads that take every
+//! PostgreSQL: rows that the database refuses, unreadable rows, locked rows, reads that take every
 //! connection, and claims after whose first statement something else comes first.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -155,7 +155,7 @@ async fn a_retiring_worker_releases_all_sagas_except_locked_ones() {
     sqlx::query(hold).execute(&mut *somebody).await.unwrap();
     assert_eq!(store.retire(me).await.unwrap(), 1);
     somebody.rollback().await.unwrap();
-    // Its worker is gone, so whoever looks takes it.
+    // Its worker is gone, so the other worker takes it.
     assert_eq!(store.claim(&claim_by(other)).await.unwrap().len(), 2);
 }
 

@@ -121,7 +121,7 @@ async fn tables_that_exist_need_no_right_to_create_and_missing_ones_are_made_onl
     let refused = PostgresStore::new(pool(role.url()).await).await.unwrap_err().to_string();
     assert!(refused.contains("permission denied"), "{refused}");
 
-    // What the owner runs by hand is what the store would have made.
+    // The owner's statements make the same tables as the store.
     let ddl = PostgresStore::builder(owner.clone()).ddl().unwrap();
     raw_sql(AssertSqlSafe(ddl)).execute(&owner).await.unwrap();
     let rights = PostgresStore::new(pool(role.url()).await).await.unwrap_err().to_string();

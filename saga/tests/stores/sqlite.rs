@@ -254,7 +254,7 @@ async fn a_wait_written_under_a_clock_a_day_ahead_does_not_last_that_day() {
     dead.start_in(&mut *tx, "payment", "PAY-1", &"tea".to_owned()).await.unwrap();
     tx.commit().await.unwrap();
     drop(dead);
-    // As a worker leaves it that died while the clock was ahead.
+    // This is the row of a worker that died while the clock was ahead.
     sqlx::raw_sql(
         "UPDATE saga_heads SET run_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 day');
          UPDATE saga_workers SET heartbeat_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '+86400 seconds'),

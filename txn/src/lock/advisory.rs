@@ -29,7 +29,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// SQLite the transaction is the only writer since BEGIN). For things that have no row to lock.
     ///
     /// Two names may fall on the same lock by accident: they then wait for each other, which is never
-    /// wrong. The lock works only if everybody takes it.
+    /// wrong. The lock works only if every transaction takes it.
     ///
     /// # Cancel safety
     ///

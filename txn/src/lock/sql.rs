@@ -69,7 +69,7 @@ pub(super) enum Keys {
     Each(usize),
 }
 
-/// Selects the keys of the rows that are asked for, in one order for everybody: the rows are sorted before they are
+/// Selects the keys of the rows that are asked for, in one order for all callers: the rows are sorted before they are
 /// locked, in whatever order an index or a scan found them.
 ///
 /// The alias makes the key a column whatever it is called: SQLite reads a quoted name that it does not know as a

@@ -62,7 +62,7 @@ pub(super) async fn begin<DB: Backend, T, E>(
     let settings = &job.settings;
     let label = settings.label;
     ambiguity.granted = job.token.is_none();
-    // A session that looks for the table elsewhere can be any of those that lie in the pool.
+    // Each idle session of the pool may find another table.
     let mut astray = job.pool.size();
     loop {
         let mut waiting = Waiting::new();
@@ -102,7 +102,7 @@ pub(super) async fn begin<DB: Backend, T, E>(
             }
             Ok(Err(Attempt::Again(failure))) => {
                 session.end_after(settings, &failure).await;
-                // Where all plans were made afresh a second stale one is another migration.
+                // After all plans were made anew, a second stale plan comes from another migration.
                 if failure.class() != Class::StalePlan || forget_plans {
                     return Err(Attempt::Again(failure));
                 }
@@ -134,7 +134,7 @@ async fn open_transaction<DB: Backend, T, E>(
         let connection = match acquire(job.pool, settings.label, waiting).await {
             Ok(connection) => connection,
             Err(NoConnection { error, waited: true }) => return Err(Attempt::Failed(Error::Pool(error))),
-            // Nothing was asked of the server yet. One that is just starting, or behind a proxy, may close a
+            // No statement was sent yet. A server that is just starting, or behind a proxy, may close a
             // new connection.
             Err(NoConnection { error, waited: false }) => {
                 return Err(fail_to_open::<DB, T, E>(settings, error));

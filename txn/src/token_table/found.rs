@@ -66,7 +66,7 @@ fn remember<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64, qualified: St
         known.number = number;
         return Some(Arc::clone(&known.qualified));
     }
-    // What a closed pool knew may have been cleared away, so the first table that it meets proves nothing.
+    // The entry of a closed pool may have been removed, so the first table that it finds proves nothing.
     if pool.is_closed() {
         return None;
     }

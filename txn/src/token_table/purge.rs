@@ -16,7 +16,7 @@ use crate::backend::Backend;
 /// no run waits long for it, and a purge that was interrupted has done what it has done. Call it
 /// daily, from one place or from several.
 ///
-/// `age` must be longer than anybody may repeat a request: a run whose token was purged runs again.
+/// `age` must be longer than any caller may repeat a request: a run whose token was purged runs again.
 ///
 /// # Cancel safety
 ///

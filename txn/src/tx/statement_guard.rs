@@ -75,7 +75,7 @@ impl RunningStatement<'_> {
     /// The statement failed.
     pub(crate) fn record_failure(&mut self, failure: Failure) {
         self.answered = true;
-        // What the server said when it ended the session is lost where a proxy or a reset connection comes between.
+        // A proxy or a reset connection can lose the server's reason for ending the session.
         let failure = match failure.class() {
             Class::ConnectionLost if self.overslept => failure.with_class(Class::SessionTimeout),
             _ => failure,

@@ -11,7 +11,7 @@ use testkit::Rng;
 use super::dropped::poll_then_drop;
 use super::{Database, patient};
 
-/// One payment stands from the beginning, to a wallet that nobody spends from; everybody wants a part
+/// One payment stands from the beginning, to a wallet that no run spends from; every run wants a part
 /// of it back at once.
 const SCHEMA: &str = "
     CREATE TABLE wallets (id TEXT PRIMARY KEY, balance BIGINT NOT NULL);
@@ -89,14 +89,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The first wish of everybody is a part of the same payment; then anything.
+    /// The first wish of every run is a part of the same payment; then anything.
     pub(crate) fn next_request(&mut self) -> Request {
         let token = format!("{}-{}", self.number, self.asked);
         let random = &mut self.random;
         let order = if self.asked == 0 {
             Order::Refund { payment: "opening".to_owned(), amount: 40 }
         } else if random.between(0, 2) == 0 {
-            // A recent one, perhaps of somebody else, perhaps a refund or a refusal itself.
+            // A recent one, perhaps of another customer, perhaps a refund or a refusal itself.
             let number = random.between(self.asked.saturating_sub(4), self.asked);
             let payment = format!("{}-{number}", random.between(0, WORKERS - 1));
             Order::Refund { payment, amount: i64::try_from(random.between(1, 60)).unwrap() }
@@ -110,8 +110,8 @@ impl Worker {
         Request { token, order }
     }
 
-    /// Asks under the same token until there is an answer. Some runs are dropped on the way: nobody
-    /// knows then what became of them.
+    /// Asks under the same token until there is an answer. Some runs are dropped on the way: their
+    /// outcome is then unknown.
     pub(crate) async fn settle(&mut self, pool: &Pool<Database>, request: &Request) -> Answer {
         let policy = Policy { attempts: 50, ..patient() };
         for _ in 0..1000 {
@@ -251,7 +251,7 @@ pub(crate) async fn audit_answers(pool: &Pool<Database>, answers: &BTreeMap<Stri
     let mut effects_sorted = effects;
     effects_sorted.sort_unstable();
     assert_eq!(effects_sorted, done, "exactly what was answered with success took effect, once");
-    // Everybody wanted 40 of the same 100.
+    // Each run wanted 40 of the same 100.
     let refunded: i64 = sqlx::query_scalar(
         "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM refunds WHERE payment = 'opening'",
     )

@@ -144,7 +144,7 @@ async fn a_dropped_run_holds_its_permit_until_it_is_rolled_back() {
     }
     let mut second = Box::pin(on(&bank.pool, "dropped").max_in_flight(1).run(async |tx| move_60(tx).await));
     drop(first);
-    // This task has not paused since, so nobody has rolled back yet.
+    // This task has not paused since, so the run is not rolled back yet.
     let polled = std::future::poll_fn(|context| Poll::Ready(second.as_mut().poll(context)));
     assert!(polled.await.is_pending());
     assert_eq!(bank.pool.num_idle(), 1, "the second run has not even asked for a connection");

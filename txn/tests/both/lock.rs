@@ -171,7 +171,7 @@ async fn a_witness_is_adopted_into_a_scope_of_its_transaction_only() {
             let account = tx.lock_one::<Account>("a").await?;
             let inside = tx.scope(async |tx| Ok::<_, sqlx::Error>(tx.adopt(&account).is_some())).await;
             assert!(inside.unwrap());
-            // A witness cannot leave its closure, so another transaction that meets it runs meanwhile, on a thread
+            // A witness cannot leave its closure, so another transaction that meets it runs at the same time, on a thread
             // of its own.
             let options = (*bank.pool.connect_options()).clone();
             let elsewhere = async || {

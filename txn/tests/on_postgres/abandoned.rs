@@ -1,4 +1,4 @@
-//! Statements that nobody waits for any more, and sessions that idled for too long.
+//! Abandoned statements, and sessions that idled for too long.
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;

@@ -83,7 +83,7 @@ async fn statements_local_to_the_transaction_pass_and_the_session_is_kept() {
                 "CREATE TEMP TABLE scratch (a int) ON COMMIT DROP",
                 "SET LOCAL search_path = pg_catalog",
             ] {
-                // As the role of before: this one may not create temporary tables.
+                // The earlier role runs this: the other one may not create temporary tables.
                 sqlx::raw_sql("SET LOCAL ROLE NONE").execute(&mut *tx).await?;
                 sqlx::raw_sql(local).execute(&mut *tx).await?;
             }
@@ -103,7 +103,7 @@ async fn a_run_commits_nothing_of_a_transaction_left_open_on_its_connection() {
         ("SERIALIZABLE", Isolation::Serializable),
     ] {
         let bank = Bank::open(1).await;
-        // As text, so that sqlx does not know of it.
+        // The BEGIN is sent as text, so that sqlx does not know of it.
         let theirs = format!("BEGIN ISOLATION LEVEL {level}; UPDATE accounts SET balance = 1 WHERE id = 'a'");
         sqlx::raw_sql(sqlx::AssertSqlSafe(theirs)).execute(&bank.pool).await.unwrap();
         let run = || on(&bank.pool, "transfer").isolation(isolation).run(async |tx| move_60(tx).await);
@@ -137,7 +137,7 @@ async fn a_transaction_that_was_left_open_is_noticed_even_if_it_has_only_begun()
                 "a token" => run().once("T").run(tenant).await,
                 _ => run().run(tenant).await,
             };
-            // As text, so that sqlx does not know of it.
+            // The BEGIN is sent as text, so that sqlx does not know of it.
             sqlx::raw_sql(theirs).execute(&bank.pool).await.unwrap();
             let error = tenant().await.expect_err(theirs);
             let noticed = matches!(error, Error::Misuse(Misuse::OpenTransaction { label: "tenant" }));

@@ -107,7 +107,7 @@ async fn children_can_be_inserted_while_the_parent_is_locked() {
         .run(async |tx| {
             tx.lock_one::<Account>("a").await?;
             let pool = pool.clone();
-            // With FOR UPDATE this would wait for the parent, who waits for it.
+            // With FOR UPDATE this run would wait for the parent, whose holder waits for this run.
             let child = tokio::spawn(async move {
                 let entry = "INSERT INTO entries VALUES ('a', 5)";
                 on(&pool, "child").run(async |tx| sqlx::query(entry).execute(&mut *tx).await).await

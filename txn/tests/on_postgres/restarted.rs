@@ -114,7 +114,7 @@ async fn two_hundred_commits_in_flight_at_a_restart_are_each_settled_once() {
             *counted.entry(kind).or_default() += 1;
             match outcome {
                 Ok(result) => assert_eq!((&result, effects), (&name, 1), "{down:?}"),
-                // Without a token nobody can know across a crash, and nobody pretends to.
+                // Without a token the outcome across a crash is unknown, and the run says so.
                 Err(error) => {
                     assert_eq!((kind, down), ("plain", Down::Crashing), "{name}: {error}");
                     assert!(matches!(error, Error::Unknown { .. }), "{name}: {error}");

@@ -35,7 +35,7 @@ impl Counter {
     }
 
     /// The round trips of each call, once its statements are prepared and the server is known. All calls
-    /// borrow from the pool and give back, which costs the same for everybody.
+    /// borrow from the pool and give back, which costs the same for all sides.
     async fn count(&self, call: impl AsyncFn(u64)) -> u64 {
         call(0).await;
         drop(self.pool.acquire().await.unwrap());

@@ -68,7 +68,7 @@ async fn a_standby_serves_runs_that_only_read_and_refuses_the_others_before_they
         }
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0, "no closure began what it could not have finished");
-    // What such a session refused is not left to the next borrower.
+    // The next borrower does not get a session that refused a write.
     let n: i64 = sqlx::query_scalar(READ).fetch_one(&reader).await.unwrap();
     assert_eq!(n, 0);
 }

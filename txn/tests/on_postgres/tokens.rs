@@ -85,7 +85,7 @@ async fn a_search_path_left_on_a_session_does_not_pay_a_token_twice() {
         let observer = PgPool::connect_with((*bank.pool.connect_options()).clone()).await.unwrap();
         let pay = || on(&bank.pool, "pay").once("PAY-1").run(async |tx| move_60(tx).await);
         pay().await.unwrap();
-        // Somebody else who uses the pool.
+        // Another user of the pool.
         for mut connection in [bank.pool.acquire().await.unwrap(), bank.pool.acquire().await.unwrap()] {
             let leave = sqlx::AssertSqlSafe(format!("SET search_path = {path}"));
             sqlx::query(leave).execute(&mut *connection).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_purge_deletes_from_the_table_that_the_runs_of_its_pool_write_to() {
     let old = "INSERT INTO public.probity_txn_tokens VALUES ('old', 'pay', '', '2020-01-01');
         INSERT INTO other.probity_txn_tokens VALUES ('theirs', 'pay', '', '2020-01-01')";
     sqlx::raw_sql(old).execute(&bank.pool).await.unwrap();
-    // Somebody else who uses the pool: a path to another table, and one to none.
+    // Another user of the pool: a path to another table, and one to none.
     for path in ["other", "pg_catalog"] {
         let leave = sqlx::AssertSqlSafe(format!("SET search_path = {path}"));
         sqlx::query(leave).execute(&bank.pool).await.unwrap();

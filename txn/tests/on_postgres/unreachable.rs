@@ -21,7 +21,7 @@ fn nobody_there(patience: Duration) -> (PgPool, String) {
     (PgPoolOptions::new().acquire_timeout(patience).connect_lazy(&url).unwrap(), address)
 }
 
-/// Returns once somebody was told.
+/// Returns once a warning was logged.
 async fn until_told(journal: &Journal, address: &str) {
     let server = format!("server=\"postgres://app@{address}/bank\"");
     let told = ["event WARN", "label=\"pay\"", "no connection yet", "refused", "start the server", &server];

@@ -1,4 +1,4 @@
-//! The process dies around COMMIT, and nobody got an answer.
+//! The process dies around COMMIT, and no caller got an answer.
 //!
 //! SQLite has no wire on which a message could be lost. What stands between the commit and the caller is
 //! the process, so these are the places where it is killed (`kill -9`):
@@ -305,7 +305,7 @@ async fn a_commit_that_the_disk_fails_is_unknown_in_process_and_settled_by_its_t
         let left = papers(name).await;
         assert!(left.is_empty() || left == [("the failing process".to_owned(), 1_000_000)], "{left:?}");
     }
-    // Whoever wrote the paper is who the token's run says it was, now and later.
+    // The stored row was written by the run that the token names, now and later.
     let left = papers("token").await.len();
     assert!(!not_applied || left == 0, "what was said not to be applied is not there");
     let author = if left == 1 { "the failing process" } else { "the next process" };

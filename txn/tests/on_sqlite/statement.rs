@@ -1,4 +1,4 @@
-//! SQLite ends a transaction when a statement says so, and runs a text as far as somebody reads.
+//! SQLite ends a transaction when a statement says so, and runs a text as far as the caller reads.
 
 use futures_util::TryStreamExt as _;
 use probity_txn::{Error, Misuse, on};

@@ -1,4 +1,4 @@
-//! A transaction that nobody runs is a mistake.
+//! A transaction that is never run is a mistake.
 #![deny(unused_must_use)]
 
 fn forget(pool: &sqlx::SqlitePool) {

@@ -123,7 +123,7 @@ impl<J: Job> Lane<J> {
 
 impl<J: Job> Shared<J> {
     fn state(&self) -> MutexGuard<'_, State<J>> {
-        // The state is consistent between any two statements of this module, so a panic elsewhere cannot have torn it.
+        // The state is consistent between any two statements of this module, so a panic of another thread leaves it consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -251,7 +251,7 @@ impl<J: Job> State<J> {
                 batch.followers.push(waiting);
             }
         }
-        // Everybody locks rows in the same order.
+        // All statements lock rows in the same order.
         batch.leaders.sort_by_key(|waiting| waiting.job.record());
         (!batch.leaders.is_empty()).then_some(batch)
     }
@@ -272,7 +272,7 @@ impl<J: Job> Runner<J> {
         let mut kept = None;
         while let Some(batch) = self.take() {
             self.shared.flush(batch, &mut kept).await;
-            // Those who were just answered ask again before the next statement takes what waits.
+            // The callers that were just answered can ask again before the next statement takes the waiting calls.
             yield_now().await;
         }
     }

@@ -61,7 +61,7 @@ impl PostgresStore {
         SqlStore::new(pool).await.map(Self::around)
     }
 
-    /// Opens a store in a database whose tables are made elsewhere: it never creates or changes one.
+    /// Opens a store in a database whose tables another program makes: it never creates or changes one.
     ///
     /// # Cancel safety
     /// Only reads.

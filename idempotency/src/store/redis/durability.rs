@@ -68,7 +68,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         let asking = redis::cmd("INFO").query_async(&mut connection).await;
         let told: Value = asking.map_err(|error| classify(error).nothing_written())?;
         let servers = match told {
-            // A cluster connection asks every master, and says who answered what.
+            // A cluster connection asks every master and returns their answers by address.
             Value::Map(answers) => answers.into_iter().map(|(_, answer)| answer).collect(),
             answer => vec![answer],
         };
@@ -184,7 +184,7 @@ mod tests {
             let warnings = warned(&sound.replace(said, instead));
             assert!(matches!(&warnings[..], [only] if only.contains(warning)), "{instead}: {warnings:?}");
         }
-        // What is not said is not trusted.
+        // A missing setting counts as an unsafe one.
         assert_eq!(warned("").len(), 3);
     }
 }

@@ -121,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(judged(said(error)), (kind, Effect::NotApplied), "{error}");
         }
-        // What a proxy says when the server behind it does not answer, and words that are unknown.
+        // Errors of a proxy whose server does not answer, and unknown codes.
         for error in ["ERR upstream failure", "ERR Connection timed out", "upstream failure", "NOVEL error"] {
             assert_eq!(judged(said(error)), (ErrorKind::Rejected, Effect::Unknown), "{error}");
         }

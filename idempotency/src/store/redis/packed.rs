@@ -11,9 +11,9 @@
 //! 63   fence (17)                             reason, whether there is a location (1), location
 //! ```
 //!
-//! Times are milliseconds of the server's clock; leases count from the claim. A claim is written before anybody knows
-//! what time it is: its end, by the server's clock, less how long it is kept, is when it was claimed. Zeros in place of
-//! the end and of the fence say that the key's own end still tells.
+//! Times are milliseconds of the server's clock; leases count from the claim. A claim does not contain
+//! its own time: the time is the key's end by the server's clock, less how long the key is kept. Zeros in place of the end
+//! and of the fence mean that the key's own end still gives both.
 
 use std::time::Duration;
 

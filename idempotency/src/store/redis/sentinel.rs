@@ -163,7 +163,7 @@ async fn ask(sentinels: &mut SentinelClient) -> RedisResult<MultiplexedConnectio
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT));
     let asking = sentinels.get_async_connection_with_config(&config);
-    // Nothing was sent to a master.
+    // This error proves that no call was sent to a master.
     let silence = ErrorKind::Server(ServerErrorKind::MasterDown);
     timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, asking)
         .await

@@ -123,7 +123,7 @@ pub(crate) fn of_the_driver(error: sqlx::Error) -> Failure {
 /// The statements for `names`. They are made once in a process and kept for its life: a service has one set or two.
 pub(crate) fn set_of<DB: Dialect>(names: &Names) -> &'static Set {
     static MADE: Mutex<Vec<(Names, &'static Set)>> = Mutex::new(Vec::new());
-    // A vector is whole between any two statements here, so a panic elsewhere cannot have torn it.
+    // A vector is whole between any two statements here, so a panic of another thread leaves it consistent.
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, set)) = made.iter().find(|(known, set)| known == names && set.database == DB::NAME) {
         return set;

@@ -68,7 +68,7 @@ impl Names {
 
     /// A statement of ours for these names. `now` is the database's clock in it.
     pub(crate) fn statement(&self, template: &str, now: &str) -> Sql {
-        // What was put in is not looked at again: a schema or a prefix may hold one of our own names.
+        // Substituted names are not replaced again: a schema or a prefix may contain a default name.
         let between = template.split("idempotency_records");
         let between: Vec<_> =
             between.map(|part| part.replace("idempotency_fences", &self.table("fences"))).collect();

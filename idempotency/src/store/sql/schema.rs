@@ -11,7 +11,7 @@ pub(crate) fn read_version(names: &Names) -> String {
     format!("SELECT COALESCE(MAX(version), 0) FROM {}", names.table("schema"))
 }
 
-/// The refusal of tables that have yet to be made elsewhere.
+/// The refusal of tables that another program has yet to make.
 pub(crate) fn absence(found: i64, steps: &'static [&'static str], files: &str) -> StoreError {
     let message = format!(
         "its tables have version {found} (0: there are none) and this release needs {}: run the files of `{files}` that \

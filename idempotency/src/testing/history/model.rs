@@ -103,7 +103,7 @@ impl Call {
     /// When something ends that this call set to last for `length`.
     fn ends_after(&self, length: Duration) -> Span {
         let length = micros(length);
-        // What has no length is over for every later call, on any clock.
+        // A span without length is over for every later call, on any clock.
         let slack = if length == 0 { 0 } else { SLACK + length / 100 };
         Span {
             earliest: (self.asked.at + length).saturating_sub(slack),

@@ -133,7 +133,7 @@ async fn a_request_that_the_inner_layer_cannot_mark_does_not_run() {
         [Some(layer.clone().effects(Effects::Opaque)), None, Some(layer.effects(Effects::Local))],
         &count,
     );
-    // As often as a mark is tried.
+    // This is the number of tries of a mark.
     for _ in 0..3 {
         store.fail(Call::MarkEffect, Side::Before);
     }

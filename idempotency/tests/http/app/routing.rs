@@ -60,7 +60,7 @@ async fn a_deploy_that_moves_the_prefix_or_the_layer_changes_no_fingerprint() {
     for (place, app) in &apps {
         let retry = call(app, to("/api/payments?a=1", Some("k"))).await;
         assert_eq!(status(&retry), (200, "replayed".to_owned()), "{place}");
-        // What the client sent still counts.
+        // The path that the client sent still counts.
         let other = call(app, to("/api/payments?a=2", Some("k"))).await;
         assert_eq!((other.status().as_u16(), problem(&other).as_str()), (422, "mismatch"), "{place}");
     }
@@ -145,7 +145,7 @@ async fn a_404_or_405_of_a_handler_is_recorded() {
         assert_eq!(status(&call(&app, to(path, Some("k"))).await).1, "created", "{place}");
         assert_eq!(status(&call(&app, to(path, Some("k"))).await).1, "replayed", "{place}");
     }
-    // Who declares effects has said that nothing happened before the mark.
+    // Declared effects prove that nothing happened before the mark.
     let app = Router::new().fallback(told(StatusCode::NOT_FOUND)).layer(layer().effects(Effects::Marked));
     assert_eq!(status(&call(&app, to("/x", Some("k"))).await), (404, "released".to_owned()));
 }

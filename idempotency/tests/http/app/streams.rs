@@ -49,7 +49,7 @@ async fn a_stream_reaches_its_client_at_once() {
     for content_type in ["text/event-stream", "Text/Event-Stream; charset=utf-8", "application/octet-stream"]
     {
         let count = Count::default();
-        // Whoever says that it is a stream of events is not waited for, even by a layer that has patience.
+        // A stream of events goes out at once, even through a layer with patience.
         let patient = if content_type.contains("octet") { Duration::ZERO } else { minute * 2 };
         let app = answering(layer().stream_patience(patient), &count, move || pausing(minute, content_type));
         let asked = Instant::now();
@@ -73,7 +73,7 @@ async fn an_answer_that_ends_in_time_is_recorded() {
     let short = move || pausing(second, "text/plain");
     let sized = move || short().map(|body| Body::new(Sized10(body)));
     for app in [
-        // Of unknown length, but all there is: nobody has to wait.
+        // The body has an unknown length but is complete: no caller has to wait.
         answering(layer(), &Count::default(), ready),
         answering(layer().stream_patience(second * 2), &Count::default(), short),
         answering(layer(), &Count::default(), sized),

@@ -1,4 +1,4 @@
-//! Certificates that nobody but the tests trusts.
+//! Certificates that only the tests trust.
 
 use std::fs;
 

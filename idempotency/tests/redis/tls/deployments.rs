@@ -42,7 +42,7 @@ async fn a_cluster_over_tls_pays_each_key_once() {
     let cluster = tokio::task::spawn_blocking(|| Redis::cluster_tls(files)).await.unwrap();
     let nodes = ClusterClientBuilder::new(cluster.urls().to_vec()).certs(authority.trusted());
     pays_each_key_once(&RedisStore::connect_cluster_builder(nodes).await.unwrap()).await;
-    // Nobody told this one whom to trust.
+    // This client has no trusted root.
     let urls: Vec<&str> = cluster.urls().iter().map(String::as_str).collect();
     let refused = RedisStore::connect_cluster(&urls).await.unwrap_err();
     assert_eq!(refused.effect(), Effect::NotApplied, "{}", reasons(&refused));

@@ -57,7 +57,7 @@ async fn invalid_certificates_and_a_url_without_tls_are_refused() {
     let client = ClientTlsConfig { client_cert: broken, client_key: Vec::new() };
     let no_client = TlsCertificates { client_tls: Some(client), ..authority.trusted() };
     assert_refused(RedisStore::connect_tls(server.url(), no_client).await, "client certificate");
-    // No certificate at all is no root: nobody is trusted.
+    // A file without a certificate trusts no server.
     let empty = TlsCertificates { root_cert: Some(b"not PEM".to_vec()), client_tls: None };
     assert_refused(RedisStore::connect_tls(server.url(), empty).await, "invalid peer certificate");
 }

@@ -50,7 +50,7 @@ async fn two_processes_that_fight_over_the_same_keys_do_not_deadlock() {
                     0 => {
                         let _ = store.release(&claim.holder()).await.unwrap();
                     }
-                    // A completed record is only read: nobody fights over it any more.
+                    // A completed record is only read, so no call waits for its lock.
                     1 if round >= 30 => {
                         let kept = recording(worker * 1000 + round);
                         if store.complete(&claim.holder(), &kept, KEPT).await.unwrap() == Written::Applied {
@@ -137,7 +137,7 @@ async fn a_restart_of_the_server_under_load_loses_no_answer() {
                 for round in 0..30 {
                     let number = worker * 30 + round;
                     let claim = a_claim(number);
-                    // Each call is repeated until somebody answers, always with the same token.
+                    // Each call is repeated with the same token until a server answers.
                     let (granted, failed) = persist(|| store.claim(&claim)).await;
                     assert!(matches!(granted, Answer::Acquired(grant) if grant.attempt == 1));
                     let (holder, kept) = (claim.holder(), recording(number));

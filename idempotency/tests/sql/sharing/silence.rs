@@ -1,4 +1,4 @@
-//! A connection that dies without a word: what was sent is never answered, and nobody is told.
+//! A connection that dies silently: the calls on it get neither an answer nor an error.
 
 use std::net::ToSocketAddrs as _;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn a_silent_connection_is_closed_and_the_next_calls_are_served() {
     };
     assert_eq!(timeout(PATIENCE, completed).await.expect("served"), Written::Applied);
     assert!(failures <= 4, "{failures} failures with four connections");
-    // What was silenced under a statement was closed, not given back for the pool to wait for: it has all four again.
+    // The silenced connection was closed and not returned to the pool, which therefore has all four again.
     let whole = async { while join_all((0..4).map(|_| wired.acquire())).await.iter().any(Result::is_err) {} };
     timeout(PATIENCE, whole).await.expect("a pool of four");
 }

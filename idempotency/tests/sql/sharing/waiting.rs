@@ -1,4 +1,4 @@
-//! Rows that somebody keeps locked, and callers that do not wait.
+//! Rows that another transaction keeps locked, and callers that do not wait.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

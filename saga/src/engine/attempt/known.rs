@@ -37,7 +37,7 @@ pub(crate) struct Known<'p> {
 impl<'p> Known<'p> {
     pub(crate) fn new(policy: &'p StepPolicy, maybe: bool, tries: Tries, noted: Option<String>) -> Self {
         let (last, asked) = (Failure::Definite, Duration::ZERO);
-        // What it waits for is still so.
+        // The saga still waits for the provider that its row names.
         let waits = noted.as_deref().and_then(|noted| noted.strip_prefix(WAITS)?.split_once(": "));
         let error = waits.map(|(_whom, why)| why.to_owned());
         Self { policy, maybe, patient: false, error, noted, tries, last, fresh: true, asked }

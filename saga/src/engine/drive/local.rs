@@ -49,7 +49,7 @@ enum AttemptOutcome {
     Unavailable(StoreError),
     /// The transaction left nothing, and its record can never be written.
     Unrecordable(String),
-    /// The answer to the commit was lost after the step had stated an effect elsewhere: all of it is there, or nothing.
+    /// The answer to the commit was lost after the step had stated an effect in another system: all of it is there, or nothing.
     Unanswered(String),
 }
 
@@ -191,7 +191,7 @@ impl Driver<'_> {
         Ok((outcome, known.failures()))
     }
 
-    /// Makes one attempt. If it fails, what it did in its transaction is gone, but an effect that it stated is elsewhere.
+    /// Makes one attempt. If it fails, its transaction is rolled back, but a stated effect in another system stays.
     async fn attempt(
         &self,
         context: &AttemptContext<'_>,
@@ -319,7 +319,7 @@ impl Driver<'_> {
     }
 
     fn failed(&self, attempts: &Attempts<'_>, call: &LocalCall, error: StepError) -> AttemptOutcome {
-        // What an error of a local step leaves unknown is only when the database is back.
+        // After an unknown error of a local step no effect is there; the database is unavailable.
         if let StepError::Unknown(source) = error {
             return AttemptOutcome::Unavailable(StoreError::not_applied("run a local step", source));
         }

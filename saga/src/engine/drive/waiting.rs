@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 impl Driver<'_> {
     /// Waits until an effect may start. False after a lapse: the saga's own row is then written under our epoch, which
-    /// the store refuses if anybody took it, and the loop looks again.
+    /// the store refuses if another worker took it, and the loop looks again.
     pub(super) async fn is_ours(&mut self) -> Result<bool, Gone> {
         let allowed = self.engine.lease.allows(self.term).await;
         if self.engine.lease.is_revoked() {

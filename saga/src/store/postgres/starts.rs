@@ -28,7 +28,7 @@ impl PostgresStore {
         };
         let before: Vec<&NewSaga> = sagas.iter().filter(|saga| !created.contains(&saga.id)).collect();
         let answers = self.answers(sagas, &before, &created).await;
-        // What was created stays, whatever became of the question about the others.
+        // The created sagas stay, even if the query for the others fails.
         answers
             .map_err(failed)
             .map_err(|error| if created.is_empty() { error } else { error.after_a_write() })

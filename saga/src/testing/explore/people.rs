@@ -135,7 +135,7 @@ impl OperatorActor {
         let again = journal.instance.resume_status == Some(Status::Committing);
         let evidence = "the ledger of the other side";
         let name = self.world.name.as_str();
-        // What is said is true before it is said: a worker may hear of it before the answer comes.
+        // The proof is recorded before the resolution: a worker may read the resolution before it is answered.
         if !applied && again {
             self.world.is_proven_absent(at);
         } else if !applied {

@@ -28,8 +28,8 @@ pub(super) enum Time {
 }
 
 impl Time {
-    /// In virtual time each look for lost sagas costs more than the time it waits; but there is one, and one at what
-    /// became of the saga elsewhere, before a lease runs out.
+    /// In virtual time each poll costs more than the time that it waits. Yet one poll for lost sagas, and one for the ends of
+    /// sagas of other workers, happen before a lease ends.
     fn lease_and_poll(self) -> (Duration, Duration) {
         match self {
             Self::Virtual => (Duration::from_secs(6), Duration::from_secs(4)),
@@ -142,7 +142,7 @@ impl Life {
             return false;
         };
         tokio::select! {
-            // What it could not give back is taken from it when its lease runs out.
+            // Other workers take the sagas that it could not release when its lease ends.
             _ = worker.drain() => true,
             () = self.gate.stopped() => false,
         }
@@ -193,12 +193,12 @@ pub(super) async fn run<I: Payload + Clone>(
         // Asked of a saga that had come to rest, it is for a worker's next look.
         until_rested(&world, time).await;
     }
-    // What the saga did without its peers is done; a person who helps it finds them back.
+    // The saga has come to rest without its peers; a person who helps it finds them back.
     let called = calls.count();
     calls.mended();
     if let Some(help) = schedule.help {
         let actor = OperatorActor::new(&world, &Arc::new(Gate::open_to_all()), saga()?);
-        // What cannot be done to this saga is not its end.
+        // A refused kind of help is not the end of this saga.
         if actor.help(help).await || actor.help(Help::GoOn).await {
             until_rested(&world, time).await;
         }

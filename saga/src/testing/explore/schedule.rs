@@ -198,7 +198,7 @@ pub(super) async fn each(
     for fate in [Fate::AsItIs, Fate::Refused(steps.saturating_sub(1))] {
         each_refusal(Schedule::alone(fate, false), &mut one).await?;
     }
-    // How a saga is started matters where nothing else goes wrong.
+    // The way in which a saga starts is varied only in schedules without other faults.
     each_death(Schedule::alone(Fate::AsItIs, true), &mut one).await
 }
 

@@ -48,7 +48,7 @@ impl Peers {
     }
 }
 
-/// Charges, and then has to tell somebody.
+/// Charges, and then has to tell another peer.
 struct Charge(Arc<Peers>);
 impl SagaStep for Charge {
     type Input = u32;

@@ -86,7 +86,7 @@ impl Stage {
         Self { world, store, orchestrator }
     }
 
-    /// The pivot is stuck: it was called, and nobody knows.
+    /// The pivot is stuck: it was called, and its outcome is unknown.
     async fn stuck(store: Arc<dyn SagaStore>) -> Self {
         let stage = Self::on(store, false).await;
         let outcome = stage.orchestrator.run("pay", "P-1", &1_u32).await.unwrap();
@@ -236,7 +236,7 @@ async fn a_saga_paused_at_its_pivot_probes_it_before_it_turns_back() {
     let Stage { world, store, orchestrator } = stage;
     drop(orchestrator);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    // Its worker is gone, and whoever looks knows nothing of the definition: it is stopped as it stands.
+    // Its worker is gone, and no other worker has the definition: the operator stops it as it stands.
     let idle = Saga::named("idle").pivot(Pay(world.clone())).build().unwrap();
     let desk = Orchestrator::shared(store.clone()).register(idle).start().await.unwrap();
     desk.operator("ann").pause("pay", "P-1", "let me look").await.unwrap();
@@ -248,8 +248,8 @@ async fn a_saga_paused_at_its_pivot_probes_it_before_it_turns_back() {
     assert!(!stage.released());
 }
 
-/// Makes a saga as a version before this one left it: turned back while the pivot was in doubt, which nobody could
-/// resolve.
+/// Makes a saga as a version before this one left it: turned back while the pivot was in doubt, without a
+/// way to resolve it.
 async fn turned_in_doubt() -> Stage {
     let stage = Stage::new(false).await;
     let definition = saga(&stage.world).fingerprint().into();
@@ -294,7 +294,7 @@ async fn resolving_the_pivot_of_a_turned_saga_as_applied_leaves_every_effect_in_
     assert!(!stage.released());
     let refused = operator.compensate("pay", "P-1", "please").await;
     assert!(matches!(refused, Err(SagaError::Refused { .. })), "{refused:?}");
-    // The only way is a person who takes the pivot back.
+    // Only a person who takes the pivot back can end this saga.
     operator
         .resolve_step("pay", "P-1", 2, Resolution::Compensated, "transfer 8 brought it back")
         .await

@@ -119,7 +119,7 @@ where
     T: Send,
     E: Send,
 {
-    // Those that did not fail yet, and what became of each item.
+    // The items that have not failed yet, and the result of each item.
     let mut left: Vec<(usize, I)> = group.into_iter().enumerate().collect();
     let mut results: Vec<Option<Result<T, Error<E>>>> = left.iter().map(|_| None).collect();
     'pass: loop {

@@ -19,7 +19,7 @@ async fn pitfall_19_a_lost_answer_taken_for_a_failure_pays_twice() {
     for attempt in 1..=2 {
         let mut naive = begin(&pool).await;
         say(&mut naive, pay).await.unwrap();
-        // As one query with a statement before it, so that the wire knows this COMMIT.
+        // The COMMIT is sent in one query with a statement before it, so that the proxy recognises it.
         let answer = sqlx::raw_sql("SELECT 1; COMMIT").execute(&mut *naive).await;
         assert_eq!(answer.is_ok(), attempt == 2);
     }
