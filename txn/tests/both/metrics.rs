@@ -148,7 +148,7 @@ async fn time_between_the_statements_is_measured_and_warned_of_with_the_label() 
     let notes = Notes::default();
     let _recorded = metrics::set_default_local_recorder(&notes);
     let (journal, _listening) = Journal::listen();
-    let warning = "is there an external call inside?";
+    let warning = "move external calls out of the transaction";
     let run = async |label: &'static str, policy: Policy| {
         let run = on(&bank.pool, label).policy(policy).run(async |tx| {
             sqlx::query("SELECT 1").execute(&mut *tx).await?;

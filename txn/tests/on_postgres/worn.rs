@@ -95,7 +95,7 @@ async fn the_look_up_of_a_lost_commit_skips_dead_connections_of_an_untested_pool
     assert_eq!(counted.unwrap(), 1);
     assert!(journal.has(&["COMMIT got no answer that settles its outcome"]), "the commit was looked up");
     assert!(
-        !journal.has(&["cannot ask about a lost commit yet"]),
+        !journal.has(&["the run cannot look up a lost COMMIT yet"]),
         "without a pause for each dead connection"
     );
 }
