@@ -25,6 +25,9 @@ use futures_util::future::BoxFuture;
 
 pub use local::{LocalStore, LocalTransaction, LocalVerdict, Runs};
 pub use memory::MemoryStore;
+#[cfg(all(feature = "postgres", feature = "testing"))]
+#[doc(hidden)]
+pub use postgres::plans;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
 #[cfg(all(any(test, fuzzing), any(feature = "sqlite", feature = "postgres")))]

@@ -15,6 +15,7 @@ mod links;
 mod names;
 mod paths;
 mod promises;
+mod published;
 mod pure;
 mod ratchet;
 mod readmes;
@@ -40,6 +41,7 @@ pub(crate) fn run() -> Result<(), String> {
         ("fences", fences::check(&tree)),
         ("paths", paths::check(&tree)),
         ("links", links::check(&tree)),
+        ("published", published::check(&tree)),
         ("pure", pure::check(&tree)),
         ("twins", twins::check(&tree)),
         ("readmes", readmes::check(&tree)),

@@ -493,5 +493,5 @@ impl StartIn for Postgres {
     }
 }
 
-#[cfg(test)]
-mod plan_tests;
+#[cfg(feature = "testing")]
+pub mod plans;

@@ -13,6 +13,7 @@ mod frozen_server;
 #[path = "../handmade/mod.rs"]
 mod handmade;
 mod large_batches;
+mod plans;
 mod postgres;
 mod postgres_faults;
 mod postgres_refusals;

@@ -1,10 +1,11 @@
 //! The plans of the engine's statements: by the keys, on empty tables and on full ones.
+#![cfg(all(feature = "postgres", feature = "testing"))]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use probity_saga::PostgresStore;
+use probity_saga::store::plans::{SETTINGS, STATEMENTS};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgConnection, Row as _};
-
-use super::session::SETTINGS;
-use super::{PostgresStore, sql};
 
 /// With twice as many step rows. A plan made on empty tables is wrong long before this size.
 const SAGAS: &str = "1000000";
@@ -21,30 +22,11 @@ const FILL: &str = "
     INSERT INTO saga_step_rows (saga_id, step_order, write_no, lease_epoch, max_retry_count, step_name, status)
     SELECT id, s, s, 1, 3, 'Step', 'succeeded' FROM saga_heads, generate_series(1, 2) s;";
 
-/// Statement, how many parameters it has, and how it is called here.
-const STATEMENTS: [(&str, &str, usize); 15] = [
-    ("insert", sql::INSERT_MANY, 7),
-    ("inserted_before", sql::INSERTED_BEFORE, 2),
-    ("append", sql::APPEND, 15),
-    ("apply", sql::APPLY, 25),
-    ("apply_several", sql::APPLY_SEVERAL, 26),
-    ("positions", sql::POSITIONS, 1),
-    ("claim", sql::CLAIM, 7),
-    ("owned", sql::OWNED, 1),
-    ("asked", sql::ASKED, 1),
-    ("release_all", sql::RELEASE_ALL, 1),
-    ("census", sql::CENSUS, 1),
-    ("load", sql::INSTANCES, 1),
-    ("rested", sql::RESTED, 1),
-    ("steps", sql::STEPS, 1),
-    ("purge", sql::PURGE, 2),
-];
-
 async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
     for (name, _, parameters) in STATEMENTS {
         let nothing = vec!["NULL"; parameters].join(", ");
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({nothing})"));
-        let plan = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.expect("a plan");
+        let plan = sqlx::raw_sql(explain).fetch_all(&mut *connection).await.unwrap();
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
         let of_a_table = |line: &String| {
             line.contains("Scan") && (line.contains(" saga_heads") || line.contains(" saga_step_rows"))
@@ -66,18 +48,18 @@ async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
 #[tokio::test]
 async fn the_writer_finds_rows_by_key_on_sessions_older_and_newer_than_the_rows() {
     let database = testkit::Postgres::shared().database();
-    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.expect("connect");
-    PostgresStore::new(pool.clone()).await.expect("migrate");
+    let pool = PgPoolOptions::new().max_connections(1).connect(database.url()).await.unwrap();
+    PostgresStore::new(pool.clone()).await.unwrap();
     let options = pool.connect_options().as_ref().clone().options(SETTINGS);
-    let mut early = PgConnection::connect_with(&options).await.expect("connect");
+    let mut early = PgConnection::connect_with(&options).await.unwrap();
     for (name, statement, _) in STATEMENTS {
         let prepare = sqlx::AssertSqlSafe(format!("PREPARE {name} AS {statement}"));
-        sqlx::raw_sql(prepare).execute(&mut early).await.expect("prepare");
+        sqlx::raw_sql(prepare).execute(&mut early).await.unwrap();
     }
     no_statement_scans_a_table(&mut early, "on empty tables").await;
     let fill = sqlx::AssertSqlSafe(FILL.replace(":sagas", SAGAS));
-    sqlx::raw_sql(fill).execute(&pool).await.expect("fill");
+    sqlx::raw_sql(fill).execute(&pool).await.unwrap();
     no_statement_scans_a_table(&mut early, "on tables that grew").await;
-    sqlx::raw_sql("ANALYZE saga_heads, saga_step_rows").execute(&pool).await.expect("analyze");
+    sqlx::raw_sql("ANALYZE saga_heads, saga_step_rows").execute(&pool).await.unwrap();
     no_statement_scans_a_table(&mut early, "on tables that were analyzed").await;
 }
