@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod documented;
 mod golden;
 mod leash;
 mod locate;
@@ -51,6 +52,7 @@ mod redis;
 mod session;
 mod worker;
 
+pub use documented::{Documented, documented};
 pub use golden::golden;
 pub use locate::{Missing, pgbouncer, postgres_tools, redis_server};
 pub use patience::time_limit;

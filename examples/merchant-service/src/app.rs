@@ -35,8 +35,7 @@ pub fn routes(state: &AppState, service_token: &ServiceToken) -> OpenApiRouter<A
         .routes(routes!(add_key, list_keys))
         .routes(routes!(rotate))
         .routes(routes!(revoke))
-        .route_layer(from_fn_with_state(state.clone(), identify))
-        .accepts(&[Credential::Signature, Credential::Operator]);
+        .accepts(&[Credential::Signature, Credential::Operator], from_fn_with_state(state.clone(), identify));
     let services =
         OpenApiRouter::default().routes(routes!(authenticate)).require(Credential::Service, service_token);
     api("Merchants, their API keys, and whether a request was signed by one of them.")

@@ -5,11 +5,14 @@
 //! in the router and in the document by the same call, so neither can be changed alone.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
+use axum::routing::Route;
 use serde_json::Value;
+use tower::{Layer, Service};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{
@@ -84,25 +87,59 @@ pub fn api<S: Clone + Send + Sync + 'static>(description: &str) -> OpenApiRouter
     OpenApiRouter::with_openapi(OpenApi::new(info, Paths::new()))
 }
 
-/// Conditions of all routes that a router has so far, put into its document too.
+/// Conditions of all routes that a router has so far: a layer, and what the document says of it.
 pub trait Guarded: Sized {
     /// Lets in only callers with this bearer token.
     #[must_use]
     fn require(self, credential: Credential, token: &ServiceToken) -> Self;
 
-    /// Notes in the document that one of these credentials is needed; the caller adds the layer that checks it.
+    /// Adds a layer that lets in callers with one of these credentials.
     #[must_use]
-    fn accepts(self, credentials: &[Credential]) -> Self;
+    fn accepts<L: RouteLayer>(self, credentials: &[Credential], layer: L) -> Self
+    where
+        L::Service: RouteService;
 
-    /// Notes in the document that every route but `GET` needs an `Idempotency-Key`; the caller adds the layer.
+    /// Adds a layer that asks every route but `GET` for an `Idempotency-Key`.
     #[must_use]
-    fn keyed(self) -> Self;
+    fn keyed<L: RouteLayer>(self, layer: L) -> Self
+    where
+        L::Service: RouteService;
+}
+
+/// A layer that axum takes around a route.
+pub trait RouteLayer: Layer<Route> + Clone + Send + Sync + 'static {}
+impl<L: Layer<Route> + Clone + Send + Sync + 'static> RouteLayer for L {}
+
+/// The service that such a layer makes.
+pub trait RouteService:
+    Service<
+        Request,
+        Response: IntoResponse + 'static,
+        Error: Into<Infallible> + 'static,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl<S> RouteService for S where
+    S: Service<
+            Request,
+            Response: IntoResponse + 'static,
+            Error: Into<Infallible> + 'static,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 impl<S: Clone + Send + Sync + 'static> Guarded for OpenApiRouter<S> {
     fn require(self, credential: Credential, token: &ServiceToken) -> OpenApiRouter<S> {
         let token = token.clone();
-        let check = from_fn(move |request: Request, next: Next| {
+        let check = move |request: Request, next: Next| {
             let allowed = token.check(request.headers());
             async move {
                 match allowed {
@@ -110,28 +147,36 @@ impl<S: Clone + Send + Sync + 'static> Guarded for OpenApiRouter<S> {
                     Err(problem) => problem.into_response(),
                 }
             }
-        });
-        self.route_layer(check).accepts(&[credential])
+        };
+        self.accepts(&[credential], from_fn::<_, (Request,)>(check))
     }
 
-    fn accepts(mut self, credentials: &[Credential]) -> OpenApiRouter<S> {
-        let api = self.get_openapi_mut();
+    fn accepts<L: RouteLayer>(self, credentials: &[Credential], layer: L) -> OpenApiRouter<S>
+    where
+        L::Service: RouteService,
+    {
+        let mut router = self.route_layer(layer);
+        let api = router.get_openapi_mut();
         let components = api.components.get_or_insert_with(Components::new);
         for credential in credentials {
             components.add_security_scheme(credential.name(), credential.scheme());
         }
-        let requirements = credentials
-            .iter()
-            .map(|credential| SecurityRequirement::new(credential.name(), Vec::<String>::new()));
-        let requirements: Vec<_> = requirements.collect();
         for (_, operation) in operations_mut(api) {
-            operation.security = Some(requirements.clone());
+            // A route behind two layers needs what both ask for.
+            let before = operation.security.take().unwrap_or_else(|| vec![SecurityRequirement::default()]);
+            let both = before.iter().flat_map(|before| {
+                credentials.iter().map(|one| before.clone().add(one.name(), Vec::<String>::new()))
+            });
+            operation.security = Some(both.collect());
             refusal(operation, "401", "Authentication failed; the answer does not say why.");
         }
-        self
+        router
     }
 
-    fn keyed(mut self) -> OpenApiRouter<S> {
+    fn keyed<L: RouteLayer>(self, layer: L) -> OpenApiRouter<S>
+    where
+        L::Service: RouteService,
+    {
         let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
         let key = ParameterBuilder::new()
             .name("Idempotency-Key")
@@ -140,7 +185,8 @@ impl<S: Clone + Send + Sync + 'static> Guarded for OpenApiRouter<S> {
             .description(Some("The same key and body get the same answer, and the work is done once."))
             .schema(Some(text))
             .build();
-        for (method, operation) in operations_mut(self.get_openapi_mut()) {
+        let mut router = self.route_layer(layer);
+        for (method, operation) in operations_mut(router.get_openapi_mut()) {
             if method != "GET" {
                 operation.parameters.get_or_insert_default().push(key.clone().into());
                 refusal(
@@ -151,7 +197,7 @@ impl<S: Clone + Send + Sync + 'static> Guarded for OpenApiRouter<S> {
                 refusal(operation, "422", "The key came with another body, or a field cannot be right.");
             }
         }
-        self
+        router
     }
 }
 

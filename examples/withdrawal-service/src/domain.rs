@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Id, Money, MoneyError, Problem, text_enum};
+use utoipa::ToSchema;
 
 text_enum! {
     /// The speed at which the money is wanted; it decides the fee.
@@ -68,7 +69,7 @@ pub fn approvals_required(money: Money) -> i64 {
 }
 
 /// A merchant's account at a bank.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct BankAccount {
     /// The id.
     pub id: Id,
@@ -85,7 +86,7 @@ pub struct BankAccount {
 }
 
 /// The balance of a merchant in one currency.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Balance {
     /// ISO 4217.
     pub currency: String,
@@ -96,7 +97,7 @@ pub struct Balance {
 }
 
 /// A withdrawal as shown.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Withdrawal {
     /// The id.
     pub id: Id,
@@ -117,6 +118,7 @@ pub struct Withdrawal {
     /// The status.
     pub status: Status,
     /// The number of people who must approve.
+    #[schema(minimum = 1, maximum = 3)]
     pub approvals_required: i64,
     /// The number of people who have approved.
     pub approvals: i64,
@@ -130,16 +132,39 @@ pub struct Withdrawal {
     pub updated_at: DateTime<Utc>,
 }
 
+/// The accounts of a merchant.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BankAccounts {
+    pub(crate) bank_accounts: Vec<BankAccount>,
+}
+
+/// The balances of a merchant, one per currency.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Balances {
+    pub(crate) balances: Vec<Balance>,
+}
+
+/// A page of withdrawals.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Withdrawals {
+    pub(crate) withdrawals: Vec<Withdrawal>,
+    /// The `after` of the next page; null at the end.
+    pub(crate) next: Option<Id>,
+}
+
 /// The body by which a merchant adds an account.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBankAccount {
     /// 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
     pub holder: String,
     /// 1 to 64 visible ASCII characters.
+    #[schema(min_length = 1, max_length = 64)]
     pub account: String,
     /// ISO 4217.
     pub currency: String,
+    #[schema(default = false)]
     /// True makes the account the default; the first account always is.
     #[serde(default)]
     pub is_default: bool,
@@ -161,10 +186,11 @@ impl NewBankAccount {
 }
 
 /// The body by which a merchant withdraws.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWithdrawal {
     /// Minor units; what the bank receives. The fee is on top.
+    #[schema(minimum = 1)]
     pub amount: i64,
     /// Must be the account's.
     pub currency: String,
@@ -185,12 +211,14 @@ impl NewWithdrawal {
 }
 
 /// The body by which a settlement is booked on a merchant's balance.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCredit {
     /// 1 to 64 visible ASCII characters; booked once per merchant.
+    #[schema(min_length = 1, max_length = 64)]
     pub credit_no: String,
     /// Minor units.
+    #[schema(minimum = 1)]
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,

@@ -17,7 +17,6 @@ mod start;
 mod steps;
 mod store;
 
-pub use app::OPENAPI;
 pub use domain::{
     Balance, BankAccount, NewBankAccount, NewCredit, NewWithdrawal, Speed, Status, Withdrawal,
     approvals_required,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use probity_idempotency::{Effects, IdempotencyLayer, IdempotencyManager};
-use service_shell::{Drain, Health, HttpTimeouts, Settings, Shell, StartError, database, http_client};
+use service_shell::{Drain, Health, HttpTimeouts, Settings, StartError, database, http_client, shell};
 
-use crate::app::{App, Guards, OPENAPI, approver_scope, merchant_scope, routes};
+use crate::app::{App, Guards, approver_scope, merchant_scope, routes};
 use crate::payouts::Payouts;
 use crate::store::SCHEMA;
 
@@ -32,15 +32,14 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let sweeping = tokio::spawn(payouts.clone().sweep());
     let guards = guards(&settings, Arc::new(records));
     let (merchants, approvers) = (guards.merchants.tasks(), guards.approvers.tasks());
-    let router =
-        routes(&guards).into_router().with_state(App { pool: pool.clone(), payouts: payouts.clone() });
+    let api = routes(&guards).with_state(App { pool: pool.clone(), payouts: payouts.clone() });
     let client = http_client(HttpTimeouts::default())?;
     let health = Health::named(settings.name).database(&pool).peer(
         "channel-adapter",
         &client,
         &settings.peers.channel,
     );
-    let router = Shell::new(settings.name, health, OPENAPI)?.wrap(router);
+    let router = shell(settings.name, health, api)?;
     let drain = Drain::nothing()
         .then("merchants' requests", move || async move { merchants.drain().await })
         .then("approvers' requests", move || async move { approvers.drain().await })

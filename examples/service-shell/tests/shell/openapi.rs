@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::Path;
+use axum::extract::{Path, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{Credential, Guarded, Health, HttpTimeouts, Id, Json, Problem, ServiceToken, api};
@@ -32,10 +34,20 @@ async fn hello() -> &'static str {
     "hello"
 }
 
+/// Stands in for the idempotency layer.
+async fn with_key(request: Request, next: Next) -> Result<Response, Problem> {
+    let missing = || Problem::bad_request("send an Idempotency-Key");
+    request.headers().get("idempotency-key").ok_or_else(missing)?;
+    Ok(next.run(request).await)
+}
+
 async fn document() -> (String, reqwest::Client, Value) {
     let token = ServiceToken::new("0123456789abcdef");
-    let guarded =
-        OpenApiRouter::default().routes(routes!(write)).keyed().require(Credential::Service, &token);
+    let guarded = OpenApiRouter::default()
+        .routes(routes!(write))
+        .keyed(from_fn(with_key))
+        .require(Credential::Service, &token)
+        .require(Credential::Operator, &token);
     let routes = api("Keeps notes.").routes(routes!(hello)).merge(guarded);
     let router = service_shell::shell("notes", Health::named("notes"), routes).unwrap();
     let listener = service_shell::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
@@ -54,7 +66,7 @@ async fn a_route_is_described_with_its_body_its_answers_and_its_guards() {
     assert_eq!(document["info"]["description"], "Keeps notes.");
     let write = &document["paths"]["/notes/{place}"]["post"];
     assert_eq!(write["summary"], "Writes a note.");
-    assert_eq!(write["security"], json!([{"service": []}]));
+    assert_eq!(write["security"], json!([{"service": [], "operator": []}]), "both layers ask");
     let names: Vec<_> = write["parameters"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
     assert_eq!(names, ["place", "Idempotency-Key"]);
     let note = json!({"$ref": "#/components/schemas/Note"});
@@ -65,8 +77,10 @@ async fn a_route_is_described_with_its_body_its_answers_and_its_guards() {
 
     let url = format!("{base}/notes/here");
     assert_eq!(client.post(&url).json(&json!({"text": "x"})).send().await.unwrap().status(), 401);
-    let written = client.post(&url).bearer_auth("0123456789abcdef").json(&json!({"text": "x"}));
-    let written: Value = written.send().await.unwrap().json().await.unwrap();
+    let known = || client.post(&url).bearer_auth("0123456789abcdef").json(&json!({"text": "x"}));
+    assert_eq!(known().send().await.unwrap().status(), 400, "keyed() adds the layer");
+    let written: Value =
+        known().header("idempotency-key", "key-1").send().await.unwrap().json().await.unwrap();
     assert_eq!(written, json!({"text": "x", "about": null}));
 }
 

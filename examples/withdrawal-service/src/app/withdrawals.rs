@@ -1,22 +1,25 @@
 //! Withdrawals: merchants ask, look and cancel; approvers approve and reject.
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use http::{StatusCode, header};
 use probity_idempotency::{Lease, Recording};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use service_shell::{Id, JsonBody, MerchantId, Problem};
+use service_shell::{Id, Json, MerchantId, Page, Problem};
+use utoipa::ToSchema;
 
 use super::{App, answer};
-use crate::domain::{NewWithdrawal, Withdrawal, text};
+use crate::domain::{NewWithdrawal, Withdrawal, Withdrawals, text};
 use crate::store::{self, Change};
 
+/// Asks for a withdrawal; it waits for its approvals.
+#[utoipa::path(post, path = "/api/v1/withdrawals", params(MerchantId), responses(
+    (status = 201, description = "The withdrawal.", body = Withdrawal),
+))]
 pub(super) async fn create(
     State(app): State<App>,
     MerchantId(merchant): MerchantId,
     lease: Lease,
-    JsonBody(new): JsonBody<NewWithdrawal>,
+    Json(new): Json<NewWithdrawal>,
 ) -> Result<Recording, Problem> {
     let money = new.money()?;
     let request = lease.record_id();
@@ -27,6 +30,11 @@ pub(super) async fn create(
     Ok(answer(StatusCode::CREATED, &withdrawal)?.header(header::LOCATION.as_str(), location))
 }
 
+/// Shows one withdrawal of a merchant.
+#[utoipa::path(get, path = "/api/v1/withdrawals/{id}", params(MerchantId, ("id" = Id, Path)), responses(
+    (status = 200, description = "The withdrawal.", body = Withdrawal),
+    (status = 404, description = "The merchant has no such withdrawal."),
+))]
 pub(super) async fn get(
     State(app): State<App>,
     MerchantId(merchant): MerchantId,
@@ -36,28 +44,28 @@ pub(super) async fn get(
     found.map(Json).ok_or_else(|| Problem::not_found("withdrawal"))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    after: Option<Id>,
-    limit: Option<i64>,
-}
-
+/// Lists a merchant's withdrawals in the order of creation; `next` is the `after` of the next page.
+#[utoipa::path(get, path = "/api/v1/withdrawals", params(MerchantId, Page), responses(
+    (status = 200, description = "One page.", body = Withdrawals),
+    (status = 422, description = "The limit is out of bounds."),
+))]
 pub(super) async fn list(
     State(app): State<App>,
     MerchantId(merchant): MerchantId,
     Query(page): Query<Page>,
-) -> Result<Json<Value>, Problem> {
-    let limit = page.limit.unwrap_or(50);
-    if !(1..=100).contains(&limit) {
-        return Err(Problem::invalid("limit", "must be from 1 to 100"));
-    }
+) -> Result<Json<Withdrawals>, Problem> {
+    let limit = page.limit()?;
     let withdrawals = store::list(&app.pool, merchant, page.after, limit).await?;
     let full = i64::try_from(withdrawals.len()).is_ok_and(|found| found == limit);
     let next = withdrawals.last().filter(|_| full).map(|last| last.id);
-    Ok(Json(json!({"withdrawals": withdrawals, "next": next})))
+    Ok(Json(Withdrawals { withdrawals, next }))
 }
 
+/// Takes a withdrawal back, as long as the money is not on its way.
+#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/cancel", params(MerchantId, ("id" = Id, Path)), responses(
+    (status = 200, description = "The withdrawal.", body = Withdrawal),
+    (status = 404, description = "The merchant has no such withdrawal."),
+))]
 pub(super) async fn cancel(
     State(app): State<App>,
     MerchantId(merchant): MerchantId,
@@ -66,17 +74,25 @@ pub(super) async fn cancel(
     change(&app, Some(merchant), id, &Change::Cancel).await
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Approval {
+    #[schema(min_length = 1, max_length = 100)]
     approver: String,
 }
 
+/// Takes one person's approval.
+///
+/// A person approves once; the last one needed makes it `approved`.
+#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/approve", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The withdrawal.", body = Withdrawal),
+    (status = 404, description = "There is no such withdrawal."),
+))]
 pub(super) async fn approve(
     State(app): State<App>,
     Path(id): Path<Id>,
     lease: Lease,
-    JsonBody(approval): JsonBody<Approval>,
+    Json(approval): Json<Approval>,
 ) -> Result<Recording, Problem> {
     let person = text("approver", &approval.approver, 100)?.to_lowercase();
     let request = lease.record_id();
@@ -86,7 +102,13 @@ pub(super) async fn approve(
     answer(StatusCode::OK, &withdrawal)
 }
 
-/// Answers as soon as the intent is durable; the withdrawal says how far it is.
+/// Sends the money: freeze, bank transfer, deduct.
+///
+/// The answer comes as soon as the intent is durable; the withdrawal says how far it is.
+#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/execute", params(("id" = Id, Path)), responses(
+    (status = 202, description = "The withdrawal, `processing`.", body = Withdrawal),
+    (status = 404, description = "There is no such withdrawal."),
+))]
 pub(super) async fn execute(State(app): State<App>, Path(id): Path<Id>) -> Result<Recording, Problem> {
     let (withdrawal, payout) =
         probity_txn::on(&app.pool, "withdrawal.execute").run(async |tx| store::execute(tx, id).await).await?;
@@ -94,7 +116,11 @@ pub(super) async fn execute(State(app): State<App>, Path(id): Path<Id>) -> Resul
     answer(StatusCode::ACCEPTED, &withdrawal)
 }
 
-/// Lets the saga of a withdrawal go on that waits for a person: stuck or paused.
+/// Lets a withdrawal whose saga is stuck or paused go on, with fresh tries under the same key.
+#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/retry", params(("id" = Id, Path)), responses(
+    (status = 202, description = "The withdrawal, `processing`.", body = Withdrawal),
+    (status = 404, description = "There is no such withdrawal."),
+))]
 pub(super) async fn retry(State(app): State<App>, Path(id): Path<Id>) -> Result<Recording, Problem> {
     let found = store::find(&app.pool, id).await?;
     let withdrawal = found.ok_or_else(|| Problem::not_found("withdrawal"))?;
@@ -102,17 +128,24 @@ pub(super) async fn retry(State(app): State<App>, Path(id): Path<Id>) -> Result<
     answer(StatusCode::ACCEPTED, &withdrawal)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rejection {
+    #[schema(min_length = 1, max_length = 100)]
     approver: String,
+    #[schema(min_length = 1, max_length = 200)]
     reason: String,
 }
 
+/// Refuses a withdrawal, as long as the money is not on its way.
+#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/reject", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The withdrawal.", body = Withdrawal),
+    (status = 404, description = "There is no such withdrawal."),
+))]
 pub(super) async fn reject(
     State(app): State<App>,
     Path(id): Path<Id>,
-    JsonBody(rejection): JsonBody<Rejection>,
+    Json(rejection): Json<Rejection>,
 ) -> Result<Recording, Problem> {
     let person = text("approver", &rejection.approver, 100)?;
     let reason = text("reason", &rejection.reason, 200)?;

@@ -4,8 +4,9 @@ use http::Method;
 use serde_json::{Value, json};
 use service_shell::Id;
 
-use crate::platform::{Platform, account, problem, serve};
+use crate::platform::{OPERATOR, Platform, SERVICE, account, problem, serve};
 
+const NOBODY: &str = "0195f000-0000-7000-8000-000000000000";
 const ACCOUNTS: &str = "/api/v1/bank-accounts";
 
 async fn defaults(platform: &Platform, merchant: Id) -> Vec<Value> {
@@ -136,4 +137,29 @@ async fn accounts_are_there_after_a_restart_and_the_service_shows_its_health() {
     assert_eq!(get("/health/ready").await.status(), 200);
     assert_eq!(get("/metrics").await.status(), 200);
     assert_eq!(get("/openapi.json").await.json::<Value>().await.unwrap()["openapi"], "3.1.0");
+}
+
+/// A route answers 401 to a caller without credentials exactly where the document asks for some, and 400 to one with
+/// them where the document asks for an `Idempotency-Key` and none came.
+#[tokio::test]
+async fn the_document_says_which_routes_need_credentials_and_keys() {
+    let platform = Platform::start().await;
+    let document = platform.client.get(platform.url("/openapi.json")).send().await.unwrap();
+    let document: Value = document.json().await.unwrap();
+    let operations = testkit::documented(&document);
+    for operation in &operations {
+        let method = Method::from_bytes(operation.method.as_bytes()).unwrap();
+        let url = platform.url(&operation.path.replace("{id}", NOBODY));
+        let bare = platform.client.request(method.clone(), &url).send().await.unwrap().status().as_u16();
+        assert_eq!(bare == 401, operation.guarded, "{operation:?} answered {bare}");
+        assert!(!matches!(bare, 404 | 405), "{operation:?} answered {bare}");
+        let shown = &document["paths"][&operation.path][operation.method.to_lowercase()];
+        let token = if shown["security"][0].get("operator").is_some() { OPERATOR } else { SERVICE };
+        let call = platform.client.request(method, &url).bearer_auth(token).header("x-merchant-id", NOBODY);
+        let keyless = call.send().await.unwrap();
+        if shown["parameters"].to_string().contains("Idempotency-Key") {
+            assert!(problem(keyless, 400).await["detail"].as_str().unwrap().contains("Idempotency-Key"));
+        }
+    }
+    assert_eq!((operations.len(), operations.iter().filter(|one| one.guarded).count()), (18, 13));
 }

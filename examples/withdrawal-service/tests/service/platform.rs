@@ -9,7 +9,7 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 use service_shell::{HttpTimeouts, Id, Pool, Settings, database};
 
-const OPERATOR: &str = "operator-of-the-tests";
+pub(crate) const OPERATOR: &str = "operator-of-the-tests";
 pub(crate) const SERVICE: &str = "service-of-the-tests";
 
 pub(crate) struct Platform {
