@@ -1,4 +1,4 @@
-//! Steps: named commands that run one after the other, and stop at the first that fails.
+//! Steps: named commands that run one after the other. A job stops at the first that fails, or tries each of them.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl Step {
     }
 
     /// The command that runs only this step.
-    fn as_typed(&self) -> String {
+    pub(crate) fn as_typed(&self) -> String {
         let environment =
             self.environment.iter().map(|(name, value)| format!("{name}='{value}' ")).collect::<String>();
         format!("{environment}{} {}", self.program, self.arguments.join(" "))
@@ -91,6 +91,13 @@ impl Progress {
     ) -> Result<(), String> {
         say::line(&format!("\n==> {name}"));
         self.time(name, work)
+    }
+
+    /// Runs each step, also after one that failed, and shows what took how long. The error names every step that failed.
+    pub(crate) fn each(mut self, steps: &[Step]) -> Result<(), String> {
+        let failed: Vec<String> = steps.iter().filter_map(|step| self.step(step).err()).collect();
+        self.summary();
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("\n\n")) }
     }
 
     /// Shows what took how long.
@@ -144,6 +151,16 @@ mod tests {
         let error =
             Progress::start().step(&Step::cargo("nonsense", "no-such-command")).expect_err("no such command");
         assert!(error.ends_with("cargo no-such-command"), "{error}");
+    }
+
+    #[test]
+    fn each_step_is_tried_and_every_failure_is_named() {
+        let steps = ["no-such-command", "--version", "no-other-command"];
+        let steps = steps.map(|words| Step::cargo("nonsense", words));
+        let error = Progress::start().each(&steps).expect_err("two of three fail");
+        assert_eq!(error.matches("cargo no-such-command").count(), 1, "{error}");
+        assert!(error.ends_with("cargo no-other-command") && !error.contains("--version"), "{error}");
+        assert_eq!(Progress::start().each(&steps[1..2]), Ok(()));
     }
 
     #[test]

@@ -90,6 +90,11 @@ pub(crate) fn lower() -> Result<(), String> {
     Ok(())
 }
 
+/// The paths of the pure files of the published crates.
+pub(crate) fn pure_files() -> Result<Vec<String>, String> {
+    Ok(pure::files(&read()?).map(|file| file.path.clone()).collect())
+}
+
 fn read() -> Result<Tree, String> {
     Tree::read(&workspace::root()).map_err(|error| format!("failed to read the tree: {error}"))
 }

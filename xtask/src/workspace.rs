@@ -14,6 +14,11 @@ pub(crate) fn root() -> PathBuf {
     xtask.parent().map(PathBuf::from).unwrap_or(xtask)
 }
 
+/// The folder of a published crate: its name without that of the family.
+pub(crate) fn folder(name: &str) -> &str {
+    name.trim_start_matches("probity-")
+}
+
 /// `cargo`, the one that runs us, in the workspace's root.
 pub(crate) fn cargo() -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

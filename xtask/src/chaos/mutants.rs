@@ -1,51 +1,25 @@
 //! `cargo xtask chaos mutants`: edits the pure cores in every way that `cargo mutants` knows, one edit at a time, and says
 //! which edits no test notices.
 //!
-//! An edit that survives is a rule without a test, or a line without a purpose. The cores are state machines, classification,
-//! fingerprints and parsers: code without IO, whose tests are quick. `--list` shows the edits, and `--only TEXT` chooses
-//! those of the files whose path contains the text.
+//! An edit that survives is a rule without a test, or a line without a purpose. The pure cores are those of the rule `pure`
+//! of `cargo xtask tidy`: state machines, classification, fingerprints and parsers, code without IO whose tests are quick.
+//! `--list` shows the edits, and `--only TEXT` chooses those of the files whose path contains the text.
 
 use std::process::Command;
 
 use crate::step::{Progress, Step};
-use crate::workspace;
+use crate::{tidy, workspace};
 
 const USAGE: &str = "cargo xtask chaos mutants [--only TEXT] [--list]
 
   --only TEXT   only files whose path contains TEXT, such as idempotency or scan.rs
   --list        show the edits and run nothing";
 
-/// Code without IO, and the tests that must notice an edit of it.
-struct Core {
-    package: &'static str,
-    /// Files, as globs from the workspace's root.
-    files: &'static [&'static str],
-    /// The arguments of `cargo test` that choose the tests.
-    tests: &'static str,
-}
-
-const CORES: &[Core] = &[
-    Core {
-        package: "probity-txn",
-        files: &[
-            "txn/src/classify.rs",
-            "txn/src/sqlstate.rs",
-            "txn/src/backend/postgres/classify.rs",
-            "txn/src/backend/sqlite/classify.rs",
-            "txn/src/tx/statement/*.rs",
-        ],
-        tests: "--lib",
-    },
-    Core {
-        package: "probity-idempotency",
-        files: &["idempotency/src/core/*.rs", "idempotency/src/http/fingerprint/*.rs"],
-        tests: "--lib --test wire",
-    },
-    Core {
-        package: "probity-saga",
-        files: &["saga/src/machine.rs", "saga/src/machine/*.rs"],
-        tests: "--lib --test engine",
-    },
+/// Each published crate, and the arguments of `cargo test` that choose the tests that must notice an edit of its cores.
+const TESTS: [(&str, &str); 3] = [
+    ("probity-txn", "--lib"),
+    ("probity-idempotency", "--lib --test wire"),
+    ("probity-saga", "--lib --test engine"),
 ];
 
 /// The choices of the command line.
@@ -58,37 +32,39 @@ struct Plan<'a> {
 /// Runs it.
 pub(super) fn run(words: &[&str]) -> Result<(), String> {
     let plan = parse(words)?;
+    let steps = steps(&plan, &tidy::pure_files()?)?;
     if !is_installed() {
         return Err(
             "cargo-mutants is not installed; install it with: cargo install --locked cargo-mutants".into()
         );
     }
-    let mut progress = Progress::start();
-    let mut survived = Vec::new();
-    for core in CORES {
-        let files: Vec<&str> = core.files.iter().copied().filter(|file| file.contains(plan.only)).collect();
-        if files.is_empty() {
-            continue;
-        }
-        // Every core is tried, also after one whose edits survive.
-        if let Err(error) = progress.step(&step(core, &files, plan.list)) {
-            survived.push(error);
-        }
-    }
-    progress.summary();
-    if survived.is_empty() { Ok(()) } else { Err(survived.join("\n\n")) }
+    Progress::start().each(&steps)
 }
 
-fn step(core: &Core, files: &[&str], list: bool) -> Step {
-    let files: Vec<String> = files.iter().map(|file| format!("--file {file}")).collect();
-    let output = workspace::root().join("target/mutants").join(core.package);
+/// A step for each crate that has pure files of the plan.
+fn steps(plan: &Plan<'_>, pure: &[String]) -> Result<Vec<Step>, String> {
+    let mut steps = Vec::new();
+    for (package, tests) in TESTS {
+        let sources = format!("{}/src/", workspace::folder(package));
+        let is_chosen = |file: &&String| file.starts_with(&sources) && file.contains(plan.only);
+        let files: String = pure.iter().filter(is_chosen).map(|file| format!(" --file {file}")).collect();
+        if !files.is_empty() {
+            steps.push(step(package, &files, tests, plan.list));
+        }
+    }
+    if steps.is_empty() {
+        return Err(format!("no pure file has {:?} in its path\n\n{USAGE}", plan.only));
+    }
+    Ok(steps)
+}
+
+fn step(package: &str, files: &str, tests: &str, list: bool) -> Step {
+    let output = workspace::root().join("target/mutants").join(package);
     let mode = if list { "--list".to_owned() } else { format!("--output {}", output.display()) };
     // The bodies of the fuzz targets are tests.
     let words = format!(
-        "mutants --package {} {} --exclude **/fuzzing.rs --exclude **/tests.rs --all-features --colors never {mode} -- {}",
-        core.package,
-        files.join(" "),
-        core.tests
+        "mutants --package {package}{files} --exclude **/fuzzing.rs --exclude **/tests.rs --all-features --colors never \
+         {mode} -- {tests}"
     );
     Step::cargo("edits of a pure core", &words)
 }
@@ -118,11 +94,26 @@ mod tests {
         assert!(parse(&["--only"]).is_err() && parse(&["key"]).is_err());
     }
 
+    /// The files that a choice edits in this tree, with the option before each.
+    fn edited(only: &str) -> String {
+        let steps = steps(&Plan { only, list: true }, &tidy::pure_files().expect("a tree")).expect("files");
+        steps.iter().map(|step| step.as_typed()).collect()
+    }
+
     #[test]
-    fn every_core_has_its_files_where_it_says() {
-        for file in CORES.iter().flat_map(|core| core.files) {
-            let path = workspace::root().join(file.trim_end_matches("*.rs"));
-            assert!(path.exists(), "{file}");
+    fn a_part_of_a_path_chooses_files_and_one_of_no_path_is_an_error() {
+        let scan = "cargo mutants --package probity-txn --file txn/src/tx/statement/scan.rs --exclude";
+        assert!(edited("scan.rs").starts_with(scan), "{}", edited("scan.rs"));
+        assert!(run(&["--only", "nonsense"]).is_err_and(|error| error.contains("no pure file")));
+    }
+
+    #[test]
+    fn every_pure_file_is_edited_at_any_depth() {
+        let (all, edited) = (tidy::pure_files().expect("a tree"), edited(""));
+        for file in &all {
+            assert!(edited.contains(&format!(" --file {file} ")), "{file}");
         }
+        assert!(all.iter().any(|file| file == "saga/src/machine/state/back.rs"), "{all:?}");
+        assert!(all.iter().any(|file| file == "idempotency/src/http/fingerprint.rs"), "{all:?}");
     }
 }

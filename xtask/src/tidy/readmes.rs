@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use super::fences;
 use super::links;
 use super::tree::{File, Tree};
-use crate::workspace::PUBLISHED;
+use crate::workspace::{PUBLISHED, folder};
 
 const FIRST_CODE: usize = 25;
 const REPOSITORY: &str = "https://github.com/probity-rs/probity/blob/main/";
@@ -21,11 +21,6 @@ const REPOSITORY: &str = "https://github.com/probity-rs/probity/blob/main/";
 fn readmes() -> impl Iterator<Item = (String, bool)> {
     let published = PUBLISHED.iter().map(|name| (format!("{}/README.md", folder(name)), true));
     published.chain([("README.md".to_owned(), false), ("docs/TOGETHER.md".to_owned(), false)])
-}
-
-/// The folder of a published crate: its name without that of the family.
-pub(crate) fn folder(name: &str) -> &str {
-    name.trim_start_matches("probity-")
 }
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
