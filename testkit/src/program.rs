@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -150,13 +151,17 @@ impl Program {
     ///
     /// If it does not end within a minute.
     pub fn wait(&mut self) -> ExitStatus {
-        match self.leashed.wait(LIMIT) {
-            Some(status) => {
-                self.finish();
-                status
-            }
+        match self.wait_within(LIMIT) {
+            Some(status) => status,
             None => panic!("{} did not end; it wrote:\n{}", self.name, self.output()),
         }
+    }
+
+    /// Waits until it ends by itself; `None` if it still runs after `limit`.
+    pub fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let status = self.leashed.wait(limit)?;
+        self.finish();
+        Some(status)
     }
 
     /// Freezes it (`SIGSTOP`): its connections and leases stay, and nothing moves.
@@ -172,7 +177,7 @@ impl Program {
     /// Reads what is left in the pipes, so that [`Program::output`] is complete. A grandchild that escaped the group
     /// may hold a pipe open for ever, so this gives up.
     fn finish(&mut self) {
-        let _open_pipe = wait_for(std::time::Duration::from_secs(1), || {
+        let _open_pipe = wait_for(Duration::from_secs(1), || {
             self.readers.iter().all(JoinHandle::is_finished).then_some(())
         });
     }

@@ -2,15 +2,18 @@
 //!
 //! It builds what `cargo xtask test` builds, and runs each test binary many times: by itself, then in whole rounds of
 //! all binaries while the machine is idle, then in whole rounds while every core is busy with something else. A test
-//! that fails once has failed: nothing is repeated to make it pass. The output of each failed run is kept.
+//! that fails once has failed: nothing is repeated to make it pass. A run that does not end within an hour has failed, too.
+//! The output of each failed run is kept.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cargo_metadata::{Message, Metadata};
+use testkit::Program;
 
 use crate::{say, services, workspace};
 
@@ -19,6 +22,9 @@ const USAGE: &str = "cargo xtask chaos flakes [--alone N] [--suite N] [--only TE
   --alone N     runs of each test binary by itself (30)
   --suite N     rounds of all binaries on an idle machine, and as many with every core busy (5)
   --only TEXT   only binaries whose name contains TEXT, such as probity-txn or http";
+
+/// The longest time of a run. It is above the limit of `testkit::time_limit`, which names the tests that hang.
+const LIMIT: Duration = Duration::from_hours(1);
 
 /// The choices of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +56,11 @@ struct Failure {
 /// Runs what `words` choose, and fails if one run of one binary failed.
 pub(super) fn run(words: &[&str]) -> Result<(), String> {
     let plan = parse(words)?;
-    services::install()?;
     let metadata = workspace::metadata()?;
+    if !has_binary(&metadata, &plan.only) {
+        return Err(format!("no test binary has {:?} in its name\n\n{USAGE}", plan.only));
+    }
+    services::install()?;
     let logs = metadata.target_directory.as_std_path().join("flakes");
     fs::create_dir_all(&logs).map_err(|error| format!("failed to create {}: {error}", logs.display()))?;
     let mut failures = Vec::new();
@@ -85,6 +94,18 @@ fn parse(words: &[&str]) -> Result<Plan, String> {
         }
     }
     Ok(plan)
+}
+
+/// Tells whether the name of some test binary contains `text`.
+fn has_binary(metadata: &Metadata, text: &str) -> bool {
+    metadata.packages.iter().any(|package| {
+        let tested = package.targets.iter().filter(|target| target.test);
+        tested.map(|target| name(&package.name, &target.name)).any(|name| name.contains(text))
+    })
+}
+
+fn name(package: &str, target: &str) -> String {
+    format!("{package}/{target}")
 }
 
 /// The two builds of `cargo xtask test`: the examples are tested on both databases.
@@ -126,7 +147,7 @@ fn test_binary(metadata: &Metadata, message: Message) -> Option<Binary> {
     let program = artifact.executable.filter(|_| artifact.profile.test)?;
     let package = metadata.packages.iter().find(|package| package.id == artifact.package_id)?;
     Some(Binary {
-        name: format!("{}/{}", package.name, artifact.target.name),
+        name: name(&package.name, &artifact.target.name),
         program: program.into_std_path_buf(),
         folder: package.manifest_path.parent()?.as_std_path().to_owned(),
         package: package.name.to_string(),
@@ -145,7 +166,7 @@ fn repeat(
     let before = failures.len();
     for round in 1..=rounds {
         for binary in binaries {
-            failures.extend(once(binary, &format!("{what}, round {round}"), logs)?);
+            failures.extend(once(binary, &format!("{what}, round {round}"), logs, LIMIT)?);
         }
     }
     let name = match binaries {
@@ -157,28 +178,25 @@ fn repeat(
 }
 
 /// Runs one binary once, as cargo would.
-fn once(binary: &Binary, what: &str, logs: &Path) -> Result<Option<Failure>, String> {
+fn once(binary: &Binary, what: &str, logs: &Path, limit: Duration) -> Result<Option<Failure>, String> {
+    let mut command = Command::new(&binary.program);
+    command.current_dir(&binary.folder).env("CARGO_MANIFEST_DIR", &binary.folder);
+    command.env("CARGO_PKG_NAME", &binary.package).env("CARGO_PKG_VERSION", &binary.version);
+    let mut program = Program::spawn(command);
+    let status = program.wait_within(limit);
+    if status.is_some_and(|status| status.success()) {
+        return Ok(None);
+    }
+    if status.is_none() {
+        program.kill9();
+    }
     let what = format!("{}: {what}", binary.name);
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let log = logs.join(what.chars().map(plain).collect::<String>()).with_extension("log");
-    let file = File::create(&log).map_err(|error| format!("failed to write {}: {error}", log.display()))?;
-    let errors = file.try_clone().map_err(|error| format!("failed to share a log: {error}"))?;
-    let status = Command::new(&binary.program)
-        .current_dir(&binary.folder)
-        .env("CARGO_MANIFEST_DIR", &binary.folder)
-        .env("CARGO_PKG_NAME", &binary.package)
-        .env("CARGO_PKG_VERSION", &binary.version)
-        .stdin(Stdio::null())
-        .stdout(file)
-        .stderr(errors)
-        .status()
-        .map_err(|error| format!("failed to run {}: {error}", binary.program.display()))?;
-    if status.success() {
-        let _not_needed = fs::remove_file(&log);
-        return Ok(None);
-    }
-    let output = fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let tests = failed_tests(&output.unwrap_or_default());
+    let output = program.output();
+    fs::write(&log, &output).map_err(|error| format!("failed to write {}: {error}", log.display()))?;
+    let mut tests = failed_tests(&output);
+    tests.extend(status.is_none().then(|| format!("did not end within {limit:?}")));
     say::line(&format!("    FAILED {what}: {}", tests.join(", ")));
     Ok(Some(Failure { what, tests, log }))
 }
@@ -261,15 +279,33 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_run_names_its_tests_and_keeps_its_output() {
+    fn a_part_of_no_name_is_an_error() {
+        let metadata = workspace::metadata().expect("this workspace");
+        assert!(has_binary(&metadata, "xtask/xtask") && has_binary(&metadata, ""));
+        assert!(run(&["--only", "nonsense"]).is_err_and(|error| error.contains("no test binary")));
+    }
+
+    #[test]
+    fn a_failed_run_keeps_its_output() {
         let folder = testkit::temp_dir();
-        let binary = |program| binary(program, folder.path());
-        let failure = once(&binary("false"), "alone, round 1", folder.path());
-        let failure = failure.expect("it runs").expect("it fails");
+        let once = |program| {
+            let binary = binary(program, folder.path());
+            once(&binary, "alone, round 1", folder.path(), LIMIT).expect("it runs")
+        };
+        let failure = once("false").expect("it fails");
         assert!(failure.log.exists());
         assert!(conclude(&[failure]).is_err_and(|message| message.contains("alone, round 1")));
-        assert!(once(&binary("true"), "alone, round 1", folder.path()).expect("it runs").is_none());
-        assert!(once(&binary("/no/such/program"), "alone, round 1", folder.path()).is_err());
+        assert!(once("true").is_none() && once("/no/such/program").is_some());
+    }
+
+    #[test]
+    fn a_run_that_hangs_has_failed() {
+        let folder = testkit::temp_dir();
+        let binary = binary("yes", folder.path());
+        let failure = once(&binary, "alone, round 1", folder.path(), Duration::ZERO).expect("it runs");
+        let failure = failure.expect("it hangs");
+        assert_eq!(failure.tests, ["did not end within 0ns"]);
+        assert!(failure.log.exists());
     }
 
     #[test]
