@@ -1,6 +1,6 @@
 //! `cargo xtask chaos`: tests that choose at random, run much longer than a change should have to wait for.
 //!
-//! The same tests run with smaller numbers in `cargo xtask test`. A new long run is a line of [`RUNS`]: a test that takes
+//! The same tests run with smaller numbers in `cargo xtask test`. A new long run is a line of [`RUNS`] and a weekly job: a test that takes
 //! its choices from `testkit::seed` and reads its numbers from the environment. Three runs are of
 //! another kind: `flakes` repeats all tests, `fuzz` runs the fuzz targets, and `mutants` edits the code under the tests.
 
@@ -38,12 +38,20 @@ const RUNS: &[Run] = &[
         name: "outages",
         what: "1000 rounds in which services and databases are away while payments, refunds and withdrawals run; then the books",
         cargo: "test --locked -p payment-platform --test outages -- --nocapture",
-        longer: &[
-            ("PROBITY_TEST_ROUNDS", "1000"),
-            ("PROBITY_TEST_SECOND_MS", "20"),
-            ("PROBITY_TEST_LIMIT_SECONDS", "14400"),
-        ],
+        longer: OUTAGES,
     },
+    Run {
+        name: "outages-postgres",
+        what: "the same with a PostgreSQL server for each service, which is killed or frozen",
+        cargo: "test --locked -p payment-platform --features postgres --test outages -- --nocapture",
+        longer: OUTAGES,
+    },
+];
+
+const OUTAGES: &[(&str, &str)] = &[
+    ("PROBITY_TEST_ROUNDS", "1000"),
+    ("PROBITY_TEST_SECOND_MS", "20"),
+    ("PROBITY_TEST_LIMIT_SECONDS", "14400"),
 ];
 
 /// Runs what `words` choose: a name, or all; `--seed N` makes the choices of an earlier run again.
@@ -62,13 +70,11 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let seed = seed.unwrap_or_else(testkit::seed);
     let mut progress = Progress::start();
     progress.call("the servers the tests need", services::install)?;
-    for run in chosen {
-        let replay = format!("cargo xtask chaos {} --seed {seed}", run.name);
-        crate::say::line(&format!("\n{}; to make the same choices again:\n\n  {replay}", run.what));
-        progress.step(&step(run, seed)).map_err(|error| format!("{error}\n\nor\n\n  {replay}"))?;
+    crate::say::line("\nTo make the same choices again:\n");
+    for run in &chosen {
+        crate::say::line(&format!("  cargo xtask chaos {} --seed {seed}\n    {}", run.name, run.what));
     }
-    progress.summary();
-    Ok(())
+    progress.each(&chosen.iter().map(|run| step(run, seed)).collect::<Vec<_>>())
 }
 
 /// The runs, for people.
@@ -126,6 +132,24 @@ mod tests {
     fn a_name_that_is_not_in_the_table_is_an_error_that_shows_the_table() {
         let error = run(&["no-such-run", "--seed", "1"]).expect_err("no such run");
         assert!(error.contains("idempotency-kills"), "{error}");
+    }
+
+    #[test]
+    fn outages_are_played_on_both_databases() {
+        let on = |feature: &str| {
+            let runs = RUNS.iter().filter(|run| run.cargo.contains("--test outages"));
+            runs.filter(|run| run.cargo.contains(feature)).count()
+        };
+        assert_eq!((on(""), on("--features postgres")), (2, 1));
+    }
+
+    #[test]
+    fn every_run_is_a_weekly_job() {
+        let jobs = std::fs::read_to_string(crate::workspace::root().join(".github/workflows/weekly.yml"));
+        let jobs = jobs.expect("the weekly jobs");
+        let (_, jobs) = jobs.split_once("run: [").expect("a list of runs");
+        let listed: Vec<_> = jobs.split(']').next().unwrap_or_default().split(", ").collect();
+        assert_eq!(listed, RUNS.iter().map(|run| run.name).collect::<Vec<_>>());
     }
 
     #[test]

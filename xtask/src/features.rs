@@ -10,14 +10,11 @@ use crate::workspace;
 /// Runs it.
 pub(crate) fn run() -> Result<(), String> {
     let workspace = workspace::metadata()?;
-    let mut progress = Progress::start();
-    for (published, pair) in pairs(&workspace::published_features(&workspace)) {
+    let steps = pairs(&workspace::published_features(&workspace)).into_iter().map(|(published, pair)| {
         let words = format!("check --locked --lib --features {pair}");
-        let step = Step::cargo("two features", &words).packages(&[published]);
-        progress.step(&step.env("RUSTFLAGS", "-D warnings"))?;
-    }
-    progress.summary();
-    Ok(())
+        Step::cargo("two features", &words).packages(&[published]).env("RUSTFLAGS", "-D warnings")
+    });
+    Progress::start().each(&steps.collect::<Vec<_>>())
 }
 
 /// Each published crate with every two of its features.

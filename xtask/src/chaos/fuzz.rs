@@ -11,7 +11,10 @@ use crate::workspace;
 const USAGE: &str = "cargo xtask chaos fuzz [TARGET] [--minutes N]
 
   TARGET        a file of fuzz/fuzz_targets without its ending; all of them if none is named
-  --minutes N   for how long each runs (5)";
+  --minutes N   for how long each runs, from 1 to 10080, a week (5)";
+
+/// A week, in minutes.
+const A_WEEK: u64 = 7 * 24 * 60;
 
 /// Each target with the crate whose corpus it starts from.
 const TARGETS: &[(&str, &str)] = &[
@@ -41,24 +44,27 @@ pub(super) fn run(words: &[&str]) -> Result<(), String> {
                 .into(),
         );
     }
-    let mut progress = Progress::start();
+    let seconds = minutes * 60;
+    let mut steps = Vec::new();
     for (target, krate) in chosen {
         let found = workspace::root().join("fuzz/corpus").join(target);
         fs::create_dir_all(&found)
             .map_err(|error| format!("failed to create {}: {error}", found.display()))?;
-        let seconds = minutes * 60;
         // The first folder takes what is found; the second is the one in git.
         let words = format!(
             "fuzz run {target} fuzz/corpus/{target} {krate}/corpus/{target} -- -max_total_time={seconds}"
         );
-        progress.step(&Step::nightly_cargo("fuzzing", &words))?;
+        steps.push(Step::nightly_cargo("fuzzing", &words));
     }
-    progress.summary();
-    Ok(())
+    Progress::start().each(&steps)
 }
 
 fn parse<'a>(words: &[&'a str]) -> Result<(Option<&'a str>, u64), String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|_| USAGE.to_owned());
+    // libFuzzer takes zero seconds for no end.
+    let number = |text: &str| match text.parse() {
+        Ok(minutes @ 1..=A_WEEK) => Ok(minutes),
+        _ => Err(USAGE.to_owned()),
+    };
     match words {
         [] => Ok((None, 5)),
         ["--minutes", minutes] => Ok((None, number(minutes)?)),
@@ -91,5 +97,8 @@ mod tests {
         assert_eq!(parse(&[]), Ok((None, 5)));
         assert_eq!(parse(&["request", "--minutes", "1"]), Ok((Some("request"), 1)));
         assert!(parse(&["--seconds", "1"]).is_err());
+        for minutes in ["0", "10081", "18446744073709551615", "-1", "x"] {
+            assert!(parse(&["--minutes", minutes]).is_err(), "{minutes}");
+        }
     }
 }
