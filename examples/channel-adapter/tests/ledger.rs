@@ -22,6 +22,7 @@ impl Channel {
     }
 
     async fn start_with(extra: &[(&str, &str)]) -> Channel {
+        testkit::time_limit();
         let folder = testkit::temp_dir();
         #[cfg(feature = "postgres")]
         let database = testkit::Postgres::shared().database();
@@ -153,9 +154,10 @@ async fn a_hanging_card_is_charged_although_the_answer_does_not_come() {
 
 #[tokio::test]
 async fn a_slow_card_is_charged_even_if_the_caller_hangs_up() {
-    let channel = Channel::start_with(&[("CHANNEL_SLOW_MS", "50")]).await;
+    // The caller waits long enough for its request to arrive on any machine.
+    let channel = Channel::start_with(&[("CHANNEL_SLOW_MS", "4000")]).await;
     let client = service_shell::http_client(HttpTimeouts {
-        total: std::time::Duration::from_millis(20),
+        total: std::time::Duration::from_secs(2),
         ..HttpTimeouts::default()
     })
     .unwrap();
@@ -163,6 +165,7 @@ async fn a_slow_card_is_charged_even_if_the_caller_hangs_up() {
     let hung_up =
         call.header("idempotency-key", "k-1").json(&payment("PAY-1", "card_slow")).send().await.unwrap_err();
     assert!(hung_up.is_timeout() || hung_up.is_request(), "{hung_up}");
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await.0, 404, "it is slow");
     while channel.get("/api/v1/channel/payments/PAY-1").await.0 != 200 {
         tokio::task::yield_now().await;
     }

@@ -111,7 +111,7 @@ async fn create(
                 )),
                 Created::Cancelled => refusal(&Problem::conflict(
                     "order-cancelled",
-                    "the order was cancelled before it arrived: use another number",
+                    "the order was cancelled before it arrived, or is closed: use another number",
                 )),
             };
             recorded(tx, &lease, answer).await

@@ -27,7 +27,7 @@ pub enum Created {
     Existing(Order),
     /// This merchant used the number before, for something else.
     NumberTaken,
-    /// It was cancelled before it arrived.
+    /// It was cancelled before it arrived, or is closed by now.
     Cancelled,
 }
 
@@ -117,13 +117,16 @@ pub(crate) async fn create(
     .fetch_optional(&mut *tx)
     .await?;
     let Some((id, mut order)) = inserted.map(order) else {
-        let found = find(&mut *tx, merchant, &new.order_no).await?.map(|(_, order)| order);
-        return Ok(match found {
-            Some(order) if new.payment_no.is_some() && order.payment_no == new.payment_no => {
-                Created::Existing(order)
-            }
-            _ => Created::NumberTaken,
-        });
+        return match find(&mut *tx, merchant, &new.order_no).await? {
+            Some((id, mut order)) if is_same(new, &order) => match order.status {
+                Status::Pending | Status::Paid | Status::Completed => {
+                    order.items = items(&mut *tx, id).await?;
+                    Ok(Created::Existing(order))
+                }
+                Status::Cancelled | Status::Expired | Status::Refunded => Ok(Created::Cancelled),
+            },
+            _ => Ok(Created::NumberTaken),
+        };
     };
     for (line, item) in (1_i64..).zip(&new.items) {
         sqlx::query(
@@ -140,6 +143,13 @@ pub(crate) async fn create(
     log(tx, id, None, Status::Pending, "created").await?;
     order.items.clone_from(&new.items);
     Ok(Created::New(order))
+}
+
+/// Returns true if an order was made for the same payment, amount and currency.
+fn is_same(new: &NewOrder, order: &Order) -> bool {
+    new.payment_no.is_some()
+        && order.payment_no == new.payment_no
+        && (order.amount, order.currency.as_str()) == (new.money.amount(), new.money.currency().code())
 }
 
 /// One UPDATE guarded by the status and by the payment's own figures, plus the log.
@@ -317,15 +327,21 @@ pub(crate) async fn get(
     order_no: &str,
 ) -> Result<Option<Order>, sqlx::Error> {
     let Some((id, mut order)) = find(pool, merchant, order_no).await? else { return Ok(None) };
-    let items: Vec<(String, i64, i64)> = sqlx::query_as(
+    order.items = items(pool, id).await?;
+    Ok(Some(order))
+}
+
+async fn items<'e>(
+    executor: impl sqlx::Executor<'e, Database = Database>,
+    order: Id,
+) -> Result<Vec<Item>, sqlx::Error> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT name, quantity, unit_price FROM order_items WHERE order_id = $1 ORDER BY line",
     )
-    .bind(id)
-    .fetch_all(pool)
+    .bind(order)
+    .fetch_all(executor)
     .await?;
-    order.items =
-        items.into_iter().map(|(name, quantity, unit_price)| Item { name, quantity, unit_price }).collect();
-    Ok(Some(order))
+    Ok(rows.into_iter().map(|(name, quantity, unit_price)| Item { name, quantity, unit_price }).collect())
 }
 
 /// The newest orders of a merchant, without their items.

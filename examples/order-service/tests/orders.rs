@@ -19,6 +19,7 @@ struct Orders {
 
 impl Orders {
     async fn start() -> Orders {
+        testkit::time_limit();
         let folder = testkit::temp_dir();
         #[cfg(feature = "postgres")]
         let database = testkit::Postgres::shared().database();
@@ -81,11 +82,8 @@ async fn an_order_comes_with_its_items_and_a_log_row_once() {
     let (status, created) = orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await;
     assert_eq!((status, &created["status"]), (201, &json!("pending")), "{created}");
     assert_eq!(orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await, (201, created.clone()));
-    assert_eq!(
-        orders.post(shop, "/api/v1/orders", "k-2", order("A-1")).await.0,
-        200,
-        "the same payment's order"
-    );
+    let (status, same) = orders.post(shop, "/api/v1/orders", "k-2", order("A-1")).await;
+    assert_eq!((status, &same), (200, &created), "the same payment's order, with its items");
     let (status, found) = orders.get(shop, "/api/v1/orders/A-1").await;
     assert_eq!((status, found["items"].as_array().unwrap().len()), (200, 2));
     assert_eq!(orders.count("SELECT COUNT(*) FROM orders").await, 1);
@@ -94,6 +92,26 @@ async fn an_order_comes_with_its_items_and_a_log_row_once() {
     let mut other = order("A-1");
     other["payment_no"] = json!("PAY-2");
     assert_eq!(orders.post(shop, "/api/v1/orders", "k-3", other).await.0, 409);
+    let mut cheaper = order("A-1");
+    (cheaper["amount"], cheaper["items"][0]["quantity"]) = (json!(400), json!(1));
+    let (status, refused) = orders.post(shop, "/api/v1/orders", "k-4", cheaper).await;
+    assert_eq!((status, &refused["type"]), (409, &json!(format!("{PROBLEM_TYPES}order-number-taken"))));
+    let reason = json!({"reason": "undo"});
+    assert_eq!(orders.post(shop, "/api/v1/orders/A-1/cancel", "c-1", reason).await.0, 200);
+    let (status, closed) = orders.post(shop, "/api/v1/orders", "k-5", order("A-1")).await;
+    assert_eq!((status, &closed["type"]), (409, &json!(format!("{PROBLEM_TYPES}order-cancelled"))));
+}
+
+#[tokio::test]
+async fn an_order_is_refunded_by_the_payment_that_paid_it_only() {
+    let (orders, shop) = (Orders::start().await, Id::new());
+    orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await;
+    assert_eq!(orders.post(shop, "/api/v1/orders/A-1/pay", "p-1", paid_by("PAY-1")).await.0, 200);
+    let refund = |payment: &str| json!({"reason": "given back", "payment_no": payment});
+    let (status, refused) = orders.post(shop, "/api/v1/orders/A-1/refund", "r-1", refund("PAY-2")).await;
+    assert_eq!((status, &refused["type"]), (409, &json!(format!("{PROBLEM_TYPES}other-payment"))));
+    let (status, refunded) = orders.post(shop, "/api/v1/orders/A-1/refund", "r-2", refund("PAY-1")).await;
+    assert_eq!((status, &refunded["status"]), (200, &json!("refunded")));
 }
 
 #[tokio::test]

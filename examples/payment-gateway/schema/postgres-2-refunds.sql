@@ -6,6 +6,7 @@ CREATE TABLE refunds (
   id                 UUID PRIMARY KEY,
   refund_no          TEXT NOT NULL UNIQUE,
   merchant_id        UUID NOT NULL,
+  mode               TEXT NOT NULL,
   payment_no         TEXT NOT NULL REFERENCES payments (payment_no),
   amount             BIGINT NOT NULL CHECK (amount > 0),
   currency           TEXT NOT NULL,
@@ -19,5 +20,5 @@ CREATE TABLE refunds (
   CHECK (status <> 'failed' OR failure_reason IS NOT NULL)
 );
 CREATE INDEX refunds_by_payment ON refunds (payment_no);
-CREATE INDEX refunds_by_merchant ON refunds (merchant_id, id);
+CREATE INDEX refunds_by_merchant ON refunds (merchant_id, mode, id);
 CREATE INDEX refunds_unfinished ON refunds (id) WHERE status IN ('pending', 'processing');

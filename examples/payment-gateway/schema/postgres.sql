@@ -21,6 +21,6 @@ CREATE TABLE payments (
   updated_at         TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
   CHECK (status <> 'success' OR channel_order_no IS NOT NULL),
   CHECK (status <> 'failed' OR failure_reason IS NOT NULL),
-  UNIQUE (merchant_id, order_no)
+  UNIQUE (merchant_id, mode, order_no)
 );
 CREATE INDEX payments_unfinished ON payments (id) WHERE status IN ('pending', 'processing');

@@ -23,6 +23,8 @@ use crate::{refunds, store};
 
 /// A row whose status follows a saga, and that is found by the idempotency record of the request that made it.
 pub(crate) trait SagaRow: Serialize + Send + Sync + Sized + 'static {
+    /// The request that makes it, checked.
+    type Request;
     /// The input of its saga.
     type Input: Serialize + DeserializeOwned + Send + Sync + 'static;
     /// The business name of its saga; its number is the business id.
@@ -34,6 +36,8 @@ pub(crate) trait SagaRow: Serialize + Send + Sync + Sized + 'static {
     fn number(&self) -> &str;
     /// Returns true if its merchant need not ask again.
     fn is_final(&self) -> bool;
+    /// Returns true if this request asks for what the row is.
+    fn is_made_by(&self, request: &Self::Request) -> bool;
     /// Reads the row that a record made, if it made one.
     fn find_by_record(
         pool: &Pool,
@@ -86,12 +90,16 @@ impl Gateway {
         }
     }
 
-    /// Answers a request of which an earlier attempt may have been here; `None` if none was.
-    pub(crate) async fn existing<R: SagaRow>(&self, record: &str) -> Option<Response> {
+    /// Answers a request of which an earlier attempt may have been here; `None` if none was. A row outlives the record of
+    /// its key, so the key may have come back with another request.
+    pub(crate) async fn existing<R: SagaRow>(&self, record: &str, request: &R::Request) -> Option<Response> {
         let row = match R::find_by_record(&self.pool, record).await {
             Ok(row) => row?,
             Err(error) => return Some(undecided(&error)),
         };
+        if !row.is_made_by(request) {
+            return Some(key_reused(R::PATH, row.number()).into_response());
+        }
         Some(match self.sagas.get(R::SAGA, row.number()).await {
             Ok(Some(view)) => match self.rejoin::<R>(&view.instance.input, row.number()).await {
                 Ok(started) => self.settled::<R>(record, &started).await,
@@ -134,6 +142,14 @@ pub(crate) enum RejoinError {
     Unreadable(#[from] serde_json::Error),
     #[error(transparent)]
     Saga(#[from] SagaError),
+}
+
+fn key_reused(path: &str, number: &str) -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency-key-reused",
+        format!("this Idempotency-Key made {path}/{number}, which is something else: use a new key"),
+    )
 }
 
 /// Answers that something may have been written, and that this answer does not tell what.

@@ -19,6 +19,7 @@ use service_shell::{
 
 use crate::answers::{Gateway, checked, close_ended};
 use crate::auth::{Gatekeeper, Merchant, signed};
+use crate::cancel;
 use crate::domain::{NewPayment, Payment, PaymentBody};
 use crate::payments;
 use crate::peer::Peer;
@@ -173,6 +174,7 @@ pub(crate) fn routes(
         .mount("POST", "/api/v1/payments", pay)
         .get("/api/v1/payments", payments::list)
         .get("/api/v1/payments/{payment_no}", payments::get)
+        .post("/api/v1/payments/{payment_no}/cancel", cancel::cancel)
         .mount("POST", "/api/v1/refunds", refund)
         .get("/api/v1/refunds", refunds::list)
         .get("/api/v1/refunds/{refund_no}", refunds::get)
@@ -184,10 +186,10 @@ pub(crate) fn routes(
     merchants.merge(operators)
 }
 
-/// Keys belong to the merchant whose signature was verified.
+/// Keys belong to the merchant whose signature was verified, and to the mode of the API key that signed.
 fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     let merchant = parts.extensions.get::<Merchant>().ok_or_else(Refusal::unauthenticated)?;
-    Ok(Scope::new(format!("payment-gateway:merchant:{}", merchant.id))?)
+    Ok(Scope::new(format!("payment-gateway:merchant:{}:{}", merchant.id, merchant.mode))?)
 }
 
 /// The name under which the audit of a saga keeps what was decided over HTTP.

@@ -68,7 +68,8 @@ impl Gatekeeper {
             .map_err(|error| down(&error.without_url()))?;
         match reply.status() {
             StatusCode::OK => reply.json().await.map_err(|error| down(&error.without_url())),
-            StatusCode::UNAUTHORIZED => Err(refusal(reply).await),
+            StatusCode::UNAUTHORIZED if self.is_let_in().await => Err(Problem::unauthenticated()),
+            StatusCode::UNAUTHORIZED => Err(down(&TOKEN_REFUSED)),
             StatusCode::TOO_MANY_REQUESTS => {
                 let wait = reply.headers().get(header::RETRY_AFTER).cloned();
                 let problem = Problem::new(
@@ -84,11 +85,16 @@ impl Gatekeeper {
             status => Err(down(&status)),
         }
     }
+
+    /// Returns true if the merchant service knows our own token. It refuses a wrong one in the same words as a wrong
+    /// signature, but before it reads the question.
+    async fn is_let_in(&self) -> bool {
+        let call = self.client.post(format!("{}/internal/v1/authenticate", self.merchant_service));
+        let reply = call.bearer_auth(self.token.text()).json(&json!({})).send().await;
+        reply
+            .is_ok_and(|reply| reply.status().is_client_error() && reply.status() != StatusCode::UNAUTHORIZED)
+    }
 }
 
-/// A 401 speaks of the merchant's signature only if the service let *us* in: it answers both the same way,
-/// so a wrong service token would lock out every merchant in silence but for this line in the log.
-async fn refusal(reply: reqwest::Response) -> Problem {
-    tracing::debug!(status = %reply.status(), "the merchant service let nobody in");
-    Problem::unauthenticated()
-}
+const TOKEN_REFUSED: &str =
+    "the merchant service refused our service token: set SERVICE_TOKEN to the same text in both services";

@@ -12,6 +12,7 @@
 mod answers;
 mod app;
 mod auth;
+mod cancel;
 mod domain;
 mod payments;
 mod peer;

@@ -17,6 +17,7 @@ use crate::steps::{PAYMENT, PaymentRequest};
 use crate::store::{self, Inserted, Origin, Selection};
 
 impl SagaRow for Payment {
+    type Request = NewPayment;
     type Input = PaymentRequest;
     const SAGA: &'static str = PAYMENT;
     const PATH: &'static str = "/api/v1/payments";
@@ -27,6 +28,14 @@ impl SagaRow for Payment {
 
     fn is_final(&self) -> bool {
         self.status.is_final()
+    }
+
+    fn is_made_by(&self, request: &NewPayment) -> bool {
+        let NewPayment { order_no, money, payment_method, channel, description, items: _ } = request;
+        (&self.order_no, self.amount, self.currency.as_str())
+            == (order_no, money.amount(), money.currency().code())
+            && (&self.payment_method, &self.channel, &self.description)
+                == (payment_method, channel, description)
     }
 
     async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<Payment>, sqlx::Error> {
@@ -41,7 +50,7 @@ pub(crate) async fn create(
     Extension(new): Extension<NewPayment>,
     lease: Lease,
 ) -> Response {
-    let origin = Origin { merchant: merchant.id, mode: merchant.mode, record: lease.record_id() };
+    let origin = Origin { merchant, record: lease.record_id() };
     let payment_no = public_number("PAY");
     let request = request(&payment_no, &origin, &new);
     let written = probity_txn::on(&gateway.pool, "create_payment")
@@ -58,7 +67,7 @@ pub(crate) async fn create(
     match written {
         Ok(Some(started)) => gateway.settled::<Payment>(&origin.record, &started).await,
         // An earlier attempt of this very request was here, or another request used the order number.
-        Ok(None) => gateway.existing::<Payment>(&origin.record).await.unwrap_or_else(order_no_taken),
+        Ok(None) => gateway.existing::<Payment>(&origin.record, &new).await.unwrap_or_else(order_no_taken),
         // The layer asks the recovery hook when the key comes again, so nothing has to be guessed here.
         Err(error) if error.effect() == Effect::Unknown => undecided(&error),
         Err(error) => released(Problem::unavailable("the database", &error)),
@@ -76,7 +85,7 @@ fn order_no_taken() -> Response {
 fn request(payment_no: &str, origin: &Origin, new: &NewPayment) -> PaymentRequest {
     PaymentRequest {
         payment_no: payment_no.to_owned(),
-        merchant_id: origin.merchant,
+        merchant_id: origin.merchant.id,
         order_no: new.order_no.clone(),
         amount: new.money.amount(),
         currency: new.money.currency().code().to_owned(),
@@ -99,7 +108,7 @@ pub(crate) async fn get(
     Extension(merchant): Extension<Merchant>,
     Path(payment_no): Path<String>,
 ) -> Result<Json<Payment>, Problem> {
-    let found = store::find(&gateway.pool, merchant.id, &payment_no).await?;
+    let found = store::find(&gateway.pool, &merchant, &payment_no).await?;
     found.map(Json).ok_or_else(|| Problem::not_found("payment"))
 }
 
@@ -120,5 +129,5 @@ pub(crate) async fn list(
 ) -> Result<Json<Value>, Problem> {
     let limit = page_limit(query.limit)?;
     let selection = Selection { order_no: query.order_no, before: query.before, limit };
-    Ok(page("payments", limit, store::list(&gateway.pool, merchant.id, &selection).await?))
+    Ok(page("payments", limit, store::list(&gateway.pool, &merchant, &selection).await?))
 }

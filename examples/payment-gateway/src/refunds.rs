@@ -26,6 +26,7 @@ use crate::refunds::store::Selection;
 use crate::store::Origin;
 
 impl SagaRow for Refund {
+    type Request = NewRefund;
     type Input = RefundRequest;
     const SAGA: &'static str = REFUND;
     const PATH: &'static str = "/api/v1/refunds";
@@ -36,6 +37,13 @@ impl SagaRow for Refund {
 
     fn is_final(&self) -> bool {
         matches!(self.status, RefundStatus::Success | RefundStatus::Failed)
+    }
+
+    fn is_made_by(&self, request: &NewRefund) -> bool {
+        let NewRefund { payment_no, money, reason } = request;
+        (&self.payment_no, self.amount, self.currency.as_str())
+            == (payment_no, money.amount(), money.currency().code())
+            && self.reason == *reason
     }
 
     async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<Refund>, sqlx::Error> {
@@ -61,14 +69,14 @@ pub(crate) async fn create(
     Extension(new): Extension<NewRefund>,
     lease: Lease,
 ) -> Response {
-    let origin = Origin { merchant: merchant.id, mode: merchant.mode, record: lease.record_id() };
+    let origin = Origin { merchant, record: lease.record_id() };
     let refund_no = public_number("REF");
     let written = probity_txn::on(&gateway.pool, "create_refund")
         .run(async |tx| gateway.start_refund(tx, &refund_no, &origin, &new).await)
         .await;
     match written {
         Ok(Some(started)) => gateway.settled::<Refund>(&origin.record, &started).await,
-        Ok(None) => match gateway.existing::<Refund>(&origin.record).await {
+        Ok(None) => match gateway.existing::<Refund>(&origin.record, &new).await {
             Some(answer) => answer,
             None => undecided(&"a refund that was seen cannot be found"),
         },
@@ -88,7 +96,7 @@ impl Gateway {
         origin: &Origin,
         new: &NewRefund,
     ) -> Result<Option<Started>, CreateError> {
-        let locked = store::lock_payment(tx, origin.merchant, &new.payment_no).await?;
+        let locked = store::lock_payment(tx, &origin.merchant, &new.payment_no).await?;
         let (lock, payment) = locked.ok_or_else(|| Problem::not_found("payment"))?;
         // Under the lock: two attempts of one request do not both see nothing.
         if store::find_by_record(&mut *tx, &origin.record).await?.is_some() {
@@ -99,7 +107,7 @@ impl Gateway {
         let request = RefundRequest {
             refund_no: refund_no.to_owned(),
             payment_no: payment.payment_no,
-            merchant_id: origin.merchant,
+            merchant_id: origin.merchant.id,
             order_no: payment.order_no,
             amount: new.money.amount(),
             currency: payment.currency,
@@ -114,7 +122,7 @@ pub(crate) async fn get(
     Extension(merchant): Extension<Merchant>,
     Path(refund_no): Path<String>,
 ) -> Result<Json<Refund>, Problem> {
-    let found = store::find(&gateway.pool, merchant.id, &refund_no).await?;
+    let found = store::find(&gateway.pool, &merchant, &refund_no).await?;
     found.map(Json).ok_or_else(|| Problem::not_found("refund"))
 }
 
@@ -137,5 +145,5 @@ pub(crate) async fn list(
     let limit = page_limit(query.limit)?;
     let Page { payment_no, status, before, .. } = query;
     let selection = Selection { payment_no, status, before, limit };
-    Ok(page("refunds", limit, store::list(&gateway.pool, merchant.id, &selection).await?))
+    Ok(page("refunds", limit, store::list(&gateway.pool, &merchant, &selection).await?))
 }

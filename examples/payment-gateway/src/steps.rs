@@ -99,6 +99,10 @@ impl SagaStep for CreateOrder {
             Found::Ours(status) if status == "paid" => {
                 refund_order(&self.orders, request, &format!("{key}-refund")).await
             }
+            // Closed already, perhaps by a try whose answer was lost.
+            Found::Ours(status) if matches!(status.as_str(), "refunded" | "cancelled" | "expired") => {
+                Ok(Evidence::new(format!("order {} is {status}", request.order_no)))
+            }
             Found::Ours(_) | Found::NotSeenYet => cancel_order(&self.orders, request, key).await,
             // The number belongs to another order, so ours was never created and never can be.
             Found::OfAnotherPayment => Ok(Evidence::new("the order is not of this payment")),

@@ -1,12 +1,13 @@
 //! The SQL of payments.
 //!
-//! Invariant: a payment becomes `success` only when its saga has completed, and `failed` only when its saga has
-//! proven that everything is undone; no step decides it. Every change is one UPDATE guarded by the state it starts
+//! Invariant: a payment becomes `success` only when its saga has completed, and `failed`, `cancelled` or `expired` only
+//! when its saga has proven that everything is undone; no step decides it. Every change is one UPDATE guarded by the state it starts
 //! from.
 
 use probity_txn::{Lockable, Tx};
-use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is};
+use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is, text_enum};
 
+use crate::auth::Merchant;
 use crate::domain::{NewPayment, Payment};
 
 /// The tables of the gateway. Sagas and idempotency records bring their own.
@@ -45,8 +46,7 @@ struct Listed {
 /// The merchant that asks, and the idempotency record of its request.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    pub(crate) merchant: Id,
-    pub(crate) mode: String,
+    pub(crate) merchant: Merchant,
     pub(crate) record: String,
 }
 
@@ -75,13 +75,13 @@ pub(crate) async fn insert(
     )
     .bind(Id::new())
     .bind(payment_no)
-    .bind(origin.merchant)
+    .bind(origin.merchant.id)
     .bind(&new.order_no)
     .bind(new.money.amount())
     .bind(new.money.currency().code())
     .bind(&new.channel)
     .bind(&new.payment_method)
-    .bind(&origin.mode)
+    .bind(&origin.merchant.mode)
     .bind(&new.description)
     .bind(&origin.record)
     .execute(&mut *tx)
@@ -97,18 +97,19 @@ pub(crate) async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<P
         .await
 }
 
-/// A merchant's own payment.
+/// A merchant's own payment, of the mode of its key.
 pub(crate) async fn find<'e>(
     executor: impl sqlx::Executor<'e, Database = Database>,
-    merchant: Id,
+    merchant: &Merchant,
     payment_no: &str,
 ) -> Result<Option<Payment>, sqlx::Error> {
     sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
-        " FROM payments WHERE merchant_id = $1 AND payment_no = $2"
+        " FROM payments WHERE merchant_id = $1 AND mode = $2 AND payment_no = $3"
     ))
-    .bind(merchant)
+    .bind(merchant.id)
+    .bind(&merchant.mode)
     .bind(payment_no)
     .fetch_optional(executor)
     .await
@@ -125,17 +126,18 @@ pub(crate) struct Selection {
 /// A merchant's payments, newest first, each with the cursor that continues after it.
 pub(crate) async fn list(
     pool: &Pool,
-    merchant: Id,
+    merchant: &Merchant,
     selection: &Selection,
 ) -> Result<Vec<(Id, Payment)>, sqlx::Error> {
     let rows: Vec<Listed> = sqlx::query_as(concat!(
         "SELECT id, ",
         columns!(),
         " FROM payments
-          WHERE merchant_id = $1 AND ($2 IS NULL OR order_no = $2) AND ($3 IS NULL OR id < $3)
-          ORDER BY id DESC LIMIT $4"
+          WHERE merchant_id = $1 AND mode = $2 AND ($3 IS NULL OR order_no = $3) AND ($4 IS NULL OR id < $4)
+          ORDER BY id DESC LIMIT $5"
     ))
-    .bind(merchant)
+    .bind(merchant.id)
+    .bind(&merchant.mode)
     .bind(&selection.order_no)
     .bind(selection.before)
     .bind(selection.limit)
@@ -163,7 +165,7 @@ pub(crate) async fn note_charge(
     Ok(())
 }
 
-/// Keeps the first reason why a payment is going to fail. It fails when its saga has undone everything, and until
+/// Keeps the first reason why a payment is going to fail, or to be cancelled. It fails when its saga has undone everything, and until
 /// then the reason is not shown.
 pub(crate) async fn note_reason(pool: &Pool, payment_no: &str, reason: &str) -> Result<(), sqlx::Error> {
     sqlx::query(concat!(
@@ -176,6 +178,16 @@ pub(crate) async fn note_reason(pool: &Pool, payment_no: &str, reason: &str) -> 
     .execute(pool)
     .await?;
     Ok(())
+}
+
+text_enum! {
+    /// The reason for which a payment was turned back although nothing failed; kept in `failure_reason`.
+    pub enum Turned {
+        /// Its merchant wanted it.
+        Cancelled = "cancelled_by_merchant",
+        /// It was not paid in time.
+        Expired = "not_paid_in_time",
+    }
 }
 
 /// Brings payments to the end their sagas have reached: a completed saga is never undone, and an undone one
@@ -191,12 +203,16 @@ pub(crate) async fn close_ended(pool: &Pool) -> Result<u64, sqlx::Error> {
     .execute(pool)
     .await?;
     let failed = sqlx::query(concat!(
-        "UPDATE payments SET status = 'failed', failure_reason = COALESCE(failure_reason, 'undone'), updated_at = ",
+        "UPDATE payments SET failure_reason = COALESCE(failure_reason, 'undone'),
+                status = CASE failure_reason WHEN $1 THEN 'cancelled' WHEN $2 THEN 'expired' ELSE 'failed' END,
+                updated_at = ",
         sql_now!(),
         " WHERE status IN ('pending', 'processing')
             AND ",
         sql_saga_is!("payment", "payments.payment_no", "compensated")
     ))
+    .bind(Turned::Cancelled)
+    .bind(Turned::Expired)
     .execute(pool)
     .await?;
     Ok(succeeded.rows_affected() + failed.rows_affected())

@@ -6,6 +6,7 @@
 use probity_txn::{Locked, Tx};
 use service_shell::{Database, Id, Pool, sql_now, sql_saga_is};
 
+use crate::auth::Merchant;
 use crate::domain::Payment;
 use crate::refunds::domain::{NewRefund, Refund, RefundStatus};
 use crate::store::{self, Origin, PaymentLock};
@@ -33,7 +34,7 @@ pub(crate) async fn find_by_record<'e>(
 /// Locks a merchant's own payment and reads it under the lock; `None` if the merchant has no such payment.
 pub(crate) async fn lock_payment<'b>(
     tx: &mut Tx<'b, Database>,
-    merchant: Id,
+    merchant: &Merchant,
     payment_no: &str,
 ) -> Result<Option<(Locked<'b, PaymentLock>, Payment)>, sqlx::Error> {
     if store::find(&mut *tx, merchant, payment_no).await?.is_none() {
@@ -66,13 +67,14 @@ pub(crate) async fn insert<'b>(
     new: &NewRefund,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO refunds (id, refund_no, merchant_id, payment_no, amount, currency, reason, status,
+        "INSERT INTO refunds (id, refund_no, merchant_id, mode, payment_no, amount, currency, reason, status,
                               idempotency_record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'processing', $8)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'processing', $9)",
     )
     .bind(Id::new())
     .bind(refund_no)
-    .bind(origin.merchant)
+    .bind(origin.merchant.id)
+    .bind(&origin.merchant.mode)
     .bind(payment.key())
     .bind(new.money.amount())
     .bind(new.money.currency().code())
@@ -84,12 +86,21 @@ pub(crate) async fn insert<'b>(
 }
 
 /// Reads a merchant's own refund.
-pub(crate) async fn find(pool: &Pool, merchant: Id, refund_no: &str) -> Result<Option<Refund>, sqlx::Error> {
-    sqlx::query_as(concat!("SELECT ", columns!(), " FROM refunds WHERE merchant_id = $1 AND refund_no = $2"))
-        .bind(merchant)
-        .bind(refund_no)
-        .fetch_optional(pool)
-        .await
+pub(crate) async fn find(
+    pool: &Pool,
+    merchant: &Merchant,
+    refund_no: &str,
+) -> Result<Option<Refund>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM refunds WHERE merchant_id = $1 AND mode = $2 AND refund_no = $3"
+    ))
+    .bind(merchant.id)
+    .bind(&merchant.mode)
+    .bind(refund_no)
+    .fetch_optional(pool)
+    .await
 }
 
 /// The refunds of a merchant to list.
@@ -112,18 +123,19 @@ struct Listed {
 /// Lists a merchant's refunds, newest first.
 pub(crate) async fn list(
     pool: &Pool,
-    merchant: Id,
+    merchant: &Merchant,
     selection: &Selection,
 ) -> Result<Vec<(Id, Refund)>, sqlx::Error> {
     let rows: Vec<Listed> = sqlx::query_as(concat!(
         "SELECT id, ",
         columns!(),
         " FROM refunds
-          WHERE merchant_id = $1 AND ($2 IS NULL OR payment_no = $2) AND ($3 IS NULL OR status = $3)
-            AND ($4 IS NULL OR id < $4)
-          ORDER BY id DESC LIMIT $5"
+          WHERE merchant_id = $1 AND mode = $2 AND ($3 IS NULL OR payment_no = $3)
+            AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR id < $5)
+          ORDER BY id DESC LIMIT $6"
     ))
-    .bind(merchant)
+    .bind(merchant.id)
+    .bind(&merchant.mode)
     .bind(&selection.payment_no)
     .bind(selection.status)
     .bind(selection.before)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod cancels;
 mod outages;
 #[path = "../platform/mod.rs"]
 mod platform;
@@ -97,6 +98,39 @@ async fn the_same_key_with_another_body_is_refused_and_charges_nothing_more() {
     assert_eq!(charges(&platform).await, 1);
 }
 
+/// Forgets what the keys stood for, as the end of their retention does.
+async fn forget_keys(platform: &Platform) {
+    let pool = platform.gateway.open().await;
+    sqlx::query("DELETE FROM idempotency_records").execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+// proves: I-3
+#[tokio::test]
+async fn a_key_that_comes_back_after_its_retention_is_the_same_payment_or_refused() {
+    let (platform, merchant) = setup(&[]).await;
+    let first = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await;
+    forget_keys(&platform).await;
+    let same = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await;
+    assert_eq!((same.status, &same.body), (201, &first.body));
+    forget_keys(&platform).await;
+    let other = pay(&merchant, "key-1", &payment("A-2", "card_ok")).await;
+    assert_eq!((other.status, kind(&other)), (422, "idempotency-key-reused".to_owned()));
+
+    let payment_no = first.json()["payment_no"].clone();
+    let refund = async |amount: i64| {
+        let body = json!({"payment_no": payment_no, "amount": amount, "currency": "USD"});
+        merchant.post("/api/v1/refunds", "back-1", &body).await.unwrap()
+    };
+    let first = refund(100).await;
+    forget_keys(&platform).await;
+    assert_eq!(refund(100).await.body, first.body);
+    forget_keys(&platform).await;
+    assert_eq!(kind(&refund(200).await), "idempotency-key-reused");
+    assert_eq!(charges(&platform).await, 1);
+    assert_eq!(count(&platform.gateway, "SELECT refunded_amount FROM payments").await, 100);
+}
+
 // proves: I-1
 #[tokio::test]
 async fn while_the_first_request_runs_its_repetition_is_told_to_wait() {
@@ -150,9 +184,9 @@ async fn a_declined_card_cancels_the_order_and_fails_the_payment() {
 
 #[tokio::test]
 async fn a_channel_that_hangs_is_asked_and_the_one_charge_counts() {
-    let (platform, merchant) = setup(&QUICK).await;
-    let answer = pay(&merchant, "key-1", &payment("A-1", "card_hangs")).await;
-    assert_eq!((answer.status, &answer.json()["status"]), (201, &json!("success")), "{answer:?}");
+    let (platform, merchant) = setup(&[("CHANNEL_TIMEOUT_MS", "400"), QUICK[1]]).await;
+    let ended = pay_and_look(&merchant, "key-1", &payment("A-1", "card_hangs")).await;
+    assert_eq!(ended["status"], "success", "{ended}");
     assert_eq!(charges(&platform).await, 1);
     assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "paid");
 }
@@ -170,10 +204,10 @@ async fn a_charge_that_never_arrives_is_made_impossible_before_the_payment_fails
 
 #[tokio::test]
 async fn a_slow_charge_ends_as_the_ledger_says() {
-    let (platform, merchant) = setup(&[("STEP_TIMEOUT_MS", "100"), ("STEP_RETRY_MS", "60")]).await;
-    let answer = pay(&merchant, "key-1", &payment("A-1", "card_slow")).await;
+    let (platform, merchant) = setup(&[("CHANNEL_TIMEOUT_MS", "100"), ("STEP_RETRY_MS", "60")]).await;
+    let ended = pay_and_look(&merchant, "key-1", &payment("A-1", "card_slow")).await;
     let live = charges(&platform).await;
-    match answer.json()["status"].as_str() {
+    match ended["status"].as_str() {
         Some("success") => assert_eq!(live, 1),
         Some("failed") => assert_eq!(live, 0),
         other => panic!("{other:?}"),
@@ -216,6 +250,34 @@ async fn merchants_never_meet() {
     assert_eq!(charges(&platform).await, 2);
 }
 
+// proves: I-8
+#[tokio::test]
+async fn test_and_production_keys_of_one_merchant_are_two_worlds() {
+    let (platform, _) = setup(&[]).await;
+    let base = gateway(&platform, &[]).await;
+    let [test, live] = platform.merchant_in_both_modes(&base).await;
+    let tested = pay(&test, "key-1", &payment("A-1", "card_ok")).await;
+    let charged = pay(&live, "key-1", &payment("A-2", "card_ok")).await;
+    assert_eq!((charged.status, charged.replayed), (201, false), "{charged:?}");
+    assert_eq!((&tested.json()["mode"], &charged.json()["mode"]), (&json!("test"), &json!("production")));
+    let payment_no = tested.json()["payment_no"].as_str().unwrap().to_owned();
+    assert_eq!(live.get(&format!("/api/v1/payments/{payment_no}")).await.unwrap().status, 404);
+    let refund = json!({"payment_no": payment_no, "amount": 1, "currency": "USD"});
+    assert_eq!(live.post("/api/v1/refunds", "back-1", &refund).await.unwrap().status, 404);
+    let refunded = test.post("/api/v1/refunds", "back-1", &refund).await.unwrap();
+    let refund_no = refunded.json()["refund_no"].as_str().unwrap().to_owned();
+    assert_eq!(live.get(&format!("/api/v1/refunds/{refund_no}")).await.unwrap().status, 404);
+    assert_eq!(live.get("/api/v1/refunds").await.unwrap().json()["refunds"], json!([]));
+    let listed = live.get("/api/v1/payments").await.unwrap().json();
+    assert_eq!(
+        (listed["payments"].as_array().unwrap().len(), &listed["payments"][0]["order_no"]),
+        (1, &json!("A-2"))
+    );
+    // The number of a test order takes none from production at the gateway.
+    let taken = pay(&live, "key-2", &payment("A-1", "card_ok")).await;
+    assert_ne!(taken.status, 409, "{taken:?}");
+}
+
 #[tokio::test]
 async fn without_the_order_service_nothing_is_charged_and_nothing_is_guessed() {
     let nowhere = format!("http://127.0.0.1:{}", testkit::free_port());
@@ -227,6 +289,15 @@ async fn without_the_order_service_nothing_is_charged_and_nothing_is_guessed() {
     // Nobody was connected to, so it is proven that no order was created.
     assert_eq!((answer["status"].as_str().unwrap(), saga.as_str()), ("failed", "compensated"));
     assert_eq!(charges(&platform).await, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_service_token_is_the_platforms_fault_and_not_the_merchants() {
+    let platform = Platform::start().await;
+    let base = gateway(&platform, &[("SERVICE_TOKEN", "0123456789abcdef0123456789abcdef")]).await;
+    let merchant = platform.merchant(&base).await;
+    let answer = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await;
+    assert_eq!((answer.status, kind(&answer)), (503, "unavailable".to_owned()), "{answer:?}");
 }
 
 // proves: I-9

@@ -116,6 +116,7 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts the three services; the channel's delays are short.
     pub(crate) async fn start() -> Platform {
+        testkit::time_limit();
         let folder = testkit::temp_dir();
         let gate = Gate::open();
         let [merchants, orders, channel, gateway] =
@@ -155,8 +156,14 @@ impl Platform {
         vars
     }
 
-    /// A new merchant, as a client of the gateway at `base`.
+    /// A new merchant with its test key, as a client of the gateway at `base`.
     pub(crate) async fn merchant(&self, base: &str) -> Merchant {
+        let [test, _production] = self.merchant_in_both_modes(base).await;
+        test
+    }
+
+    /// A new merchant with its test key and with its production key.
+    pub(crate) async fn merchant_in_both_modes(&self, base: &str) -> [Merchant; 2] {
         let http = service_shell::http_client(HttpTimeouts::default()).unwrap();
         let body = json!({"name": "Tea Shop", "email": format!("{}@example.com", random_text(12))});
         let url = format!("{}/api/v1/merchants/register", self.peers[0].1);
@@ -164,13 +171,15 @@ impl Platform {
         assert_eq!(reply.status().as_u16(), 201);
         let made: Value = reply.json().await.unwrap();
         let keys = made["api_keys"].as_array().unwrap();
-        let key = keys.iter().find(|key| key["mode"] == "test").unwrap();
-        Merchant {
-            http,
-            base: base.to_owned(),
-            api_key: key["api_key"].as_str().unwrap().to_owned(),
-            secret: key["api_secret"].as_str().unwrap().to_owned(),
-        }
+        let of = |mode: &str| {
+            let key = keys.iter().find(|key| key["mode"] == mode).unwrap();
+            let text = |name: &str| key[name].as_str().unwrap().to_owned();
+            (text("api_key"), text("api_secret"))
+        };
+        ["test", "production"].map(|mode| {
+            let (api_key, secret) = of(mode);
+            Merchant { http: http.clone(), base: base.to_owned(), api_key, secret }
+        })
     }
 }
 

@@ -1,0 +1,149 @@
+//! Turning a payment back before its charge: because its merchant asks, or because its time is over.
+//!
+//! Invariant: a payment is turned back by its saga and by nothing else. The wish is noted in the payment's row first, so
+//! the row says why it failed once the saga has proven that everything is undone. A charge that stands is never undone
+//! here: it is given back by a refund.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::StatusCode;
+use probity_saga::{SagaError, SagaStep as _, SagaView, Status as SagaStatus, StepStatus};
+use service_shell::Problem;
+
+use crate::answers::Gateway;
+use crate::auth::Merchant;
+use crate::domain::{Payment, Status};
+use crate::steps::{CallPaymentChannel, PAYMENT};
+use crate::store::{self, Turned};
+
+/// The number of looks at a saga that keeps moving; each step of it moves it a few times.
+const LOOKS_MAX: usize = 20;
+
+/// The answer to the wish that a payment be turned back.
+#[derive(Debug)]
+#[must_use = "a payment may not turn back"]
+pub(crate) enum TurnedBack {
+    /// Its saga undoes it, or was asked to.
+    Asked,
+    /// The money is taken.
+    Charged,
+    /// A person has stopped its saga.
+    HeldByAPerson,
+}
+
+/// The reason for which a request could not be sent to a saga.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TurnError {
+    #[error(transparent)]
+    Saga(#[from] SagaError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("a payment without a saga")]
+    NoSaga,
+}
+
+impl From<TurnError> for Problem {
+    fn from(error: TurnError) -> Problem {
+        Problem::unavailable("the outcome", &error)
+    }
+}
+
+/// `POST /api/v1/payments/{payment_no}/cancel`: needs no key, because the second cancel changes nothing.
+pub(crate) async fn cancel(
+    State(gateway): State<Gateway>,
+    Extension(merchant): Extension<Merchant>,
+    Path(payment_no): Path<String>,
+) -> Result<Response, Problem> {
+    let payment = gateway.payment(&merchant, &payment_no).await?;
+    if !payment.status.is_final() {
+        let actor = format!("merchant {}", merchant.id);
+        match gateway.turn_back(&payment_no, Turned::Cancelled, &actor).await? {
+            TurnedBack::Asked => gateway.wait_for(&payment_no).await?,
+            TurnedBack::Charged => return Err(charged()),
+            TurnedBack::HeldByAPerson => return Err(held()),
+        }
+    }
+    let payment = gateway.payment(&merchant, &payment_no).await?;
+    match payment.status {
+        // It was charged before the wish was seen.
+        Status::Success => Err(charged()),
+        status if status.is_final() => Ok(Json(payment).into_response()),
+        _ => Ok((StatusCode::ACCEPTED, Json(payment)).into_response()),
+    }
+}
+
+fn charged() -> Problem {
+    Problem::conflict(
+        "already-charged",
+        "the money is taken and a cancel comes too late: once the payment is a success, give it back with \
+         POST /api/v1/refunds",
+    )
+}
+
+fn held() -> Problem {
+    Problem::conflict("saga-state", "a person has stopped this payment to look at it: try again later")
+}
+
+impl Gateway {
+    async fn payment(&self, merchant: &Merchant, payment_no: &str) -> Result<Payment, Problem> {
+        let found = store::find(&self.pool, merchant, payment_no).await?;
+        found.ok_or_else(|| Problem::not_found("payment"))
+    }
+
+    /// Asks the saga of an open payment to turn back, unless the money is taken. A saga that moves between the look and
+    /// the wish is looked at again.
+    pub(crate) async fn turn_back(
+        &self,
+        payment_no: &str,
+        turned: Turned,
+        actor: &str,
+    ) -> Result<TurnedBack, TurnError> {
+        for _ in 0..LOOKS_MAX {
+            match self.try_to_turn_back(payment_no, turned, actor).await {
+                Err(TurnError::Saga(SagaError::Stale)) => {}
+                answer => return answer,
+            }
+        }
+        Err(TurnError::Saga(SagaError::Stale))
+    }
+
+    async fn try_to_turn_back(
+        &self,
+        payment_no: &str,
+        turned: Turned,
+        actor: &str,
+    ) -> Result<TurnedBack, TurnError> {
+        let view = self.sagas.get(PAYMENT, payment_no).await?.ok_or(TurnError::NoSaga)?;
+        match view.instance.status {
+            SagaStatus::Compensating | SagaStatus::Compensated => return Ok(TurnedBack::Asked),
+            SagaStatus::Paused | SagaStatus::Aborted => return Ok(TurnedBack::HeldByAPerson),
+            _ if is_charged(&view) => return Ok(TurnedBack::Charged),
+            _ => {}
+        }
+        store::note_reason(&self.pool, payment_no, turned.as_str()).await?;
+        match self.sagas.operator(actor).cancel(PAYMENT, payment_no, turned.as_str()).await {
+            Ok(_) => Ok(TurnedBack::Asked),
+            // It completed between the look and the wish.
+            Err(SagaError::Refused { .. }) => Ok(TurnedBack::Charged),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for a payment as long as its first request did.
+    async fn wait_for(&self, payment_no: &str) -> Result<(), Problem> {
+        let down = |error: &dyn std::fmt::Display| Problem::unavailable("the outcome", error);
+        let view = self.sagas.get(PAYMENT, payment_no).await.map_err(|error| down(&error))?;
+        let Some(view) = view else { return Ok(()) };
+        let started =
+            self.rejoin::<Payment>(&view.instance.input, payment_no).await.map_err(|error| down(&error))?;
+        let _ = self.wait(&started).await.map_err(|error| down(&error))?;
+        Ok(())
+    }
+}
+
+/// Returns true if the channel has said that the money is taken.
+fn is_charged(view: &SagaView) -> bool {
+    let charge = view.steps.iter().find(|step| step.name == CallPaymentChannel::NAME);
+    charge.is_some_and(|step| step.status == StepStatus::Succeeded)
+}
