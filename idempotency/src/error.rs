@@ -56,8 +56,8 @@ impl ErrorKind {
 
 /// A call to a store failed. Everything a healthy store can answer is a value, not an error.
 ///
-/// It displays its kind; of a store that cannot be reached, and of one that cannot be opened, also why. What a database says
-/// about a statement it refused can quote the row, so that is only in [`report`](Self::report) and in the sources.
+/// It displays its kind. If the store cannot be reached or opened, it displays the cause as well. The message of a
+/// refused statement can quote the row, so it is only in [`report`](Self::report) and in the sources.
 #[derive(Debug, Error)]
 #[error("{}", self.shown())]
 pub struct StoreError {

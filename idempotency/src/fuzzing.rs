@@ -27,7 +27,7 @@ pub fn key_header(data: &[u8]) {
     assert_eq!(IdempotencyKey::from_header(&[b" \t", data, b" "].concat()), Ok(key));
 }
 
-/// Reads `data` as the stored headers of a recording. What is accepted is written again as it was: no header is lost.
+/// Reads `data` as the stored headers of a recording. Accepted headers are written again unchanged: no header is lost.
 ///
 /// # Panics
 /// If a rule is broken: that is what the fuzzer looks for.

@@ -16,10 +16,9 @@ use crate::record::{Document, MAX_DOCUMENT, SagaId, unquoted};
 /// Reasons, error texts and evidence are not payload: operators and dashboards read them. Keep
 /// secrets out of them.
 ///
-/// A stored document is plain JSON, or `@key-id:` and what [`seal`](Self::seal) answered. So a codec
-/// can be added while plain sagas are open, and a key can be replaced: seal with the new one, open
-/// with each that open sagas may still name. A document that cannot be opened pauses its saga with
-/// the reason; nothing is run or undone.
+/// A stored document is plain JSON, or `@key-id:` and what [`seal`](Self::seal) answered. Therefore a codec can be
+/// added while plain sagas are open, and a key can be replaced: seal with the new one, open with each that open sagas
+/// may still name. A document that cannot be opened pauses its saga with the reason; nothing is run or undone.
 ///
 /// # Examples
 ///

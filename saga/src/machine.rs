@@ -88,8 +88,8 @@ const fn row(from: Status, trigger: Trigger, to: Status) -> Transition {
     Transition { from, trigger, target: Target::To(to) }
 }
 
-/// Every legal transition. What is not here is illegal; in particular nothing leaves a terminal
-/// status, nothing leads from `committing` to an undo, and nothing from `compensating` forward.
+/// Every legal transition. Every other transition is illegal. In particular no transition leaves a terminal status,
+/// leads from `committing` to an undo, or from `compensating` forward.
 pub const TRANSITIONS: &[Transition] = &[
     row(Status::Pending, Trigger::Claimed, Status::InProgress),
     row(Status::Pending, Trigger::NothingToUndo, Status::Compensated),

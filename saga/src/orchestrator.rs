@@ -79,7 +79,7 @@ pub enum Outcome {
         /// The reason for which it turned back.
         reason: String,
     },
-    /// It cannot go on by itself. Whether its last effect happened is not known, or its undo failed.
+    /// It cannot go on by itself: it is unknown whether its last effect happened, or an undo failed.
     Stuck {
         /// The step it is at, from 1.
         step: u32,
@@ -105,8 +105,8 @@ impl Orchestrator {
         OrchestratorBuilder::on(Arc::new(store))
     }
 
-    /// Begins to set up an orchestrator on a store that others use as well. Whether it can run the local steps of
-    /// its sagas is checked by `start`.
+    /// Begins to set up an orchestrator on a store that others use as well. `start` checks that the store can run the
+    /// local steps of its sagas.
     pub fn shared(store: Arc<dyn SagaStore>) -> OrchestratorBuilder {
         OrchestratorBuilder::on(store)
     }

@@ -167,8 +167,8 @@ impl Backoff {
     /// At most `times` retries, after the waits of a schedule of the crate `backoff`.
     ///
     /// The schedule is asked here, once, and not for each failure: a saga that another worker takes over goes on by the
-    /// number of its failures, which is all that is stored. So `max_elapsed_time` ends nothing, and a random part is
-    /// drawn here; [`jittered`](Self::jittered) spreads sagas.
+    /// number of its failures, which is all that is stored. Therefore `max_elapsed_time` has no effect, and a random
+    /// part is drawn here; [`jittered`](Self::jittered) spreads sagas.
     ///
     /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for users who have
     /// its schedules already.

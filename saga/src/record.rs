@@ -111,8 +111,8 @@ impl Document {
     }
 }
 
-/// The deepest nesting that is compared by meaning; serde_json reads no value that is nested deeper. What is inside counts
-/// as it is written, so a document of a million brackets costs no stack and no time.
+/// The deepest nesting that is compared by meaning; serde_json reads no value that is nested deeper. Deeper values are
+/// compared as text, so a document of a million brackets costs no stack and no time.
 const DEPTH: u32 = 128;
 
 /// Compares the texts of the values, so that no number is rounded.
@@ -215,7 +215,7 @@ impl Instance {
     /// it or passed its pivot: nothing is undone for it.
     #[must_use]
     pub fn cancelled_too_late(&self) -> Option<&str> {
-        // One that stopped past its pivot does not turn back either.
+        // A saga that stopped past its pivot does not turn back either.
         let stands = self.resume_status.unwrap_or(self.status);
         let over = matches!(stands, Status::Committing | Status::Completed);
         self.cancel_requested.as_deref().filter(|_| over)

@@ -141,8 +141,8 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     ///
     /// `Err` from the closure rolls back and comes back as [`Error::App`]. A conflict with another
     /// transaction, in a statement or in COMMIT, starts over: a fresh transaction and a fresh clone
-    /// of the closure, after a random pause. So the closure may run several times, and what it does
-    /// outside the transaction happens each time; what it captured is as it was at the first call.
+    /// of the closure, after a random pause. Therefore the closure may run several times, and its effects outside the
+    /// transaction happen each time. Its captured values are those of the first call.
     ///
     /// Captured references work, also inside axum handlers and [`tokio::spawn`]. A captured `&mut`
     /// does not compile: a retry would meet what the last attempt left there.

@@ -203,8 +203,8 @@ pub enum Misuse {
     /// The schema or the prefix of the table of tokens cannot be part of a name.
     #[error("the schema and the prefix of the table of tokens may have up to 40 letters, digits and _")]
     TokenTableName,
-    /// The sessions of the pool do not agree on which table of tokens they mean. Whether the token was used is not
-    /// known: it was looked for in the wrong table.
+    /// The sessions of the pool do not agree on which table of tokens they mean. It is unknown whether the token was
+    /// used, because the run looked for it in another table.
     #[error(
         "the run {label:?} met another table of tokens, or none, where the pool had one before: something changed the \
          search path or the role of its sessions; find it, or name the schema with TokenTable::schema and in_table"

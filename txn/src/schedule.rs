@@ -35,7 +35,7 @@ impl Schedule {
         Pauses {
             #[cfg(feature = "backoff")]
             given: self.given.as_ref().and_then(|given| {
-                // It is whole even if a thread panicked beside it.
+                // A panic of another thread leaves it consistent.
                 let mut given = given.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(given) = &mut given {
                     given.reset();

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the connection goes back to the pool only after COMMIT or ROLLBACK was answered with
 //! success. In every other case (drop, cancelled BEGIN, failed or unanswered ROLLBACK) it is rolled
-//! back by a task that owns it, or closed. So the next borrower never meets an open transaction.
+//! back by a task that owns it, or closed. Therefore the next borrower never finds an open transaction.
 
 use std::mem;
 use std::pin::pin;
@@ -148,7 +148,7 @@ impl<DB: Backend> Session<DB> {
 
     /// Rolls back, and cancels the statement before it if that goes on; closes the connection when that fails.
     pub(crate) async fn rollback(mut self) {
-        // On the heap, so that not every run is as large as what a few need.
+        // Boxed, because few runs need it, and it would make every run's future larger.
         if tokio::time::timeout(CLEANUP, Box::pin(self.try_rollback())).await == Ok(true) {
             self.connection = None;
         } else {
@@ -180,8 +180,8 @@ impl<DB: Backend> Session<DB> {
         };
         match answer {
             Ok(()) if !cancelled => true,
-            // The answer may be that of the statement before, and the cancellation may have come late: once more, so
-            // that it cannot meet what the next borrower does.
+            // The answer may be that of the statement before, and the cancellation may come late. Roll back once more, so
+            // that the cancellation cannot meet a statement of the next borrower.
             Ok(()) | Err(sqlx::Error::Database(_)) => execute::<DB>(connection, text).await.is_ok(),
             Err(_) => false,
         }

@@ -65,8 +65,8 @@ pub(crate) fn is_turned_away<B: Body>(
     at_once: bool,
 ) -> bool {
     let headers = response.headers();
-    // A router says these at once and without a body. axum states the length of what its routes answer, and not of what it
-    // answers in their place; outside of a router, it names the allowed methods of the latter too.
+    // A router gives these answers at once and without a body. axum adds a length to the answers of its routes, and none to
+    // its own; outside of a router it also names the allowed methods.
     let bare = || at_once && response.body().size_hint().exact() == Some(0);
     let no_length = || !headers.contains_key(CONTENT_LENGTH);
     match response.status().as_u16() {
@@ -106,7 +106,7 @@ pub(crate) enum Kept<B: Body> {
     Tombstone(Tombstone, Response<ReplayBody<B>>),
 }
 
-/// Reads the body up to the cap. Whatever happens, the first caller gets the whole answer.
+/// Reads the body up to the cap. The first caller gets the whole answer in every case.
 pub(crate) async fn keep<B>(config: &Config, response: Response<B>, only_tombstone: bool) -> Kept<B>
 where
     B: Body<Data = Bytes>,
@@ -189,7 +189,7 @@ where
                 return Err((TombstoneReason::Broken, ReplayBody::broken(frames, error)));
             }
             Some(Some(Ok(frame))) => {
-                // Trailers end a body; what follows them is nothing this could replay.
+                // Trailers end a body; frames after them could not be replayed.
                 let out_of_order = std::mem::replace(&mut ended, frame.is_trailers());
                 length += frame.data_ref().map_or(0, Bytes::len);
                 length += frame.trailers_ref().map_or(0, |trailers| {

@@ -335,8 +335,8 @@ fn with_status<B>(mut response: Response<B>, status: &'static str) -> Response<B
     response
 }
 
-/// Tells the log what kind of failure it was. What a database says about a refused statement can quote the row, so only
-/// the words of a broken connection are passed on.
+/// Logs the kind of the failure. The message of a refused statement can quote the row, so only the message of a broken
+/// connection is logged.
 #[expect(clippy::needless_pass_by_value, reason = "the error ends here")]
 fn refuse_without_store(error: StoreError) -> Problem {
     let (kind, effect) = (error.kind(), error.effect());

@@ -1,4 +1,4 @@
-//! Reading a request: its key and its whole body. Nothing is claimed here.
+//! Reading a request: its key and its whole body. This file claims no key.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;

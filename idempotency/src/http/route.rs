@@ -58,6 +58,6 @@ async fn is_nested(extensions: &mut Extensions) -> bool {
         Ok(answer) => answer.into_body().collect().await,
         Err(never) => match never {},
     };
-    // Whatever is not plainly the echo's own path counts as nested: that proves nothing, and changes nothing.
+    // Every other path counts as nested, which proves nothing and changes nothing.
     answer.map_or(true, |body| body.to_bytes() != "/")
 }

@@ -61,7 +61,7 @@ impl Waiting {
         let mut pause = POLL_FIRST;
         loop {
             let here = self.here().get(&record).cloned();
-            // Made before the store is asked: an end between the question and the wait is not missed.
+            // Subscribe before asking the store, so that an end between the question and the wait is not missed.
             let ended = here.as_ref().map(|here| here.notified());
             let last = Instant::now() >= until;
             let answer = ask().await;

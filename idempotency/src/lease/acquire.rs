@@ -28,7 +28,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(3600);
 ///
 /// If that second call is answered `InFlight`, nothing waits for the first. Held up on its way for so long that the running
 /// attempt has ended without an answer, it may still be granted, to no attempt: retries are then told `InFlight` until its
-/// lease is over, and an opaque record is indeterminate although nothing ran. Nothing runs twice by it.
+/// lease is over, and an opaque record is indeterminate although nothing ran. No work runs twice because of it.
 ///
 /// # Cancel safety
 /// A claim in flight may have been granted; it then lapses with its lease. Run this in a task of its own if the caller

@@ -216,7 +216,7 @@ impl Lease {
         let (mut tries, mut doubted) = (1, false);
         loop {
             match metrics::time_call("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
-                // The answer may have come late: what was true when it was asked need not be now.
+                // The answer may be late: the lease may have ended since the call was sent.
                 Ok(Written::Applied | Written::AlreadyApplied) if self.0.is_lost() => {
                     return Err(StoreError::lease_lost());
                 }
@@ -320,7 +320,7 @@ impl Lease {
     /// Only waits.
     pub async fn lost(&self) {
         loop {
-            // Made before the belief is read: a move between the two is not missed.
+            // Subscribe before reading the believed end, so that a change in between is not missed.
             let moved = self.0.moved.notified();
             let until = *self.0.belief();
             tokio::select! {

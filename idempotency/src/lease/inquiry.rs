@@ -94,7 +94,7 @@ impl Asking<'_> {
             Answer::InFlight { retry_after } => {
                 return Ok(Inquired::Answered(Answer::InFlight { retry_after }));
             }
-            // Another caller has just been told that it cannot be said.
+            // Another caller got the answer "unknown" a moment ago.
             _ => return undecided(),
         };
         // Another caller may have asked, and settled it, since this caller was told of the loss.
@@ -117,7 +117,7 @@ impl Asking<'_> {
         let resolved =
             self.manager.resolve(*record, self.cx.lost().fence, &resolution, terms.retention).await;
         close(&mut inquiry, None).await;
-        // Whatever it is, the truth is in the record: ask again.
+        // The record has the result: ask again.
         resolved.map(|_| Inquired::Settled)
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn renew_while_held(held: Arc<Held>) {
         let renewed = metrics::time_call("renew", held.manager.renew(&held.holder, held.terms.lease)).await;
         held.asked_at(asked_at);
         match renewed {
-            // It was settled in that time: nothing is lost.
+            // The lease was settled in that time, so it is not lost.
             _ if held.is_renewed_no_longer() => return,
             Ok(Renewed::Held(left)) if !left.is_zero() => held.believe_until(asked_at + left),
             Ok(Renewed::Settled(_)) => return,

@@ -60,8 +60,8 @@ pub struct RedisStore<C = ConnectionManager> {
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
-    /// A store over `connection`. Set its timeouts on purpose; the driver's default for replies is 500 ms. Nothing is
-    /// asked yet: see [`RedisStore::checked`].
+    /// A store over `connection`. Set its timeouts on purpose; the driver's default for replies is 500 ms. It sends no
+    /// command yet: see [`RedisStore::checked`].
     pub fn new(connection: C) -> Self {
         let (prefix, scripts) = ("idempotency:".to_owned(), Arc::new(Scripts::new()));
         Self { connection, prefix, scripts, sends_once: sends_once::<C>() }
@@ -131,8 +131,8 @@ fn judged(found: Reply, claim: &Claim, unless: StoreError) -> Result<Answer, Sto
     }
 }
 
-/// The state and the milliseconds of what is kept this long. What is not to be kept is free, and remembered a while so
-/// that fences rise.
+/// The state and the milliseconds of a record that is kept this long. A record with no retention is free, and is
+/// remembered for a while so that fences rise.
 fn kept(state: &str, keep: Duration) -> (&str, u64) {
     if keep.is_zero() { ("g", packed::keep(RELEASED_FOR)) } else { (state, packed::keep(keep)) }
 }
@@ -154,7 +154,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> IdempotencyManager for R
                 Ok(Answer::Acquired(Grant { fence: Fence(fence), attempt, lease }))
             }
             Ok(found) => judged(found, claim, disagreed()),
-            // A full server takes nothing new, and still says what it has.
+            // A full server refuses new keys and still reads existing ones.
             Err(full) if full.kind() == ErrorKind::Full => {
                 judged(self.send(self.scripts.get.call(&key)).await?, claim, full)
             }

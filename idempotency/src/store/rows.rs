@@ -1,4 +1,4 @@
-//! A record as a store outside this process returned it. Nothing in it is trusted.
+//! A record as a store outside this process returned it. Each field is checked.
 
 use crate::core::claim::Effects;
 use crate::core::fence::Fence;

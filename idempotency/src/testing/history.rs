@@ -48,10 +48,10 @@ mod search;
 /// ```
 ///
 /// Calls that were dropped, or failed with an unknown effect, may have been applied at any later time, or never; the
-/// check allows for both. Whether a lease or a retention was over is judged by tokio's clock, with some slack for that
-/// of the store; so on a paused clock it can only check a store that is on that clock too, as [`MemoryStore`] is.
-/// `claim_in` and its siblings speak to the database themselves: tell it of their transactions with
-/// [`claimed_in`](Self::claimed_in), [`completed_in`](Self::completed_in) and [`released_in`](Self::released_in).
+/// check allows for both. The check uses tokio's clock to decide if a lease or a retention was over, with some slack
+/// for the clock of the store. On a paused clock it can therefore only check a store that uses that clock too, as
+/// [`MemoryStore`] does. `claim_in` and its siblings speak to the database themselves: tell it of their transactions
+/// with [`claimed_in`](Self::claimed_in), [`completed_in`](Self::completed_in) and [`released_in`](Self::released_in).
 ///
 /// [`MemoryStore`]: crate::MemoryStore
 #[derive(Debug)]

@@ -38,7 +38,7 @@ pub(crate) trait AnyStep: Send + Sync {
 pub(crate) type LocalConnection = dyn Any + Send;
 
 /// A local step without its types. Of its errors only [`StepError::Unknown`] is different: it says
-/// that the database went away. Nothing of the step is there either way, once the transaction is dropped.
+/// that the database went away. In both cases no effect of the step is left once the transaction is dropped.
 pub(crate) trait AnyLocal: Send + Sync {
     fn database(&self) -> &'static str;
     fn execute<'a>(

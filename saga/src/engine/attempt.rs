@@ -81,7 +81,7 @@ impl Attempts<'_> {
                 return Ok(known.later(Duration::ZERO));
             }
             let turn = self.turn(&policy).await;
-            // It may have waited for its turn.
+            // The lease may have lapsed during the wait for the turn.
             if self.lapsed().await? {
                 return Ok(known.later(Duration::ZERO));
             }
@@ -194,8 +194,8 @@ impl Attempts<'_> {
         }
     }
 
-    /// Refused after an effect of the same attempt: it happened, and the step is to be undone with it. What can be
-    /// undone is asked about on the way back.
+    /// The finding for a rejection after an effect of the same attempt: the effect happened, and the step is to be
+    /// undone. A step with an undo is probed on the way back.
     async fn rejected_after(&self, policy: &StepPolicy, reason: String, effects: &str) -> Finding {
         let reason = after(&reason, effects);
         let mut steps = self.saga.shape.steps.iter();
@@ -276,7 +276,7 @@ impl Attempts<'_> {
         let effects = frame.effects.clone();
         let asked = self.guarded("probe", policy.timeout, || self.step.probe(Arc::clone(self.input), frame));
         let answer = match asked.await {
-            // It did something itself.
+            // The probe has stated an effect of its own.
             Ok(Probe::NotApplied) if effects.stated().is_some() => Ok(Probe::Unknown),
             answer => answer,
         };

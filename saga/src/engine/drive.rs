@@ -229,8 +229,8 @@ impl Driver<'_> {
         self.write_or_park(from, change, Some(Duration::ZERO)).await
     }
 
-    /// Past its deadline and before its pivot nothing is executed any more. What may have been
-    /// started is asked about; the policy of the step says what an unknown answer means.
+    /// Past the deadline and before the pivot no step is executed any more. A step that may have been started is
+    /// probed; its policy decides what an unknown answer means.
     async fn execute_late(&mut self, at: usize, maybe: bool, failures: u32) -> Result<(), Gone> {
         let from = self.state.status;
         let change = if maybe {
@@ -428,8 +428,8 @@ impl Driver<'_> {
             Err(Unanswered::Lost | Unanswered::Store(_)) => return Err(Gone::Lost),
         };
         if let Verdict::Applied(_) = verdict {
-            // Written under our epoch after the last beat, and into its row: no worker took the saga in any lapse before,
-            // and a worker that still takes that lapse for the truth sees that it moved.
+            // The record was written under this epoch after the last heartbeat, into the saga's row: no worker took the saga in an
+            // earlier lapse, and a claim that began in that lapse sees the new row version.
             self.term = term;
             drop(self.suspect.take());
         }

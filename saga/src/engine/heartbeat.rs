@@ -40,7 +40,7 @@ pub(super) async fn keep_lease(engine: Arc<Engine>) {
     let mut pause = renewal(&engine);
     while engine.pause_unless_stopped(pause).await {
         let sent = Instant::now();
-        // A task of its own: a beat that hangs is left alone, not dropped in the middle of its transaction.
+        // Spawned, so that a heartbeat that hangs is not dropped in the middle of its transaction.
         let beating = Arc::clone(&engine);
         let beat = timeout(engine.settings.lease, tokio::spawn(async move { beat(&beating).await })).await;
         if let Ok(Ok(Ok(()))) = beat {
@@ -58,7 +58,7 @@ pub(super) async fn keep_lease(engine: Arc<Engine>) {
             _ => tracing::warn!("the saga store did not answer a heartbeat; the worker tries again"),
         }
         engine.lease.struggles();
-        // The sooner this worker is seen to live, the less is taken from it.
+        // An early heartbeat keeps other workers from taking this worker's sagas.
         pause = renewal(&engine).min(engine.settings.poll);
     }
 }

@@ -72,7 +72,7 @@ impl Lease {
                 state.is_troubled(self.ttl);
                 state.through = None;
             }
-            // Slow beats that are held are trouble once: a store that is always slow would never let this worker take
+            // Slow heartbeats within the lease count as trouble once: otherwise a store that is always slow would never let this worker take
             // anything over.
             let slow = sent.elapsed() > self.ttl / 3;
             if slow && !state.slow {
@@ -208,7 +208,7 @@ mod tests {
         let flickering =
             |n: u32| if n.is_multiple_of(2) { lease.struggles() } else { lease.held(Instant::now()) };
         assert_eq!(free(&lease, flickering).await, 29);
-        // An outage is not that, however long it is, and whatever was before.
+        // A lasting outage still counts as trouble, also after such a time.
         free(&lease, |_| lease.struggles()).await;
         lease.held(Instant::now());
         assert!(lease.settles());

@@ -1,8 +1,8 @@
 //! Finds sagas that no worker drives and takes them over: a few at first, more while they get done.
 //!
-//! Invariant: recovery queues for the right to drive as every start does, so neither starves the other. What may have
-//! killed its workers is taken over alone first, and in groups once one made progress: the smaller, the more often it was
-//! there when a worker died. What the next death would park is always alone. A failed look is repeated at the next poll.
+//! Invariant: recovery queues for the right to drive as every start does, so neither starves the other. Suspects are
+//! taken over alone first, and in groups once one made progress. The groups are smaller for sagas that were there at
+//! more deaths. A saga that the next death would park is always alone. A failed look is repeated at the next poll.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -112,7 +112,7 @@ pub(super) async fn recover(engine: Arc<Engine>) {
 }
 
 impl Recovery {
-    /// False when the worker stops. What was taken over gets done before more is, or has the time of a poll to.
+    /// False when the worker stops. It waits until half of the batch has ended, or for one poll.
     async fn pause(&self, batch: &Batch) -> bool {
         let engine = &self.engine;
         if !batch.full && !batch.suspect && !batch.again {

@@ -77,7 +77,7 @@ pub(crate) fn resolve(
         | StepStatus::Executing
         | StepStatus::Compensating
         | StepStatus::CompensationFailed => true,
-        // Still to be undone, and its undo may be what stopped the saga; or a pivot that nothing but a person undoes.
+        // The step is still to be undone, and its undo may have stopped the saga; or it is a pivot, which only a person undoes.
         StepStatus::Succeeded => {
             (shape.steps[at].undo || shape.is_final(at)) && resolution == Resolution::Compensated
         }
@@ -103,7 +103,7 @@ pub(crate) fn resolve(
     if succeeded && shape.steps[at].pivot && state.status == Status::InProgress {
         state.apply(Trigger::PivotPassed)?;
     }
-    // It turned back before that was known, and goes no further.
+    // The saga turned back before this was known, and stops here.
     if succeeded && shape.is_final(at) && state.status == Status::Compensating {
         state.settled(shape, Trigger::Halted)?;
     }
@@ -124,7 +124,7 @@ pub(crate) fn find_out(state: &mut State, shape: &Shape) -> Result<Change, VerbE
     if state.status == Status::Paused { resume(state, shape) } else { retry(state, shape) }
 }
 
-/// Closes a saga that stands still. What it leaves open stays on record.
+/// Closes a saga that stands still. Its open effects stay on record.
 pub(crate) fn abort(state: &mut State, shape: &Shape, reason: String) -> Result<Change, VerbError> {
     Ok(state.closed(shape, reason)?)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Tries {
 impl Tries {
     /// After so many failures, the last of which was one of a provider that was `away`.
     pub(crate) fn resumed(retries: Backoff, patience: Backoff, failures: u32, away: bool, seed: u64) -> Self {
-        // More than the schedule of definite failures allows: most of them were waits.
+        // More failures than the schedule of definite failures allows: most of them were waits.
         let definite = if away || failures > retries.times() { 0 } else { failures };
         Self { retries, patience, failures, definite, seed }
     }

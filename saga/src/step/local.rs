@@ -34,8 +34,8 @@ impl LocalDatabase for sqlx::Sqlite {}
 ///
 /// It gets a connection inside a transaction of the store. When `execute` answers `Ok`, the record of
 /// the step is written in the same transaction, fenced by the epoch of this worker, and both commit or
-/// neither does (S-9). So the effect happens exactly once, without a key, without a probe, and
-/// `compensate` is only ever called for an effect that is there, with its output.
+/// neither does (S-9). Therefore the effect happens exactly once, without a key and without a probe, and `compensate`
+/// is called only for an effect that is there, with its output.
 ///
 /// An attempt that does not answer `Ok` is rolled back: an error, a panic, a timeout, a worker that lost the saga
 /// at that time. `?` on any error is therefore tried again as [`StepError::Retryable`]; so are conflicts
@@ -104,7 +104,7 @@ pub trait LocalStep<DB: LocalDatabase>: Send + Sync + 'static {
     /// The steps whose outputs this one reads; see [`SagaStep::USES`](crate::SagaStep::USES).
     const USES: &'static [&'static str] = &[];
 
-    /// Does it, in the transaction. Nothing of it stays unless it answers `Ok` and its record commits.
+    /// Has the effect, in the transaction. The effect stays only if this answers `Ok` and the record commits.
     fn execute(
         &self,
         cx: &StepContext<Self::Input>,
@@ -121,7 +121,8 @@ pub trait LocalStep<DB: LocalDatabase>: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Evidence, StepError>> + Send;
 
     /// Retries and timeout: those of other steps, but five seconds for an attempt, because its locks
-    /// are held for so long, and waits for the database that begin with 50 ms. What a policy says about unknown outcomes does not matter here.
+    /// are held for so long, and waits for the database that begin with 50 ms. The settings for unknown outcomes have
+    /// no effect here.
     fn policy(&self) -> StepPolicy {
         local_policy()
     }

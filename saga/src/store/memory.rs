@@ -1,7 +1,7 @@
 //! The store in memory: the executable specification, and the store of unit tests.
 //!
 //! Invariant: one mutex, so every method is one atomic step; its clock is tokio's, so tests can
-//! pause it. Nothing survives the process.
+//! pause it. The sagas are lost with the process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -91,7 +91,7 @@ impl Inner {
 
     fn is_claimable(&self, saga: &Saga, request: &ClaimRequest, now: Instant) -> bool {
         let Instance { status, owner, definition, saga_type, id, .. } = &saga.instance;
-        // A worker that asks is alive: what it owns it drives, unless it says otherwise.
+        // A worker that claims is alive: it drives its sagas, except those that the request names.
         let free = owner.is_none_or(|owner| owner != request.worker && !self.is_live(owner, now));
         let own = *owner == Some(request.worker) && request.own.contains(id);
         let runnable = request.runnable.iter().any(|(name, print)| name == saga_type && print == definition);
@@ -366,7 +366,7 @@ impl SagaStore for MemoryStore {
             saga.instance.epoch += 1;
             saga.instance.write_no = 0;
             saga.instance.owner = None;
-            // It was asked of the saga as it was before the decision.
+            // The request was about the state before the decision.
             saga.instance.pause_requested = false;
         } else {
             saga.instance.row_version += 1;

@@ -161,8 +161,8 @@ impl PostgresStore {
     }
 
     /// Forgets sagas that ended as `completed` or `compensated` longer than `after` ago: at most `limit`, oldest
-    /// first, with their steps. Answers how many; call it again until that is less than `limit`. What an operator
-    /// aborted stays, because its open effects are on record there, and audit rows stay.
+    /// first, with their steps. Answers how many; call it again until that is less than `limit`. Sagas that an operator
+    /// aborted stay, because they record open effects. Audit rows stay, too.
     ///
     /// A business id that was forgotten can be started again, so keep sagas for as long as a caller may repeat one.
     ///
@@ -182,7 +182,7 @@ impl PostgresStore {
     async fn claim_all(&self, request: &ClaimRequest) -> Result<Vec<Journal>, StoreError> {
         let failed = |error| store_error("claim sagas", error);
         let ids = self.claim_ids(request).await.map_err(failed)?;
-        // Whatever became of loading them, they are claimed.
+        // The sagas are claimed, even if loading them fails.
         let journals = self.journals(ids).await.map_err(|error| failed(error).after_a_write())?;
         Ok(journals.into_iter().filter(|found| found.instance.owner == Some(request.worker)).collect())
     }
@@ -244,7 +244,7 @@ impl PostgresStore {
                 if record.epoch == epoch && record.write_no <= write_no {
                     verdicts.insert(saga, Verdict::Applied(rows::requests(row)?));
                 } else if record.epoch == epoch && record.only_appends() && status == record.from.as_str() {
-                    // Its saga's row has to change after all.
+                    // The saga's row has to change, too.
                     again.push(*record);
                 }
             }
@@ -364,7 +364,7 @@ impl SagaStore for PostgresStore {
 
     async fn retire(&self, worker: WorkerId) -> Result<u64, StoreError> {
         let failed = |error| store_error("retire a worker", error);
-        // First: whatever the second cannot release has no living owner any more.
+        // This statement comes first: sagas that the second cannot release then have no living owner.
         let gone = self.query(sql::FORGET_WORKER).bind(worker.as_uuid());
         self.rows_of(&self.lease, gone).await.map_err(failed)?;
         let released = self.rows(self.query(sql::RELEASE_ALL).bind(worker.as_uuid())).await;
@@ -410,7 +410,7 @@ impl SagaStore for PostgresStore {
             Err(error) if is_about_the_record(&error) => {}
             Err(error) => return Err(store_error("write saga results", error)),
         }
-        // One of them is bad: each for itself. Those written before are answered as repeated.
+        // One record is bad: write each by itself. A record that was written before is answered as repeated.
         let mut verdicts = Vec::with_capacity(records.len());
         for record in records {
             verdicts.push(match self.apply_batch(std::slice::from_ref(record)).await {

@@ -112,7 +112,7 @@ pub(super) fn instance(row: &impl Columns) -> Result<Instance, sqlx::Error> {
         owner: faults.or(None, maybe_parsed(row, "owner_id")),
         epoch: faults.or(0, row.number("lease_epoch")),
         write_no: faults.or(0, row.number("write_no")),
-        // There may be one.
+        // An unreadable row may have an open effect.
         unresolved: faults.or(1, small(row, "unresolved")),
         row_version: faults.or(0, row.number("row_version")),
         stalled_claims: faults.or(0, small(row, "stalled_claims")),
@@ -150,7 +150,7 @@ pub(super) fn asked(row: &impl Columns) -> Result<(SagaId, Requests), sqlx::Erro
     Ok((parsed(row, "id")?, requests(row)?))
 }
 
-/// Puts steps to their sagas. What cannot be read is said in its own saga, and costs no other.
+/// Puts steps to their sagas. An unreadable row marks its own saga, and no other.
 pub(super) fn journals<R: Columns>(instances: &[R], steps: &[R]) -> Vec<Journal> {
     let mut journals: Vec<Journal> = Vec::with_capacity(instances.len());
     let mut at = std::collections::HashMap::with_capacity(instances.len());

@@ -74,8 +74,8 @@ impl SqliteStore {
     }
 
     /// Forgets sagas that ended as `completed` or `compensated` longer than `after` ago: at most `limit`, oldest
-    /// first, with their steps. Answers how many; call it again until that is less than `limit`. What an operator
-    /// aborted stays, because its open effects are on record there, and audit rows stay.
+    /// first, with their steps. Answers how many; call it again until that is less than `limit`. Sagas that an operator
+    /// aborted stay, because they record open effects. Audit rows stay, too.
     ///
     /// A business id that was forgotten can be started again, so keep sagas for as long as a caller may repeat one.
     ///
@@ -157,7 +157,7 @@ impl SqliteStore {
                 if record.epoch == epoch && record.write_no <= write_no {
                     verdicts.insert(saga, Verdict::Applied(rows::requests(row)?));
                 } else if record.epoch == epoch && record.only_appends() && status == record.from.as_str() {
-                    // Its saga's row has to change after all.
+                    // The saga's row has to change, too.
                     again.push((*record).clone());
                 }
             }
@@ -404,7 +404,7 @@ impl SagaStore for SqliteStore {
             Err(error) if is_about_the_record(&error) => {}
             Err(error) => return Err(store_error("write saga results", error)),
         }
-        // One of them is bad: each for itself. Those written before are answered as repeated.
+        // One record is bad: write each by itself. A record that was written before is answered as repeated.
         let mut verdicts = Vec::with_capacity(records.len());
         for record in records {
             verdicts.push(match self.apply_batch(std::slice::from_ref(record)).await {

@@ -1,5 +1,5 @@
-//! The crash explorer: a saga, cut at every point, resumed by a fresh worker, judged. What it does and what it leaves out
-//! stands at [`explore()`].
+//! The crash explorer: a saga, cut at every point, resumed by a fresh worker, judged. [`explore()`] describes it and
+//! lists the combinations that it leaves out.
 
 mod calls;
 mod fate;
@@ -66,11 +66,12 @@ pub enum Explored {
 ///   "refunded" and does nothing, and a step that forgets its first effect when its second fails look right from there:
 ///   use [`explore_with`], which looks at your fakes.
 /// * The other side of each step is taken to honour its key: a key once undone is refused, and so is a call that comes
-///   after a probe ruled it out. What a provider does that charges twice for one key is for a test against the provider.
+///   after a probe ruled it out. A provider that charges twice for one key is found only by a test against the
+///   provider.
 /// * A *write point* is a point where something is written or done; between two write points another worker finds the
-///   same. So a second worker is stopped, or a frozen first one goes on beside it, at write points only (but at every
-///   point for one cut in the middle), and not where a message is lost. A worker that leaves dies before and after it
-///   gives its sagas back at write points.
+///   same. Therefore a second worker is stopped, or a frozen first one goes on beside it, at write points only (but at
+///   every point for one cut in the middle), and not where a message is lost. A worker that leaves dies before and
+///   after it gives its sagas back at write points.
 /// * People ask at write points: of the first worker, and of the one that takes over from a first that died in the
 ///   middle. The first dies, freezes or leaves at that time, and they freeze between their look and their decision,
 ///   where every step answers or the last is refused.
@@ -112,8 +113,8 @@ pub fn explore<I: Payload + Clone>(
 /// worker has ended, `check` compares the fakes with what the saga says of itself.
 ///
 /// `fakes` makes the fakes of one schedule; all its workers share them. A fake that asks its [`Calls`] at the begin of
-/// each call is refused one of them in turn: once, and for as long as the saga runs. So a step with two effects, of
-/// which the second fails "without an effect", leaves the first behind, and the check finds it.
+/// each call is refused one of them in turn: once, and for as long as the saga runs. A step with two effects, of which
+/// the second fails "without an effect", then leaves the first behind, and the check finds it.
 ///
 /// Let the fakes do what the real ones promise: honour a key, refuse it once it is undone. The check is not asked where a
 /// person settled a step: what that person did by hand is not in the fakes.
@@ -270,7 +271,7 @@ mod tests {
             Ok(ran.seen)
         };
         schedule::each(1, one).now_or_never().unwrap_or(Ok(())).unwrap();
-        // Of the store's methods only `list` and `census` are for people only.
+        // Of the store's methods only `list` and `open_counts` are for people only.
         for call in [
             "`define`",
             "`beat`",

@@ -36,7 +36,7 @@ async fn no_statement_scans_a_table(connection: &mut PgConnection, when: &str) {
             let next = plan.get(at + 1);
             next.is_some_and(|line| line.contains("Index Cond: ") || line.contains("Recheck Cond: "))
         };
-        // The census reads all of two indexes, which hold only what is open.
+        // The count reads two indexes in full, which hold only open sagas.
         let open = ["saga_heads_active", "saga_heads_waiting_for_people"];
         let by_key =
             |at: usize| by_key(at) || (name == "census" && open.iter().any(|index| plan[at].contains(index)));

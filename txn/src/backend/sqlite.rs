@@ -109,13 +109,13 @@ impl Driver for Sqlite {
         }
     }
 
-    // The code is the general one; only the text tells.
+    // The code is a general one, so the text decides.
     fn names_nothing(error: &dyn DatabaseError) -> bool {
         let texts = ["no such table: ", "no such column: ", "near "];
         texts.iter().any(|text| error.message().starts_with(text))
     }
 
-    // Everything can be compared with everything here.
+    // SQLite compares values of all types.
     fn compares_nothing(_error: &dyn DatabaseError) -> bool {
         false
     }

@@ -20,8 +20,7 @@ static LIMITERS: LazyLock<Mutex<Limiters>> = LazyLock::new(Mutex::default);
 pub(crate) struct Permit(Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>);
 
 impl Permit {
-    /// Lets the next run in, for all who share the place. What follows a commit holds nothing that the next
-    /// run could wait for.
+    /// Frees the permit, for all its holders. Hooks after the commit hold nothing that the next run could wait for.
     pub(crate) fn release(&self) {
         if let Some(permit) = &self.0 {
             drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -42,7 +41,7 @@ pub(crate) async fn acquire(
     let Some(limit) = limit else { return Ok(Permit::default()) };
     let limit = limit.min(Semaphore::MAX_PERMITS);
     let limiter = {
-        // The map is whole even if a thread panicked beside it.
+        // A panic of another thread leaves the map consistent.
         let mut limiters = LIMITERS.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(limiters.entry((label, limit)).or_insert_with(|| Arc::new(Semaphore::new(limit))))
     };

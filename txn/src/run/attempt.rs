@@ -93,7 +93,7 @@ where
             session.end_after(settings, &failure).await;
             return Attempt::Again(failure);
         }
-        // A mistake in the code, and no answer to what the closure asked: its own error may say otherwise.
+        // This is a mistake in the code. It replaces the closure's own result, which may hide it.
         (Some(RollbackReason::Misuse(misuse)), _) => {
             roll_back(settings, session, None).await;
             return Attempt::Failed(Error::Misuse(misuse));

@@ -128,7 +128,7 @@ async fn open_transaction<DB: Backend, T, E>(
     waiting: &mut Waiting,
 ) -> Result<(Session<DB>, Option<Mark>), Attempt<T, E>> {
     let settings = &job.settings;
-    // BEGIN is the test, and nothing was tried on a connection of no use that would count.
+    // BEGIN tests the connection. A dead one does not count as an attempt.
     let mut idle = IdleConnections::idle_in(job.pool);
     loop {
         let connection = match acquire(job.pool, settings.label, waiting).await {
@@ -227,7 +227,7 @@ async fn claim<DB: Backend, T, E>(
         Ok((Claim::Stored { result, .. }, _)) => {
             Ok(Claimed::Stored((token.decode)(&result).map_err(Error::ResultUnreadable)))
         }
-        // It was there for this pool, and this session may use it no more, or does not see it.
+        // The pool has used the table before; this session does not see it or may not use it.
         Err(sqlx::Error::Database(error))
             if (DB::lacks_table(&*error) || DB::forbids(&*error)) && floats && found::knows(pool, &name) =>
         {
@@ -238,7 +238,7 @@ async fn claim<DB: Backend, T, E>(
             let again = match failure.class() {
                 // A run with this token has not ended yet, or its server side has not: wait on.
                 Class::LockTimeout | Class::Timeout => true,
-                // The statement is ours, and was changed under us by a migration of our table.
+                // A migration of the token table has made this crate's own statement stale.
                 Class::StalePlan => true,
                 class => Policy::payments().retries(class),
             };

@@ -78,7 +78,7 @@ async fn resolve<DB: Backend>(pool: &Pool<DB>, mark: &Mark, limit: Instant) -> C
         match timeout_at(limit, ask(pool, mark)).await {
             Ok(Ok(CommitStatus::InProgress)) => {}
             Ok(Ok(fate)) => return fate,
-            // The server may be on its way back.
+            // The server may be restarting.
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the run cannot look up a lost COMMIT yet; it tries again")
             }
@@ -98,7 +98,7 @@ async fn ask<DB: Backend>(pool: &Pool<DB>, mark: &Mark) -> Result<CommitStatus, 
         let mut connection = pool.acquire().await?;
         let answer = DB::commit_status(&mut connection, mark).await;
         let Err(error) = &answer else { return answer };
-        // It is dead, or leads to a server that cannot tell: a standby, after a failover.
+        // The connection is dead, or leads to a server that cannot answer: a standby, after a failover.
         connection.close_on_drop();
         if !idle.skip_dead(&Failure::of::<DB>(error)) {
             return answer;

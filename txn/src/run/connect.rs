@@ -1,7 +1,7 @@
 //! Borrows a connection, and finds out in time why there is none.
 //!
-//! sqlx's pool tries again in silence where a server refuses connections, up to its own timeout or our deadline. So
-//! after a moment of silence one connection is made beside the pool, to hear what the server says.
+//! sqlx's pool tries again in silence where a server refuses connections, up to its own timeout or our deadline.
+//! Therefore the run opens one connection beside the pool after a short wait, to get the error of the server.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl NoConnection {
     }
 }
 
-/// Borrows a connection. What keeps the pool from giving one is logged and noted in `waiting` as soon as it is known.
+/// Borrows a connection. The reason why the pool gives none is logged, and noted in `waiting`, as soon as it is known.
 pub(super) async fn acquire<DB: Backend>(
     pool: &Pool<DB>,
     label: &'static str,
@@ -91,7 +91,7 @@ pub(super) async fn acquire<DB: Backend>(
 /// Makes a connection beside the pool and returns the error that it met; if it met none, the pool just has none to
 /// spare.
 async fn ask<DB: Backend>(pool: &Pool<DB>) -> sqlx::Error {
-    // Never closed.
+    // The semaphore is never closed.
     let _permit = AT_A_TIME.acquire().await;
     match timeout(PATIENCE, DB::Connection::connect_with(&pool.connect_options())).await {
         Ok(Ok(connection)) => {

@@ -89,8 +89,8 @@ where
         let failure = match attempt(&job, body.clone(), start, &mut ambiguity).await {
             Attempt::Done(value) => return Ok(value),
             Attempt::Lost(open) => {
-                // Finding out may take as long as the answer could have taken; but if each COMMIT gets lost,
-                // that is all the time there is.
+                // The look-up may take as long as the answer could have taken. If each COMMIT gets lost,
+                // the run ends after that time.
                 if !asking {
                     limit = limit.max(deadline::after(Instant::now(), policy.commit_timeout));
                     asking = true;

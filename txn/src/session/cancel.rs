@@ -20,7 +20,7 @@ impl<DB: Backend> Canceller<DB> {
     /// Connects beside the pool. Dropping the future leaves nothing behind. Without a connection the statement goes
     /// on, and ends by its own timeout.
     pub(crate) async fn connect(pool: &Pool<DB>) -> Option<Self> {
-        // Never closed.
+        // The semaphore is never closed.
         let permit = AT_A_TIME.acquire().await.ok()?;
         match DB::Connection::connect_with(&pool.connect_options()).await {
             Ok(connection) => Some(Self { connection, _permit: permit }),

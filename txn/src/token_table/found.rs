@@ -57,7 +57,7 @@ fn recall<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64) -> Option<Arc<s
 
 /// Takes the table in, unless the pool knows another one by this name.
 fn remember<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64, qualified: String) -> Option<Arc<str>> {
-    // The list is whole even if a thread panicked beside it.
+    // A panic of another thread leaves the list consistent.
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = find(&mut found, pool, name) {
         if *known.qualified != *qualified {
@@ -82,8 +82,8 @@ fn remember<DB: Backend>(pool: &Pool<DB>, name: &str, number: i64, qualified: St
     Some(qualified)
 }
 
-/// Finds what the pool knows by this name. What a dropped pool knew, whose place in memory this pool has taken,
-/// does not count. What a closed pool knew still counts for the runs that it had begun.
+/// Finds the entry of the pool for this name. An entry of a dropped pool, whose place in memory this pool has taken,
+/// does not count. The entry of a closed pool still counts for the runs that it had begun.
 fn find<'f, DB: Backend>(found: &'f mut [Found], pool: &Pool<DB>, name: &str) -> Option<&'f mut Found> {
     let id = PoolId::of(pool);
     let mut ours = found.iter_mut().filter(|known| known.pool == id && known.name == name);
@@ -133,11 +133,11 @@ mod tests {
         first.close().await;
         assert!(knows(&first, name));
         assert_eq!(remember(&first, name, 3, "theirs".to_owned()), None);
-        // Others clear away what closed pools knew.
+        // Other pools remove the entries of closed pools.
         remember(&second, name, 1, "theirs".to_owned()).unwrap();
         assert_eq!(remember(&first, name, 3, "theirs".to_owned()), None);
 
-        // Dropped, and its place in memory taken by another pool.
+        // The pool is dropped, and another pool takes its place in memory.
         let left = pool();
         remember(&left, name, 1, "ours".to_owned()).unwrap();
         let place = PoolId::of(&left);

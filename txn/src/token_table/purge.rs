@@ -62,13 +62,13 @@ impl TokenTable {
 /// Finds the whole name of the table whose name alone is known, as a run with a token does. A session that means
 /// another table than those before it is closed.
 async fn whole_name<DB: Backend>(pool: &Pool<DB>, name: &str) -> Result<Arc<str>, TokenTableError> {
-    // Any of those that lie in the pool can be such a session.
+    // Each idle session of the pool can be such a session.
     for _ in 0..=pool.size() {
         let mut connection = pool.acquire().await?;
         let found = match DB::table_number(&mut connection, name).await? {
             Some(number) => found::whole_name(&mut *connection, pool, name, number).await?,
             None if found::knows(pool, name) => None,
-            // The purge will hear that it is missing.
+            // The purge then reports the missing table.
             None => return Ok(name.into()),
         };
         if let Some(table) = found {

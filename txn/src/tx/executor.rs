@@ -169,7 +169,7 @@ where
     })?;
     session.role_changed |= statement.changes_role || statement.opaque;
     if statement.opaque {
-        // Its leavings are unknown, so the connection does not go back to the pool.
+        // Its effect on the session is unknown, so the connection does not go back to the pool.
         session.close_afterwards();
     }
     Ok(statement)

@@ -17,8 +17,8 @@ use crate::tx::tx_state::TxState;
 /// only some rows may be read (`fetch_one`, `fetch_optional`, `fetch`): on SQLite the rest would not
 /// run. Send one statement at a time, or all of them with `sqlx::raw_sql(..).execute(..)`.
 ///
-/// `'b` stands for this one attempt, or for one [scope](Tx::scope) in it. Nothing that carries it
-/// leaves the closure.
+/// `'b` stands for this one attempt, or for one [scope](Tx::scope) in it. A value with this lifetime cannot leave the
+/// closure.
 #[must_use]
 pub struct Tx<'b, DB: Backend> {
     pub(crate) state: &'b mut TxState<DB>,

@@ -1,7 +1,7 @@
 //! A part of a transaction that can fail alone.
 //!
 //! Invariant: a savepoint is released on every way out, also after it was rolled back to, and no two
-//! savepoints of a transaction have the same name. So levels never pile up on the server.
+//! savepoints of a transaction have the same name. Therefore savepoints never pile up on the server.
 
 use std::convert::Infallible;
 

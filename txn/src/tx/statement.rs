@@ -65,7 +65,7 @@ impl<DB: Database> Inspected<DB> {
         if let Ok(Some(arguments)) = &arguments
             && arguments.len() > DB::PARAMETERS_MAX
         {
-            // The driver would call it a broken protocol, and that a lost connection.
+            // The driver would report a protocol error, which looks like a lost connection.
             return Err(Misuse::Parameters {
                 found: arguments.len(),
                 limit: DB::PARAMETERS_MAX,

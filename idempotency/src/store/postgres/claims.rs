@@ -45,7 +45,7 @@ impl Left {
             attempt: u32::try_from(integer("attempt")?).map_err(|_| Unreadable("attempt"))?,
             marked,
             lease_until: time("lease_until")?,
-            // Only this attempt asks for its end, and it asks the store.
+            // The cap and the expiry are read by no answer here; the store keeps them.
             cap_until: u64::MAX,
             expires_at: u64::MAX,
             phase: Phase::InFlight,
@@ -91,7 +91,7 @@ impl Job for Claim {
             .map_err(classify)?;
         let mut left = HashMap::with_capacity(rows.len());
         for row in rows {
-            // A record that cannot be read is one caller's error: that of its own statement.
+            // An unreadable record is an error of its own call only, which is sent by itself.
             let record = RecordId::from_bytes(row.try_get("id").map_err(classify)?);
             let Ok(read) = Left::read(&row, record, claims) else { continue };
             left.insert(record, read);

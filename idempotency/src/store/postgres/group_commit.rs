@@ -4,8 +4,9 @@
 //! that queued in that time, and each call gets its own answer.
 //!
 //! Invariant: a shared statement waits for no lock for long, and its failure is no call's answer unless nothing can
-//! be said about any of its calls. What it did not settle is asked again by a statement of its own, one per record at a
-//! time. No statement is waited for without limit: behind a connection that died without a word there are others.
+//! be said about any of its calls. A call that it did not settle is sent again in a statement of its own, one per
+//! record at a time. No statement is waited for without limit: behind a connection that died without a word there are
+//! others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -137,7 +138,7 @@ impl<J: Job> Shared<J> {
         let (runners, waiting) = (state.runners, state.queue.len());
         let start = (runners == 0 && waiting > 0) || (runners < RUNNERS && waiting >= ROWS);
         state.runners += usize::from(start);
-        // A runtime that ends drops the runner here and now, and that locks the state.
+        // A runtime that shuts down drops the runner here, which locks the state.
         drop(state);
         if start {
             tokio::spawn(Runner { shared: Arc::clone(self), ended: false }.run());
@@ -151,7 +152,7 @@ impl<J: Job> Shared<J> {
             Ok(connection) => connection,
             Err(error) => return refuse(leaders.into_iter().chain(followers), error),
         };
-        // That may have taken a while. What a caller did after leaving must not be overtaken by its call.
+        // The wait may have been long. A call must not be sent after its caller has left and made other calls.
         leaders.retain(Waiting::is_wanted);
         followers.retain(Waiting::is_wanted);
         let jobs: Vec<&J> = leaders.iter().map(|waiting| &waiting.job).collect();
@@ -166,11 +167,11 @@ impl<J: Job> Shared<J> {
             let answer = timeout_at(deadline, asking).await;
             answer.unwrap_or_else(|elapsed| Err(StoreError::unknown(ErrorKind::Timeout, elapsed)))
         };
-        // For the next statement, which is spared the pool's question whether it is alive; unless others need it.
+        // Keep the connection for the next statement, which saves the pool's test, unless others need it.
         *kept = Some(connection).filter(|_| outcomes.is_ok() && self.others_find_connections());
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
-            // One call may have spoilt it for the others: a lock that was not given, a value that was refused.
+            // One call may have failed the statement: a lock that was not granted, a value that was refused.
             Err(error) if error.effect() == Effect::NotApplied => HashMap::new(),
             Err(error) => return refuse(leaders.into_iter().chain(followers), error),
         };
@@ -293,7 +294,7 @@ impl<J: Job> Drop for Runner<J> {
         if self.ended {
             return;
         }
-        // Cut off by a panic or the end of the runtime. No other task may come for those that wait.
+        // A panic or the end of the runtime cut the runner off. No other task may serve the waiting calls.
         let mut state = self.shared.state();
         state.runners -= 1;
         let cut_off = if state.runners == 0 { std::mem::take(&mut state.queue) } else { VecDeque::new() };
@@ -328,7 +329,7 @@ impl<J: Job> Aside<J> {
             Err(error) => error,
         };
         if error.effect() == Effect::NotApplied && error.kind() == ErrorKind::Unavailable {
-            // Another transaction keeps the row. Those behind would wait as long, one after the other.
+            // Another transaction holds the row. The calls behind would wait as long, one after the other.
             let behind = self.shared.state().aside.get_mut(&self.record).map(std::mem::take);
             refuse(std::iter::once(waiting).chain(behind.unwrap_or_default()), error);
         } else {

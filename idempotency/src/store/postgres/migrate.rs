@@ -108,8 +108,8 @@ async fn look(on: &mut PgConnection, names: &Names) -> Result<Found, StoreError>
 
 /// Takes the steps that are missing, unless another process has taken them since.
 async fn migrate(on: &mut PgConnection, names: &Names) -> Result<(), StoreError> {
-    // Another process may migrate for long; a table may be large. What that process has made must be seen afterwards,
-    // whatever isolation the role has.
+    // Another process may migrate for long; a table may be large. The tables of that process must be visible afterwards
+    // under any isolation of the role.
     let settings = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; \
         SET LOCAL statement_timeout = 0";
     sqlx::raw_sql(settings).execute(&mut *on).await.map_err(classify)?;

@@ -10,8 +10,8 @@ use crate::store::sql::statements::{may_be_taken, postgres_now, taken_over};
 ///
 /// The time is worked out once: as PostgreSQL does it, it costs as much as the rest of a row. In `ON CONFLICT` it is what
 /// the row that was to be inserted says of its creation. Of a granted claim only what is new is sent back; of answers to
-/// replay no more than a mebibyte and the one that exceeds it, so that many large ones are not in memory at once. Those
-/// left out are asked for by statements of their own.
+/// replay no more than a mebibyte and the one that exceeds it, so that many large ones are not in memory at once.
+/// Answers that are left out are read by statements of their own.
 pub(super) const CLAIM: &str = concat!(
     "WITH clock AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true), ",
     postgres_now!(),

@@ -1,8 +1,8 @@
 //! A connection to a Redis Cluster that is made anew when it stops answering.
 //!
 //! The driver's own connection can wait for itself for good after a node was lost under load: every key is then timed
-//! out, also those of healthy nodes, until the client connects anew. So that is done here, beside the calls: the old
-//! connection is used until the new one is there.
+//! out, also those of healthy nodes, until the client connects anew. Therefore the store connects anew beside the
+//! calls, and uses the old connection until the new one is there.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -154,7 +154,7 @@ impl Drop for Replacing {
 }
 
 async fn made(client: &ClusterClient) -> RedisResult<redis::cluster_async::ClusterConnection> {
-    // First the nodes that are known, then those they tell of.
+    // Ask the known nodes first, and then the nodes that they name.
     let limit = 2 * (CONNECT_TIMEOUT + RESPONSE_TIMEOUT);
     timeout(limit, client.get_async_connection()).await.unwrap_or_else(|_| Err(silence()))
 }

@@ -113,7 +113,7 @@ pub(super) fn choose_cryptography() {
     use rustls::crypto::{CryptoProvider, ring};
 
     if CryptoProvider::get_default().is_none() {
-        // Another thread may be faster: then it is theirs.
+        // Another thread may be faster; its provider is then used.
         let _theirs = ring::default_provider().install_default();
     }
 }

@@ -59,7 +59,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         Ok(())
     }
 
-    /// Refuses a user who may not do what the store needs. What cannot be asked now is said, and shows later.
+    /// Refuses a user who lacks a permission that the store needs. If the server cannot be asked now, a warning is
+    /// logged, and a missing permission shows in later calls.
     pub(super) async fn refuse_the_unpermitted(&self, servers: Option<u32>) -> Result<(), StoreError> {
         match self.permitted_on(servers).await {
             Err(error) if error.kind() == ErrorKind::Rejected => Err(error),

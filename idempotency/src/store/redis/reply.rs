@@ -1,4 +1,4 @@
-//! The reply of a script. Nothing in it is trusted.
+//! The reply of a script. Each field is checked.
 
 use redis::Value;
 
@@ -47,8 +47,8 @@ impl Reply {
         }
     }
 
-    /// The record as it is, and the server's time; `None` if there is none. Who answers with a record has written nothing,
-    /// readable or not.
+    /// The record as it is, and the server's time; `None` if there is none. A script that answers with a record,
+    /// readable or not, has written nothing.
     pub(crate) fn into_entry(self) -> Result<Option<(Entry, u64)>, StoreError> {
         let read = |record, since| packed::read(record, since).map_err(StoreError::nothing_written);
         match self {

@@ -108,8 +108,8 @@ impl SentinelConnection {
         }
         let failed_before = self.failed().0;
         let mut sentinels = self.0.sentinels.lock().await;
-        // Another task may have asked while we waited for our turn. Their failure is ours: asking again would only
-        // make those behind us wait as long again.
+        // Another task may have asked while this one waited for its turn. Its failure counts here too: asking again would only
+        // make the tasks behind wait as long again.
         if let Some(known) = self.known() {
             return Ok(known);
         }

@@ -1,7 +1,7 @@
 //! The names of a store's tables, and the store's statements with those names.
 //!
-//! Invariant: a store names its tables once. What a session's search path says later, in the caller's transaction for
-//! one, changes nothing.
+//! Invariant: a store names its tables once. A later search path of a session, for example in the caller's transaction,
+//! has no effect.
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 

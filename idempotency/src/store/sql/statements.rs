@@ -72,7 +72,7 @@ macro_rules! if_taken {
     ($may:expr, $column:literal, $taken:expr) => {
         concat!($column, " = CASE WHEN ", $may, " THEN ", $taken, " ELSE r.", $column, " END")
     };
-    // One that the same claim, asked again, leaves alone.
+    // A column that a repetition of the same claim leaves unchanged.
     ($may:expr, $column:literal, unless_repeated $taken:expr) => {
         if_taken!(
             $may,

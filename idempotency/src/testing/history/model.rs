@@ -1,8 +1,8 @@
 //! The states that a record may have, as far as its callers can know: the pure state machine, with times that are only
 //! known to lie between a question and its answer.
 //!
-//! A store reads its clock somewhere between the two. So the end of a lease is a span, and a later call may find it
-//! still ahead, or over, or either. Every possibility is handed to [`machine`] with made-up times that say so, and
+//! A store reads its clock somewhere between the two. Therefore the end of a lease is a span, and a later call may find
+//! it still ahead, or over, or either. Every possibility is handed to [`machine`] with made-up times that say so, and
 //! counts if the machine's answer is the one that was seen.
 
 use std::time::Duration;

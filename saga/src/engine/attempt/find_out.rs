@@ -59,7 +59,7 @@ impl Attempts<'_> {
                 Err(closed) => known.turned_away(&closed),
             };
             let waited = match known.pause(failure) {
-                // That it is to turn back is known.
+                // The request to turn back is known already, so it does not end the wait.
                 Some(pause) => self.wait_heeding(pause, &policy, false).await,
                 None => Waited::Late,
             };

@@ -229,7 +229,7 @@ impl Driver<'_> {
         frame: Frame,
     ) -> Result<AttemptOutcome, Gone> {
         let AttemptContext { attempts, policy, at, step, store } = *context;
-        // It does not write its saga's row, so a worker that takes an older lapse for the truth would not see it: no newer term.
+        // This write does not change the saga's row, so a claim that began in an older lapse would not see it: keep the term.
         let term = self.term;
         let mut tx = match store.begin(policy.timeout).await {
             Ok(tx) => tx,

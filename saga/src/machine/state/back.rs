@@ -65,7 +65,7 @@ impl State {
         let mut written = Vec::new();
         let suspect = self.suspect(shape);
         for (at, row) in self.rows.iter_mut().enumerate() {
-            // It waited for an attempt that will not be.
+            // The step waited for an attempt that will not be made.
             if let Some(row) = row.as_mut().filter(|row| row.status == StepStatus::Executing) {
                 (row.status, row.retry_in) = (StepStatus::Failed, None);
                 written.push(at);

@@ -88,7 +88,7 @@ fn retries_in<'a>(steps: impl Iterator<Item = Option<&'a StepRow>>) -> Vec<Optio
     steps.map(|step| step.and_then(|step| step.retry_in).map(millis)).collect()
 }
 
-/// The step rows; none where a record writes none. What is left out of the table is none as well.
+/// The step rows; a column is NULL where a record writes no step row, and where the table leaves the value out.
 #[derive(Default)]
 struct Steps<'a> {
     order: Vec<Option<i64>>,

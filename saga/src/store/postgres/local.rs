@@ -21,7 +21,8 @@ use crate::store::tables::Tables;
 /// The time that a transaction may take beyond that of its step: for our own two statements.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Opened when the first local step runs. What the application's hooks do to its sessions, they do to these.
+/// Makes the pool of local steps, when the first one runs. The hooks of the application's pool run for its sessions as
+/// well.
 pub(super) fn pool(given: &PgPool, options: PgConnectOptions, most: u32) -> PgPool {
     given
         .options()
@@ -77,7 +78,7 @@ impl LocalTransaction for Open {
     async fn commit(self: Box<Self>, record: &Record) -> Result<LocalVerdict, StoreError> {
         let Self { mut tx, tables, named } = *self;
         let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer");
-        // Without a COMMIT nothing of it can stay, whatever became of this statement.
+        // Without a COMMIT no write stays, even if this statement got no answer.
         let written = timeout(ANSWER, write(&mut tx, &tables, named, record)).await;
         match written.unwrap_or_else(|_elapsed| Err(silent().into())) {
             Ok(LocalVerdict::Applied(requests)) => {

@@ -1,9 +1,9 @@
 //! The settings that every session of the engine must have, and the check that it has them.
 //!
 //! Invariant: no statement of the engine runs without these settings. A connection asks for them when it begins, and is
-//! then asked what is in force, because a pooler may drop them without a word. Where a pooler is known to be between,
-//! each statement runs in a transaction of its own that begins by setting them: so it also has one session of the server
-//! for itself from being parsed to being executed.
+//! then asked what is in force, because a pooler may drop them without a word. With `behind_pooler` each statement runs
+//! in a transaction of its own that begins by setting them: so it also has one session of the server for itself from
+//! being parsed to being executed.
 
 use std::time::Duration;
 

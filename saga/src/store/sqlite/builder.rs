@@ -86,7 +86,7 @@ impl SqliteStoreBuilder {
             .connect_with(self.pool.connect_options().as_ref().clone())
             .await
             .map_err(|error| store_error("open a connection that writes", error))?;
-        // It is opened by the options of the pool, and knows nothing of what the pool does to its own after that.
+        // It is opened with the options of the pool; the pool's later changes to its own connections do not reach it.
         check_durability(&writer).await?;
         schema::prepare(&writer, &tables, may_create).await?;
         Ok(SqliteStore { pool: self.pool, writer, tables })

@@ -107,8 +107,8 @@ UPDATE saga_heads SET
 WHERE id IN (SELECT value FROM json_each(?1))
 RETURNING id, status, business_type, business_id";
 
-/// The open sagas, by the two indexes that know them. What is due and has no living owner is on its way to a worker,
-/// unless none has its definition.
+/// The open sagas, by the two indexes that know them. A due saga without a living owner will be claimed soon, unless no
+/// worker has its definition.
 pub(super) const CENSUS: &str = "\
 SELECT c.business_type, c.status, COUNT(*) AS sagas, SUM(c.unrunnable) AS unrunnable,
     CAST((julianday('now') - julianday(min(c.created_at))) * 86400000 AS INTEGER) AS oldest_ms

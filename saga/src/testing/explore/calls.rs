@@ -42,7 +42,7 @@ pub(super) enum Refusal {
     Lasting(usize),
 }
 
-/// A call that did not arrive: a refused connection. Nothing of it happened.
+/// A call that did not arrive: a refused connection. It had no effect.
 ///
 /// It is an error, so `?` in a step makes it unknown. Turn it into what the client of the real peer would say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

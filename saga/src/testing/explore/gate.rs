@@ -139,7 +139,7 @@ impl Gate {
         match &self.at_cut {
             AtCut::Release(stopped) => {
                 stopped.open();
-                // Let it run into whatever it was about to do before this worker goes on.
+                // Let it reach its next point before this worker goes on.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             AtCut::Show => self.become_first(State::Seen),

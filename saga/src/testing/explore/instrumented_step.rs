@@ -272,7 +272,7 @@ impl AnyStep for InstrumentedStep {
             let mut stated = false;
             let answered = match self.world.fate {
                 _ if effect.undone => Err(StepError::rejected("this key was undone")),
-                // It was still on its way when the other side said that nothing would come of it.
+                // The call was on its way when the probe ruled it out.
                 _ if effect.ruled_out && self.gate.is_zombie() => {
                     Err(StepError::rejected("this key was ruled out"))
                 }

@@ -69,7 +69,7 @@ impl AnyLocal for InstrumentedStep {
     ) -> Answer<'a, Document> {
         Box::pin(async move {
             if !self.gate.is_zombie() {
-                // A call of it that left no record left nothing, so another is as the first.
+                // A call without a record has no effect, so the next one counts as the first.
                 self.world.check_execute(self.at, true).await;
             }
             let first = self.world.is_first_call(self.at);

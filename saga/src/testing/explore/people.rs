@@ -98,7 +98,7 @@ impl OperatorActor {
         if !matches!(status, Status::Stuck | Status::Paused) {
             return false;
         }
-        // Before the help: it is answered later than a worker may hear of it.
+        // This precedes the help: a worker may read the decision before it is answered.
         self.world.forget_promises();
         let name = self.world.name.as_str();
         let helped = match help {

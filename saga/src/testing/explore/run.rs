@@ -190,7 +190,7 @@ pub(super) async fn run<I: Payload + Clone>(
         }
     }
     if schedule.ask.is_some() {
-        // Asked of a saga that had come to rest, it is for a worker's next look.
+        // A request to a saga at rest is seen by the next poll of a worker.
         until_rested(&world, time).await;
     }
     // The saga has come to rest without its peers; a person who helps it finds them back.
@@ -208,7 +208,7 @@ pub(super) async fn run<I: Payload + Clone>(
     if !end(&mut lives, &mut asking, time, &schedule).await {
         world.breaks("S-7: a worker holds on to a saga that came to rest".into());
     }
-    // Of a saga that waits for people, a late decision is as good as any.
+    // A late decision about a waiting saga counts as any other.
     let decided = asking.is_some() && world.promised().is_some();
     if decided && rested.as_ref().is_some_and(|instance| !instance.status.is_terminal()) {
         until_rested(&world, time).await;

@@ -218,7 +218,7 @@ async fn each_death(
         let dies = alone.cut(point, Cut::Dies);
         let seen = one(dies).await?;
         each_help(dies, &seen, one).await?;
-        // Between two write points a death leaves the same behind as at the write point.
+        // A death between two write points leaves the same rows as at the write point.
         let Some(write_point) = write_points.iter().position(|write_point| *write_point == point) else {
             continue;
         };

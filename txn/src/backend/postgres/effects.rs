@@ -136,7 +136,7 @@ impl<'s> PostgresEffects<'s> {
             self.temporary = true;
         } else if self.describing && !among(&["OR", "REPLACE", "LOCAL", "GLOBAL", "UNLOGGED", "RECURSIVE"]) {
             self.describing = false;
-            // Of what is temporary only a table can be dropped by COMMIT.
+            // COMMIT can drop temporary tables, and no other temporary object.
             if self.temporary && !among(&["TABLE"]) {
                 self.leave(TEMPORARY);
             }

@@ -54,7 +54,7 @@ pub(super) async fn begin(
     }
     let row = first_row(connection, preamble).await.map_err(|error| explain_standby(error, settings))?;
     let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    // First, because a transaction that was left open may be read-only as well.
+    // This check comes first, because a transaction that was left open may be read-only as well.
     if row.try_get::<&str, _>(3)? == "false" {
         return Err(inside_a_transaction());
     }

@@ -8,11 +8,11 @@ use crate::settings::{Locals, Settings};
 /// Writes BEGIN and the SET LOCALs as one simple query: values are numbers that are formatted here, or quoted.
 pub(super) fn preamble(settings: &Settings) -> String {
     const READ_COMMITTED: &str = "READ COMMITTED";
-    // With the question for the transaction's id behind it.
+    // The capacity includes the query for the transaction's id.
     let mut sql = String::with_capacity(400);
-    // The level is always said: the default of the database, the role or the session may be one at which a lock that
-    // was waited for proves nothing. And it is said in two steps: inside a transaction that was left open BEGIN only
-    // warns, but a transaction that has begun to read cannot change its level, and it can have one of the two at most.
+    // The level is always set, because a lock that was waited for proves nothing at some defaults of the database, the
+    // role or the session. It is set in two steps: inside a transaction that was left open BEGIN only warns, but a
+    // transaction that has begun to read cannot change its level, so one of the two steps fails there.
     let (first, level) = match settings.isolation {
         None | Some(Isolation::ReadCommitted) => ("REPEATABLE READ", READ_COMMITTED),
         Some(Isolation::RepeatableRead) => (READ_COMMITTED, "REPEATABLE READ"),

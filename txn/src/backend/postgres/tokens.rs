@@ -1,7 +1,7 @@
 //! The table of tokens on PostgreSQL.
 //!
-//! A name without a schema means what the search path of the session makes of it. So each claim says which table it
-//! met, by its number, and the caller compares that with the one of before.
+//! The search path of the session resolves a name without a schema. Therefore each claim answers which table it found,
+//! by its number, and the caller compares that with the table of earlier claims.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -25,7 +25,7 @@ pub(super) async fn claim(
     if let Some((table, role)) = fresh {
         return Ok(Claim::Fresh(Home { table: Some(table), role: Some(role) }));
     }
-    // A statement of its own, so that it sees the winner for whom the insert waited.
+    // A separate statement sees the row of the winner for which the insert waited.
     let select = format!("SELECT label, result, tableoid::bigint FROM {table} WHERE token = $1");
     let stored = sqlx::query_as(AssertSqlSafe(select)).bind(token).persistent(named);
     let stored: Option<(String, String, i64)> = stored.fetch_optional(connection).await?;
@@ -53,7 +53,7 @@ pub(super) async fn qualified_name(
     let name = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.oid = $1::bigint::pg_catalog.oid AND c.relpersistence <> 't'";
-    // Once for a table: no session needs to remember it.
+    // This runs once per table, so no session keeps it prepared.
     sqlx::query_scalar(name).bind(table).persistent(false).fetch_optional(connection).await
 }
 

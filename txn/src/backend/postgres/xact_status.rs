@@ -58,7 +58,7 @@ pub(super) async fn mark(
 
 /// The system identifier; costs a round trip at the first sight of a server.
 async fn system(connection: &mut PgConnection, stats_epoch: &str) -> Result<String, sqlx::Error> {
-    // The list is whole even if a thread panicked beside it.
+    // A panic of another thread leaves the list consistent.
     let known = |systems: &mut Vec<(String, String)>| {
         systems.iter().find(|(epoch, _)| epoch == stats_epoch).map(|(_, system)| system.clone())
     };

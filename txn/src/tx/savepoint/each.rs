@@ -17,14 +17,13 @@ const GROUPS_MAX: usize = 16;
 type Results<T, E> = Vec<Result<T, Error<E>>>;
 
 impl<DB: Backend> Tx<'_, DB> {
-    /// Runs `body` for each item in turn. What an item wrote is kept if its call returns `Ok`; it is undone, and it
-    /// alone, if the call returns `Err` or if a statement in it failed. The answers come in the order of the items.
+    /// Runs `body` for each item in turn. The writes of an item are kept if its call returns `Ok`. They are undone, and
+    /// no others, if the call returns `Err` or if a statement in it failed. The answers come in the order of the items.
     ///
     /// Use this where a loop over [`scope`](Tx::scope) could pass its limit of 64. It keeps at most 16 savepoints
     /// whatever the number of items, and so takes fewer round trips: the items are cut into that many groups, each
     /// with one savepoint. If an item fails, its group is rolled back, and the items before it run again without it.
-    /// It suits lists in which few items fail. Where most of them may, `INSERT .. ON CONFLICT DO NOTHING` is
-    /// better.
+    /// It suits lists in which few items fail. If most items may fail, `INSERT .. ON CONFLICT DO NOTHING` is better.
     ///
     /// A call may run several times for one item; what counts is its last one. The closure and the item are cloned
     /// for each call. A captured `&mut` does not compile, for the same reason as in [`run`](crate::Txn::run).

@@ -108,7 +108,7 @@ impl Statement {
         if first {
             return control(word);
         }
-        // Takes the transaction away from the connection; `PREPARE name AS` is only a statement.
+        // `PREPARE TRANSACTION` takes the transaction away from the connection; `PREPARE name AS` is only a statement.
         (prepares && is("TRANSACTION")).then_some(Control::Transaction)
     }
 }

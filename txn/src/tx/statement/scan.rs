@@ -40,7 +40,7 @@ impl<'s, D: Dialect> Iterator for Pieces<'s, D> {
                 self.rest = &self.rest[1..];
                 return sign;
             }
-            // The mark that some editors put before a text is no letter.
+            // A byte order mark is not a letter.
             if !belongs_to_a_word(first) || first == '$' || first == '\u{feff}' {
                 self.rest = &self.rest[D::skip(self.rest, first)..];
                 continue;

@@ -3,11 +3,11 @@
 /// A worker that takes its own saga back is alive, so that claim does not count as stalled.
 ///
 /// Looks first and locks second: a row that changed in between is looked at again by the lock, but
-/// the workers are not, so the new owner of a changed row could seem dead. Whatever moved since it
-/// was seen is left for the next look. More are seen than locked, because others lock some of them.
+/// the workers are not, so the new owner of a changed row could seem dead. A row that changed since it was read is left
+/// for the next claim. More are seen than locked, because others lock some of them.
 ///
-/// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Those that
-/// may have killed their workers are looked for by themselves, and only if some may go: no index leads to them.
+/// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Suspects
+/// are looked for separately, and only if the request allows some: no index leads to them.
 ///
 /// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not
 /// name, it drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have
@@ -113,8 +113,8 @@ WITH free AS MATERIALIZED (
 UPDATE saga_heads h SET owner_id = NULL, stalled_claims = 0, row_version = h.row_version + 1, updated_at = clock_timestamp()
 FROM free WHERE h.id = free.id RETURNING h.id";
 
-/// The open sagas, by the two indexes that know them. What is due and has no living owner is on its way to a worker,
-/// unless none has its definition.
+/// The open sagas, by the two indexes that know them. A due saga without a living owner will be claimed soon, unless no
+/// worker has its definition.
 pub(crate) const CENSUS: &str = "\
 SELECT c.business_type, c.status, count(*) AS sagas,
     (EXTRACT(EPOCH FROM clock_timestamp() - min(c.created_at)) * 1000)::bigint AS oldest_ms,
