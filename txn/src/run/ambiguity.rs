@@ -42,14 +42,8 @@ impl CommitAmbiguity {
             Error::Conflict { last: cause, .. } | Error::Deadline { cause, .. } => {
                 Error::Unsettled { attempts, cause }
             }
-            // A table of tokens that is not there, or may not be used, holds no token: asking again is of no use.
-            Error::Pool(error) => {
-                let answer = error.driver().as_database_error();
-                if answer.is_some_and(|answer| DB::lacks_table(answer) || DB::forbids(answer)) {
-                    return Error::Pool(error);
-                }
-                Error::Unsettled { attempts, cause: error.failure::<DB>() }
-            }
+            // Also where the table of tokens cannot be used: it may hold the token of an earlier run.
+            Error::Pool(error) => Error::Unsettled { attempts, cause: error.failure::<DB>() },
             other => other,
         }
     }

@@ -61,22 +61,19 @@ pub(super) async fn begin<DB: Backend, T, E>(
 ) -> Result<OpenTransaction<DB>, Attempt<T, E>> {
     let settings = &job.settings;
     let label = settings.label;
-    ambiguity.granted = job.token.is_none();
     // Each idle session of the pool may find another table.
     let mut astray = job.pool.size();
     loop {
+        ambiguity.granted = job.token.is_none();
         let mut waiting = Waiting::new();
         let opened = run_until(clock.as_mut(), pin!(open_transaction(job, forget_plans, &mut waiting))).await;
         let (mut session, mark) = opened.map_err(|Late| Attempt::Late(waiting.into_failure()))??;
         let Some(token) = &job.token else {
             return Ok(OpenTransaction { session, mark, result_place: None });
         };
-        let claimed = run_until(clock.as_mut(), pin!(claim(&mut session, job, token))).await;
+        let claimed = run_until(clock.as_mut(), pin!(claim(&mut session, job, token, ambiguity))).await;
         match claimed {
             Ok(Ok(Claimed::Granted(place))) => {
-                // The token was free, so no earlier attempt was or will be committed.
-                ambiguity.lost_commit = None;
-                ambiguity.granted = true;
                 return Ok(OpenTransaction { session, mark, result_place: Some(place) });
             }
             Ok(Ok(Claimed::Moved)) => {
@@ -190,6 +187,7 @@ async fn claim<DB: Backend, T, E>(
     session: &mut Session<DB>,
     job: &Job<'_, DB, T>,
     token: &Token<T>,
+    ambiguity: &mut CommitAmbiguity,
 ) -> Result<Claimed<T, E>, Attempt<T, E>> {
     let (pool, label, locals) = (job.pool, job.settings.label, &job.settings.locals);
     let named = !job.settings.policy.behind_pooler;
@@ -214,6 +212,9 @@ async fn claim<DB: Backend, T, E>(
         ))),
         Ok((_, None)) => Ok(Claimed::Moved),
         Ok((Claim::Fresh(home), Some(table))) => {
+            // The token was free, so no earlier attempt was or will be committed.
+            ambiguity.lost_commit = None;
+            ambiguity.granted = true;
             if !locals.values.is_empty() {
                 let made = session.command(AssertSqlSafe(DB::locals_text(locals))).await;
                 made.map_err(|error| fail_to_open::<DB, T, E>(&job.settings, PoolError::new(pool, error)))?;

@@ -168,7 +168,9 @@ async fn a_run_without_its_token_table_does_not_start() {
         .once("PAY-4")
         .run(async |_tx| Ok::<_, sqlx::Error>(calls.fetch_add(1, Ordering::Relaxed)))
         .await;
-    assert!(matches!(outcome, Err(Error::Pool(_))), "{outcome:?}");
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Unsettled { attempts: 1, .. }), "{error:?}");
+    assert!(error.to_string().contains("probity_txn_tokens"), "{error}");
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     bank.assert_clean().await;
 }

@@ -225,6 +225,42 @@ async fn a_role_that_may_only_read_and_write_rows_starts_runs_and_purges() {
 }
 
 #[tokio::test]
+async fn a_token_table_out_of_reach_leaves_open_whether_the_token_was_used() {
+    // proves: T-6
+    let bank = Bank::open(2).await;
+    let role = bank.role();
+    let pool = restricted(&bank, &role).await;
+    let named = TokenTable::new().schema("public");
+    named.create(&bank.pool).await.unwrap();
+    let grants = include_str!("../../sql/postgres/grants.sql").replace("my_service", role.name());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&bank.pool).await.unwrap();
+    let pay = |token: &str| on(&pool, "pay").once(token).in_table(&named);
+    pay("PAY-1").run(async |tx| move_60(tx).await).await.unwrap();
+    // The right of the role goes, then the table.
+    for change in [
+        format!("REVOKE INSERT ON probity_txn_tokens FROM {}", role.name()),
+        "ALTER TABLE probity_txn_tokens RENAME TO old_tokens".to_owned(),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(change.as_str())).execute(&bank.pool).await.unwrap();
+        let error = pay("PAY-1").run(async |tx| move_60(tx).await).await.unwrap_err();
+        assert!(matches!(error, Error::Unsettled { .. }), "{change}: {error:?}");
+        assert_eq!(error.effect(), Effect::Unknown, "{change}: the token was used");
+    }
+    assert_eq!(bank.balance("b").await, 60);
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_setting_refused_after_the_token_was_granted_writes_nothing() {
+    // proves: T-6
+    let bank = two_schemas(1).await;
+    let pay = on(&bank.pool, "pay").set_local("role", "nobody").once("PAY-1");
+    let error = pay.run(async |tx| move_60(tx).await).await.unwrap_err();
+    assert!(matches!(error, Error::Pool(_)), "{error:?}");
+    assert_eq!(error.effect(), Effect::NotApplied);
+}
+
+#[tokio::test]
 async fn a_token_table_with_other_columns_or_keys_is_refused() {
     let bank = Bank::open(1).await;
     for wrong in [
