@@ -5,6 +5,8 @@
 //! of `cargo xtask tidy`: state machines, classification, fingerprints and parsers, code without IO whose tests are quick.
 //! `--list` shows the edits, and `--only TEXT` chooses those of the files whose path contains the text.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::step::{Progress, Step};
@@ -38,6 +40,8 @@ pub(super) fn run(words: &[&str]) -> Result<(), String> {
             "cargo-mutants is not installed; install it with: cargo install --locked cargo-mutants".into()
         );
     }
+    let output = output();
+    fs::create_dir_all(&output).map_err(|error| format!("failed to create {}: {error}", output.display()))?;
     Progress::start().each(&steps)
 }
 
@@ -59,14 +63,21 @@ fn steps(plan: &Plan<'_>, pure: &[String]) -> Result<Vec<Step>, String> {
 }
 
 fn step(package: &str, files: &str, tests: &str, list: bool) -> Step {
-    let output = workspace::root().join("target/mutants").join(package);
+    let output = output().join(package);
     let mode = if list { "--list".to_owned() } else { format!("--output {}", output.display()) };
-    // The bodies of the fuzz targets are tests.
+    // The bodies of the fuzz targets are tests. The tests are quick: one that takes this long waits for ever.
     let words = format!(
         "mutants --package {package}{files} --exclude **/fuzzing.rs --exclude **/tests.rs --all-features --colors never \
-         {mode} -- {tests}"
+         --minimum-test-timeout 300 {mode} -- {tests}"
     );
-    Step::cargo("edits of a pure core", &words)
+    // The edited copy of the workspace has a target folder of its own. In a shared one, what was built from an edit would
+    // count as built from this workspace.
+    Step::cargo("edits of a pure core", &words).env("CARGO_TARGET_DIR", "target")
+}
+
+/// The folder of the reports. Cargo's own target folder may be elsewhere.
+fn output() -> PathBuf {
+    workspace::root().join("target/mutants")
 }
 
 fn is_installed() -> bool {
