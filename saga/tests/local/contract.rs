@@ -37,7 +37,6 @@ macro_rules! rows {
 rows!(SqliteRows, SqlitePool, SqliteConnection);
 rows!(PostgresRows, PgPool, PgConnection);
 
-// proves: S-6, S-9
 mod sqlite {
     use super::*;
 
@@ -45,10 +44,10 @@ mod sqlite {
         let (pool, store, folder) = stores::sqlite().await;
         (store, SqliteRows(pool), folder)
     }
+    // proves: S-6, S-9
     probity_saga::local_store_contract!(store);
 }
 
-// proves: S-6, S-9
 mod postgres {
     use super::*;
 
@@ -56,6 +55,7 @@ mod postgres {
         let (pool, store, database) = stores::postgres().await;
         (store, PostgresRows(pool), database)
     }
+    // proves: S-6, S-9
     probity_saga::local_store_contract!(store);
 }
 

@@ -14,7 +14,6 @@ use super::stores;
 
 macro_rules! on {
     ($name:ident, $db:ty, $make:path, $broken:literal) => {
-        // proves: S-9
         pub(crate) mod $name {
             use super::*;
 
@@ -188,6 +187,7 @@ macro_rules! on {
                 (outcome, there, does.calls())
             }
 
+            // proves: S-9
             #[tokio::test]
             async fn a_local_effect_happens_once_and_later_steps_read_its_output() {
                 let (outcome, there, calls) = first_attempt(Fate::Works).await;

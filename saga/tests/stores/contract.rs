@@ -1,15 +1,14 @@
 //! Every store keeps the contract.
 #![cfg(feature = "testing")]
 
-// proves: S-1, S-6, S-10, S-11
 mod memory {
     async fn store() -> (probity_saga::MemoryStore, ()) {
         (probity_saga::MemoryStore::new(), ())
     }
+    // proves: S-1, S-6, S-10, S-11
     probity_saga::store_contract!(store);
 }
 
-// proves: S-1, S-6, S-10, S-11
 #[cfg(feature = "sqlite")]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod sqlite {
@@ -30,10 +29,10 @@ mod sqlite {
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
         (probity_saga::SqliteStore::new(pool).await.unwrap(), folder)
     }
+    // proves: S-1, S-6, S-10, S-11
     probity_saga::store_contract!(store);
 }
 
-// proves: S-1, S-6, S-10, S-11
 #[cfg(feature = "postgres")]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod postgres {
@@ -43,5 +42,6 @@ mod postgres {
         let pool = sqlx::PgPool::connect(database.url()).await.unwrap();
         (probity_saga::PostgresStore::new(pool).await.unwrap(), database)
     }
+    // proves: S-1, S-6, S-10, S-11
     probity_saga::store_contract!(store);
 }
