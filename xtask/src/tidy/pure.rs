@@ -66,7 +66,7 @@ fn impurities(file: &File) -> Vec<String> {
 }
 
 /// Visits each word with the number of its line.
-fn walk(tokens: &[TokenTree], visit: &mut impl FnMut(&str, usize)) {
+pub(super) fn walk(tokens: &[TokenTree], visit: &mut impl FnMut(&str, usize)) {
     for token in tokens {
         match token {
             TokenTree::Group(group) => walk(&group.stream().into_iter().collect::<Vec<_>>(), visit),
