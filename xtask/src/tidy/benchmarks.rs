@@ -9,7 +9,9 @@ const PAGE: &str = "docs/BENCHMARKS.md";
 const DATA: &str = "docs/benchmarks.csv";
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
-    let (Some(page), Some(data)) = (tree.get(PAGE), tree.get(DATA)) else { return Vec::new() };
+    let (Some(page), Some(data)) = (tree.get(PAGE), tree.get(DATA)) else {
+        return vec![format!("{PAGE} or {DATA} is missing")];
+    };
     let data: Vec<Vec<String>> = data.text.lines().map(fields).collect();
     let mut findings = Vec::new();
     let mut heading: Option<(String, Vec<String>)> = None;
@@ -25,8 +27,11 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         if question.is_empty() || cells[0].starts_with("---") {
             continue;
         }
+        let Some((side, against)) = cells[0].split_once(" ÷ ") else {
+            findings.push(format!("{PAGE}:{}: {} is no `side ÷ against`", number + 1, cells[0]));
+            continue;
+        };
         for (tasks, ratio) in tasks.iter().zip(&cells[1..]) {
-            let Some((side, against)) = cells[0].split_once(" ÷ ") else { continue };
             let wanted = [question.as_str(), tasks, side, against, ratio];
             if !data.iter().any(|row| row.iter().take(5).eq(wanted)) {
                 findings.push(format!("{PAGE}:{}: {DATA} has no row {}", number + 1, wanted.join(" | ")));
@@ -83,6 +88,18 @@ mod tests {
             ["docs/BENCHMARKS.md:3: docs/benchmarks.csv has no row a | 1 | run | raw | 0.93"]
         );
         assert_eq!(found("| `b`, tasks | 16 |\n|---|--:|\n| run ÷ raw | 0.86 |\n").len(), 1);
+    }
+
+    #[test]
+    fn a_row_that_is_no_ratio_is_found() {
+        let row = "| `a`, tasks | 1 |\n|---|--:|\n| run / raw | 9.99 |\n";
+        assert_eq!(found(row), ["docs/BENCHMARKS.md:3: run / raw is no `side ÷ against`"]);
+    }
+
+    #[test]
+    fn a_page_or_data_that_is_gone_is_found() {
+        assert_eq!(check(&Tree::default()).len(), 1);
+        assert_eq!(check(&Tree::of(&[(PAGE, "")])).len(), 1);
     }
 
     #[test]
