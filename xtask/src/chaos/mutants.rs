@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_part_of_a_path_chooses_files_and_one_of_no_path_is_an_error() {
         let scan = "cargo mutants --package probity-txn --file txn/src/tx/statement/scan.rs --exclude";
-        assert!(edited("scan.rs").starts_with(scan), "{}", edited("scan.rs"));
+        assert!(edited("scan.rs").contains(scan), "{}", edited("scan.rs"));
         assert!(run(&["--only", "nonsense"]).is_err_and(|error| error.contains("no pure file")));
     }
 
