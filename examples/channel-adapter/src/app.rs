@@ -15,8 +15,8 @@ use crate::refund::{self, RefundAnswer, RefundDemand};
 use crate::settings::Delays;
 use crate::store;
 use crate::wire::{
-    PaymentBody, RefundBody, TransferBody, behaviour, demand, idempotency_key, key_reused, money,
-    refund_shown, refused, shown, valid_number,
+    PaymentBody, RefundBody, TransferBody, behaviour, demand, idempotency_key, money, refund_shown, refused,
+    shown, valid_number,
 };
 
 /// The state that the handlers share.
@@ -74,7 +74,8 @@ async fn transfer(
     JsonBody(body): JsonBody<TransferBody>,
 ) -> Result<Response, Problem> {
     let money = money(body.amount, &body.currency)?;
-    let behaviour = behaviour("account", "acct_", &body.account)?;
+    // The refusal of an account that does not exist is a row of the ledger, so that GET proves it.
+    let behaviour = Behaviour::of(&body.account).unwrap_or(Behaviour::Declined);
     let demand = demand(&headers, ("transfer_no", body.transfer_no), body.account, money)?;
     app.act(&TRANSFERS, behaviour, demand).await
 }
@@ -122,7 +123,7 @@ impl App {
 /// 201 when money moved, 402 when the channel said no: definitely no effect.
 fn answered(book: &Book, answer: &Answer) -> Result<Response, Problem> {
     match answer {
-        Answer::KeyReused => Err(key_reused()),
+        Answer::KeyReused => Err(Problem::key_reused()),
         Answer::Entry(entry) if entry.status == book.done => {
             Ok((StatusCode::CREATED, Json(shown(book, entry))).into_response())
         }
@@ -188,7 +189,7 @@ async fn give_back(
         currency: money.currency().code().to_owned(),
     };
     match refund::give_back(&app.pool, &demand).await.map_err(ledger_failed)? {
-        RefundAnswer::KeyReused => Err(key_reused()),
+        RefundAnswer::KeyReused => Err(Problem::key_reused()),
         RefundAnswer::Refund(refund) if refund.status == Status::Refunded => {
             Ok((StatusCode::CREATED, Json(refund_shown(&refund))).into_response())
         }

@@ -112,11 +112,3 @@ pub(crate) fn refused(reason: Option<&str>, status: Status) -> Problem {
     )
     .with("reason", reason)
 }
-
-pub(crate) fn key_reused() -> Problem {
-    Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "idempotency-key-reused",
-        "this Idempotency-Key came before with another request: use a new key for a new request",
-    )
-}

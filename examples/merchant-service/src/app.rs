@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use service_shell::{Credential, Guarded, Id, Json, Page, Problem, ServiceToken, api};
+use service_shell::{Credential, Guarded, Id, Json, Operators, Page, Problem, Role, ServiceToken, api};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,15 +21,16 @@ use crate::store::Store;
 pub struct AppState {
     pub(crate) store: Store,
     pub(crate) authenticator: Authenticator,
-    pub(crate) operator_token: ServiceToken,
+    pub(crate) operators: Operators,
 }
 
 /// All routes of the service; `service_token` guards the internal one.
 pub fn routes(state: &AppState, service_token: &ServiceToken) -> OpenApiRouter<AppState> {
     let operators = OpenApiRouter::default()
-        .routes(routes!(create, list))
+        .routes(routes!(create))
         .routes(routes!(set_status))
-        .require(Credential::Operator, &state.operator_token);
+        .operators(&state.operators, Role::Act)
+        .merge(OpenApiRouter::default().routes(routes!(list)).operators(&state.operators, Role::See));
     let shared = OpenApiRouter::default()
         .routes(routes!(get))
         .routes(routes!(add_key, list_keys))

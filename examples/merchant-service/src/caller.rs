@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header;
+use http::{Method, header};
 use service_shell::signature::{SignedBy, body_sha256};
-use service_shell::{BODY_LIMIT, Id, MERCHANT_HEADER, MerchantId, Problem};
+use service_shell::{BODY_LIMIT, Id, MERCHANT_HEADER, MerchantId, Problem, Role};
 
 use crate::app::AppState;
 use crate::authenticate::{AuthenticateRequest, Authenticated};
@@ -18,7 +18,7 @@ use crate::domain::{ApiKey, Mode};
 /// Set by [`identify`], read by handlers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Caller {
-    /// Bears the operator's token; `X-Merchant-Id` may say on whose behalf.
+    /// Bears an operator's token; `X-Merchant-Id` may say on whose behalf.
     Operator(Option<MerchantId>),
     /// Signed with a key of this merchant.
     Merchant(Authenticated),
@@ -77,7 +77,8 @@ pub(crate) async fn identify(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     if parts.headers.contains_key(header::AUTHORIZATION) {
-        state.operator_token.check(&parts.headers)?;
+        let role = if parts.method == Method::GET { Role::See } else { Role::Act };
+        state.operators.authenticate(&parts.headers)?.require(role)?;
         let behalf = parts.headers.contains_key(MERCHANT_HEADER);
         let merchant = behalf.then(|| MerchantId::from_headers(&parts.headers)).transpose()?;
         let mut request = Request::from_parts(parts, body);

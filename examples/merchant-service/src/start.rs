@@ -38,7 +38,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let state = AppState {
         store: Store::new(pool.clone(), sealer),
         authenticator: authenticator.clone(),
-        operator_token: settings.operator_token.clone(),
+        operators: settings.operators.clone(),
     };
     let api = routes(&state, &settings.service_token).with_state(state);
     let health = Health::named(settings.name).database(&pool);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use service_shell::{StartError, random_text};
+use service_shell::{Operators, Role, StartError, random_text};
 
 use crate::console::Console;
 use crate::fleet::{Berths, Fleet, Service};
@@ -21,9 +21,12 @@ use crate::{registration, standard_input};
 /// A port in use, a folder that cannot be written, a service that refuses to start.
 pub(crate) async fn serve(data: Option<PathBuf>, seconds: Option<u64>) -> Result<(), Failure> {
     let folder = Folder::open(data)?;
+    let mut variables = variables();
+    let mut tokens = operators(&mut variables);
+    tokens.push(("the services", variables["SERVICE_TOKEN"].clone()));
     let mut stopped = std::pin::pin!(service_shell::shutdown_signal());
     let fleet = tokio::select! {
-        fleet = start(&folder) => match fleet {
+        fleet = start(&folder, variables) => match fleet {
             Ok(fleet) => fleet,
             Err(refused) => {
                 folder.leave_if_empty();
@@ -40,6 +43,9 @@ pub(crate) async fn serve(data: Option<PathBuf>, seconds: Option<u64>) -> Result
         console.say(format!("{:<20} {}", service.name(), fleet.url(service)));
     }
     console.say(format!("databases in {}", folder.path().display()));
+    for (whose, token) in tokens {
+        console.say(format!("{:<20} {token}", format!("token of {whose}")));
+    }
     let ended = async {
         tokio::select! {
             () = stopped => {}
@@ -51,16 +57,28 @@ pub(crate) async fn serve(data: Option<PathBuf>, seconds: Option<u64>) -> Result
     served
 }
 
-/// This process's own environment decides everything but the ports; a token of its own keeps strangers out.
+/// This process's own environment decides everything but the ports; tokens of its own keep strangers out.
 fn variables() -> BTreeMap<String, String> {
-    let mut variables: BTreeMap<String, String> =
-        std::env::vars().filter(|(name, _)| name != "PORT").collect();
+    let readable =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let mut variables: BTreeMap<String, String> = readable.filter(|(name, _)| name != "PORT").collect();
     variables.entry("SERVICE_TOKEN".to_owned()).or_insert_with(|| random_text(32));
     variables
 }
 
-async fn start(folder: &Folder) -> Result<Fleet, StartError> {
-    Berths::on_usual_ports(folder.path(), variables()).await?.start().await
+/// Two persons who may decide, with a token of this run for each, unless the environment names the operators.
+fn operators(variables: &mut BTreeMap<String, String>) -> Vec<(&'static str, String)> {
+    if variables.contains_key("OPERATORS") {
+        return Vec::new();
+    }
+    let operators = vec![("ann", random_text(32)), ("bob", random_text(32))];
+    let entries = operators.iter().map(|(name, token)| Operators::entry(name, Role::ALL, token));
+    variables.insert("OPERATORS".to_owned(), entries.collect::<Vec<_>>().join(","));
+    operators
+}
+
+async fn start(folder: &Folder, variables: BTreeMap<String, String>) -> Result<Fleet, StartError> {
+    Berths::on_usual_ports(folder.path(), variables).await?.start().await
 }
 
 async fn pass(seconds: Option<u64>) {

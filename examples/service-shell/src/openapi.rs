@@ -23,7 +23,7 @@ use utoipa::openapi::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{PROBLEM_JSON, ServiceToken};
+use crate::{Operators, PROBLEM_JSON, Problem, Role, ServiceToken};
 
 const PROBLEM: &str = "Problem";
 
@@ -32,7 +32,7 @@ const PROBLEM: &str = "Problem";
 pub enum Credential {
     /// `SERVICE_TOKEN` as a bearer: another service of the platform.
     Service,
-    /// `OPERATOR_TOKEN` as a bearer: the people who run the platform.
+    /// The bearer of a person whom `OPERATORS` names.
     Operator,
     /// A merchant's signature.
     Signature,
@@ -54,7 +54,7 @@ impl Credential {
         };
         match self {
             Credential::Service => bearer("SERVICE_TOKEN, shared by the services of the platform"),
-            Credential::Operator => bearer("OPERATOR_TOKEN, of the people who run the platform"),
+            Credential::Operator => bearer("The token of a person whom OPERATORS names"),
             Credential::Signature => SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
                 "X-Signature",
                 "With X-API-Key, X-Timestamp and X-Nonce: lower-case hex HMAC-SHA256, with the key's secret, over \
@@ -92,6 +92,10 @@ pub trait Guarded: Sized {
     /// Lets in only callers with this bearer token.
     #[must_use]
     fn require(self, credential: Credential, token: &ServiceToken) -> Self;
+
+    /// Lets in only operators with this role; handlers may extract the [`Operator`](crate::Operator).
+    #[must_use]
+    fn operators(self, operators: &Operators, role: Role) -> Self;
 
     /// Adds a layer that lets in callers with one of these credentials.
     #[must_use]
@@ -149,6 +153,24 @@ impl<S: Clone + Send + Sync + 'static> Guarded for OpenApiRouter<S> {
             }
         };
         self.accepts(&[credential], from_fn::<_, (Request,)>(check))
+    }
+
+    fn operators(self, operators: &Operators, role: Role) -> OpenApiRouter<S> {
+        let operators = operators.clone();
+        let check = move |mut request: Request, next: Next| {
+            let operator = operators.authenticate(request.headers());
+            async move {
+                let operator = operator?;
+                operator.require(role)?;
+                request.extensions_mut().insert(operator);
+                Ok::<_, Problem>(next.run(request).await)
+            }
+        };
+        let mut router = self.accepts(&[Credential::Operator], from_fn::<_, (Request,)>(check));
+        for (_, operation) in operations_mut(router.get_openapi_mut()) {
+            refusal(operation, "403", &format!("The operator does not have the role {role}."));
+        }
+        router
     }
 
     fn accepts<L: RouteLayer>(self, credentials: &[Credential], layer: L) -> OpenApiRouter<S>

@@ -71,6 +71,17 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, kind, detail)
     }
 
+    /// 422: the row that this `Idempotency-Key` made says something else than this request.
+    ///
+    /// A row is kept for longer than the record of the key, so a key that is used again long after meets it.
+    pub fn key_reused() -> Problem {
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "this Idempotency-Key came before with another request: use a new one",
+        )
+    }
+
     /// 401, always in the same words: a caller does not learn why it failed.
     pub fn unauthenticated() -> Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "authentication-failed", "Authentication failed")

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use crate::Problem;
 
-/// A shared bearer secret; also used for the operator's token. Compared in constant time, never shown.
+/// A shared bearer secret. Compared in constant time, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceToken(Arc<str>);
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::database::parse_choice;
-use crate::{ServiceToken, StartError};
+use crate::{Operators, ServiceToken, StartError};
 
 /// Which database was asked for. The build decides which of them it can serve.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `SERVICE_TOKEN`, shared by all services of one platform.
     pub service_token: ServiceToken,
-    /// `OPERATOR_TOKEN`, the bearer of the people who run the platform.
-    pub operator_token: ServiceToken,
+    /// `OPERATORS`, the persons who run the platform, with the hashes of their tokens.
+    pub operators: Operators,
     /// URLs of the other services.
     pub peers: Peers,
     variables: BTreeMap<String, String>,
@@ -107,13 +107,13 @@ impl Settings {
             database: parse_choice(name, &variables)?,
             data_dir: variables.get("DATA_DIR").map_or_else(|| PathBuf::from("data"), PathBuf::from),
             service_token: bearer("SERVICE_TOKEN", &variables, address.ip())?,
-            operator_token: bearer("OPERATOR_TOKEN", &variables, address.ip())?,
+            operators: Operators::from_setting(variables.get("OPERATORS").map(String::as_str), address.ip())?,
             peers: peers(&variables)?,
             variables,
         })
     }
 
-    /// A variable that only one service knows, such as `OPERATOR_TOKEN`. Empty counts as absent.
+    /// A variable that only one service knows, such as `BANK_TIMEOUT_MS`. Empty counts as absent.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret() {
-        let vars = [("SERVICE_TOKEN", "a-long-secret-token"), ("OPERATOR_TOKEN", "another-secret")];
+        let vars = [("SERVICE_TOKEN", "a-long-secret-token"), ("OPERATORS", "ann:see:another-secret")];
         let shown = match settings(vars) {
             Ok(settings) => format!("{settings:?}"),
             Err(refused) => refused.to_string(),

@@ -1,14 +1,17 @@
-//! The routes of withdrawal-service: for merchants behind the service token, for approvers behind the
-//! operator's token.
+//! The routes of withdrawal-service: for merchants behind the service token, for operators behind tokens of their own.
 
 mod accounts;
 mod withdrawals;
 
+use axum::extract::FromRef;
 use http::request::Parts;
 use http::{StatusCode, header};
 use probity_idempotency::{IdempotencyLayer, Recording, Refusal, Scope};
+use saga_operations::Operations;
 use serde::Serialize;
-use service_shell::{Credential, Guarded, MerchantId, Pool, Problem, ServiceToken, api};
+use service_shell::{
+    Credential, Guarded, MerchantId, Operator, Operators, Pool, Problem, Role, ServiceToken, api,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -19,15 +22,22 @@ use crate::payouts::Payouts;
 pub(crate) struct App {
     pub(crate) pool: Pool,
     pub(crate) payouts: Payouts,
+    pub(crate) operations: Operations,
 }
 
-/// The two bearers and the idempotency of the two kinds of callers.
+impl FromRef<App> for Operations {
+    fn from_ref(app: &App) -> Operations {
+        app.operations.clone()
+    }
+}
+
+/// The bearers and the idempotency of the two kinds of callers.
 #[derive(Clone, Debug)]
 pub(crate) struct Guards {
     pub(crate) service_token: ServiceToken,
-    pub(crate) operator_token: ServiceToken,
+    pub(crate) operators: Operators,
     pub(crate) merchants: IdempotencyLayer,
-    pub(crate) approvers: IdempotencyLayer,
+    pub(crate) operators_idempotency: IdempotencyLayer,
 }
 
 /// All routes.
@@ -45,13 +55,17 @@ pub(crate) fn routes(guards: &Guards) -> OpenApiRouter<App> {
     let approvers = OpenApiRouter::default()
         .routes(routes!(withdrawals::approve))
         .routes(routes!(withdrawals::reject))
+        .keyed(guards.operators_idempotency.clone())
+        .operators(&guards.operators, Role::Approve);
+    let actors = OpenApiRouter::default()
         .routes(routes!(withdrawals::execute))
-        .routes(routes!(withdrawals::retry))
-        .keyed(guards.approvers.clone())
-        .require(Credential::Operator, &guards.operator_token);
+        .keyed(guards.operators_idempotency.clone())
+        .operators(&guards.operators, Role::Act);
     api("Merchants' bank accounts, balances and withdrawals. Money is an integer of minor units.")
         .merge(merchants)
         .merge(approvers)
+        .merge(actors)
+        .merge(saga_operations::routes(&guards.operators))
 }
 
 /// Keys belong to the merchant a call is about. The service is named because services may share a database.
@@ -61,9 +75,10 @@ pub(crate) fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     Ok(Scope::new(format!("withdrawal-service:merchant:{merchant}"))?)
 }
 
-/// Approvers share their keys: they are one team behind one token.
-pub(crate) fn approver_scope(_: &Parts) -> Result<Scope, Refusal> {
-    Ok(Scope::new("withdrawal-service:approvers")?)
+/// Keys belong to the operator who sent the request.
+pub(crate) fn operator_scope(parts: &Parts) -> Result<Scope, Refusal> {
+    let operator = parts.extensions.get::<Operator>().ok_or_else(Refusal::unauthenticated)?;
+    Ok(Scope::new(format!("withdrawal-service:operator:{}", operator.name()))?)
 }
 
 /// The answer as it is sent now and to every repetition.

@@ -30,7 +30,7 @@ text_enum! {
         Completed = "completed",
         /// The bank refused it, or there was not enough; nothing left.
         Failed = "failed",
-        /// An approver said no.
+        /// An operator said no.
         Rejected = "rejected",
         /// The merchant took it back in time.
         Cancelled = "cancelled",

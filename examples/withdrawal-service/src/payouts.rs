@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use probity_saga::{BuildError, Orchestrator, Saga, SagaError};
-use service_shell::{HttpTimeouts, Peer, Pool, Problem, Settings, StartError, http_client, step_policy};
+use probity_saga::{BuildError, Orchestrator, Saga};
+use saga_operations::Operations;
+use service_shell::{HttpTimeouts, Peer, Pool, Settings, StartError, http_client, step_policy};
 
 use crate::bank::Bank;
-use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, WITHDRAWAL};
+use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, RequireFrozen, WITHDRAWAL};
 use crate::store;
 
 #[cfg(not(feature = "postgres"))]
@@ -41,10 +42,12 @@ impl Payouts {
         let policy = step_policy(retry, waits);
         // Its locks are held for as long, and on SQLite it is the only writer.
         let local = policy.clone().timeout(Duration::from_secs(5));
+        let require = RequireFrozen { pool: pool.clone(), policy: policy.clone() };
         let transfer = policy.timeout(total).provider(bank.name());
         let failed = |error: BuildError| StartError::other("the withdrawal saga", error);
         let saga = Saga::named(WITHDRAWAL)
             .local_step(FreezeBalance { policy: local.clone() })
+            .step(require)
             .pivot(BankTransfer { pool: pool.clone(), bank, policy: transfer })
             .local_step(DeductBalance { policy: local })
             .build()
@@ -64,21 +67,9 @@ impl Payouts {
         }
     }
 
-    /// Lets a saga go on that waits for a person, with fresh tries under the same key.
-    pub(crate) async fn retry(&self, withdrawal_no: &str) -> Result<(), Problem> {
-        let operator = self.sagas.operator("operator-token");
-        let ordered = "ordered over HTTP";
-        match operator.retry_now(WITHDRAWAL, withdrawal_no, ordered).await {
-            Err(SagaError::Refused { .. }) => operator.resume(WITHDRAWAL, withdrawal_no, ordered).await,
-            retried => retried,
-        }
-        .map_err(|error| match error {
-            SagaError::NoSuchSaga { .. } => Problem::not_found("saga of this withdrawal"),
-            SagaError::Refused { .. } | SagaError::Stale => {
-                Problem::conflict("saga-state", error.to_string())
-            }
-            error => Problem::unavailable("the saga store", &error),
-        })
+    /// The state of the operators' routes.
+    pub(crate) fn operations(&self, two_operators_from: i64) -> Operations {
+        Operations { sagas: self.sagas.clone(), pool: self.pool.clone(), two_operators_from }
     }
 
     /// Starts what has no saga yet and closes what has ended, now and every second, until it is aborted.

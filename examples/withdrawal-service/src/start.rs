@@ -6,7 +6,7 @@ use axum::Router;
 use probity_idempotency::{Effects, IdempotencyLayer, IdempotencyManager};
 use service_shell::{Drain, Health, HttpTimeouts, Settings, StartError, database, http_client, shell};
 
-use crate::app::{App, Guards, approver_scope, merchant_scope, routes};
+use crate::app::{App, Guards, merchant_scope, operator_scope, routes};
 use crate::payouts::Payouts;
 use crate::store::SCHEMA;
 
@@ -28,11 +28,14 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let records = Records::new(pool.clone())
         .await
         .map_err(|error| StartError::other("the idempotency records", error))?;
+    saga_operations::SCHEMA.apply(&pool).await?;
     let payouts = Payouts::start(&settings, &pool).await?;
+    let operations = payouts.operations(saga_operations::two_operators_from(&settings)?);
     let sweeping = tokio::spawn(payouts.clone().sweep());
     let guards = guards(&settings, Arc::new(records));
-    let (merchants, approvers) = (guards.merchants.tasks(), guards.approvers.tasks());
-    let api = routes(&guards).with_state(App { pool: pool.clone(), payouts: payouts.clone() });
+    let (merchants, operators) = (guards.merchants.tasks(), guards.operators_idempotency.tasks());
+    let app = App { pool: pool.clone(), payouts: payouts.clone(), operations };
+    let api = routes(&guards).with_state(app);
     let client = http_client(HttpTimeouts::default())?;
     let health = Health::named(settings.name).database(&pool).peer(
         "channel-adapter",
@@ -42,7 +45,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let router = shell(settings.name, health, api)?;
     let drain = Drain::nothing()
         .then("merchants' requests", move || async move { merchants.drain().await })
-        .then("approvers' requests", move || async move { approvers.drain().await })
+        .then("operators' requests", move || async move { operators.drain().await })
         .then("sweeping", move || async move { sweeping.abort() })
         .then("sagas", move || payouts.drain())
         .close(&pool);
@@ -54,8 +57,8 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
 pub(crate) fn guards(settings: &Settings, records: Arc<dyn IdempotencyManager>) -> Guards {
     Guards {
         service_token: settings.service_token.clone(),
-        operator_token: settings.operator_token.clone(),
+        operators: settings.operators.clone(),
         merchants: IdempotencyLayer::new(records.clone()).scope(merchant_scope).effects(Effects::Local),
-        approvers: IdempotencyLayer::new(records).scope(approver_scope).effects(Effects::Local),
+        operators_idempotency: IdempotencyLayer::new(records).scope(operator_scope).effects(Effects::Local),
     }
 }

@@ -9,7 +9,8 @@
 //! withdrawal: that is the end of the saga (`store::close_ended`).
 
 use probity_saga::{
-    Evidence, ForwardStep, LocalForwardStep, LocalStep, Probe, StepContext, StepError, StepPolicy,
+    Evidence, Executed, ForwardStep, LocalForwardStep, LocalStep, Probe, SagaStep, StepContext, StepError,
+    StepPolicy,
 };
 use serde::{Deserialize, Serialize};
 use service_shell::{Database, Id, Pool, only_effect};
@@ -73,6 +74,43 @@ impl LocalStep<Database> for FreezeBalance {
     }
 }
 
+/// Refuses a withdrawal for which nothing could be frozen. The refusal is a step of its own, because the next step names
+/// the bank as its provider: it waits while the bank is away, and its answers say whether the bank is back.
+#[derive(Debug)]
+pub(crate) struct RequireFrozen {
+    pub(crate) pool: Pool,
+    pub(crate) policy: StepPolicy,
+}
+
+impl SagaStep for RequireFrozen {
+    type Input = Payout;
+    type Output = ();
+    const NAME: &'static str = "RequireFrozen";
+    const USES: &'static [&'static str] = &[FreezeBalance::NAME];
+
+    async fn execute(&self, cx: &StepContext<Payout>) -> Result<(), StepError> {
+        if cx.local_output::<Database, FreezeBalance>()? == Frozen::Yes {
+            return Ok(());
+        }
+        // The step has no effect, so a note that failed is tried again.
+        let noted = note_reason(&self.pool, cx.input().withdrawal_id, INSUFFICIENT_BALANCE).await;
+        noted.map_err(|error| StepError::retryable(error.to_string()))?;
+        Err(StepError::rejected(INSUFFICIENT_BALANCE))
+    }
+
+    async fn compensate(&self, _: &StepContext<Payout>, _: Executed<()>) -> Result<Evidence, StepError> {
+        Ok(Evidence::new("the step changed nothing"))
+    }
+
+    async fn probe(&self, _: &StepContext<Payout>) -> Result<Probe<()>, StepError> {
+        Ok(Probe::NotApplied)
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.policy.clone()
+    }
+}
+
 /// The pivot: the bank has the money.
 #[derive(Debug)]
 pub(crate) struct BankTransfer {
@@ -86,14 +124,8 @@ impl ForwardStep for BankTransfer {
     type Output = Transfer;
     const NAME: &'static str = "BankTransfer";
 
-    const USES: &'static [&'static str] = &[FreezeBalance::NAME];
-
     async fn execute(&self, cx: &StepContext<Payout>) -> Result<Transfer, StepError> {
         let withdrawal = cx.input().withdrawal_id;
-        if cx.local_output::<Database, FreezeBalance>()? == Frozen::NotEnough {
-            note_reason(&self.pool, withdrawal, INSUFFICIENT_BALANCE).await?;
-            return Err(StepError::rejected(INSUFFICIENT_BALANCE));
-        }
         match self.bank.transfer(cx.input(), cx.idempotency_key()).await.map_err(only_effect)? {
             Said::Sent(transfer) => Ok(transfer),
             Said::Refused(reason) => {

@@ -10,7 +10,7 @@ use service_shell::signature::SignedBy;
 use service_shell::{Database, HttpTimeouts, Pool, Settings, database};
 use sqlx::Executor;
 
-pub(crate) const OPERATOR: &str = "operator-of-the-tests";
+pub(crate) const OPERATOR: &str = "loopback-only-ann";
 pub(crate) const SERVICE: &str = "service-of-the-tests";
 
 pub(crate) struct Platform {
@@ -40,7 +40,6 @@ impl Place {
         let vars = [
             ("DATA_DIR", self.folder.path().to_str().unwrap()),
             ("SERVICE_TOKEN", SERVICE),
-            ("OPERATOR_TOKEN", OPERATOR),
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.database.url()),
         ];

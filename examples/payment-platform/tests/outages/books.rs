@@ -35,6 +35,7 @@ struct Payment {
 
 #[derive(Debug)]
 struct Withdrawal {
+    number: String,
     id: String,
     status: String,
     saga: Option<String>,
@@ -109,6 +110,7 @@ impl Books {
         let payments = payments.clone().into_iter().map(payment).collect();
         let withdrawal = |(number, id, status, total, hold, saga): Withdrawn| Withdrawal {
             sent: transfers.iter().filter(|(of,)| *of == number).count(),
+            number,
             id,
             status,
             saga,
@@ -193,14 +195,14 @@ impl Books {
         assert_eq!(owned, (CREDIT - total("spent") - total("frozen"), total("frozen")), "the balance");
     }
 
-    /// Sagas that wait for a person, as `payment/NUMBER` and `withdrawal/ID`.
+    /// Sagas that wait for a person, as `payment/NUMBER` and `withdrawal/NUMBER`.
     pub(crate) fn stuck(&self) -> Vec<String> {
         let rests = |saga: &str| matches!(saga, "stuck" | "paused");
         let payments = self.payments.iter().filter(|payment| rests(&payment.saga));
         let withdrawals = self.withdrawals.iter();
         let withdrawals = withdrawals.filter(|withdrawal| withdrawal.saga.as_deref().is_some_and(rests));
         let payments = payments.map(|payment| format!("payment/{}", payment.number));
-        payments.chain(withdrawals.map(|withdrawal| format!("withdrawal/{}", withdrawal.id))).collect()
+        payments.chain(withdrawals.map(|withdrawal| format!("withdrawal/{}", withdrawal.number))).collect()
     }
 
     /// The number of payments and withdrawals without an end.

@@ -10,7 +10,8 @@ use testkit::{Program, Rng};
 use tokio::time::sleep;
 
 pub(crate) const SERVICE_TOKEN: &str = "service-of-the-outage-tests";
-pub(crate) const OPERATOR_TOKEN: &str = "operator-of-the-outage-tests";
+/// The token of `ann`, one of the operators of services that are not configured.
+pub(crate) const OPERATOR_TOKEN: &str = "loopback-only-ann";
 
 /// The services, and the variables by which the others find them.
 const SERVICES: [(&str, &str); 5] = [
@@ -61,7 +62,6 @@ impl Neighbours {
         // Below these least times a busy machine would only show that it is busy.
         let mut shared = vec![
             ("SERVICE_TOKEN", SERVICE_TOKEN.to_owned()),
-            ("OPERATOR_TOKEN", OPERATOR_TOKEN.to_owned()),
             ("DATA_DIR", folder.path().display().to_string()),
             ("RUST_LOG", "error".to_owned()),
             ("STEP_RETRY_MS", seconds(2, 10)),

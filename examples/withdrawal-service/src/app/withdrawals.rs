@@ -1,10 +1,10 @@
-//! Withdrawals: merchants ask, look and cancel; approvers approve and reject.
+//! Withdrawals: merchants ask, look and cancel; operators approve, reject and execute.
 
 use axum::extract::{Path, Query, State};
 use http::{StatusCode, header};
 use probity_idempotency::{Lease, Recording};
 use serde::Deserialize;
-use service_shell::{Id, Json, MerchantId, Page, Problem};
+use service_shell::{Id, Json, MerchantId, Operator, Page, Problem};
 use utoipa::ToSchema;
 
 use super::{App, answer};
@@ -74,14 +74,12 @@ pub(super) async fn cancel(
     change(&app, Some(merchant), id, &Change::Cancel).await
 }
 
+/// A body without fields: who approves says the token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Approval {
-    #[schema(min_length = 1, max_length = 100)]
-    approver: String,
-}
+pub(super) struct NoFields {}
 
-/// Takes one person's approval.
+/// Takes the approval of the operator who sends it.
 ///
 /// A person approves once; the last one needed makes it `approved`.
 #[utoipa::path(post, path = "/api/v1/withdrawals/{id}/approve", params(("id" = Id, Path)), responses(
@@ -90,14 +88,14 @@ pub(super) struct Approval {
 ))]
 pub(super) async fn approve(
     State(app): State<App>,
+    operator: Operator,
     Path(id): Path<Id>,
     lease: Lease,
-    Json(approval): Json<Approval>,
+    Json(NoFields {}): Json<NoFields>,
 ) -> Result<Recording, Problem> {
-    let person = text("approver", &approval.approver, 100)?.to_lowercase();
     let request = lease.record_id();
     let withdrawal = probity_txn::on(&app.pool, "withdrawal.approve")
-        .run(async |tx| store::approve(tx, id, &person, &request).await)
+        .run(async |tx| store::approve(tx, id, operator.name(), &request).await)
         .await?;
     answer(StatusCode::OK, &withdrawal)
 }
@@ -116,23 +114,9 @@ pub(super) async fn execute(State(app): State<App>, Path(id): Path<Id>) -> Resul
     answer(StatusCode::ACCEPTED, &withdrawal)
 }
 
-/// Lets a withdrawal whose saga is stuck or paused go on, with fresh tries under the same key.
-#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/retry", params(("id" = Id, Path)), responses(
-    (status = 202, description = "The withdrawal, `processing`.", body = Withdrawal),
-    (status = 404, description = "There is no such withdrawal."),
-))]
-pub(super) async fn retry(State(app): State<App>, Path(id): Path<Id>) -> Result<Recording, Problem> {
-    let found = store::find(&app.pool, id).await?;
-    let withdrawal = found.ok_or_else(|| Problem::not_found("withdrawal"))?;
-    app.payouts.retry(&withdrawal.withdrawal_no).await?;
-    answer(StatusCode::ACCEPTED, &withdrawal)
-}
-
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rejection {
-    #[schema(min_length = 1, max_length = 100)]
-    approver: String,
     #[schema(min_length = 1, max_length = 200)]
     reason: String,
 }
@@ -144,12 +128,12 @@ pub(super) struct Rejection {
 ))]
 pub(super) async fn reject(
     State(app): State<App>,
+    operator: Operator,
     Path(id): Path<Id>,
     Json(rejection): Json<Rejection>,
 ) -> Result<Recording, Problem> {
-    let person = text("approver", &rejection.approver, 100)?;
     let reason = text("reason", &rejection.reason, 200)?;
-    change(&app, None, id, &Change::Reject(format!("{person}: {reason}"))).await
+    change(&app, None, id, &Change::Reject(format!("{}: {reason}", operator.name()))).await
 }
 
 async fn change(app: &App, merchant: Option<Id>, id: Id, change: &Change) -> Result<Recording, Problem> {

@@ -20,7 +20,10 @@ pub(crate) async fn add_account(
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(account) = added {
-        return Ok(account);
+        let account: BankAccount = account;
+        let same = (&account.holder, &account.account, &account.currency);
+        let same = same == (&new.holder, &new.account, &new.currency);
+        return if same { Ok(account) } else { Err(Problem::key_reused().into()) };
     }
     if new.is_default {
         clear_default(tx, merchant).await?;

@@ -26,7 +26,7 @@ pub(crate) async fn credit(
     .execute(&mut *tx)
     .await?;
     if booked.rows_affected() == 0 {
-        return booked_before(tx, merchant, currency, request).await;
+        return booked_before(tx, merchant, credit_no, money, request).await;
     }
     let balance = sqlx::query_as(
         "INSERT INTO balances (merchant_id, currency, available) VALUES ($1, $2, $3)
@@ -45,22 +45,33 @@ pub(crate) async fn credit(
 async fn booked_before(
     tx: &mut Tx<'_>,
     merchant: Id,
-    currency: &str,
+    credit_no: &str,
+    money: Money,
     request: &str,
 ) -> Result<Balance, TxError> {
-    sqlx::query_as(
-        "SELECT currency, available, frozen FROM balances
-          WHERE merchant_id = $1 AND currency = $2
-            AND EXISTS (SELECT 1 FROM balance_credits WHERE request = $3)",
+    let booked: Option<(String, i64, String)> =
+        sqlx::query_as("SELECT credit_no, amount, currency FROM balance_credits WHERE request = $1")
+            .bind(request)
+            .fetch_optional(&mut *tx)
+            .await?;
+    let currency = money.currency().code();
+    match booked {
+        Some((number, amount, of))
+            if (number.as_str(), amount, of.as_str()) == (credit_no, money.amount(), currency) => {}
+        Some(_) => return Err(Problem::key_reused().into()),
+        None => {
+            let detail = "this credit_no is booked already: use a new one";
+            return Err(Problem::conflict("credit-booked", detail).into());
+        }
+    }
+    let balance = sqlx::query_as(
+        "SELECT currency, available, frozen FROM balances WHERE merchant_id = $1 AND currency = $2",
     )
     .bind(merchant)
     .bind(currency)
-    .bind(request)
-    .fetch_optional(&mut *tx)
-    .await?
-    .ok_or_else(|| {
-        Problem::conflict("credit-booked", "this credit_no is booked already: use a new one").into()
-    })
+    .fetch_one(&mut *tx)
+    .await?;
+    Ok(balance)
 }
 
 pub(crate) async fn balances(pool: &Pool, merchant: Id) -> Result<Vec<Balance>, sqlx::Error> {

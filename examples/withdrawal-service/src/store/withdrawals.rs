@@ -28,7 +28,7 @@ macro_rules! payouts {
 pub(crate) enum Change {
     /// By the merchant, before the money is on its way.
     Cancel,
-    /// By an approver, before the money is on its way.
+    /// By an operator, before the money is on its way.
     Reject(String),
 }
 
@@ -40,12 +40,17 @@ pub(crate) async fn create(
     money: Money,
     request: &str,
 ) -> Result<Withdrawal, TxError> {
-    let created = sqlx::query_as(concat!("SELECT ", columns!(), " FROM withdrawals WHERE request = $1"))
-        .bind(request)
-        .fetch_optional(&mut *tx)
-        .await?;
+    let created: Option<Withdrawal> =
+        sqlx::query_as(concat!("SELECT ", columns!(), " FROM withdrawals WHERE request = $1"))
+            .bind(request)
+            .fetch_optional(&mut *tx)
+            .await?;
     if let Some(withdrawal) = created {
-        return Ok(withdrawal);
+        return if is_of(&withdrawal, new, money) {
+            Ok(withdrawal)
+        } else {
+            Err(Problem::key_reused().into())
+        };
     }
     let account: Option<(Id, String)> = sqlx::query_as(
         "SELECT id, currency FROM bank_accounts
@@ -81,6 +86,13 @@ pub(crate) async fn create(
     .fetch_one(&mut *tx)
     .await?;
     Ok(withdrawal)
+}
+
+/// Returns true if a request for `new` may have made this withdrawal.
+fn is_of(withdrawal: &Withdrawal, new: &NewWithdrawal, money: Money) -> bool {
+    let made = (withdrawal.amount, withdrawal.currency.as_str(), withdrawal.speed);
+    made == (money.amount(), money.currency().code(), new.speed)
+        && new.bank_account_id.is_none_or(|account| account == withdrawal.bank_account_id)
 }
 
 /// One person's approval; the last one needed makes the withdrawal `approved`.
@@ -134,7 +146,15 @@ async fn approved_before(tx: &mut Tx<'_>, id: Id, request: &str) -> Result<Withd
     .await?;
     match approved {
         Some(withdrawal) => Ok(withdrawal),
-        None => Err(unchanged(tx, id, "approved").await?.into()),
+        None => {
+            let of_another: Option<i64> =
+                sqlx::query_scalar("SELECT 1 FROM withdrawal_approvals WHERE request = $1")
+                    .bind(request)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let unchanged = unchanged(tx, id, "approved").await?;
+            Err(of_another.map_or(unchanged, |_| Problem::key_reused()).into())
+        }
     }
 }
 
@@ -235,8 +255,8 @@ async fn unchanged(tx: &mut Tx<'_>, id: Id, wanted: &str) -> Result<Problem, sql
     })
 }
 
-/// Any withdrawal, for approvers.
-pub(crate) async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
+/// Any merchant's withdrawal.
+async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
     sqlx::query_as(concat!("SELECT ", columns!(), " FROM withdrawals WHERE id = $1"))
         .bind(id)
         .fetch_optional(pool)

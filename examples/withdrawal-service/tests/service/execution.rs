@@ -27,7 +27,7 @@ pub(crate) async fn balance(platform: &Platform, merchant: Id) -> (i64, i64) {
 }
 
 /// Asks until the saga of this withdrawal rests and the row says so, and returns how.
-async fn rest(platform: &Platform, withdrawal: &Value) -> String {
+pub(crate) async fn rest(platform: &Platform, withdrawal: &Value) -> String {
     let number = withdrawal["withdrawal_no"].as_str().unwrap();
     let resting = async {
         loop {
@@ -121,6 +121,41 @@ async fn a_balance_that_is_too_small_fails_the_withdrawal_and_the_bank_is_not_as
     assert_eq!((&failed["status"], &failed["reason"]), (&json!("failed"), &json!("insufficient_balance")));
     assert_eq!(balance(&platform, merchant).await, (8_900, 0));
     assert_eq!(sent(&platform).await, 1);
+}
+
+// proves: S-5
+#[tokio::test]
+async fn a_balance_that_is_too_small_fails_the_withdrawal_although_the_bank_is_away_and_its_reason_cannot_be_kept()
+ {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_ok").await;
+    sqlx::query("UPDATE balances SET available = 5").execute(&platform.pool).await.unwrap();
+    let refuse_the_reason = if service_shell::POSTGRES {
+        "ALTER TABLE withdrawals ADD CHECK (reason IS NULL OR status <> 'processing')"
+    } else {
+        "CREATE TRIGGER no_reason BEFORE UPDATE ON withdrawals
+           WHEN NEW.reason IS NOT NULL AND NEW.status = 'processing'
+         BEGIN SELECT RAISE(ABORT, 'no reason'); END"
+    };
+    sqlx::query(refuse_the_reason).execute(&platform.pool).await.unwrap();
+    platform.to_bank.cut();
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "compensated");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "failed");
+    assert_eq!(balance(&platform, merchant).await, (5, 0));
+}
+
+// proves: S-5
+#[tokio::test]
+async fn an_account_that_the_bank_does_not_know_is_refused_and_the_refusal_is_in_its_ledger() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "DE00-unknown").await;
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "compensated");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "failed");
+    assert_eq!((balance(&platform, merchant).await, sent(&platform).await), ((10_000, 0), 0));
+    let refused = "SELECT COUNT(*) FROM channel_transfers WHERE status = 'refused'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(refused).fetch_one(&platform.ledger).await.unwrap(), 1);
 }
 
 // proves: S-9

@@ -5,6 +5,7 @@
 mod accounts;
 mod approvals;
 mod execution;
+mod operators;
 mod outages;
 mod platform;
 mod withdrawals;

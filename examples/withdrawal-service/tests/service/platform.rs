@@ -7,9 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Method;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
-use service_shell::{HttpTimeouts, Id, Pool, Settings, database};
+use service_shell::{HttpTimeouts, Id, Operators, Pool, Role, Settings, database};
 
-pub(crate) const OPERATOR: &str = "operator-of-the-tests";
+/// Operators with all roles; `eve` only sees.
+const OPERATORS: [&str; 4] = ["ada", "bob", "cyd", "dan"];
+
+/// The token of an operator of the tests.
+pub(crate) fn token_of(name: &str) -> String {
+    format!("token-of-{name}")
+}
+
+fn operators() -> String {
+    let mut entries = OPERATORS.map(|name| Operators::entry(name, Role::ALL, &token_of(name))).to_vec();
+    entries.push(Operators::entry("eve", &[Role::See], &token_of("eve")));
+    entries.join(",")
+}
+
 pub(crate) const SERVICE: &str = "service-of-the-tests";
 
 pub(crate) struct Platform {
@@ -44,14 +57,16 @@ impl Place {
     }
 
     fn settings(&self, bank: &str) -> Settings {
+        let operators = operators();
         let vars = [
             ("DATA_DIR", self.folder.path().to_str().unwrap()),
             ("SERVICE_TOKEN", SERVICE),
-            ("OPERATOR_TOKEN", OPERATOR),
+            ("OPERATORS", &operators),
             ("CHANNEL_ADAPTER_URL", bank),
             // Shorter than the bank's silence, and patient enough for a busy machine.
             ("BANK_TIMEOUT_MS", "1000"),
             ("STEP_RETRY_MS", "5"),
+            ("TWO_OPERATORS_FROM", "10"),
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.database.url()),
         ];
@@ -62,7 +77,6 @@ impl Place {
         let vars = [
             ("DATA_DIR", self.folder.path().to_str().unwrap()),
             ("SERVICE_TOKEN", SERVICE),
-            ("OPERATOR_TOKEN", OPERATOR),
             ("CHANNEL_HANG_MS", "1500"),
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.bank.url()),
@@ -102,16 +116,37 @@ impl Platform {
         self.call(merchant, Method::GET, path).send().await.unwrap().json().await.unwrap()
     }
 
-    /// A decision of an approver.
+    /// A decision of the operator `ada`.
     pub(crate) async fn decide(&self, withdrawal: &Value, verb: &str, body: &Value) -> Response {
-        let path = format!("/api/v1/withdrawals/{}/{verb}", withdrawal["id"].as_str().unwrap());
-        let request =
-            self.client.post(self.url(&path)).bearer_auth(OPERATOR).header("idempotency-key", key());
-        request.json(body).send().await.unwrap()
+        self.decide_as("ada", withdrawal, verb, body).await
     }
 
-    pub(crate) async fn approve(&self, withdrawal: &Value, approver: &str) -> Response {
-        self.decide(withdrawal, "approve", &json!({"approver": approver})).await
+    async fn decide_as(&self, operator: &str, withdrawal: &Value, verb: &str, body: &Value) -> Response {
+        let path = format!("/api/v1/withdrawals/{}/{verb}", withdrawal["id"].as_str().unwrap());
+        self.operator(operator, Method::POST, &path).json(body).send().await.unwrap()
+    }
+
+    /// A call of an operator, with a key of its own.
+    pub(crate) fn operator(&self, name: &str, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, self.url(path)).bearer_auth(token_of(name));
+        request.header("idempotency-key", key())
+    }
+
+    pub(crate) async fn approve(&self, withdrawal: &Value, operator: &str) -> Response {
+        self.decide_as(operator, withdrawal, "approve", &json!({})).await
+    }
+
+    /// The saga of a withdrawal as an operator sees it.
+    pub(crate) async fn saga(&self, withdrawal: &Value) -> Value {
+        self.operator("eve", Method::GET, &saga_of(withdrawal)).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// An operator lets a stuck saga try again.
+    pub(crate) async fn retry(&self, withdrawal: &Value) -> Response {
+        let body =
+            json!({"row_version": self.saga(withdrawal).await["row_version"], "reason": "the bank is back"});
+        let path = format!("{}/retry", saga_of(withdrawal));
+        self.operator("ada", Method::POST, &path).json(&body).send().await.unwrap()
     }
 
     /// A merchant with one account.
@@ -133,6 +168,11 @@ impl Platform {
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
+}
+
+/// The path of the saga of a withdrawal.
+pub(crate) fn saga_of(withdrawal: &Value) -> String {
+    format!("/api/v1/sagas/withdrawal/{}", withdrawal["withdrawal_no"].as_str().unwrap())
 }
 
 /// Serves on a free port until the test ends.

@@ -1,0 +1,140 @@
+//! Decisions that wait for a second operator.
+
+use axum::extract::{Path, State};
+use chrono::{DateTime, Utc};
+use probity_saga::SagaView;
+use serde::Serialize;
+use service_shell::{Id, Json, Operator, Pool, Problem, sql_ago, sql_now};
+use utoipa::ToSchema;
+
+use crate::Operations;
+use crate::decide::{Decided, Decision, Verb};
+
+/// A stored decision.
+#[derive(Debug, sqlx::FromRow)]
+struct Pending {
+    id: Id,
+    business_type: String,
+    business_id: String,
+    verb: Verb,
+    body: String,
+    asked_by: String,
+    asked_at: DateTime<Utc>,
+}
+
+impl Pending {
+    fn decision(&self) -> Result<Decision, Problem> {
+        serde_json::from_str(&self.body).map_err(|error| Problem::internal(&error))
+    }
+}
+
+macro_rules! open_decisions {
+    () => {
+        concat!(
+            "SELECT id, business_type, business_id, verb, body, asked_by, asked_at FROM saga_decisions
+              WHERE confirmed_by IS NULL AND asked_at > ",
+            // A decision of yesterday is asked for anew.
+            sql_ago!("86400")
+        )
+    };
+}
+
+/// Stores a decision for a second operator.
+pub(crate) async fn ask(
+    pool: &Pool,
+    view: &SagaView,
+    verb: Verb,
+    decision: &Decision,
+    asked_by: &str,
+) -> Result<Id, Problem> {
+    let id = Id::new();
+    let body = serde_json::to_string(decision).map_err(|error| Problem::internal(&error))?;
+    sqlx::query(
+        "INSERT INTO saga_decisions (id, business_type, business_id, row_version, verb, body, asked_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(id)
+    .bind(&view.instance.saga_type)
+    .bind(&view.instance.business_id)
+    .bind(decision.row_version)
+    .bind(verb)
+    .bind(body)
+    .bind(asked_by)
+    .execute(pool)
+    .await?;
+    Ok(id)
+}
+
+/// A decision that waits for a second operator.
+#[derive(Debug, Serialize, ToSchema)]
+struct Waiting {
+    id: Id,
+    #[serde(rename = "type")]
+    saga_type: String,
+    business_id: String,
+    verb: Verb,
+    asked_by: String,
+    asked_at: DateTime<Utc>,
+    decision: Decision,
+}
+
+/// The decisions that wait for a second operator, oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Decisions {
+    decisions: Vec<Waiting>,
+}
+
+/// Lists the decisions that wait for a second operator; each waits for a day.
+#[utoipa::path(get, path = "/api/v1/saga-decisions", responses(
+    (status = 200, description = "At most 100 of them, oldest first.", body = Decisions),
+))]
+pub(crate) async fn list(State(operations): State<Operations>) -> Result<Json<Decisions>, Problem> {
+    let open: Vec<Pending> = sqlx::query_as(concat!(open_decisions!(), " ORDER BY asked_at, id LIMIT 100"))
+        .fetch_all(&operations.pool)
+        .await?;
+    let decisions = open.into_iter().map(|pending| {
+        let decision = pending.decision()?;
+        let Pending { id, business_type, business_id, verb, asked_by, asked_at, .. } = pending;
+        Ok(Waiting { id, saga_type: business_type, business_id, verb, asked_by, asked_at, decision })
+    });
+    Ok(Json(Decisions { decisions: decisions.collect::<Result<_, Problem>>()? }))
+}
+
+/// Confirms a decision of another operator, and carries it out.
+///
+/// The decision is carried out before it is marked: a confirmation that is sent again finds a saga that has moved, so it
+/// decides nothing twice.
+#[utoipa::path(post, path = "/api/v1/saga-decisions/{id}/confirm", params(("id" = Id, Path)), responses(
+    (status = 200, description = "Confirmed, and carried out.", body = Decided),
+    (status = 404, description = "No decision of this id waits."),
+    (status = 409, description = "The same operator asked for it, or the saga has moved since."),
+))]
+pub(crate) async fn confirm(
+    State(operations): State<Operations>,
+    operator: Operator,
+    Path(id): Path<Id>,
+) -> Result<Json<Decided>, Problem> {
+    let open: Option<Pending> = sqlx::query_as(concat!(open_decisions!(), " AND id = $1"))
+        .bind(id)
+        .fetch_optional(&operations.pool)
+        .await?;
+    let pending = open.ok_or_else(|| Problem::not_found("decision that waits for a second operator"))?;
+    if pending.asked_by == operator.name() {
+        let detail = "this operator asked for the decision: another one confirms it";
+        return Err(Problem::conflict("second-operator-needed", detail));
+    }
+    let decision = pending.decision()?;
+    let actor = format!("{}, confirmed by {}", pending.asked_by, operator.name());
+    let (saga_type, business_id) = (&pending.business_type, &pending.business_id);
+    let certain = operations.carry_out(&actor, saga_type, business_id, pending.verb, &decision).await?;
+    sqlx::query(concat!(
+        "UPDATE saga_decisions SET confirmed_by = $2, confirmed_at = ",
+        sql_now!(),
+        " WHERE id = $1"
+    ))
+    .bind(id)
+    .bind(operator.name())
+    .execute(&operations.pool)
+    .await?;
+    Ok(Json(operations.decided(saga_type, business_id, certain).await?))
+}

@@ -1,0 +1,138 @@
+//! Operators find a saga that waits for a person, understand it, and decide about it, two of them where it is much money.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::execution::{approved, balance, rest, sent, shown};
+use crate::platform::{Platform, SERVICE, problem, saga_of};
+
+/// A withdrawal of 10.00 whose transfer the bank cannot tell: stuck, with the money frozen.
+async fn stuck(platform: &Platform) -> (service_shell::Id, Value) {
+    let (merchant, withdrawal) = approved(platform, "acct_never_arrives").await;
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(platform, &withdrawal).await, "stuck");
+    (merchant, withdrawal)
+}
+
+async fn send(platform: &Platform, operator: &str, path: &str, body: &Value) -> reqwest::Response {
+    platform.operator(operator, Method::POST, path).json(body).send().await.unwrap()
+}
+
+async fn read(platform: &Platform, path: &str) -> Value {
+    platform.operator("eve", Method::GET, path).send().await.unwrap().json().await.unwrap()
+}
+
+// proves: S-8
+#[tokio::test]
+async fn two_operators_resolve_a_stuck_withdrawal_and_the_audit_names_both() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = stuck(&platform).await;
+    let found = read(&platform, "/api/v1/sagas?status=stuck&type=withdrawal").await;
+    assert_eq!(found["sagas"][0]["business_id"], withdrawal["withdrawal_no"]);
+    let saga = platform.saga(&withdrawal).await;
+    let open = saga["steps"].as_array().unwrap().iter().find(|step| step["open"] == true).unwrap();
+    assert_eq!(open["name"], "BankTransfer");
+    let verbs: Vec<&Value> = saga["verbs"].as_array().unwrap().iter().map(|verb| &verb["verb"]).collect();
+    assert_eq!(verbs, ["retry", "resolve", "compensate", "abort"]);
+
+    let resolve = format!("{}/resolve", saga_of(&withdrawal));
+    let mut decision = json!({
+        "row_version": saga["row_version"], "reason": "call 4711 with the bank", "step": open["step"],
+        "outcome": "not_applied",
+    });
+    let asked = send(&platform, "ada", &resolve, &decision).await;
+    assert_eq!(asked.status(), 202);
+    let confirm = asked.json::<Value>().await.unwrap()["confirm"].as_str().unwrap().to_owned();
+    assert_eq!(platform.saga(&withdrawal).await["status"], "stuck", "one operator is not enough");
+    let waiting = read(&platform, "/api/v1/saga-decisions").await;
+    assert_eq!(waiting["decisions"][0]["asked_by"], "ada");
+    assert_eq!(waiting["decisions"][0]["decision"], decision);
+    let own = problem(send(&platform, "ada", &confirm, &json!({})).await, 409).await;
+    assert!(own["type"].as_str().unwrap().ends_with("#second-operator-needed"), "{own}");
+    problem(send(&platform, "eve", &confirm, &json!({})).await, 403).await;
+    assert_eq!(send(&platform, "bob", &confirm, &json!({})).await.status(), 200);
+    problem(send(&platform, "bob", &confirm, &json!({})).await, 404).await;
+
+    assert_eq!(rest(&platform, &withdrawal).await, "compensated");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "failed");
+    assert_eq!((balance(&platform, merchant).await, sent(&platform).await), ((10_000, 0), 0));
+    let saga = platform.saga(&withdrawal).await;
+    assert_eq!(saga["audit"][0]["actor"], "ada, confirmed by bob");
+    assert_eq!(saga["audit"][0]["reason"], "call 4711 with the bank");
+    assert_eq!(saga["verbs"], json!([]));
+
+    decision["row_version"] = saga["row_version"].clone();
+    send(&platform, "ada", &resolve, &decision).await;
+    assert_eq!(
+        platform.number("SELECT COUNT(*) FROM saga_audit").await,
+        1,
+        "an ended saga is not decided again"
+    );
+}
+
+#[tokio::test]
+async fn a_decision_of_the_wrong_person_or_about_an_older_state_changes_nothing() {
+    let platform = Platform::start().await;
+    let (_, withdrawal) = stuck(&platform).await;
+    let retry = format!("{}/retry", saga_of(&withdrawal));
+    let version = platform.saga(&withdrawal).await["row_version"].as_i64().unwrap();
+    let now = json!({"row_version": version, "reason": "the bank is back"});
+
+    problem(send(&platform, "mallory", &retry, &now).await, 401).await;
+    let service =
+        platform.client.post(platform.url(&retry)).bearer_auth(SERVICE).json(&now).send().await.unwrap();
+    problem(service, 401).await;
+    assert_eq!(problem(send(&platform, "eve", &retry, &now).await, 403).await["role"], "act");
+    let old = json!({"row_version": version - 1, "reason": "the bank is back"});
+    let moved = problem(send(&platform, "ada", &retry, &old).await, 409).await;
+    assert!(moved["type"].as_str().unwrap().ends_with("#saga-moved"), "{moved}");
+    for (verb, body, field) in [
+        ("retry", json!({"row_version": version, "reason": " "}), "reason"),
+        ("retry", json!({"row_version": version, "reason": "x", "step": 3}), "step"),
+        ("resolve", json!({"row_version": version, "reason": "x"}), "step"),
+        (
+            "resolve",
+            json!({"row_version": version, "reason": "x", "step": 3, "outcome": "applied"}),
+            "output",
+        ),
+        ("forget", now.clone(), "verb"),
+    ] {
+        let answer = send(&platform, "ada", &format!("{}/{verb}", saga_of(&withdrawal)), &body).await;
+        assert_eq!(problem(answer, 422).await["field"], field);
+    }
+    let resume = send(&platform, "ada", &format!("{}/resume", saga_of(&withdrawal)), &now).await;
+    problem(resume, 409).await;
+    problem(send(&platform, "ada", "/api/v1/sagas/withdrawal/WD-none/retry", &now).await, 404).await;
+    let counts = "SELECT (SELECT COUNT(*) FROM saga_audit) + (SELECT COUNT(*) FROM saga_decisions)";
+    assert_eq!(platform.number(counts).await, 0);
+    assert_eq!(platform.saga(&withdrawal).await["row_version"], version);
+}
+
+#[tokio::test]
+async fn many_sagas_are_retried_at_once_and_a_preview_changes_nothing() {
+    let platform = Platform::start().await;
+    let (_, withdrawal) = stuck(&platform).await;
+    let saga = platform.saga(&withdrawal).await;
+    let number = withdrawal["withdrawal_no"].as_str().unwrap();
+    let seen = |version: &Value| json!({"type": "withdrawal", "business_id": number, "row_version": version});
+    let retries = |preview: bool, version: &Value| {
+        let none = json!({"type": "withdrawal", "business_id": "WD-none", "row_version": 1});
+        json!({"sagas": [seen(version), none], "reason": "the bank is back", "preview": preview})
+    };
+    let path = "/api/v1/saga-retries";
+    let answers = async |preview| -> Value {
+        let answer = send(&platform, "ada", path, &retries(preview, &saga["row_version"])).await;
+        assert_eq!(answer.status(), 200);
+        answer.json().await.unwrap()
+    };
+    let preview = answers(true).await;
+    assert_eq!(
+        (&preview["sagas"][0]["verb"], &preview["sagas"][1]["problem"]["status"]),
+        (&json!("retry"), &json!(404))
+    );
+    assert_eq!(platform.saga(&withdrawal).await["row_version"], saga["row_version"]);
+    assert_eq!(answers(false).await["sagas"][0]["verb"], "retry");
+    assert_eq!(answers(false).await["sagas"][0]["verb"], Value::Null, "it has moved");
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit WHERE actor = 'ada'").await, 1);
+    problem(send(&platform, "eve", path, &retries(true, &saga["row_version"])).await, 403).await;
+}
