@@ -61,7 +61,7 @@ pub enum Fault {
     /// Renews without end.
     IgnoresTheCap,
     /// Settles an attempt that is still running.
-    ResolvesTheLiving,
+    ResolvesLiveAttempts,
 }
 
 impl Fault {
@@ -90,7 +90,7 @@ impl Fault {
             (ReplaysForEver, "a_finished_record_ends_with_its_retention"),
             (PurgesIndeterminate, "purging_forgets_no_running_and_no_indeterminate_record"),
             (IgnoresTheCap, "the_cap_holds_under_endless_renewal"),
-            (ResolvesTheLiving, "a_live_attempt_cannot_be_resolved"),
+            (ResolvesLiveAttempts, "a_live_attempt_cannot_be_resolved"),
         ]
     }
 }
@@ -296,7 +296,7 @@ impl IdempotencyManager for BrokenStore {
         resolution: &Resolution,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        if self.fault == Fault::ResolvesTheLiving {
+        if self.fault == Fault::ResolvesLiveAttempts {
             let claim = self.memory().last_claim.get(&record).copied();
             if let Some(claim) = claim {
                 let _ = self.inner.renew(&claim.holder(), Duration::ZERO).await?;

@@ -68,7 +68,7 @@ async fn unlimited_durations_do_not_panic_after_the_work_has_run() {
     let running = tokio::time::timeout(Duration::from_secs(60), started.acquire()).await;
     running.expect("the handler never started").unwrap().forget();
     let mut waiter = tokio::spawn(service.clone().oneshot(request()));
-    // It waits; a waiter that panicked would be done.
+    // The request waits. If its waiter had panicked, it would be finished.
     assert!(futures_util::poll!(&mut waiter).is_pending());
     tokio::task::yield_now().await;
     assert!(futures_util::poll!(&mut waiter).is_pending());

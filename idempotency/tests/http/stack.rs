@@ -214,6 +214,6 @@ async fn the_services_of_tonic() {
     })
     .await;
     assert_eq!(pays.0.load(Ordering::SeqCst), 1);
-    // And as its server takes a layer.
+    // tonic's server takes the layer in this way.
     let _server = tonic::transport::Server::builder().layer(layer()).add_service(Payments(pays));
 }

@@ -190,7 +190,7 @@ async fn an_attempt_that_lost_its_lease_does_not_take_the_waiters_of_the_next_on
 #[tokio::test(start_paused = true)]
 async fn a_waiter_polls_for_a_request_of_another_process_at_growing_intervals() {
     let history = Arc::new(HistoryStore::new(Arc::new(MemoryStore::new())));
-    // Two layers that know nothing of each other are two processes, as far as waiting is concerned.
+    // Two independent layers stand for two processes: their waiters do not know each other.
     let (there, here) = (platform(history.clone(), None, &[201]), platform(history.clone(), Some(64), &[]));
     let first = there.call();
     settle().await;

@@ -183,7 +183,7 @@ async fn a_claim_that_is_refused_after_a_lost_reply_is_released() {
     faulty.fail(Call::Claim, Side::Refused);
     let error = claim(&manager, &a_claim(Effects::Opaque)).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Rejected, Effect::Unknown));
-    // Longer than the lease: what was not given back by then may have run.
+    // Longer than the lease: a claim that was not released by then may have run.
     sleep(Duration::from_secs(31)).await;
     let retry = manager.claim(&a_claim(Effects::Opaque)).await.unwrap();
     assert!(matches!(retry, Answer::Acquired(_)), "{retry:?}");

@@ -173,7 +173,7 @@ async fn a_user_who_lacks_a_command_or_the_keys_is_refused_at_start() {
     subject.may(&["resetkeys", "~payments:*"]).await;
     let refused = RedisStore::connect(&subject.url).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Rejected);
-    // The prefix is said after connecting.
+    // The prefix is set after connecting.
     subject.may(&["~idempotency:*"]).await;
     let elsewhere = RedisStore::connect(&subject.url).await.unwrap().prefix("refunds:");
     assert_eq!(elsewhere.permitted().await.unwrap_err().kind(), ErrorKind::Rejected);

@@ -62,7 +62,7 @@ async fn persist(store: &RedisStore<SentinelConnection>, claim: &Claim) -> Answe
 // A failover keeps the writes that the replica has received. Other writes are lost: docs/redis.md.
 // proves: I-2
 #[tokio::test]
-async fn a_failover_keeps_what_was_replicated_and_the_same_store_goes_on() {
+async fn a_failover_keeps_replicated_records_and_the_same_store_goes_on() {
     let sentinels = tokio::task::spawn_blocking(Redis::sentinels).await.unwrap();
     let store = store(&sentinels.urls(), sentinels.service()).await;
     let (done, running) = (a_claim(1), a_claim(2));
@@ -138,7 +138,7 @@ async fn callers_share_one_search_for_the_master_when_no_sentinel_answers() {
     assert!(matches!(store.claim(&a_claim(0)).await.unwrap(), Answer::Acquired(_)));
     proxy.hold_new();
     tokio::task::spawn_blocking(move || drop(sentinels)).await.unwrap();
-    // The one that meets the broken connection finds out.
+    // The call that uses the broken connection notices the failover.
     assert!(store.claim(&a_claim(1)).await.is_err());
     let calls: Vec<_> = (0..CALLERS)
         .map(|number| {

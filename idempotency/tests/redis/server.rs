@@ -84,7 +84,7 @@ async fn a_first_run_is_two_round_trips_and_a_replay_one() {
         let first_run = overheard.sent().await;
         assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Replay(_)));
         let replay = overheard.sent().await;
-        // The server has to be told each script whole, once.
+        // The server has to get the text of each script once.
         let expected = if round == 0 { (4, 1) } else { (2, 1) };
         assert_eq!((first_run.len(), replay.len()), expected, "{first_run:?} {replay:?}");
     }
@@ -229,7 +229,7 @@ async fn indeterminate_records_do_not_expire_and_finished_ones_do() {
         assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
         if mark {
             assert_eq!(store.mark_effect(&claim.holder()).await.unwrap(), Written::Applied);
-            // The end of the key says no longer when it was claimed, and the lease ends all the same.
+            // The key's end no longer gives the time of the claim, and the lease still ends.
             let found = store.get(claim.record).await.unwrap().unwrap();
             assert!(found.lease_left <= claim.terms.lease && !found.lease_left.is_zero(), "{found:?}");
         }

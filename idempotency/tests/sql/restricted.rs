@@ -80,7 +80,7 @@ async fn everything(
         assert_eq!(replayed, Answer::Replay(answer(number)));
     });
     join_all(calls).await;
-    // And again, over connections that have prepared what they need by now.
+    // Again, over connections that have prepared their statements.
     for number in first..first + 30 {
         let claim = a_claim(number);
         assert_eq!(store.claim(&claim).await.unwrap(), Answer::Replay(answer(number)));

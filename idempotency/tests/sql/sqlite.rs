@@ -204,7 +204,7 @@ async fn a_claim_or_a_renewal_whose_commit_fails_is_an_error_and_never_a_grant()
     let reader = read().await;
     let error = store.renew(&holder, Duration::from_secs(60)).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
-    // A claim inside what the caller calls a transaction, and which is none.
+    // A claim on a connection without a transaction, although the caller believes in one.
     let other = Claim { record: RecordId::from_bytes([8; 32]), ..claim };
     let error = store.claim_in(&pool, &other).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));

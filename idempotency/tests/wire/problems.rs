@@ -48,7 +48,7 @@ async fn every_refusal_is_the_document_that_clients_know() {
         ("half a body", with_keys(&["a"]).body(truncated())),
         ("no store", with_keys(&["a"]).body(Body::empty())),
     ];
-    // The layer asks again; in vain.
+    // The layer asks again and gets no answer.
     (0..8).for_each(|_| store.fail(Call::Claim, Side::Before));
     let mut documents = String::new();
     for (title, request) in requests {

@@ -35,7 +35,7 @@ fn resumes(from: Status) -> Vec<Option<Status>> {
 }
 
 #[test]
-fn every_status_reaches_exactly_what_the_design_allows() {
+fn every_status_reaches_exactly_the_statuses_that_the_design_allows() {
     for from in Status::ALL {
         for resume in resumes(from) {
             let reached: BTreeSet<Status> = Trigger::ALL

@@ -27,7 +27,7 @@ faults! {
     /// A second start is told that it is the first, whatever its input.
     TakesAnyInput is caught by a_business_id_starts_one_saga
     /// A new saga belongs to no living worker.
-    StartsForNobody is caught by a_new_saga_belongs_to_its_starter
+    StartsWithoutOwner is caught by a_new_saga_belongs_to_its_starter
     /// Step rows are not written.
     LosesSteps is caught by a_result_is_stored_as_it_was_written
     /// A repeated record is applied again.
@@ -51,9 +51,9 @@ faults! {
     /// A saga stops without a way on.
     StopsAnywhere is caught by a_stopped_saga_knows_where_it_goes_on
     /// Claims take sagas from live workers.
-    RobsTheLiving is caught by a_live_workers_sagas_are_not_claimed
+    ClaimsFromLiveWorkers is caught by a_live_workers_sagas_are_not_claimed
     /// The beat of one worker renews the leases of all.
-    BeatsForAll is caught by a_dead_workers_sagas_are_claimed_with_a_higher_epoch
+    RenewsEveryLease is caught by a_dead_workers_sagas_are_claimed_with_a_higher_epoch
     /// Claims hand out what the worker cannot run.
     IgnoresDefinitions is caught by a_saga_of_another_definition_is_not_claimed
     /// A saga released until later is due at once.
@@ -61,11 +61,11 @@ faults! {
     /// A step waits as long as it was to wait, however long it has.
     StopsTheClock is caught by the_rest_of_a_wait_gets_shorter
     /// A saga waits for as long as its row says, whatever the clock was when it was written.
-    BelievesAnyClock is caught by a_wait_beyond_the_longest_one_is_over
+    AcceptsAnyWait is caught by a_wait_beyond_the_longest_one_is_over
     /// A worker whose lease ran out takes its own sagas from itself.
-    TakesItselfForDead is caught by a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
+    ClaimsItsOwnSagas is caught by a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
     /// Claims of every worker are answered, however late.
-    AnswersAnybody is caught by a_worker_without_a_recent_heartbeat_claims_nothing
+    ClaimsWithoutHeartbeat is caught by a_worker_without_a_recent_heartbeat_claims_nothing
     /// Claims take more than their limit.
     IgnoresTheLimit is caught by a_claim_takes_no_more_than_its_limit
     /// Claims hand out again what they handed out before.
@@ -73,7 +73,7 @@ faults! {
     /// A saga without progress is handed out for ever.
     NeverParks is caught by a_saga_that_makes_no_progress_is_parked_by_the_claim
     /// Claims hand out all that may have killed its workers at once.
-    CrowdsSuspects is caught by suspect_sagas_are_handed_out_a_few_at_a_time
+    HandsOutAllSuspects is caught by suspect_sagas_are_handed_out_a_few_at_a_time
     /// A saga that its own worker takes back counts as one that killed it.
     ParksSurvivors is caught by a_worker_that_survives_its_saga_never_parks_it
     /// A claim counts for ever, also before progress.
@@ -85,7 +85,7 @@ faults! {
     /// Retiring leaves the lease.
     KeepsRetiredWorkers is caught by a_retired_worker_owns_nothing
     /// Retiring releases the sagas of all workers.
-    RetiresEverybody is caught by a_retired_worker_owns_nothing
+    RetiresAllSagas is caught by a_retired_worker_owns_nothing
     /// Claims hand out what is finished.
     HandsOutTheFinished is caught by a_finished_saga_is_not_claimed
     /// A decision applies whatever the operator saw.
@@ -93,7 +93,7 @@ faults! {
     /// A decision by an older look takes the saga back to where it was then.
     MovesBack is caught by a_decision_does_not_move_the_saga_back
     /// A driver writes on after a decision.
-    DecidesBesideTheDriver is caught by a_decision_fences_the_driver
+    DecidesWithoutFencing is caught by a_decision_fences_the_driver
     /// A decision loses the request that came with it.
     DecidesWithoutTheRequest is caught by a_decision_may_carry_a_request
     /// A request to pause stands after a decision that answers it.
@@ -107,7 +107,7 @@ faults! {
     /// A request to turn back is not kept.
     LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
     /// A driver that asks is told of no request.
-    KeepsRequestsToItself is caught by requests_are_answered_to_the_worker_that_drives_the_saga
+    HidesRequests is caught by requests_are_answered_to_the_worker_that_drives_the_saga
     /// A request to a saga waits for what its driver waits for.
     LetsRequestsWait is caught by a_saga_with_a_request_is_due_at_once
     /// Every beat claims that the lease was held.
@@ -115,7 +115,7 @@ faults! {
     /// The oldest saga is listed first.
     ListsTheOldestFirst is caught by sagas_are_found_and_listed_newest_first
     /// A saga that goes on is told to be at rest.
-    TellsOfTheRestless is caught by settled_sagas_are_reported_with_their_reason
+    ReportsRunningSagas is caught by settled_sagas_are_reported_with_their_reason
     /// A saga that no worker can run is not counted as such.
     HidesTheUnrunnable is caught by open_sagas_are_counted
 }

@@ -135,7 +135,7 @@ fn builder(channel: &Arc<Channel>, policy: StepPolicy) -> OrchestratorBuilder<Me
     let charge = |policy| Charge(Arc::clone(channel), policy);
     let refunded = Saga::named("refunded").step(charge(policy.clone())).step(Refused(Arc::clone(channel)));
     Orchestrator::new(MemoryStore::new())
-        // Hours of looks take their time.
+        // The polls of many hours take real time.
         .lease(MINUTE)
         .poll(Duration::from_secs(5))
         .register(Saga::named("payment").step(charge(policy)).build().unwrap())

@@ -104,7 +104,7 @@ async fn thousands_of_lost_sagas_are_claimed_in_growing_batches_and_all_finish()
 async fn a_poison_saga_parks_itself_and_not_its_neighbours() {
     let store = Arc::new(MemoryStore::new());
     lost(&store, 50).await;
-    // The process dies 100 ms after each start; an honest step takes a second.
+    // The process dies 100 ms after each start; any other step takes a second.
     for _ in 0..6 {
         sleep(Duration::from_secs(31)).await;
         let dies = worker(&store, Duration::from_secs(1)).await;

@@ -156,7 +156,7 @@ async fn a_wait_above_the_limit_of_the_store_is_split_and_keeps_its_length() {
     let records = records_of(&store);
     let saga = Saga::named("closed").pivot(Tomorrow(calls.clone())).build().unwrap();
     let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga);
-    // Hours of looks take their time.
+    // The polls of many hours take real time.
     let builder = builder.lease(Duration::from_secs(600)).poll(Duration::from_secs(5));
     let orchestrator = builder.start().await.unwrap();
     let started = orchestrator.start("closed", "C-1", &1_u32).await.unwrap();
@@ -327,7 +327,7 @@ impl ForwardStep for Busy {
 async fn a_saga_paused_and_resumed_within_a_poll_waits_between_its_tries_again() {
     testkit::time_limit();
     let (store, calls) = (memory(), Arc::new(AtomicU32::new(0)));
-    // Looks for sagas come between two looks for requests.
+    // Polls for sagas come between two polls for requests.
     store.fail_each(Call::Claim, Side::Late(Duration::from_secs(3)));
     let saga = Saga::named("busy").pivot(Busy(calls.clone())).build().unwrap();
     let builder = Orchestrator::shared(Arc::clone(&store) as _).register(saga);

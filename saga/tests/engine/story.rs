@@ -209,7 +209,7 @@ async fn an_outcome_that_stays_unknown_is_stuck_and_visible() {
 
 // proves: S-4, S-5
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_an_unknown_outcome_undoes_what_may_have_happened() {
+async fn a_refusal_after_an_unknown_outcome_undoes_the_unknown_effect() {
     let stage = stage().await;
     stage.script[1].execute.lock().unwrap().extend([Act::Unknown, Act::Reject]);
     let outcome = stage.orchestrator.run("story", "S-1", &1_u32).await.unwrap();

@@ -27,7 +27,7 @@ impl SagaStep for Charge {
 const SAID: &str = "step Charge reads the output of Reserve and does not list it in `USES`";
 
 #[test]
-fn explore_finds_a_step_that_reads_what_it_does_not_list() {
+fn explore_finds_a_step_that_reads_an_unlisted_output() {
     for in_undo in [false, true] {
         let saga = || Saga::named("explored").step(Reserve).step(Charge { in_undo }).build();
         match explore(1_u32, saga) {

@@ -69,7 +69,7 @@ async fn freeze(pool: &PgPool, zombie: &mut Program, other: &Program, still: Dur
         assert!(Instant::now() < limit, "the lease of a frozen worker goes on");
         sleep(Duration::from_millis(50)).await;
     }
-    // Suspects are taken one after the other, and the other does not come to the second.
+    // Suspects are taken over one after the other, and the other worker does not reach the second.
     let owned = "SELECT count(*) FROM saga_heads h JOIN saga_workers w ON w.worker_id = h.owner_id
         WHERE w.pid = $1 AND h.stalled_claims < 2";
     until(pool, owned, pid, |sagas| sagas == 0, "nobody takes the sagas of a frozen worker over").await;

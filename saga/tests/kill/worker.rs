@@ -71,7 +71,7 @@ fn a_worker_without_orders_does_nothing() {
                     tokio::task::yield_now().await;
                 }
             }
-            // Until it is killed it helps with the sagas of the dead.
+            // Until it is killed it drives sagas of dead workers.
             std::future::pending::<()>().await;
         },
     );

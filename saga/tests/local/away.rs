@@ -98,7 +98,7 @@ async fn a_worker_that_drains_does_not_wait_for_the_database_of_a_local_step() {
 }
 
 #[tokio::test]
-async fn a_local_step_that_waits_for_long_is_given_up_and_its_row_says_for_what() {
+async fn a_local_step_that_waits_long_is_released_and_its_row_names_the_database() {
     let mut stage = stage(patient(Duration::from_secs(3600))).await;
     let started = stage.orchestrator.start("order", "O-1", &1_u32).await.unwrap();
     stage.reach(1).await;
@@ -137,7 +137,7 @@ async fn a_database_that_comes_back_costs_no_retry_of_a_local_step() {
 
 // proves: S-8
 #[tokio::test]
-async fn a_database_that_does_not_come_back_is_waited_for_as_long_as_the_policy_says() {
+async fn a_local_step_waits_for_its_database_as_long_as_its_policy_says() {
     let wait = Duration::from_millis(5);
     let policy = soon().retries(Backoff::constant(1, wait)).patience(Backoff::constant(3, wait));
     let stage = stage(policy).await;

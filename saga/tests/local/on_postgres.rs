@@ -64,7 +64,7 @@ async fn a_worker_that_lost_the_saga_during_its_step_commits_neither_effect_nor_
     let dead = Worker { id: first.worker(), lease: Duration::ZERO, pid: 0 };
     let _ = store.heartbeat(&dead).await.unwrap();
 
-    // It claims at once, although the step of the first one still holds what it touched.
+    // The second worker claims at once, although the step of the first one still holds its rows.
     let other = PostgresStore::new(stores::postgres_at(database.url()).await).await.unwrap();
     let second = worker(other, take(Script::of([]), Script::of([]))).await;
     let same = second.start("order", "O-1", &1_u32).await.unwrap();

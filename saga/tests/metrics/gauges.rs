@@ -109,7 +109,7 @@ async fn gauges_show_open_and_unrunnable_sagas_and_every_stop_is_counted() {
     assert_eq!(values.gauge("probity_saga_unrunnable payment"), Some(1.0));
     assert!(values.gauge("probity_saga_oldest_seconds payment in_progress").unwrap() > 30.0);
 
-    // With its definition it goes on.
+    // With its definition the saga goes on.
     let old = worker(1).await;
     assert_eq!(old.wait(&lost).await.unwrap(), Outcome::Completed);
     old.operator("ann").abort("payment", "fatal", "settled").await.unwrap();
@@ -120,7 +120,7 @@ async fn gauges_show_open_and_unrunnable_sagas_and_every_stop_is_counted() {
     assert_eq!(values.gauge("probity_saga_unrunnable payment"), Some(0.0));
     drop(new);
 
-    // One that kills its workers.
+    // A saga that kills its workers.
     start_unattended(&old, "payment", "poison", &input).await.unwrap();
     drop(old);
     for _ in 0..6 {

@@ -85,7 +85,7 @@ impl LocalStep<Postgres> for Note {
     const NAME: &'static str = "Note";
     async fn execute(&self, cx: &StepContext<u32>, tx: &mut PgConnection) -> Result<(), StepError> {
         if *cx.input() == 1 {
-            // Whatever a step does to its session, the record goes where all records are.
+            // The record goes to the tables of the store, even if a step changes its session.
             raw_sql("SET LOCAL search_path TO elsewhere").execute(&mut *tx).await?;
         }
         let note = sqlx::query("INSERT INTO public.notes VALUES ($1)").persistent(false);
@@ -264,7 +264,7 @@ async fn a_pooler_that_drops_the_settings_is_detected_and_named() {
         let builder = PostgresStore::builder(pool_without_statements(&pooler.url()).await).behind_pooler();
         builder.build().await.unwrap();
     }
-    // One that refuses the settings says so itself, at once.
+    // A pooler that refuses the settings reports that at once.
     let pooler = PgBouncer::start(database.url(), Pooling::Transaction);
     let refused =
         PostgresStore::new(pool_without_statements(&pooler.url()).await).await.unwrap_err().to_string();

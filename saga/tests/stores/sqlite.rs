@@ -173,7 +173,7 @@ fn a_saga_interrupted_in_its_second_step_is_finished_by_the_next_start() {
         assert_eq!(at.fetch_one(&pool).await.unwrap(), 1);
         std::mem::drop(orchestrator);
     });
-    // Every task of the worker dies where it stands: no release, no goodbye.
+    // Every task of the worker ends where it is: no saga is released.
     first.shutdown_background();
 
     let channel = Arc::new(Channel::default());

@@ -147,7 +147,7 @@ async fn a_scope_above_the_limit_ends_the_run_and_nothing_is_committed() {
                         sqlx::query("INSERT INTO duplicates VALUES ($1)").bind(&name).execute(&mut *tx).await;
                 }
             }
-            // A closure that answers "duplicate" has misunderstood.
+            // This closure answers "duplicate", although the scope was refused.
             Err::<(), _>("duplicate")
         })
         .await;

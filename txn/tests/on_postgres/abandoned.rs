@@ -74,7 +74,7 @@ async fn a_dropped_run_cancels_its_statement_and_gives_its_locks_and_its_connect
 async fn a_statement_that_ends_before_it_could_be_cancelled_costs_no_connection() {
     let bank = Bank::open(1).await;
     let (observer, before) = (observer(&bank).await, pid(&bank).await);
-    // The connection that would cancel is accepted, and never answered.
+    // The server accepts the connection for the cancellation and never answers it.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = (*bank.pool.connect_options()).clone();
     let address = silent.local_addr().unwrap();
@@ -141,7 +141,7 @@ async fn a_closure_that_idles_too_long_is_not_called_again() {
     let (outcome, calls) = idle(&bank, patient(), true).await;
     let Err(Error::App(sqlx::Error::Database(error))) = outcome else { panic!("{outcome:?}") };
     assert_eq!((error.code().as_deref(), calls), (Some("25P03"), 1));
-    // COMMIT finds it out as well, and did not happen.
+    // COMMIT also fails on the ended session, so it did not happen.
     let (outcome, calls) = idle(&bank, patient(), false).await;
     let Err(Error::RolledBack(RollbackReason::CommitRefused(failure))) = outcome else {
         panic!("{outcome:?}")

@@ -72,7 +72,7 @@ async fn rows_committed_by_the_previous_holder_are_seen_under_any_default_isolat
     let default = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L',
         current_database(), 'repeatable read'); END $$";
     sqlx::raw_sql(default).execute(&bank.pool).await.unwrap();
-    // Only new connections take the default.
+    // Only new connections use the new default.
     let pool = PgPoolOptions::new().connect_with((*bank.pool.connect_options()).clone()).await.unwrap();
     let default: String =
         sqlx::query_scalar("SHOW default_transaction_isolation").fetch_one(&pool).await.unwrap();
@@ -169,7 +169,7 @@ async fn runs_that_lock_the_same_rows_in_any_order_never_deadlock() {
 async fn an_advisory_lock_keeps_the_second_run_out_until_the_first_has_committed() {
     let bank = Bank::open(2).await;
     let both = Barrier::new(2);
-    // Check, then insert: without the lock both would find nothing.
+    // Check, then insert: without the lock both would find no row.
     let register = || {
         on(&bank.pool, "register").policy(patient()).run(async |tx| {
             if tx.attempt() == 1 {
@@ -293,7 +293,7 @@ async fn the_statement_is_the_same_for_every_number_of_keys() {
 async fn rows_are_locked_in_the_order_of_their_keys_and_not_of_the_array_or_the_table() {
     // proves: T-7
     let bank = Bank::open(4).await;
-    // In the table they stand the other way round, and without an index there is nothing else to go by.
+    // The rows are stored in the reverse order, and without an index the database would lock them in that order.
     sqlx::raw_sql("ALTER TABLE entries DROP CONSTRAINT entries_account_fkey; ALTER TABLE accounts DROP CONSTRAINT accounts_pkey;
         DELETE FROM accounts; INSERT INTO accounts VALUES ('c', 1), ('b', 1), ('a', 1)")
         .execute(&bank.pool)

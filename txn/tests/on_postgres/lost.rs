@@ -310,7 +310,7 @@ async fn a_connection_whose_rollback_failed_is_closed() {
         })
         .await;
     assert!(matches!(refused, Err(Error::App(sqlx::Error::RowNotFound))), "{refused:?}");
-    // All connections of the pool at once: none of them is that session.
+    // This takes all connections of the pool: none of them is that session.
     let mut borrowed = Vec::new();
     for _ in 0..4 {
         let mut connection = pool.acquire().await.unwrap();

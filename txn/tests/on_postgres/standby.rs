@@ -78,7 +78,7 @@ async fn after_a_failover_the_sessions_of_the_old_server_are_replaced_within_one
     let primary = testkit::Postgres::start();
     let standby = primary.standby();
     let writer = prepare(primary.url()).await;
-    // The name under which the service knows the database leads to what is the standby now.
+    // The service's name for the database now leads to the standby.
     let proxy = a_proxy(standby.url()).await;
     let url = proxy.url(standby.url());
     let pool = PgPoolOptions::new().max_connections(4).connect(&url).await.unwrap();
@@ -106,7 +106,7 @@ async fn lost_before_a_failover(
     ready: impl AsyncFnOnce(&PgPool),
 ) -> Result<i64, Error<sqlx::Error>> {
     let proxy = a_proxy(primary.url()).await;
-    // Of one connection, so that none to the primary is left.
+    // The pool has one connection, so that none to the primary is left.
     let pool = PgPoolOptions::new().max_connections(1).connect(&proxy.url(primary.url())).await.unwrap();
     create_counter(&pool).await;
     let mut paused = proxy.pause_next([Cut::BeforeTheServer]);
@@ -121,7 +121,7 @@ async fn lost_before_a_failover(
 }
 
 #[tokio::test]
-async fn a_promoted_standby_does_not_say_what_became_of_a_commit_on_its_primary() {
+async fn a_promoted_standby_does_not_settle_a_lost_commit_of_its_primary() {
     // proves: T-2
     let primary = testkit::Postgres::start();
     let standby = primary.standby();
@@ -134,7 +134,7 @@ async fn a_promoted_standby_does_not_say_what_became_of_a_commit_on_its_primary(
 }
 
 #[tokio::test]
-async fn another_server_does_not_say_what_became_of_a_commit() {
+async fn another_server_does_not_settle_a_lost_commit() {
     // proves: T-2
     let (first, other) = (testkit::Postgres::start(), testkit::Postgres::start());
     // The other server has not given out the number of the lost transaction yet.

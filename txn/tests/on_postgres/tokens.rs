@@ -91,7 +91,7 @@ async fn a_search_path_left_on_a_session_does_not_pay_a_token_twice() {
             sqlx::query(leave).execute(&mut *connection).await.unwrap();
         }
         pay().await.unwrap_or_else(|error| panic!("{leftover}: {error}"));
-        // Not through the pool, where a session that no run has met may still lie as it was left.
+        // This does not use the pool, which may still have an idle session with the changed path.
         let paid: i64 = sqlx::query_scalar("SELECT balance FROM public.accounts WHERE id = 'b'")
             .fetch_one(&observer)
             .await

@@ -119,7 +119,7 @@ async fn stale_plans_after_a_migration_of_the_token_table_do_not_count_as_attemp
         connections.push(connection);
     }
     drop(connections);
-    // This makes it stale.
+    // This makes the plan stale.
     let migration = PgPool::connect(database.url()).await.unwrap();
     sqlx::raw_sql("ALTER TABLE probity_txn_tokens ALTER COLUMN label TYPE VARCHAR(64)")
         .execute(&migration)

@@ -48,7 +48,7 @@ async fn another_spelling_of_a_request_has_the_same_fingerprint() {
 
 // proves: I-3
 #[tokio::test]
-async fn a_service_chooses_what_makes_a_retry_the_same() {
+async fn a_service_chooses_the_parts_of_the_fingerprint() {
     let rules = FingerprintRules::new()
         .canonical_json()
         .ignore_field("/sent_at")

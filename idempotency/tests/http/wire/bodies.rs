@@ -37,7 +37,7 @@ async fn a_stalled_body_claims_nothing_and_blocks_no_other_request() {
     stalled.write_all(&half).await.unwrap();
     the_key_is_unused(&server).await;
     assert_eq!(server.tasks.running(), 0, "nothing runs for it");
-    // It goes on after all: now the key belongs to another body.
+    // The body goes on, but the key now belongs to another request.
     stalled.write_all(b"67890").await.unwrap();
     assert_eq!(read(stalled).await.unwrap().problem(), "mismatch");
     server.is_sound(1).await;
@@ -95,7 +95,7 @@ async fn a_compressed_body_is_another_body_unless_it_is_compressed_again_in_the_
     let first = server.answers(&raw(&head("content-encoding: gzip\r\n"), gzip)).await;
     let again = server.answers(&raw(&head("content-encoding: gzip\r\n"), gzip)).await;
     assert_eq!((first.status, &first.body), (201, &again.body));
-    // The same bytes that claim to be something else, and what they decompress to.
+    // The same bytes with another encoding, and the decompressed bytes.
     for other in [raw(&head(""), gzip), post("k", "{}")] {
         assert_eq!(server.answers(&other).await.problem(), "mismatch");
     }

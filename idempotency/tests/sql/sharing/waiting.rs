@@ -78,7 +78,7 @@ async fn duplicates_of_a_locked_row_leave_connections_to_the_others_and_are_refu
         let error = answer.unwrap_err();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
     }
-    // Nor does a statement that is never shared, whatever it does.
+    // A call that is never shared does not wait for ever either, whichever call it is.
     let (direct, holder) = (store.clone().direct(), busy.holder());
     tx.commit().await.unwrap();
     let mut tx = elsewhere.begin().await.unwrap();

@@ -58,7 +58,7 @@ impl BrokenStore {
             Fault::LetsZombiesWrite if record.epoch < epoch => record.epoch = epoch,
             Fault::LetsZombiesStep if record.only_appends() => record.epoch = epoch,
             Fault::IgnoresTheStatus => record.from = status,
-            Fault::DecidesBesideTheDriver if self.memory().decided.contains_key(&record.saga) => {
+            Fault::DecidesWithoutFencing if self.memory().decided.contains_key(&record.saga) => {
                 (record.epoch, record.from) = (epoch, status);
             }
             Fault::AppliesTwice => record.write_no = write_no + 1,
@@ -66,7 +66,7 @@ impl BrokenStore {
             Fault::RaisesTheVersion => record.rewrite = true,
             Fault::KeepsTheVersion => record.rewrite = false,
             Fault::ForgetsTheDelay => record.release = record.release.map(|_| Duration::ZERO),
-            Fault::BelievesAnyClock => record.release = record.release.map(|wait| wait.min(FARTHEST)),
+            Fault::AcceptsAnyWait => record.release = record.release.map(|wait| wait.min(FARTHEST)),
             Fault::EndsWithOpenEffects => record.change.unresolved = 0,
             Fault::StopsAnywhere => {
                 let stops = matches!(record.change.status, Status::Stuck | Status::Paused);
@@ -81,14 +81,14 @@ impl BrokenStore {
         let mut request = request.clone();
         match self.fault {
             Fault::NeverParks => request.stalled_max = u32::MAX,
-            Fault::CrowdsSuspects => request.suspects = u32::MAX,
+            Fault::HandsOutAllSuspects => request.suspects = u32::MAX,
             Fault::IgnoresTheLimit => request.limit = u32::MAX,
             Fault::ReclaimsTheDriven => request.own = self.inner.owned(request.worker).await?,
-            Fault::AnswersAnybody => {
+            Fault::ClaimsWithoutHeartbeat => {
                 let alive = Worker { id: request.worker, lease: FARTHEST, pid: 1 };
                 let _held = self.inner.heartbeat(&alive).await?;
             }
-            Fault::TakesItselfForDead => {
+            Fault::ClaimsItsOwnSagas => {
                 let beat =
                     self.memory().workers.iter().rev().find(|worker| worker.id == request.worker).cloned();
                 if beat.is_some_and(|worker| worker.lease.is_zero()) {
@@ -101,7 +101,7 @@ impl BrokenStore {
                 let all = self.everything().await?;
                 request.runnable = all.into_iter().map(|saga| (saga.saga_type, saga.definition)).collect();
             }
-            Fault::RobsTheLiving => {
+            Fault::ClaimsFromLiveWorkers => {
                 for owner in self.everything().await?.into_iter().filter_map(|saga| saga.owner) {
                     self.inner.retire(owner).await?;
                 }
@@ -127,7 +127,7 @@ impl SagaStore for BrokenStore {
         let beat = self.inner.heartbeat(worker).await?;
         self.memory().workers.push(worker.clone());
         let known = self.memory().workers.clone();
-        for other in known.iter().filter(|_| self.fault == Fault::BeatsForAll) {
+        for other in known.iter().filter(|_| self.fault == Fault::RenewsEveryLease) {
             let _held = self.inner.heartbeat(&Worker { lease: worker.lease, ..other.clone() }).await?;
         }
         Ok(if self.fault == Fault::HidesLapses { Heartbeat::Held } else { beat })
@@ -140,7 +140,7 @@ impl SagaStore for BrokenStore {
         let retired = self.inner.retire(worker).await;
         let known = self.memory().workers.clone();
         for other in known {
-            if self.fault == Fault::RetiresEverybody {
+            if self.fault == Fault::RetiresAllSagas {
                 self.inner.retire(other.id).await?;
             } else if self.fault == Fault::KeepsRetiredWorkers {
                 let _held = self.inner.heartbeat(&other).await?;
@@ -158,7 +158,7 @@ impl SagaStore for BrokenStore {
         for saga in &mut sagas {
             match self.fault {
                 Fault::StartsTwice => saga.business_id = format!("{} {}", saga.business_id, saga.id),
-                Fault::StartsForNobody => saga.owner = WorkerId::generate(),
+                Fault::StartsWithoutOwner => saga.owner = WorkerId::generate(),
                 _ => {}
             }
         }
@@ -199,7 +199,7 @@ impl SagaStore for BrokenStore {
     }
 
     async fn asked(&self, worker: WorkerId) -> Result<Vec<(SagaId, Requests)>, StoreError> {
-        if self.fault == Fault::KeepsRequestsToItself {
+        if self.fault == Fault::HidesRequests {
             return Ok(Vec::new());
         }
         self.inner.asked(worker).await
@@ -284,7 +284,7 @@ impl SagaStore for BrokenStore {
 
     async fn settled(&self, ids: &[SagaId]) -> Result<Vec<Settled>, StoreError> {
         let mut rested = self.inner.settled(ids).await?;
-        if self.fault == Fault::TellsOfTheRestless {
+        if self.fault == Fault::ReportsRunningSagas {
             let goes_on = self.inner.load(ids).await?.into_iter().map(|journal| journal.instance);
             let goes_on = goes_on.filter(|instance| instance.status.is_active());
             rested.extend(goes_on.map(|instance| Settled {

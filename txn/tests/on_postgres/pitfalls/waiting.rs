@@ -102,7 +102,7 @@ async fn pitfall_25_for_update_on_a_parent_deadlocks_with_its_children() {
 }
 
 #[tokio::test]
-async fn pitfall_27_skip_locked_leaves_out_of_the_total_what_others_hold() {
+async fn pitfall_27_skip_locked_leaves_locked_rows_out_of_the_total() {
     let bank = Bank::open(3).await;
     query("UPDATE accounts SET balance = 50 WHERE id = 'b'").execute(&bank.pool).await.unwrap();
     let mut holder = begin(&bank.pool).await;
