@@ -184,7 +184,7 @@ pub enum SagaError {
         why: String,
     },
     /// The saga changed while the operator looked at it.
-    #[error("the saga changed meanwhile: look at it again, then decide")]
+    #[error("the saga changed in between: read it again, then decide")]
     Stale,
     /// This process is shutting down; another worker, or its next start, goes on.
     #[error("this worker is draining: the saga goes on with the next worker")]

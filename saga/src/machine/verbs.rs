@@ -23,7 +23,7 @@ pub enum Resolution {
 pub(crate) enum VerbError {
     #[error(transparent)]
     Illegal(#[from] Illegal),
-    #[error("its pivot may have happened: that is asked first")]
+    #[error("its pivot may have happened: the pivot is probed first")]
     PivotInDoubt,
     #[error("there is no step {0}")]
     NoStep(u32),
