@@ -142,7 +142,7 @@ impl StoreError {
         format!("{}{}", self.kind.phrase(), if quotes_nothing { self.causes() } else { String::new() })
     }
 
-    /// Every cause, each once: many errors say theirs themselves.
+    /// Every cause, each once: many errors include their cause in their own text.
     fn causes(&self) -> String {
         let mut said = String::new();
         let mut next = StdError::source(self);

@@ -93,7 +93,7 @@ pub(crate) async fn time_call<T>(
 /// The number of lost attempts that a process remembers, so that the log names each once.
 const LOST: usize = 1024;
 
-/// Logs, at level ERROR, that it is not known what became of an attempt; once in a process, however often it is asked for.
+/// Logs, at level ERROR, an attempt with an unknown outcome; once in a process, for any number of calls.
 fn log_indeterminate(record: RecordId, fence: Fence, attempt: u32) {
     static LOGGED: Mutex<VecDeque<(RecordId, Fence)>> = Mutex::new(VecDeque::new());
     // A queue is whole between any two statements here, so a panic of another thread leaves it consistent.

@@ -101,7 +101,7 @@ pub(crate) fn of(error: &dyn DatabaseError) -> SqlState {
 
 /// Reads a code: of the prefixes in the table, the longest decides, and then the severity.
 ///
-/// - An ERROR of the server has rolled the transaction back, whatever its code.
+/// - An ERROR of the server has rolled the transaction back, with any code.
 /// - FATAL and PANIC may come from the midst of a COMMIT, with the code of what went wrong there: a disk that is full
 ///   after the commit record was flushed is PANIC 53100, and the recovery commits. Only [`BEFORE`] proves the contrary.
 pub(crate) fn read(code: &str, severity: Severity) -> SqlState {

@@ -5,8 +5,8 @@
 //! worker cannot be sure of its lease. `start.rs` inserts a saga, `drive.rs` drives one, `attempt.rs`
 //! makes the tries of one step, `drive/local.rs` those of a local step, `park.rs` stops sagas that
 //! cannot be driven, `writer.rs` batches writes by `group_commit.rs`, `heartbeat.rs` renews the lease
-//! of `lease.rs`, `recover.rs` finds lost sagas, `notifier.rs` tells those who wait, and `requests.rs`
-//! hears what operators ask of sagas that wait.
+//! of `lease.rs`, `recover.rs` finds lost sagas, `notifier.rs` notifies waiting callers, and `requests.rs` reads the
+//! requests of operators for waiting sagas.
 
 mod attempt;
 mod catch_panic;
@@ -277,8 +277,8 @@ impl Engine {
 
     /// Drives a saga to its next resting place, in a task of its own (the caller may go away).
     ///
-    /// `term` was read before the store was asked whether the saga is ours: from then on a lapse may
-    /// have given it to another worker, also while this waits for a permit.
+    /// `term` was read before the store confirmed that this worker owns the saga: from then on a lapse may have given
+    /// it to another worker, also while this waits for a permit.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         mut reservation: Reservation,

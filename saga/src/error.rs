@@ -101,7 +101,7 @@ impl StoreError {
     }
 }
 
-/// Every saga of a batch hears the same error.
+/// Every saga of a batch gets the same error.
 fn shared(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> Arc<dyn std::error::Error + Send + Sync> {

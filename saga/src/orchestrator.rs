@@ -111,15 +111,15 @@ impl Orchestrator {
         OrchestratorBuilder::on(store)
     }
 
-    /// Starts a saga. When it answers, the saga is durable and runs, whatever becomes of the
-    /// caller. The same business id and input again is the same saga.
+    /// Starts a saga. When it answers, the saga is durable and runs, also if the caller goes away. A start with the
+    /// same business id and input is the same saga.
     ///
     /// Waits while the limit of sagas in flight is reached, for
     /// [`start_patience`](OrchestratorBuilder::start_patience) at most.
     ///
     /// # Cancel safety
-    /// Dropped while it waits for the limit, nothing happened. Dropped later, the saga is started all
-    /// the same, and runs.
+    /// If it is dropped while it waits for the limit, nothing happened. If it is dropped later, the saga is still
+    /// started, and runs.
     ///
     /// # Errors
     /// [`SagaError::InputConflict`] if the business id was used with another input;

@@ -11,10 +11,10 @@ pub(crate) use tries::{Failure, Tries};
 
 /// The rules of one step.
 ///
-/// The default: three retries after 2, 4 and 8 seconds, 30 seconds per attempt, and when the
-/// outcome is unknown: ask, then try again with the same key, then stop and show it to a person.
-/// Undo is tried ten times, waiting 2 seconds doubling up to 5 minutes; if it fails all the same, the steps before it
-/// wait until that is resolved.
+/// The default has three retries after 2, 4 and 8 seconds, and 30 seconds per attempt. After an unknown outcome the
+/// worker probes, then tries again with the same key, and then stops the saga for a person. Undo is tried ten times,
+/// with waits that double from 2 seconds to 5 minutes. If it still fails, the steps before it wait until that is
+/// resolved.
 ///
 /// While a [`provider`](Self::provider) cannot be reached ([`StepError::unreachable`](crate::StepError::unreachable)), or
 /// a probe has no answer yet, the step waits up to an hour instead: see [`patience`](Self::patience).

@@ -30,8 +30,8 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {}
 /// `execute` may be called more than once, always with the same
 /// [`idempotency_key`](StepContext::idempotency_key): after a crash it is unknown whether the call
 /// before it arrived. Pass the key on to the system that has the effect, so that it happens once (S-2).
-/// A step that cannot bear a second call says so with [`StepPolicy::not_idempotent`], and is then
-/// only ever repeated after [`probe`](SagaStep::probe) proved that nothing happened.
+/// A step that must not be called twice declares [`StepPolicy::not_idempotent`], and is then repeated only after
+/// [`probe`](SagaStep::probe) proved that nothing happened.
 ///
 /// # Examples
 ///
@@ -233,13 +233,13 @@ impl fmt::Debug for Evidence {
 
 /// The failure of a step, by what is known of its effect.
 ///
-/// `?` on any other error gives [`StepError::Unknown`]: an error says that we did not hear the
-/// answer, not that nothing happened. For money that is the only safe default.
+/// `?` on any other error gives [`StepError::Unknown`]: an error means that the caller got no answer, not that nothing
+/// happened. For money that is the only safe default.
 ///
 /// Let the client of a peer return an error of its own, which is a [`std::error::Error`], and never a `StepError`: `?`
 /// passes a `StepError` on as it is, and a client's "no connection, so no effect" is true only of the first thing that
-/// a step does. Turn it into [`StepError::Retryable`] by hand, where that is true; and state every effect but the last
-/// with [`StepContext::effect_acknowledged`], after which it is never taken for true.
+/// a step does. Convert it into [`StepError::Retryable`] explicitly, where that is true. State every effect except the
+/// last with [`StepContext::effect_acknowledged`]; the engine then no longer believes a clean failure.
 pub enum StepError {
     /// Definitely no effect, and there never will be one under this key. The saga turns back.
     ///

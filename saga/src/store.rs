@@ -94,14 +94,14 @@ pub trait SagaStore: Send + Sync + 'static {
     /// If the store cannot be used.
     async fn insert(&self, sagas: &[NewSaga]) -> Result<Vec<Inserted>, StoreError>;
 
-    /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them. A worker gets nothing
-    /// unless it has beaten within the last half of its lease, by the store's clock: a call that was held up by an
-    /// outage would otherwise take sagas from workers that live and could not beat either. Its own sagas are not those
-    /// of a dead owner; it gets those that it names. No wait is longer than an hour: a saga released for longer is due,
-    /// because a clock was wrong when that was written.
+    /// Takes over sagas whose owner is missing or expired, raising their epoch, and loads them. A worker gets no saga
+    /// unless its last heartbeat is younger than half of its lease, by the store's clock: a call that was held up by an
+    /// outage would otherwise take sagas from living workers that could not send a heartbeat either. The claim does not
+    /// treat the worker's own sagas as lost; it hands out those that the request names. No wait is longer than an hour:
+    /// a saga released for longer is due, because a clock was wrong when that was written.
     ///
-    /// A saga at the poison limit is paused instead of handed out, and of those on the way to it no more are than
-    /// the request says (S-7, S-11).
+    /// A saga at the poison limit is paused instead of handed out. At most as many suspects are handed out as the
+    /// request allows (S-7, S-11).
     ///
     /// # Cancel safety
     /// A lost answer leaves sagas owned but not driven; [`owned`](Self::owned) finds them.

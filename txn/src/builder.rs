@@ -52,8 +52,8 @@ pub struct Txn<'p, DB: Backend> {
 }
 
 impl<'p, DB: Backend> Txn<'p, DB> {
-    /// Chooses how much the transaction sees of others. The default on PostgreSQL is READ COMMITTED,
-    /// whatever `default_transaction_isolation` says; SQLite is always serializable.
+    /// Chooses how much the transaction sees of others. The default on PostgreSQL is READ COMMITTED, under any
+    /// `default_transaction_isolation`; SQLite is always serializable.
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.settings.isolation = Some(isolation);
         self
@@ -73,8 +73,8 @@ impl<'p, DB: Backend> Txn<'p, DB> {
 
     /// Takes the pauses between attempts from `schedule`, in place of the policy's; it is reset when the run begins.
     /// When it has no further pause the run gives up, as it does after
-    /// [`attempts`](Policy::attempts) or at the [`deadline`](Policy::deadline). Only a COMMIT that got no answer is
-    /// asked about all the same, with the policy's pauses.
+    /// [`attempts`](Policy::attempts) or at the [`deadline`](Policy::deadline). A COMMIT that got no answer is still
+    /// looked up, with the policy's pauses.
     ///
     /// The crate `backoff` is not maintained (RUSTSEC-2025-0012, RUSTSEC-2024-0384); the feature is for callers
     /// that have its schedules already.
@@ -128,8 +128,8 @@ impl<'p, DB: Backend> Txn<'p, DB> {
 
     /// Makes the run take effect once per `token`, and return the same result to each run with it.
     ///
-    /// The token names the operation (`"capture:PAY-1"`), not the attempt, and must survive whatever
-    /// may repeat the run: take it from the request, never make it here. It needs the table that
+    /// The token names the operation (`"capture:PAY-1"`), not the attempt, and must be the same in every repetition of
+    /// the run: take it from the request, never make it here. It needs the table that
     /// [`create_token_table`](crate::create_token_table) creates.
     pub fn once(self, token: impl Into<String>) -> Once<'p, DB> {
         let mut settings = self.settings;
@@ -144,8 +144,8 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     /// of the closure, after a random pause. Therefore the closure may run several times, and its effects outside the
     /// transaction happen each time. Its captured values are those of the first call.
     ///
-    /// Captured references work, also inside axum handlers and [`tokio::spawn`]. A captured `&mut`
-    /// does not compile: a retry would meet what the last attempt left there.
+    /// Captured references work, also inside axum handlers and [`tokio::spawn`]. A captured `&mut` does not compile: a
+    /// retry would find the changes of the last attempt.
     ///
     /// # Cancel safety
     ///

@@ -127,8 +127,8 @@ pub enum RollbackReason {
     /// The closure asked for it with [`Tx::set_rollback_only`](crate::Tx::set_rollback_only).
     #[error("the closure asked for a rollback")]
     Requested,
-    /// The closure did what no transaction can do. The run then fails with [`Error::Misuse`], whatever the closure
-    /// made of the refusal.
+    /// The closure did something that no transaction can do. The run then fails with [`Error::Misuse`], whatever the
+    /// closure made of the refusal.
     #[error("{0}")]
     Misuse(#[source] Misuse),
 }

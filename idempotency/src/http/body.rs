@@ -12,7 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 /// The bodies on both sides of the layer: a recorded or buffered one, another body as it is, or a buffered beginning and
 /// the rest of another body.
 ///
-/// The inner service gets one with each request, whatever type of body the layer got, and the layer answers with one.
+/// The inner service gets one with each request, for any type of body that the layer got, and the layer answers with
+/// one.
 pub struct ReplayBody<B: Body> {
     /// Comes first. Most answers are nothing else, and need no queue.
     whole: Bytes,

@@ -107,7 +107,7 @@ impl FingerprintRules {
         self
     }
 
-    /// Lets `counts` say what counts of a body, whatever its type is. It must be the same in every process.
+    /// Lets `counts` choose the part of a body that counts, for any type of body. It must be the same in every process.
     pub fn body(mut self, counts: impl Fn(&Parts, &Bytes) -> Bytes + Send + Sync + 'static) -> Self {
         self.body = Some(Arc::new(counts));
         self

@@ -190,8 +190,8 @@ impl<S> IdempotencyLayer<S> {
     /// Limits how long the body of an answer of unknown length may pause before it counts as a stream, and goes out; not at
     /// all.
     ///
-    /// A stream leaves a tombstone: the client gets it as it comes, and a retry is told that it ran. Say more than zero for a
-    /// handler that passes on short answers which come in chunks, so that they are recorded. An answer of type
+    /// A stream leaves a tombstone: the client gets it as it comes, and a retry is answered that it ran. Set more than
+    /// zero for a handler that passes on short answers in chunks, so that they are recorded. An answer of type
     /// `text/event-stream` never waits.
     pub fn stream_patience(mut self, patience: Duration) -> Self {
         self.change().stream_patience = patience;
@@ -204,11 +204,11 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// Lets a duplicate of a running request wait up to `limit` for its answer, instead of being told 409 at once.
+    /// Lets a duplicate of a running request wait up to `limit` for its answer, instead of getting 409 at once.
     ///
-    /// Off unless called. At most `waiters` wait at a time, over all records; more are told 409, as is one that waited in
-    /// vain. A client that leaves stops waiting. Keep the limit below two seconds or so: every waiter holds a
-    /// connection.
+    /// It is off by default. At most `waiters` wait at a time, over all records. Any other duplicate gets 409, and so
+    /// does one whose wait ends without an answer. A client that leaves stops waiting. Keep the limit below two seconds
+    /// or so: every waiter holds a connection.
     pub fn wait(mut self, limit: Duration, waiters: usize) -> Self {
         self.change().waiting = Some(Arc::new(Waiting::new(limit, waiters)));
         self
@@ -270,11 +270,11 @@ impl<S> IdempotencyLayer<S> {
         self
     }
 
-    /// Gives the key back after an answer with one of these statuses: in this service they say that nothing was done.
+    /// Frees the key after an answer with one of these statuses, which in this service mean that nothing was done.
     ///
-    /// The statuses that always do are listed in [the guide](crate::guide::wire). Say here what only this service knows,
-    /// such as a 503 of a load shedder inside the layer, or a 422 that its extractors alone answer. An answer after a mark
-    /// is recorded all the same, and a [`Verdict`](crate::Verdict) decides before the status does.
+    /// [The guide](crate::guide::wire) lists the statuses that always free it. Add statuses that only this service
+    /// knows, such as a 503 of a load shedder inside the layer, or a 422 that only its extractors answer. An answer
+    /// after a mark is still recorded, and a [`Verdict`](crate::Verdict) decides before the status does.
     ///
     /// # Panics
     /// If one of them is below 400: such an answer reports what was done.

@@ -34,7 +34,7 @@ struct Seen {
 }
 
 impl Passage {
-    /// The passage of a request on its way to whatever stands behind this layer.
+    /// The passage of a request on its way to the service behind this layer.
     pub(crate) fn begin(extensions: &mut Extensions) -> Self {
         let passage = Self(Arc::default());
         extensions.insert(Passed(passage.clone()));

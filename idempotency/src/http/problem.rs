@@ -225,7 +225,7 @@ impl Refusals {
 
     /// The answer to a request that is refused. The headers that clients rely on are set however it is rendered.
     ///
-    /// A layer further out, from which the request `came`, is told that it reached no handler.
+    /// Tells the outer layer, from which the request `came`, that it reached no handler.
     pub(crate) fn response(&self, problem: &Problem, came: Option<Passage>) -> Response<Bytes> {
         let details = problem.details(self);
         let mut response =

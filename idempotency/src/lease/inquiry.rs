@@ -4,7 +4,7 @@
 //! asked about: the resolution carries the lost attempt's fence.
 //!
 //! One caller asks at a time, of all processes: it holds an inquiry, a record of its own in the same store, whose lease
-//! ends by itself if the asking process dies. A caller that meets the inquiry is told that the key is in flight.
+//! ends by itself if the asking process dies. A caller that finds the inquiry gets the answer "in flight".
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,10 +34,10 @@ const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
 const HELD: Duration = Duration::from_secs(10);
 /// The time that an inquiry may be held beyond the time of the hook: for the calls to the store before and after it.
 const AROUND: Duration = Duration::from_secs(10);
-/// The longest time that an inquiry is held, however long the hook may take. After it another caller may ask at the same
-/// time.
+/// The longest time that an inquiry is held, also if the hook may take longer. After it another caller may ask at the
+/// same time.
 const HELD_MAX: Duration = Duration::from_secs(3600);
-/// The time for which callers are told "it cannot be said" without asking the hook again.
+/// The time for which callers get the answer "unknown" without asking the hook again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Claims, and lets the policy's hook settle an indeterminate record first. The work must be polled by
@@ -142,7 +142,8 @@ impl Asking<'_> {
     }
 }
 
-/// Ends an inquiry: with what others are told for a while, or at once. If the store does not hear of it, it lapses.
+/// Ends an inquiry: with an answer for other callers, which is kept for a while, or at once. If the call does not reach
+/// the store, the inquiry expires.
 async fn close(inquiry: &mut LeaseGuard, told: Option<&Recording>) {
     let closed = match told {
         Some(nobody_can_say) => inquiry.complete(nobody_can_say).await,

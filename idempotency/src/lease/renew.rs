@@ -35,8 +35,8 @@ pub(crate) async fn renewing<F: Future>(lease: Lease, work: F) -> F::Output {
     .await
 }
 
-/// Renews every third of the lease, counted from before the claim was sent, until it is told to stop. Belief in the lease
-/// is measured from before a renewal was sent, so a slow store or a paused process can only make us give up sooner.
+/// Renews every third of the lease, counted from before the claim was sent, until it is stopped. Belief in the lease is
+/// measured from before a renewal was sent, so a slow store or a paused process can only make us give up sooner.
 pub(crate) async fn renew_while_held(held: Arc<Held>) {
     loop {
         tokio::select! {

@@ -28,10 +28,9 @@ const DEFAULT_CAPACITY: usize = 256 * 1024 * 1024;
 
 /// Records in the memory of this process, lost when it ends.
 ///
-/// For tests, for work that need not survive a restart, and as the specification of the other stores. It is capped in
-/// bytes and evicts only what has expired; when it is full of live records it refuses new claims rather than forget
-/// one. Known keys are answered all the same, and the answer of work that was let in is always kept, so the cap can be
-/// exceeded by the answers of what is running.
+/// It is for tests, for work that need not survive a restart, and the specification of the other stores. It is capped
+/// in bytes and evicts only expired records. When it is full of live records it refuses new claims. It still answers
+/// known keys, and always keeps the answer of granted work, so answers of running work can exceed the cap.
 ///
 /// ```
 /// use probity_idempotency::MemoryStore;

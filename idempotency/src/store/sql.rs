@@ -36,8 +36,8 @@ use crate::token::Holder;
 /// progress on this very record.
 const ROUNDS: u32 = 8;
 
-/// The time that a claim is told to wait after it lost every round: the record is being fought for, and is free again
-/// at once.
+/// The `Retry-After` of a claim that lost every round: other callers compete for the record, which is free again at
+/// once.
 const OUTRUN: Duration = Duration::from_millis(1);
 
 /// Records in the table `idempotency_records` of an SQL database.

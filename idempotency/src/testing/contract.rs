@@ -25,7 +25,7 @@ mod lease;
 mod release;
 mod resolve;
 
-/// A store under test, and whatever must live as long as it: a database, a folder.
+/// A store under test, and the value that must live as long as it: a database, a folder.
 pub struct Subject {
     store: Arc<dyn IdempotencyManager>,
     clock: Option<Clock>,
@@ -42,8 +42,8 @@ impl Subject {
         Self { store, clock: None, _keep: None }
     }
 
-    /// Lets the clauses about clocks set the store's clock, to a time since 1970, where it then stands still. Without it
-    /// they go by whatever the store's clock shows.
+    /// Lets the clauses about clocks set the store's clock to a time since 1970, at which it then stops. Without it
+    /// they use the store's own clock.
     #[must_use]
     pub fn clock<F>(mut self, set: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
     where

@@ -26,8 +26,8 @@ mod search;
 
 /// Any store, with a memory of what it was asked and told.
 ///
-/// Put it between your store and whatever uses it, at any level: raw calls, [`claim`](crate::lease::claim), `execute`,
-/// the layer. Say with [`effect`](Self::effect) when the work takes effect. Afterwards [`check`](Self::check) fails if a
+/// Put it between your store and its user, at any level: raw calls, [`claim`](crate::lease::claim), `execute`, the
+/// layer. Say with [`effect`](Self::effect) when the work takes effect. Afterwards [`check`](Self::check) fails if a
 /// key had two effects, or if no order of events explains the answers.
 ///
 /// ```

@@ -1,7 +1,7 @@
 //! Local steps: how the builder takes them, and how their types are hidden.
 //!
-//! Invariant: whatever a local step answers, it is known. An error of it means that nothing of it is
-//! there, because its transaction is dropped.
+//! Invariant: a local step has no unknown outcome. Its error means that it had no effect, because its transaction is
+//! dropped.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -121,11 +121,11 @@ fn encode<T: Payload>(frame: &Frame, output: &T) -> Result<Document, StepError> 
         .map_err(|error| StepError::fatal(format!("the output of {} cannot be stored: {error}", frame.step)))
 }
 
-/// The time within which a connection that is well says so.
+/// The time within which a working connection answers a ping.
 const PING: Duration = Duration::from_secs(1);
 
-/// An error says that the step did not hear an answer. A transaction that is dropped needs none, so such an error is a
-/// failure like others, unless the database went away under the step: another try would then say nothing about the step.
+/// Classifies an error of a local step. A dropped transaction has no effect, so an error is a definite failure, unless
+/// the database went away under the step: that says nothing about the step.
 async fn nothing_happened<DB: LocalDatabase>(error: StepError, tx: &mut LocalConnection) -> StepError {
     let StepError::Unknown(source) = error else { return error };
     let gone = match of_a_database(&*source).filter(|error| is_gone(error)) {

@@ -1,4 +1,4 @@
-//! One step: attempts, questions and waits. This module turns whatever happens into what is *known*.
+//! One step: attempts, questions and waits. This module turns each result into a *known* finding.
 //!
 //! Invariant: an outcome that is not known is asked about before the step runs again, and a step
 //! that must not run twice does not. An attempt that stated an effect never ends as if it had none.
@@ -366,8 +366,8 @@ impl Attempts<'_> {
         result
     }
 
-    /// Says if the lease lapsed since this saga was last known to be ours. The driver then writes what is known of the
-    /// step before anything else happens, and the store says if the saga is still ours.
+    /// Tells if the lease lapsed since this worker was last known to own the saga. The driver then writes the known
+    /// state of the step first, and the store confirms or refuses the owner.
     pub(super) async fn lapsed(&self) -> Result<bool, Lost> {
         let allowed = self.engine.lease.allows(self.term).await;
         if self.engine.lease.is_revoked() { Err(Lost) } else { Ok(allowed.is_err()) }

@@ -48,7 +48,7 @@ pub(super) struct Taken {
     /// When its age was read: it goes on ageing while this waits for a permit.
     pub(super) read: Instant,
     pub(super) clean: bool,
-    /// In which it was known to be ours.
+    /// The lease term in which this worker was known to own the saga.
     pub(super) term: LeaseTerm,
     /// The right to drive what may have killed its workers.
     pub(super) suspect: Option<OwnedSemaphorePermit>,

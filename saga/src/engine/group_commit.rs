@@ -4,8 +4,8 @@
 //! the first. A store that answers without waiting, as one in memory does, is used where the caller stands: nothing is
 //! handed to another task.
 //!
-//! Invariant: while something waits, a commit is under way or about to begin. A commit is never dropped half way,
-//! whatever becomes of the caller in whose task it began.
+//! Invariant: while an item waits, a commit is under way or about to begin. A commit is never dropped half way, also if
+//! the caller in whose task it began goes away.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -165,7 +165,7 @@ async fn to_the_back() {
 }
 
 impl<T: Send + 'static> Drop for Turns<T> {
-    /// The runtime ends: what waits hears that it will not be written.
+    /// The runtime ends: the waiting items are answered that they will not be written.
     fn drop(&mut self) {
         if !self.over {
             let mut queue = self.lane.queue();

@@ -20,7 +20,7 @@ pub(crate) struct Lease {
 #[derive(Clone, Copy)]
 struct State {
     last_beat: Option<Instant>,
-    /// Raised when the lease lapsed: whatever was owned before may have other owners now.
+    /// Raised when the lease lapsed: the sagas owned before may have other owners now.
     term: u64,
     revoked: bool,
     /// When the store was last seen to be away, or to become slow.
@@ -145,7 +145,7 @@ impl Lease {
     }
 
     /// Tells whether this worker has ended. A mere lapse does not forbid a write: as long as no worker claimed
-    /// the saga its epoch is ours, and if one did, the store refuses it.
+    /// the saga, this worker still has its epoch, and if one did, the store refuses the write.
     pub(crate) fn is_revoked(&self) -> bool {
         self.state.borrow().revoked
     }

@@ -1,6 +1,7 @@
 //! The notifier tells the callers in this process that wait for a saga when it has come to rest.
 //!
-//! A saga that is driven here is told of by its driver. One poll asks the store about all others that a caller waits for.
+//! The driver of a saga in this process notifies its callers. One poll asks the store about all other sagas that a
+//! caller waits for.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -45,7 +46,7 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Everything told from now on is heard.
+    /// Every later notification is received.
     pub(crate) fn subscribe(&self, id: SagaId) -> oneshot::Receiver<Notification> {
         let (sender, receiver) = oneshot::channel();
         self.lock().entry(id).or_default().push(sender);

@@ -27,7 +27,7 @@ const NEXT_TURN: Duration = Duration::from_secs(5);
 pub(crate) struct Providers {
     limits: BTreeMap<String, usize>,
     usual: usize,
-    /// For how long a way is closed before a call tries; twice as long after each try in vain.
+    /// The time for which a provider is not called before one call tries it. It doubles after each failed try.
     first_pause: Duration,
     known: Mutex<HashMap<String, Arc<Provider>>>,
 }
@@ -209,7 +209,7 @@ impl Turn {
 }
 
 impl Drop for Turn {
-    /// A try that found nothing out is one in vain.
+    /// A try without a result counts as failed.
     fn drop(&mut self) {
         if let (true, Some((provider, _))) = (self.tries, &self.of) {
             provider.is_missed();

@@ -1,7 +1,7 @@
 //! Requests of operators reach sagas that are tried again and again here.
 //!
-//! A driver hears of a request with its next write, and between two tries it writes nothing. While some driver here is
-//! between tries, one query per poll asks for the requests of all sagas of this worker.
+//! A driver gets a request with the answer to its next write, and between two tries it writes nothing. While a driver
+//! of this worker is between tries, one query per poll reads the requests of all its sagas.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;

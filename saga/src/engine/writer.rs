@@ -1,8 +1,8 @@
 //! Group commit: drivers hand their records to a lane, which writes what is queued, answers all, and looks again.
 //!
-//! Invariant: a driver hears its own verdict only after the store acknowledged the batch. A lost
-//! answer is met by the same batch again; records carry numbers, so that is harmless. A record whose
-//! row that is held, or that the store cannot take, costs itself, not its neighbours.
+//! Invariant: a driver gets its verdict only after the store acknowledged the batch. After a lost answer the same batch
+//! is written again, which is harmless, because records carry numbers. A record whose row is locked, or that the store
+//! cannot take, delays no other record.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -81,8 +81,8 @@ impl Writer {
         verdict.await.map_err(|_| Unanswered::Lost)
     }
 
-    /// Starts get batches of their own: an insert may wait for a stranger's open transaction on the
-    /// same business id, and results must not wait with it.
+    /// Starts get batches of their own: an insert may wait for an open transaction of another client on the same
+    /// business id, and results must not wait with it.
     pub(crate) async fn insert(&self, saga: NewSaga) -> Result<(NewSaga, Inserted), Unanswered> {
         let (answer, inserted) = oneshot::channel();
         self.inserts.submit(Insert { saga, answer }).await;
@@ -245,8 +245,8 @@ async fn insert(store: &dyn SagaStore, sagas: &[NewSaga]) -> Result<Vec<Inserted
     }
 }
 
-/// `refusal`: what the whole batch was told; this one is told the same if its turn does not come. If the batch may have
-/// been written, no refusal of the saga alone says that nothing was.
+/// `refusal` is the answer to the whole batch. This record gets the same answer if its turn does not come. If the batch
+/// may have been written, no refusal of the saga alone proves that it was not.
 async fn insert_alone(lanes: Arc<Lanes>, new: Insert, refusal: StoreError) {
     let maybe = refusal.effect() == Effect::Unknown;
     let inserted = match timeout(PATIENCE, lanes.aside.acquire()).await {

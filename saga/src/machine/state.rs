@@ -267,7 +267,7 @@ impl State {
         Ok(self.change(shape, next.as_slice()))
     }
 
-    /// Closes a saga that stands still, with every effect that may be there on record.
+    /// Closes a stopped saga, with every possible effect on record.
     pub(super) fn closed(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
         let forward = self.resume != Some(Status::Compensating);
         let suspect = self.suspect(shape).filter(|_| forward).map(|at| self.suspected(shape, at));
@@ -284,7 +284,7 @@ impl State {
         self.rows.iter().flatten().all(done).then_some(first)
     }
 
-    /// The step that may have been started without a row that says so; of a local one the row knows.
+    /// The step that may have been started without a row. A local step always has a row if it has an effect.
     fn suspect(&self, shape: &Shape) -> Option<usize> {
         self.frontier().filter(|at| !self.clean && !shape.steps[*at].local)
     }

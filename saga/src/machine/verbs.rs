@@ -1,4 +1,4 @@
-//! The verbs of operators for a saga that stands still, as pure changes.
+//! The verbs of operators for a stopped saga, as pure changes.
 //!
 //! Invariant: a verb never invents an effect. It lets the machine go on, turns it back, settles a
 //! step with evidence, or closes the saga with its open effects on record.
@@ -110,7 +110,7 @@ pub(crate) fn resolve(
     Ok(state.change(shape, &[at]))
 }
 
-/// Turns a saga back that stands still before its pivot.
+/// Turns back a saga that stopped before its pivot.
 pub(crate) fn compensate(state: &mut State, shape: &Shape, reason: String) -> Result<Change, VerbError> {
     if state.pivot_in_doubt(shape).is_some() {
         return Err(VerbError::PivotInDoubt);
@@ -118,13 +118,13 @@ pub(crate) fn compensate(state: &mut State, shape: &Shape, reason: String) -> Re
     Ok(state.turned(shape, reason)?)
 }
 
-/// Lets a saga go on that stands still with its pivot in doubt, so that its driver asks about the pivot. For a saga that
-/// is also asked to turn back: its driver starts nothing before it knows.
+/// Resumes a saga that stopped with its pivot in doubt, so that its driver probes the pivot. It is for a saga that is
+/// also asked to turn back: its driver starts no step before it knows.
 pub(crate) fn find_out(state: &mut State, shape: &Shape) -> Result<Change, VerbError> {
     if state.status == Status::Paused { resume(state, shape) } else { retry(state, shape) }
 }
 
-/// Closes a saga that stands still. Its open effects stay on record.
+/// Closes a stopped saga. Its open effects stay on record.
 pub(crate) fn abort(state: &mut State, shape: &Shape, reason: String) -> Result<Change, VerbError> {
     Ok(state.closed(shape, reason)?)
 }

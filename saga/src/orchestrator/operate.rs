@@ -118,12 +118,11 @@ impl Operator {
         self.decide("resolve_step", saga, business_id, evidence, settle).await
     }
 
-    /// Turns a saga back: at once if it stands still, with its next result if it runs; the answer says
-    /// which. A saga that is already undoing, or undone, stays as it is.
+    /// Turns a saga back: at once if it is stopped, with its next result if it runs. The answer tells which. A saga
+    /// that is already undoing, or undone, stays as it is.
     ///
-    /// A pivot that may have happened is asked about before anything is undone, also if the saga stands still: the
-    /// answer is then [`Cancelled::Requested`]. If the pivot has happened the saga goes forward; if that is unknown, it
-    /// is stuck.
+    /// A pivot that may have happened is probed before any step is undone, also if the saga is stopped: the answer is
+    /// then [`Cancelled::Requested`]. If the pivot has happened the saga goes forward; if that is unknown, it is stuck.
     ///
     /// # Cancel safety
     /// The same as for [`retry_now`](Self::retry_now).
@@ -150,14 +149,14 @@ impl Operator {
         self.turn_back("cancel", saga, business_id, reason).await
     }
 
-    /// Stops a saga: at once if no worker drives it, also if no worker has its definition any more; else after
-    /// the current result of its driver, which must go on living to see the request.
+    /// Stops a saga: at once if no worker drives it, also if no worker has its definition any more; else after the
+    /// current result of its driver, which must be alive to see the request.
     ///
     /// # Cancel safety
     /// The same as for [`retry_now`](Self::retry_now).
     ///
     /// # Errors
-    /// [`SagaError::Refused`] if it stands still already.
+    /// [`SagaError::Refused`] if it is stopped already.
     pub async fn pause(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
         let view = self.look(saga, business_id).await?;
         let status = view.instance.status;

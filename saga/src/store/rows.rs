@@ -95,7 +95,7 @@ impl Faults {
     }
 }
 
-/// Reads a saga as far as it can be read. A status that this version does not know stands still for it.
+/// Reads a saga as far as it can be read. A saga with a status that this version does not know counts as stopped.
 pub(super) fn instance(row: &impl Columns) -> Result<Instance, sqlx::Error> {
     let mut faults = Faults::default();
     let mut instance = Instance {

@@ -24,7 +24,7 @@ macro_rules! faults {
 faults! {
     /// A second start of a business id is another saga.
     StartsTwice is caught by a_business_id_starts_one_saga
-    /// A second start is told that it is the first, whatever its input.
+    /// A second start with any input gets the answer of the first.
     TakesAnyInput is caught by a_business_id_starts_one_saga
     /// A new saga belongs to no living worker.
     StartsWithoutOwner is caught by a_new_saga_belongs_to_its_starter
@@ -46,7 +46,7 @@ faults! {
     IgnoresTheStatus is caught by a_record_from_another_status_is_refused
     /// One refused record spoils the verdicts of its batch.
     SpoilsTheBatch is caught by each_record_of_a_batch_gets_its_own_verdict
-    /// A saga ends, whatever is open.
+    /// A saga ends with open effects.
     EndsWithOpenEffects is caught by no_saga_ends_with_open_effects
     /// A saga stops without a way on.
     StopsAnywhere is caught by a_stopped_saga_knows_where_it_goes_on
@@ -58,9 +58,9 @@ faults! {
     IgnoresDefinitions is caught by a_saga_of_another_definition_is_not_claimed
     /// A saga released until later is due at once.
     ForgetsTheDelay is caught by a_saga_released_until_later_is_not_claimed_before
-    /// A step waits as long as it was to wait, however long it has.
+    /// The rest of a step's wait does not get shorter.
     StopsTheClock is caught by the_rest_of_a_wait_gets_shorter
-    /// A saga waits for as long as its row says, whatever the clock was when it was written.
+    /// A saga waits for as long as its row says, also if a wrong clock wrote it.
     AcceptsAnyWait is caught by a_wait_beyond_the_longest_one_is_over
     /// A worker whose lease ran out takes its own sagas from itself.
     ClaimsItsOwnSagas is caught by a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
@@ -78,7 +78,7 @@ faults! {
     ParksSurvivors is caught by a_worker_that_survives_its_saga_never_parks_it
     /// A claim counts for ever, also before progress.
     NeverForgives is caught by progress_forgives_earlier_claims
-    /// A worker claims all that it owns, whatever it drives.
+    /// A worker claims all its sagas, also those that it drives.
     ReclaimsTheDriven is caught by a_worker_reclaims_only_the_own_sagas_it_names
     /// Retiring releases nothing.
     KeepsRetiredSagas is caught by a_retired_worker_owns_nothing
@@ -88,7 +88,7 @@ faults! {
     RetiresAllSagas is caught by a_retired_worker_owns_nothing
     /// Claims hand out what is finished.
     HandsOutTheFinished is caught by a_finished_saga_is_not_claimed
-    /// A decision applies whatever the operator saw.
+    /// A decision applies to any version of the saga.
     AcceptsStaleDecisions is caught by a_stale_decision_is_refused
     /// A decision by an older look takes the saga back to where it was then.
     MovesBack is caught by a_decision_does_not_move_the_saga_back
@@ -98,7 +98,7 @@ faults! {
     DecidesWithoutTheRequest is caught by a_decision_may_carry_a_request
     /// A request to pause stands after a decision that answers it.
     KeepsAnEarlierPause is caught by a_decision_settles_an_earlier_pause
-    /// A decision ends a saga, whatever is open.
+    /// A decision ends a saga with open effects.
     DecidesOverOpenEffects is caught by no_decision_ends_a_saga_with_open_effects
     /// A decision for a saga that no worker drives applies to any.
     StopsTheDriven is caught by a_decision_for_the_undriven_spares_a_driven_saga
@@ -106,7 +106,7 @@ faults! {
     LosesPauses is caught by a_request_reaches_the_driver_with_its_next_write
     /// A request to turn back is not kept.
     LosesCancels is caught by a_request_reaches_the_driver_with_its_next_write
-    /// A driver that asks is told of no request.
+    /// A driver that asks gets no request.
     HidesRequests is caught by requests_are_answered_to_the_worker_that_drives_the_saga
     /// A request to a saga waits for what its driver waits for.
     LetsRequestsWait is caught by a_saga_with_a_request_is_due_at_once
@@ -114,7 +114,7 @@ faults! {
     HidesLapses is caught by a_heartbeat_tells_whether_the_lease_lapsed
     /// The oldest saga is listed first.
     ListsTheOldestFirst is caught by sagas_are_found_and_listed_newest_first
-    /// A saga that goes on is told to be at rest.
+    /// A running saga is reported to be at rest.
     ReportsRunningSagas is caught by settled_sagas_are_reported_with_their_reason
     /// A saga that no worker can run is not counted as such.
     HidesTheUnrunnable is caught by open_sagas_are_counted

@@ -1,4 +1,4 @@
-//! Runs that take effect once per token, whatever the network does.
+//! Runs that take effect once per token, also when the network fails.
 
 use std::fmt;
 

@@ -111,8 +111,8 @@ impl<'b, DB: Backend> Tx<'b, DB> {
         Ok(if there.is_empty() { TryLock::Missing } else { TryLock::Held })
     }
 
-    /// Locks several rows in one statement, in the order of their keys, whatever the order given.
-    /// Runs that lock their rows by one call of this never deadlock with each other.
+    /// Locks several rows in one statement, in the order of their keys, for any order of the arguments. Runs that lock
+    /// their rows by one call of this never deadlock with each other.
     ///
     /// The witnesses come in ascending order, without duplicates, with the keys as the database has them: those
     /// of a `CHAR(n)` have blanks behind them, which costs a second statement.

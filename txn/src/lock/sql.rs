@@ -63,17 +63,16 @@ const fn part(bytes: &[u8], at: usize) -> usize {
 /// The form in which the keys are given to a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// The keys are one array: one text, whatever their count.
+    /// The keys are one array: one text for any number of keys.
     Array(&'static LockSyntax),
     /// This number of parameters, one for each key.
     Each(usize),
 }
 
 /// Selects the keys of the rows that are asked for, in one order for all callers: the rows are sorted before they are
-/// locked, in whatever order an index or a scan found them.
+/// locked, for any order of an index or a scan.
 ///
-/// The alias makes the key a column whatever it is called: SQLite reads a quoted name that it does not know as a
-/// string. `suffix` locks the rows.
+/// The alias makes every key name a column: SQLite reads an unknown quoted name as a string. `suffix` locks the rows.
 pub(super) fn select<R: Lockable>(keys: Keys, suffix: &str) -> String {
     let (table, key) = (R::TABLE, R::KEY);
     let wanted = match keys {

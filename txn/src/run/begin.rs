@@ -46,7 +46,7 @@ pub(super) struct ResultPlace {
 enum Claimed<T, E> {
     /// The run holds it.
     Granted(ResultPlace),
-    /// A committed run with the same token left its value, or why it is not ours.
+    /// The value of a committed run with the same token, or the reason why it belongs to another operation.
     Stored(Result<T, Error<E>>),
     /// The session means another table than those before it.
     Moved,
@@ -172,7 +172,7 @@ async fn send_begin<DB: Backend, T>(
     session.begin(settings, marked).await
 }
 
-/// A statement of ours was refused, before the closure ran.
+/// A statement of this crate was refused, before the closure ran.
 fn fail_to_open<DB: Backend, T, E>(settings: &Settings, error: PoolError) -> Attempt<T, E> {
     let failure = error.failure::<DB>();
     if settings.retries(failure.class()) {

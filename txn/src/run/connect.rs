@@ -22,7 +22,7 @@ use crate::pool_error::PoolError;
 const SILENCE: Duration = Duration::from_millis(250);
 /// The time that the server may take to answer the question.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The number of questions at a time: many runs wait at once, and a server that is away hears of one.
+/// The number of such connections at a time: many runs wait at once, and one connection is enough to learn the cause.
 static AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
 /// Names the thing that the start of an attempt is waiting for, to be told when the deadline passes.

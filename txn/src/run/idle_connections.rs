@@ -1,8 +1,8 @@
-//! Connections of the pool on which nothing can be tried: dead ones that it lends without asking, and those to a
-//! server that takes no writes any more.
+//! Unusable idle connections of the pool: dead ones that it lends without a test, and those to a server that takes no
+//! writes any more.
 //!
-//! Invariant: only as many are passed over as lay in the pool at the start; one that was made afresh and is of no use
-//! is a failure like any other, so that a server that is away is not flooded.
+//! Invariant: at most as many are skipped as were idle at the start. A new connection that is unusable is a failure
+//! like any other, so that a server that is away is not flooded.
 
 use sqlx::Pool;
 
@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::classify::Class;
 use crate::failure::Failure;
 
-/// The number of next connections that may turn out to be of no use without anything having been tried on them.
+/// The number of next connections that may be unusable without counting as an attempt.
 pub(crate) struct IdleConnections {
     left: usize,
     /// The pool lends them without a test.
@@ -18,13 +18,13 @@ pub(crate) struct IdleConnections {
 }
 
 impl IdleConnections {
-    /// Counts the connections that lie in `pool` now.
+    /// Counts the idle connections of `pool`.
     pub(crate) fn idle_in<DB: Backend>(pool: &Pool<DB>) -> Self {
         Self { left: pool.num_idle(), untested: !pool.options().get_test_before_acquire() }
     }
 
-    /// Tells whether `failure` of the first statement only says that the connection was of no use, and another one
-    /// is to be taken.
+    /// Tells whether `failure` of the first statement only shows that the connection is unusable, so that the run takes
+    /// another one.
     pub(crate) fn skip_dead(&mut self, failure: &Failure) -> bool {
         let useless = match failure.class() {
             Class::ConnectionLost => self.untested,

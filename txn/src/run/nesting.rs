@@ -3,8 +3,8 @@
 //! A second transaction would need a second connection while the first is held, would not see the
 //! first one's writes, and could wait for its locks for ever: with a pool of one it always does.
 //!
-//! Invariant: a run that was refused here makes the run around it fail as well, whatever its closure makes of the
-//! refusal: a mistake in the code must not look like an answer of the database.
+//! Invariant: a refused run makes the run around it fail as well, also if its closure swallows the refusal: a mistake
+//! in the code must not look like an answer of the database.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -1,8 +1,8 @@
 //! A connection to a Redis Cluster that is made anew when it stops answering.
 //!
-//! The driver's own connection can wait for itself for good after a node was lost under load: every key is then timed
-//! out, also those of healthy nodes, until the client connects anew. Therefore the store connects anew beside the
-//! calls, and uses the old connection until the new one is there.
+//! The driver's own connection can deadlock after a node was lost under load: every key is then timed out, also those
+//! of healthy nodes, until the client connects anew. Therefore the store connects anew beside the calls, and uses the
+//! old connection until the new one is there.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

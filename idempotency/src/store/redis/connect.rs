@@ -99,7 +99,7 @@ pub(super) fn misconfigured(error: RedisError) -> StoreError {
     StoreError::not_applied(ErrorKind::Rejected, error)
 }
 
-/// There is no connection yet, so nothing was written, whatever went wrong.
+/// There is no connection yet, so no error can follow a write.
 pub(super) fn not_connected(error: RedisError) -> StoreError {
     if failed_handshake(&error) {
         return StoreError::not_applied(ErrorKind::Rejected, error);

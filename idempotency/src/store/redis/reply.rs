@@ -10,7 +10,7 @@ use crate::error::{StoreError, Unreadable};
 pub(crate) enum Reply {
     /// A first claim, by when its key ends; or whether something was written.
     Number(u64),
-    /// A record that answers every claim, whatever the time is.
+    /// A record that answers every claim at any time.
     Settled(Vec<u8>),
     /// It is written, with what there is to tell.
     Done(Vec<u64>),

@@ -16,7 +16,8 @@ pub(crate) struct Own<DB: Dialect> {
 }
 
 impl<DB: Dialect> Own<DB> {
-    /// The connection, for statements. Say [`note_answer`](Self::note_answer) when they are, whatever the answers.
+    /// The connection, for statements. Call [`note_answer`](Self::note_answer) when they have been answered, also by an
+    /// error.
     pub(crate) fn ask(&mut self) -> &mut DB::Connection {
         self.asked = true;
         &mut self.connection

@@ -80,7 +80,7 @@ impl Names {
     }
 }
 
-/// A name as SQL takes it whatever is in it.
+/// A quoted name, which may contain any character.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

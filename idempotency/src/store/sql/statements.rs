@@ -226,7 +226,8 @@ macro_rules! postgres_now {
 #[cfg(feature = "postgres")]
 pub(crate) use postgres_now;
 
-/// For the caller's transactions: how long they wait is theirs to say. The column draws a new row's fence by itself.
+/// The claim of the caller's transactions: the caller chooses how long it waits. The column draws a new row's fence by
+/// itself.
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Templates = statements!(postgres_now!(), "", "", " FOR UPDATE SKIP LOCKED", "");
 

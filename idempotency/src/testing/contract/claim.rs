@@ -1,4 +1,4 @@
-//! Clauses about claims: one attempt may run, and the others are told why they may not.
+//! Clauses about claims: one attempt may run, and the others get the reason why they may not.
 
 use std::sync::Arc;
 use std::time::Duration;

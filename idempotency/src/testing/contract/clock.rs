@@ -1,4 +1,4 @@
-//! The clauses that hold whatever the store's clock shows.
+//! The clauses that hold under any clock of the store.
 
 use std::time::Duration;
 

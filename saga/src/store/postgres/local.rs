@@ -52,8 +52,8 @@ impl LocalStore for PostgresStore {
 
 /// A plan that was kept since the tables were empty would scan them; a plan made for its one saga does not.
 ///
-/// A session that stands still in the transaction, or a statement of it that outlives the step, is ended by the server,
-/// so that a worker that froze holds its locks for no longer than that.
+/// The server ends a session that is idle in the transaction, and a statement that outlives the step, so that a frozen
+/// worker holds its locks for no longer than that.
 fn begin(limit: Duration) -> String {
     let step = millis(limit);
     let idle = millis(limit.saturating_add(MARGIN));

@@ -42,8 +42,8 @@ pub(super) fn asked_for(options: PgConnectOptions, behind_pooler: bool) -> PgCon
     if behind_pooler { options } else { options.options(SETTINGS) }
 }
 
-/// Opens a connection and closes it again, so that whatever is wrong is told at once and in the server's own words: a
-/// pool would try again in silence.
+/// Opens a connection and closes it again, so that a fault is reported at once with the server's message: a pool would
+/// try again silently.
 pub(super) async fn look(options: &PgConnectOptions, behind_pooler: bool) -> Result<(), StoreError> {
     let operation = "connect to PostgreSQL";
     let found = timeout(CONNECT, first_look(options, behind_pooler)).await;

@@ -63,7 +63,7 @@ SELECT h.id::text AS id, h.business_type, h.business_id, h.definition, h.status,
     (EXTRACT(EPOCH FROM clock_timestamp() - h.created_at) * 1000)::bigint AS age_ms
 FROM saga_heads h WHERE h.id = ANY ($1)";
 
-/// By their own rows: whatever brings a saga to rest writes that.
+/// Reads the settled sagas by their own rows: every end or stop of a saga writes its row.
 pub(super) const RESTED: &str = "\
 SELECT id::text AS id, status, current_step::bigint AS current_step, error_message
 FROM saga_heads WHERE id = ANY ($1) AND status NOT IN ('pending', 'in_progress', 'committing', 'compensating')";

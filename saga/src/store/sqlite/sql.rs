@@ -144,7 +144,7 @@ SELECT h.id, h.business_type, h.business_id, h.definition, h.status, h.resume_st
     CAST((julianday('now') - julianday(h.created_at)) * 86400000 AS INTEGER) AS age_ms
 FROM saga_heads h WHERE h.id IN (SELECT value FROM json_each(?1))";
 
-/// By their own rows: whatever brings a saga to rest writes that.
+/// Reads the settled sagas by their own rows: every end or stop of a saga writes its row.
 pub(super) const RESTED: &str = "\
 SELECT id, status, current_step, error_message FROM saga_heads
 WHERE id IN (SELECT value FROM json_each(?1))

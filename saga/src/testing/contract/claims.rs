@@ -1,4 +1,4 @@
-//! The clauses about who drives what. Each is told as a small story about workers and one saga.
+//! The clauses about owners of sagas. Each is a small scenario with workers and one saga.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ clauses! {
         check(claimed == [id], || format!("claimed {claimed:?}, and {id} waits for a day"))
     }
 
-    /// A worker that claims is alive, whatever its lease says, and drives what it does not name.
+    /// A worker that claims is alive, even if its lease has expired, and drives the sagas that it does not name.
     a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one(store) {
         let me = worker(store, Duration::ZERO).await?;
         let id = saga(store, me, "B-1").await?;

@@ -1,4 +1,4 @@
-//! The clauses. Each is told as a small story about workers and one saga.
+//! The clauses. Each is a small scenario with workers and one saga.
 
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ clauses! {
         check(steps == 1, || format!("{steps} step rows"))
     }
 
-    /// A step forward that is told to writes its saga's row: what was decided by an older look is stale.
+    /// A step forward with `rewrite` writes its saga's row: a decision by an older read is stale.
     a_step_forward_after_a_lapse_makes_earlier_reads_stale(store) {
         let me = worker(store, LONG).await?;
         let id = saga(store, me, "B-1").await?;
@@ -329,7 +329,7 @@ clauses! {
         check(told, || format!("{verdict:?}"))
     }
 
-    /// A driver that has nothing to write asks for the requests of its sagas, and hears of no others.
+    /// A driver that has nothing to write asks for the requests of its sagas, and gets no others.
     requests_are_answered_to_the_worker_that_drives_the_saga(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let (paused, cancelled) = (saga(store, me, "B-1").await?, saga(store, me, "B-2").await?);
@@ -418,7 +418,7 @@ clauses! {
         check(listed.is_empty(), || format!("{} are listed as stuck", listed.len()))
     }
 
-    /// A saga that is at rest is told with its reason; one that goes on is not told.
+    /// A saga at rest is reported with its reason; a running one is not reported.
     settled_sagas_are_reported_with_their_reason(store) {
         let me = worker(store, LONG).await?;
         let (goes_on, rests) = (saga(store, me, "B-1").await?, stuck(store, me, "B-2").await?);

@@ -6,13 +6,13 @@
 /// the workers are not, so the new owner of a changed row could seem dead. A row that changed since it was read is left
 /// for the next claim. More are seen than locked, because others lock some of them.
 ///
-/// It goes from owner to owner of the index, not from saga to saga: what living workers drive costs nothing. Suspects
+/// It goes from owner to owner of the index, not from saga to saga: the sagas of living workers cost nothing. Suspects
 /// are looked for separately, and only if the request allows some: no index leads to them.
 ///
-/// The worker that claims is alive, so it is not among the dead, whatever its lease says: what it owns and does not
-/// name, it drives. It gets nothing unless it has beaten within the last half of its lease: this statement may have
-/// waited for a server that was away, and then the others have not beaten either. No wait ends later than in an hour: a
-/// row that says so was written while the clock was ahead.
+/// The claiming worker is alive, so it is not among the dead, even if its lease has expired: it drives the sagas that
+/// it owns and does not name. It gets none unless its last heartbeat is younger than half of its lease: this statement
+/// may have waited for a server that was away, and then the other workers could not send a heartbeat either. No wait
+/// ends later than in an hour: a row with a later time was written while the clock was ahead.
 pub(crate) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads
