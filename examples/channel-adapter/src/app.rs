@@ -6,11 +6,13 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use service_shell::{
-    Drain, Health, JsonBody, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError, database,
+    Drain, Health, HttpTimeouts, JsonBody, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError,
+    database, http_client,
 };
 
 use crate::book::{Book, PAYMENTS, TRANSFERS};
 use crate::domain::{Answer, Behaviour, Cancelled, Demand, Known, Status};
+use crate::events::Sender;
 use crate::refund::{self, RefundAnswer, RefundDemand};
 use crate::settings::Delays;
 use crate::store;
@@ -38,7 +40,20 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
     let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
-    let drain = Drain::nothing().close(&pool);
+    let sending = match settings.variable("CHANNEL_WEBHOOK_URL") {
+        None => None,
+        Some(url) => {
+            let (url, secret) = (url.to_owned(), settings.secret("CHANNEL_WEBHOOK_SECRET")?);
+            let client = http_client(HttpTimeouts::default())?;
+            Some(tokio::spawn(Sender { pool: pool.clone(), client, url, secret }.run()))
+        }
+    };
+    let stop = move || async move {
+        if let Some(sending) = sending {
+            sending.abort();
+        }
+    };
+    let drain = Drain::nothing().then("webhooks", stop).close(&pool);
     let router = routes(&settings.service_token).into_router().with_state(App { pool, delays });
     Ok((shell.wrap(router), drain))
 }

@@ -14,6 +14,8 @@ pub struct Book {
     pub done: Status,
     /// True if a cancel may undo an effect that took place: a card charge can be voided, a bank transfer cannot.
     pub voidable: bool,
+    /// The prefix of the types of its webhooks, if it sends any.
+    pub(crate) events: Option<&'static str>,
     pub(crate) lock: &'static str,
     pub(crate) find_number: &'static str,
     pub(crate) find_key: &'static str,
@@ -25,11 +27,12 @@ pub struct Book {
 }
 
 macro_rules! book {
-    ($numbers:literal, $entries:literal, $number:literal, $done:expr, $voidable:literal) => {
+    ($numbers:literal, $entries:literal, $number:literal, $done:expr, $voidable:literal, $events:expr) => {
         Book {
             number: $number,
             done: $done,
             voidable: $voidable,
+            events: $events,
             // Takes the row's lock on both databases, and creates the row when it is the first to come.
             lock: concat!(
                 "INSERT INTO ",
@@ -103,8 +106,9 @@ macro_rules! book {
 }
 
 /// Money in.
-pub static PAYMENTS: Book = book!("channel_payments", "channel_charges", "payment_no", Status::Charged, true);
+pub static PAYMENTS: Book =
+    book!("channel_payments", "channel_charges", "payment_no", Status::Charged, true, Some("payment"));
 
 /// Money out.
 pub static TRANSFERS: Book =
-    book!("channel_transfer_orders", "channel_transfers", "transfer_no", Status::Sent, false);
+    book!("channel_transfer_orders", "channel_transfers", "transfer_no", Status::Sent, false, None);

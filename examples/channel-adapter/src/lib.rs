@@ -11,6 +11,7 @@
 mod app;
 mod book;
 mod domain;
+mod events;
 mod refund;
 mod settings;
 mod store;

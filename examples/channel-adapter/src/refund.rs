@@ -4,7 +4,9 @@ use probity_txn::{Error, Tx};
 use service_shell::{Database, Pool};
 
 use crate::domain::Status;
+use crate::events;
 use crate::store::{lock_charge, refunded};
+use crate::wire::refund_shown;
 
 /// A request to give money back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +108,9 @@ async fn answer(tx: &mut Tx<'_, Database>, demand: &RefundDemand) -> Result<Refu
         return Ok(RefundAnswer::KeyReused);
     }
     let reason = refusal.map(str::to_owned);
-    Ok(RefundAnswer::Refund(Refund { demand: demand.clone(), status, reason, attempts: 1 }))
+    let refund = Refund { demand: demand.clone(), status, reason, attempts: 1 };
+    events::record(tx, &format!("refund.{status}"), &refund_shown(&refund)).await?;
+    Ok(RefundAnswer::Refund(refund))
 }
 
 /// The refund under a number; one that gave money back decides over a refused one.

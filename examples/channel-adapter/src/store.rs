@@ -8,12 +8,14 @@ use service_shell::{Database, Id, Pool, Schema};
 
 use crate::book::{Book, PAYMENTS};
 use crate::domain::{Answer, Behaviour, Cancelled, Demand, Entry, Known, Status};
+use crate::events;
+use crate::wire::shown;
 
 /// The tables of the channel.
 pub const SCHEMA: Schema = Schema {
     service: "channel-adapter",
-    sqlite: &[include_str!("../schema/sqlite.sql")],
-    postgres: &[include_str!("../schema/postgres.sql")],
+    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-events.sql")],
+    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-events.sql")],
 };
 
 type Row = (String, String, String, i64, String, Status, Option<String>, String, i64);
@@ -67,8 +69,18 @@ async fn answer(tx: &mut Tx<'_, Database>, book: &Book, demand: &Demand) -> Resu
         .bind(&new.channel_order_no)
         .execute(&mut *tx)
         .await?;
-    // Nothing inserted: another number took the same key between our look and our write.
-    Ok(if inserted.rows_affected() == 1 { Answer::Entry(new) } else { Answer::KeyReused })
+    if inserted.rows_affected() == 0 {
+        // Another number took the same key between our look and our write.
+        return Ok(Answer::KeyReused);
+    }
+    tell(tx, book, &new).await?;
+    Ok(Answer::Entry(new))
+}
+
+/// Writes the event of an entry, of a book that tells.
+async fn tell(tx: &mut Tx<'_, Database>, book: &Book, entry: &Entry) -> Result<(), sqlx::Error> {
+    let Some(prefix) = book.events else { return Ok(()) };
+    events::record(tx, &format!("{prefix}.{}", entry.status), &shown(book, entry)).await
 }
 
 async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<Option<Entry>, sqlx::Error> {
@@ -120,6 +132,9 @@ pub async fn cancel(pool: &Pool, book: &Book, number: &str) -> Result<Cancelled,
             sqlx::query(book.close_number).bind(number).execute(&mut *tx).await?;
             if done {
                 sqlx::query(book.void_rows).bind(number).execute(&mut *tx).await?;
+                for voided in entries.iter().filter(|e| e.status == book.done).cloned() {
+                    tell(tx, book, &Entry { status: Status::Cancelled, ..voided }).await?;
+                }
             }
             let voided = done || entries.iter().any(|e| e.status == Status::Cancelled);
             Ok(Cancelled::Done { voided })

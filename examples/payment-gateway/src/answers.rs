@@ -17,7 +17,7 @@ use probity_saga::{Document, Orchestrator, Outcome, SagaError, Started};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use service_shell::{BODY_LIMIT, Id, JsonBody, Pool, Problem};
+use service_shell::{BODY_LIMIT, Id, JsonBody, Pool, Problem, ServiceToken};
 
 use crate::{refunds, store};
 
@@ -51,6 +51,8 @@ pub(crate) struct Gateway {
     pub(crate) pool: Pool,
     pub(crate) sagas: Orchestrator,
     pub(crate) request_wait: Duration,
+    /// The secret with which the channel signs its webhooks.
+    pub(crate) webhook_secret: ServiceToken,
 }
 
 /// The state of a row after waiting for its saga.

@@ -30,6 +30,7 @@ use crate::refunds::steps::{BookRefund, REFUND, RefundAtChannel, RefundOrder};
 use crate::settings::Tempo;
 use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
 use crate::store;
+use crate::webhooks;
 
 #[cfg(not(feature = "postgres"))]
 type Records = probity_idempotency::SqliteStore;
@@ -59,7 +60,12 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         .await
         .map_err(|error| StartError::other("the idempotency records", error))?;
     let sagas = orchestrator(&settings, &tempo, &pool).await?;
-    let gateway = Gateway { pool: pool.clone(), sagas: sagas.clone(), request_wait: tempo.request_wait };
+    let gateway = Gateway {
+        pool: pool.clone(),
+        sagas: sagas.clone(),
+        request_wait: tempo.request_wait,
+        webhook_secret: settings.secret("CHANNEL_WEBHOOK_SECRET")?,
+    };
     let idempotent = Idempotent::new(Arc::new(records), &tempo, &gateway);
     let client = http_client(HttpTimeouts::default())?;
     let gatekeeper = Gatekeeper {
@@ -68,13 +74,13 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         token: settings.service_token.clone(),
     };
     let (paying, refunding) = (idempotent.payments.tasks(), idempotent.refunds.tasks());
+    let closing = tokio::spawn(keep_closing(gateway.clone()));
     let router = routes(idempotent, gatekeeper, &settings.service_token).into_router().with_state(gateway);
     let health = Health::named(settings.name)
         .database(&pool)
         .peer("merchant-service", &client, &settings.peers.merchant)
         .peer("order-service", &client, &settings.peers.order)
         .peer("channel-adapter", &client, &settings.peers.channel);
-    let closing = tokio::spawn(keep_closing(pool.clone()));
     let drain = Drain::nothing()
         .then("requests", move || async move {
             paying.drain().await;
@@ -125,9 +131,12 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     sagas.register(paying).register(refunding).start().await.map_err(failed)
 }
 
-async fn keep_closing(pool: Pool) {
+async fn keep_closing(gateway: Gateway) {
     loop {
-        match close_ended(&pool).await {
+        if let Err(error) = gateway.take_up_parked().await {
+            tracing::warn!(%error, "parked webhooks cannot be looked for");
+        }
+        match close_ended(&gateway.pool).await {
             Ok(0) => {}
             Ok(closed) => tracing::info!(closed, "payments and refunds have the end of their sagas now"),
             Err(error) => tracing::warn!(%error, "rows of ended sagas cannot be looked for"),
@@ -183,7 +192,9 @@ pub(crate) fn routes(
         .post("/api/v1/saga/payments/{payment_no}/compensate", compensate)
         .post("/api/v1/saga/payments/{payment_no}/retry", retry)
         .require(token);
-    merchants.merge(operators)
+    // Each of these carries a signature of its own.
+    let channels = Routes::new().post("/api/v1/webhooks/{channel}", webhooks::receive);
+    merchants.merge(operators).merge(channels)
 }
 
 /// Keys belong to the merchant whose signature was verified, and to the mode of the API key that signed.

@@ -116,7 +116,7 @@ impl TryFrom<PaymentBody> for NewPayment {
 }
 
 /// The one channel there is.
-const CHANNEL: &str = "card";
+pub(crate) const CHANNEL: &str = "card";
 
 /// Checks a text that is stored and shown.
 pub(crate) fn text(field: &str, given: String, bytes_max: usize) -> Result<String, Problem> {

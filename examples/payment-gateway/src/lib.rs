@@ -21,6 +21,7 @@ mod refunds;
 mod settings;
 mod steps;
 mod store;
+mod webhooks;
 
 pub use app::start;
 pub use domain::{Item, NewPayment, Payment, PaymentBody, Status};

@@ -178,6 +178,10 @@ impl SagaStep for CallPaymentChannel {
 
     async fn probe(&self, cx: &StepContext<PaymentRequest>) -> Result<Probe<Charge>, StepError> {
         let request = cx.input();
+        // The channel has said it of its own accord, and is not asked.
+        if let Some(channel_order_no) = store::noted_charge(&self.pool, &request.payment_no).await? {
+            return Ok(Probe::Applied(Charge { channel_order_no }));
+        }
         let path = format!("/api/v1/channel/payments/{}", segment(&request.payment_no));
         Ok(match self.channel.get(&path, request.merchant_id).await? {
             Said::Yes(answer) => match word(&answer, "status") {

@@ -13,8 +13,16 @@ use crate::domain::{NewPayment, Payment};
 /// The tables of the gateway. Sagas and idempotency records bring their own.
 pub const SCHEMA: Schema = Schema {
     service: "payment-gateway",
-    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-refunds.sql")],
-    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-refunds.sql")],
+    sqlite: &[
+        include_str!("../schema/sqlite.sql"),
+        include_str!("../schema/sqlite-2-refunds.sql"),
+        include_str!("../schema/sqlite-3-webhooks.sql"),
+    ],
+    postgres: &[
+        include_str!("../schema/postgres.sql"),
+        include_str!("../schema/postgres-2-refunds.sql"),
+        include_str!("../schema/postgres-3-webhooks.sql"),
+    ],
 };
 
 /// The row of a payment, to be locked.
@@ -163,6 +171,16 @@ pub(crate) async fn note_charge(
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// Reads the channel's number of an open payment, once a webhook has proven that it was charged.
+pub(crate) async fn noted_charge(pool: &Pool, payment_no: &str) -> Result<Option<String>, sqlx::Error> {
+    let noted: Option<Option<String>> =
+        sqlx::query_scalar("SELECT channel_order_no FROM payments WHERE payment_no = $1")
+            .bind(payment_no)
+            .fetch_optional(pool)
+            .await?;
+    Ok(noted.flatten())
 }
 
 /// Keeps the first reason why a payment is going to fail, or to be cancelled. It fails when its saga has undone everything, and until

@@ -103,6 +103,10 @@ impl Berths {
             let address = listener.local_addr().map_err(|error| StartError::other("the listener", error))?;
             variables.insert(variable.to_owned(), format!("http://{address}"));
             listeners.insert(service, listener);
+            if service == Service::Gateway {
+                let webhooks = format!("http://{address}/api/v1/webhooks/card");
+                variables.insert("CHANNEL_WEBHOOK_URL".to_owned(), webhooks);
+            }
         }
         variables.insert("DATA_DIR".to_owned(), data.display().to_string());
         Ok(Self { listeners, variables, data: data.to_owned() })

@@ -38,6 +38,7 @@ mod sql_words;
 mod start_error;
 mod text_enum;
 mod tx_error;
+mod webhook_signature;
 
 pub use boundary::{BODY_LIMIT, SHELL_ROUTES, Shell, shell};
 pub use database::{Database, POSTGRES, Pool};
@@ -69,3 +70,4 @@ pub use text_enum::words_schema;
 pub use tx_error::TxError;
 #[doc(hidden)]
 pub use utoipa;
+pub use webhook_signature::{sign_webhook, verify_webhook};

@@ -119,6 +119,15 @@ impl Settings {
         self.variables.get(name).map(String::as_str)
     }
 
+    /// A secret that two parties share. On a loopback address it may be absent: then both have the same text, which is no
+    /// secret.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] when it is too short, not printable, or absent on any other address.
+    pub fn secret(&self, name: &'static str) -> Result<ServiceToken, StartError> {
+        bearer(name, &self.variables, self.address.ip())
+    }
+
     /// A variable that is a number from `least` on; `default` if it is absent.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod outages;
 mod platform;
 mod refunds;
 mod refusals;
+mod webhooks;
 
 use platform::{Answer, Merchant, Place, Platform, payment, read, serve};
 use serde_json::{Value, json};

@@ -116,6 +116,11 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts the three services; the channel's delays are short.
     pub(crate) async fn start() -> Platform {
+        Platform::start_with(&[]).await
+    }
+
+    /// The same with more variables for the channel.
+    pub(crate) async fn start_with(channel_variables: &[(&str, &str)]) -> Platform {
         testkit::time_limit();
         let folder = testkit::temp_dir();
         let gate = Gate::open();
@@ -129,6 +134,7 @@ impl Platform {
                 ("CHANNEL_SLOW_MS", "150"),
                 ("CHANNEL_HANG_MS", "600000"),
             ];
+            let vars = vars.into_iter().chain(channel_variables.iter().copied());
             Settings::from_vars(name, 0, vars).unwrap()
         };
         let (router, _) = merchant_service::start(settings("merchant-service", &merchants)).await.unwrap();
@@ -189,7 +195,11 @@ pub(crate) async fn serve(router: Router) -> String {
 }
 
 async fn listen(router: Router) -> SocketAddr {
-    let listener = service_shell::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    listen_on(0, router).await
+}
+
+pub(crate) async fn listen_on(port: u16, router: Router) -> SocketAddr {
+    let listener = service_shell::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(service_shell::serve(listener, router, std::future::pending()));
     address

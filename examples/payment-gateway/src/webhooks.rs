@@ -1,0 +1,90 @@
+//! `/api/v1/webhooks/{channel}`: what a channel says of its own accord.
+//!
+//! Invariant: nothing of a request is read before its signature was checked. A webhook decides nothing: the payment's saga
+//! does. What it proves is noted where the saga looks, so a payment whose channel charged and fell silent goes on.
+
+pub(crate) mod event;
+pub(crate) mod store;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use chrono::Utc;
+use http::{HeaderMap, StatusCode};
+use probity_saga::Status as SagaStatus;
+use serde_json::{Value, json};
+use service_shell::{Problem, verify_webhook};
+
+use crate::answers::Gateway;
+use crate::domain::CHANNEL;
+use crate::steps::PAYMENT;
+use crate::webhooks::event::{Event, Fate};
+use crate::webhooks::store::Received;
+
+/// The name under which the audit of a saga keeps what a webhook decided.
+const ACTOR: &str = "channel webhook";
+
+/// `POST /api/v1/webhooks/{channel}`: answers 200 once the event is stored, so that the channel stops sending it.
+pub(crate) async fn receive(
+    State(gateway): State<Gateway>,
+    Path(channel): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    if channel != CHANNEL {
+        return Err(Problem::not_found("channel"));
+    }
+    verify_webhook(gateway.webhook_secret.text().as_bytes(), &headers, Utc::now().timestamp(), &body)?;
+    let event = Event::read(&body);
+    let received = probity_txn::on(&gateway.pool, "receive_webhook")
+        .run(async |tx| store::receive(tx, &channel, &event, &body).await)
+        .await
+        .map_err(|error| Problem::unavailable("the database", &error))?;
+    gateway.follow(&event, &received).await;
+    if received.fate == Fate::Unreadable {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unreadable-event",
+            "the body is kept, and is no event: send id, type and data as the document says",
+        ));
+    }
+    Ok(Json(json!({"event_id": event.id, "status": received.fate})))
+}
+
+impl Gateway {
+    /// Tells people what they must look at, and lets a saga go on that was stuck.
+    async fn follow(&self, event: &Event, received: &Received) {
+        let (event_id, subject) = (&event.id, event.subject());
+        match received.fate {
+            Fate::Contradicts => tracing::error!(event_id, subject, "a webhook contradicts the payment"),
+            Fate::Mismatch | Fate::Unreadable => {
+                tracing::warn!(event_id, subject, "a webhook was not applied")
+            }
+            _ => {}
+        }
+        let Some(payment_no) = &received.woken else { return };
+        let stuck = match self.sagas.get(PAYMENT, payment_no).await {
+            Ok(view) => view.is_some_and(|view| view.instance.status == SagaStatus::Stuck),
+            Err(_) => false,
+        };
+        if stuck && let Err(error) = self.sagas.operator(ACTOR).retry_now(PAYMENT, payment_no, event_id).await
+        {
+            tracing::warn!(%error, payment_no, "a stuck payment was not let go on");
+        }
+    }
+
+    /// Takes up webhooks that came before their payment.
+    pub(crate) async fn take_up_parked(&self) -> Result<(), sqlx::Error> {
+        for (id, raw) in store::ready(&self.pool).await? {
+            let event = Event::read(&raw);
+            let settled = probity_txn::on(&self.pool, "settle_webhook")
+                .run(async |tx| store::settle(tx, id, &event).await)
+                .await;
+            match settled {
+                Ok(received) => self.follow(&event, &received).await,
+                Err(error) => tracing::warn!(%error, event_id = event.id, "a parked webhook stays parked"),
+            }
+        }
+        Ok(())
+    }
+}
