@@ -1,4 +1,4 @@
-//! The guide: chapters that compile.
+//! The guide: chapters whose code is compiled and run with the tests.
 
 #[doc = include_str!("../docs/keys.md")]
 pub mod keys {}

@@ -1,4 +1,4 @@
-//! The hook that says what became of a lost attempt.
+//! The hook that finds out the outcome of a lost attempt.
 
 use std::time::Duration;
 

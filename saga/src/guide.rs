@@ -1,4 +1,4 @@
-//! The guide, chapter by chapter. The first saga is on the front page.
+//! The guide: chapters whose code is compiled and run with the tests. The first saga is on the front page.
 
 #[doc = include_str!("../docs/01-unknown-outcomes.md")]
 pub mod unknown_outcomes {}

@@ -1,4 +1,4 @@
-//! The pure heart: which state follows which, and what a journal means. No async, no clock, no IO.
+//! The pure core: the transitions of a saga, and the meaning of a journal. No async, no clock, no IO.
 //!
 //! Invariant: every status change of a saga is one row of [`TRANSITIONS`];
 //! stores enforce the same with the writer's `from` status, its epoch, and CHECK constraints.

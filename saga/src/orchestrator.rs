@@ -1,4 +1,4 @@
-//! The face of the crate: start sagas, wait for them, look at them, help them.
+//! The entry point of the crate: it starts sagas, waits for them, reads them and resolves them.
 //!
 //! Start at [`Orchestrator`]; `build.rs` has its settings, `operate.rs` the verbs of operators, and
 //! `engine/start.rs` how an inserted row becomes a drive.

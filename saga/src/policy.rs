@@ -1,5 +1,5 @@
-//! The rules of a step: how often and how long it is tried, and what happens when the outcome is unknown. Plain data;
-//! the engine obeys it.
+//! The rules of a step: how often and how long it is tried, and what happens when the outcome is unknown. Plain data,
+//! which the engine applies.
 
 mod tries;
 

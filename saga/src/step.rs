@@ -1,7 +1,7 @@
 //! Steps: something that happens in the world, how to undo it, and how to ask about it.
 //!
-//! Invariant: a step never decides the fate of the saga. It reports what it *knows*, and the
-//! machine decides. Start at [`SagaStep`]; [`StepError`] is the vocabulary of not knowing.
+//! Invariant: a step never decides the outcome of the saga. It reports what it *knows*, and the machine decides. Start
+//! at [`SagaStep`]; [`StepError`] lists the kinds of failure.
 
 pub(crate) mod context;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -1,4 +1,4 @@
-//! The word of a handler about its own answer.
+//! The verdict of a handler about its own answer.
 
 /// The word of a handler about its own answer, in the response's extensions; it overrides the rules by status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

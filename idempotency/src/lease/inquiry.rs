@@ -1,4 +1,4 @@
-//! Claims a record, and asks the policy's hook what became of a lost attempt first.
+//! Claims a record, and asks the policy's hook for the outcome of a lost attempt first.
 //!
 //! Invariant: only [`Recovered::Absent`] permits another execution, and only if the record is still the one that was
 //! asked about: the resolution carries the lost attempt's fence.

@@ -1,4 +1,4 @@
-//! Clocks that jump by an hour. A worker's clock decides nothing but when it gives up by itself; when the store's own
+//! Clocks that jump by an hour. A worker's clock only decides when that worker gives up by itself. When the store's own
 //! clock jumps, leases end sooner or later, and still no caller runs an effect that may have happened.
 #![cfg(all(feature = "postgres", feature = "sqlite", feature = "redis"))]
 #![cfg_attr(

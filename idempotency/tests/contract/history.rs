@@ -1,5 +1,5 @@
-//! The history checker: it accepts every store of ours under everything the contract does, and names what is wrong
-//! with broken ones.
+//! The history checker: it accepts every store of this crate under the whole contract, and names the fault of each
+//! broken one.
 #![cfg(feature = "testing")]
 #![cfg_attr(
     feature = "testing",

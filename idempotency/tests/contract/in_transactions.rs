@@ -1,4 +1,4 @@
-//! Claims in the caller's transactions keep the contract too: `claim_in` says in one statement what `claim` says in
+//! Claims in the caller's transactions keep the contract too: `claim_in` does in one statement what `claim` does in
 //! several.
 #![cfg(all(feature = "testing", feature = "sqlite", feature = "postgres"))]
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! The layer in front of an axum handler, over the memory store: the wire contract, and what runs how often.
+//! The layer in front of an axum handler, over the memory store: the answers on the wire, and the number of runs.
 #![cfg(feature = "axum")]
 #![cfg_attr(
     feature = "axum",

@@ -1,4 +1,4 @@
-//! Durations at their ends: limits that never come, and terms that cannot be right.
+//! Extreme durations: unlimited ones, and impossible ones.
 #![cfg(all(feature = "testing", feature = "tower"))]
 #![cfg_attr(
     all(feature = "testing", feature = "tower"),

@@ -1,5 +1,5 @@
-//! 64 clients released by one barrier, through the layer, on every store; and whether all that the store said on the
-//! way was possible.
+//! 64 clients released by one barrier, through the layer, on every store. The history checker verifies all answers of
+//! the store.
 #![cfg(all(
     feature = "testing",
     feature = "tower",

@@ -1,4 +1,4 @@
-//! The layer and the business write in one database: what happened is what committed, whatever the handler says.
+//! The layer and the business write in one database: the commit decides, and not the answer of the handler.
 #![cfg(all(feature = "axum", feature = "sqlite"))]
 #![cfg_attr(
     all(feature = "axum", feature = "sqlite"),

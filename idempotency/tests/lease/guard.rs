@@ -1,4 +1,4 @@
-//! The lease: renewal, loss, lost replies, and what dropping it means. Time is tokio's and stands still.
+//! The lease: renewal, loss, lost replies, and the effect of dropping it. Time is tokio's paused clock.
 #![cfg(feature = "testing")]
 #![cfg_attr(
     feature = "testing",

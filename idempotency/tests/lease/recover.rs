@@ -1,4 +1,4 @@
-//! The hook that is asked what became of a lost attempt: by one caller at a time, and not for ever.
+//! The `Recover` hook for a lost attempt: one caller at a time asks it, for a limited time.
 #![cfg(feature = "testing")]
 #![cfg_attr(
     feature = "testing",

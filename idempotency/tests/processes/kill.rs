@@ -1,5 +1,5 @@
-//! Processes that die by kill -9 at random moments, many times, on real servers: what was paid, and how often? On
-//! PostgreSQL they hold their leases themselves, on Redis the layer does.
+//! Processes that die by kill -9 at random moments, many times, on real servers: each key is paid once. On PostgreSQL
+//! they hold their leases themselves, on Redis the layer does.
 //!
 //! The test binary starts itself as the worker. A worker reports each step as a line; the parent kills it at a random
 //! one. The seed is printed, and `PROBITY_TEST_SEED` repeats it; `cargo xtask chaos` kills many more.

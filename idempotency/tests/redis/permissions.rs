@@ -1,4 +1,5 @@
-//! Redis users that may run little: what suffices, what is refused at start, and what a refusal in the middle leaves.
+//! Redis users with few permissions: the commands that suffice, the refusal at start, and the effect of a later
+//! refusal.
 #![cfg(feature = "redis")]
 #![cfg_attr(
     feature = "redis",

@@ -1,4 +1,4 @@
-//! Redis over TLS: the contract, and whom it does not talk to.
+//! Redis over TLS: the contract, and the servers that are refused.
 #![cfg(all(
     feature = "testing",
     feature = "redis-tls",

@@ -1,4 +1,4 @@
-//! Databases as careful teams have them: roles without DDL rights, several services on one, a pooler between.
+//! Restricted databases: roles without DDL rights, several services on one database, a pooler in between.
 #![cfg(all(feature = "postgres", feature = "sqlite"))]
 #![cfg_attr(
     all(feature = "postgres", feature = "sqlite"),

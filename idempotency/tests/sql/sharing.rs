@@ -1,4 +1,4 @@
-//! PostgreSQL, calls that share statements: who shares, whose failure is whose, and who waits for whom.
+//! PostgreSQL, calls that share statements: the calls of one statement, their failures, and their waits.
 #![cfg(feature = "postgres")]
 #![cfg_attr(
     feature = "postgres",

@@ -1,4 +1,4 @@
-//! SQLite: what only a store inside the business database can promise.
+//! SQLite: the guarantees that only a store inside the business database can give.
 #![cfg(feature = "sqlite")]
 #![cfg_attr(
     feature = "sqlite",

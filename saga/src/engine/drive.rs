@@ -1,4 +1,4 @@
-//! One saga, from where its journal stands to where it comes to rest.
+//! Drives one saga from the state of its journal until it comes to rest.
 //!
 //! Invariant: the loop is machine → effect → write → acknowledgement, in that order; a refused
 //! write ends it without another effect.

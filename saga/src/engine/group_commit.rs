@@ -1,4 +1,4 @@
-//! A queue of which everything that waits is committed together, by the caller that finds it idle.
+//! A queue whose waiting items are committed together, by the caller that finds it idle.
 //!
 //! No timer: an idle lane commits at once, a busy one accumulates. While a full batch waits, a second commit runs beside
 //! the first. A store that answers without waiting, as one in memory does, is used where the caller stands: nothing is

@@ -1,6 +1,6 @@
 //! The heartbeat of a worker, which renews its lease in the store.
 //!
-//! Invariant: the lease waits for nothing else.
+//! Invariant: no other work of the worker delays the renewal.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The lease of this worker as it may believe in it. Local time only ever makes it give up
-//! sooner: the store's clock decides.
+//! The lease of this worker, as far as the worker may rely on it. Local time can only make it give up sooner: the
+//! store's clock decides.
 //!
 //! Invariant: [`Lease::allows`] is false from two thirds of the lease after the *sending* of the
 //! last good beat, and for everything that was begun before a lapse.

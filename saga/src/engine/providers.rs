@@ -1,7 +1,7 @@
-//! Bulkheads: who may be called, and by how many at once.
+//! Bulkheads: the number of concurrent calls of a provider, and the pauses while it is away.
 //!
-//! Invariant: a provider that hangs or is away takes no more than its own share of the permits of this worker. A call
-//! that is turned away waits without memory.
+//! Invariant: a provider that hangs or is away takes no more than its own share of the permits of this worker. A saga
+//! whose call is refused waits without memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

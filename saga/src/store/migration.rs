@@ -1,4 +1,4 @@
-//! Which tables a worker can use, for both databases.
+//! The versions of the tables that a worker can use, for both databases.
 //!
 //! Invariant: a worker uses the tables of its own version or of the next one, so that old and new workers run beside
 //! each other while a release is rolled out.

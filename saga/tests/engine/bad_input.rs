@@ -1,5 +1,5 @@
 //! Rows edited by hand, steps that block, and a clock that jumps: that saga is parked with the evidence, or goes on;
-//! the others never notice.
+//! other sagas are not affected.
 #![cfg(feature = "sqlite")]
 #![cfg_attr(feature = "sqlite", expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 

@@ -1,5 +1,5 @@
-//! Sealed payloads, in paused time: nothing readable reaches the store, keys may change, and what
-//! cannot be opened stops its own saga with the reason.
+//! Sealed payloads, in paused time: no readable payload reaches the store, keys may change, and an unreadable document
+//! stops its own saga with the reason.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;

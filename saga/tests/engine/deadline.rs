@@ -1,5 +1,4 @@
-//! Time limits and interruptions, in paused time: a saga that is too late, and one that is left while
-//! it waits.
+//! Time limits and interruptions, in paused time: a saga that is too late, and one that is released while it waits.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! A start on a worker that leaves says exactly that nothing was started.
+//! A start on a draining worker is answered that no saga was started.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,5 +1,5 @@
-//! A worker whose store is away for longer than its lease, in paused time: what it learned before
-//! the lapse is worth nothing after it.
+//! A worker whose store is away for longer than its lease, in paused time: answers from before the lapse do not count
+//! after it.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

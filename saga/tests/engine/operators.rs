@@ -1,4 +1,4 @@
-//! Decisions of operators about sagas that went wrong: each saga can be brought to an end.
+//! Decisions of operators about failed sagas: each saga can be brought to an end.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

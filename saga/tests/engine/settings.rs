@@ -1,4 +1,4 @@
-//! Settings that cannot be right are refused when an orchestrator starts, by a message that says what can.
+//! Impossible settings are refused when an orchestrator starts, by a message with the limit.
 
 use std::time::Duration;
 

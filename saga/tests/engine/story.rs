@@ -1,4 +1,4 @@
-//! Stories on the memory store, in paused time: what a saga does when its steps do what steps do.
+//! Scenarios on the memory store, in paused time: the reactions of a saga to the answers of its steps.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! A request to turn back that came too late is seen as such wherever the saga stands.
+//! A request to turn back that came too late is shown as such in every status of the saga.
 
 use std::sync::Arc;
 

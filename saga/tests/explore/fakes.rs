@@ -1,4 +1,4 @@
-//! An explorer that looks at the user's fakes: it finds what the answers of the steps hide.
+//! An explorer that looks at the user's fakes: it finds faults that the answers of the steps hide.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,5 +1,5 @@
-//! The promises when people cancel, pause and settle at every deed, and an explorer that is seen to catch stores that
-//! forget what people asked for.
+//! The promises when people cancel, pause and resolve at every write point. The explorer catches stores that forget
+//! requests of people.
 #![cfg(feature = "testing")]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A step that reads an output without listing it is found before production is.
+//! A step that reads an output without listing it is found in tests.
 #![cfg(feature = "testing")]
 
 use probity_saga::testing::{Explored, explore};

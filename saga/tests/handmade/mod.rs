@@ -1,4 +1,4 @@
-//! Sagas and results made by hand, for what a store does alone.
+//! Sagas and results made by hand, for tests of a store without an engine.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use probity_saga::store::{Change, NewSaga, Record, WorkerId};

@@ -1,7 +1,7 @@
 //! The verdict on each saga, from its rows and from the log of the channel alone.
 //!
-//! A call is *owned* if the saga was its caller's when it came. What comes later was under way when the saga was taken
-//! over: nothing can keep it away from the channel, so it may be out of order, but it is one call per owner that was
+//! A call is *owned* if the saga was its caller's when it came. A later call was under way when the saga was taken
+//! over. It cannot be kept away from the channel, so it may be out of order, but it is one call per owner that was
 //! lost. Everything else has one right order.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Workers that die by kill -9, or stand still for longer than their lease and go on, at random moments under load:
-//! what did the channel see, and does every saga say so?
+//! Workers that die by kill -9, or stand still for longer than their lease and go on, at random moments under load. The
+//! end of each saga must agree with the log of the channel.
 //!
 //! The test binary starts itself as the worker. A worker reports each call of the channel as a line; the parent stops
 //! it at a random one. The seed is printed, and `PROBITY_TEST_SEED` repeats it; `PROBITY_TEST_KILLS` kills more, and

@@ -1,4 +1,4 @@
-//! Local steps: of effect and record both are there, or neither, whatever goes wrong in between.
+//! Local steps: effect and record are both stored, or neither, after any fault.
 #![cfg(all(feature = "testing", feature = "sqlite", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

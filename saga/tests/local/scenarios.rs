@@ -1,4 +1,4 @@
-//! One story each, on both databases.
+//! One scenario each, on both databases.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Gauges of what stands in the store, and counters of every stop, in paused time.
+//! Gauges of the open sagas, and counters of every stop, in paused time.
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

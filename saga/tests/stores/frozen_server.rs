@@ -1,4 +1,4 @@
-//! PostgreSQL stands still under load, for longer than a lease and than any statement may take, and goes on: its
+//! PostgreSQL is frozen under load, for longer than a lease and than any statement may take, and goes on: its
 //! connections stay open, and statements that were sent to it are executed late.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]

@@ -1,5 +1,5 @@
 //! PostgreSQL: rows that the database refuses, unreadable rows, locked rows, reads that take every
-//! connection, and claims after whose first statement something else comes first.
+//! connection, and claims with another write between their statements.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

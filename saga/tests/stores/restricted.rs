@@ -1,4 +1,4 @@
-//! Databases that allow little: a role without the right to create, names of one's own, few connections, a pooler.
+//! Restricted databases: a role without the right to create, other table names, few connections, a pooler.
 #![cfg(all(feature = "postgres", feature = "sqlite", feature = "testing"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! Steps that answer what they were given, and can be undone.
+//! Steps that return their input, and can be undone.
 
 macro_rules! undoable {
     ($name:ident) => {

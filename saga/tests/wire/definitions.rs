@@ -1,4 +1,4 @@
-//! Fingerprints of definitions, and the names of states. A saga whose fingerprint no worker knows is not driven by any.
+//! Fingerprints of definitions, and the names of states. No worker drives a saga whose fingerprint it does not know.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! One set of sagas in every state a store can show, and what a later build makes of them.
+//! One set of sagas in every state a store can show, and the results of a later build with them.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

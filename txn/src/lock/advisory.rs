@@ -1,4 +1,4 @@
-//! A lock on a name, for what has no row yet.
+//! A lock on a name, for a thing that has no row yet.
 
 use std::fmt;
 use std::marker::PhantomData;

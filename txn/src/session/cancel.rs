@@ -1,7 +1,7 @@
 //! Ends an abandoned statement, over a connection of its own.
 //!
-//! Invariant: the connection is one beside the pool, because the pool may have none to spare while its statements
-//! go on; and few are made at a time, because many runs are abandoned at once when a database is slow.
+//! Invariant: the connection is one beside the pool, because the pool may have no free one while its statements go on;
+//! and few are made at a time, because many runs are abandoned at once when a database is slow.
 
 use sqlx::{Connection, Pool};
 use tokio::sync::{Semaphore, SemaphorePermit};

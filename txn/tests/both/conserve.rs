@@ -1,5 +1,4 @@
-//! Money is conserved, whatever happens to the runs that move it. The same with kills: `killed.rs` of
-//! each database.
+//! Money is conserved, also when the runs that move it are dropped. The same with kills: `killed.rs` of each database.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A small bank with refunds, and the audit that finds every coin lost, made or moved twice.
 //!
-//! The tables refuse nothing: what must not happen has to show in the audit.
+//! The tables have no constraints, so a fault has to show in the audit.
 
 use std::collections::BTreeMap;
 

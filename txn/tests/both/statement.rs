@@ -1,4 +1,4 @@
-//! Texts that do something else than their first words say.
+//! Texts whose effect differs from their first words.
 
 use futures_util::TryStreamExt as _;
 use probity_txn::{Error, Misuse, on};

@@ -1,5 +1,5 @@
-//! Tests that a run leaves nothing in its session for the next borrower of the connection, and joins nothing that was
-//! left.
+//! Tests that a run leaves nothing in its session for the next borrower of the connection, and does not join a
+//! transaction that was left open.
 
 use probity_txn::{Error, Isolation, Misuse, Tx, create_token_table, on};
 

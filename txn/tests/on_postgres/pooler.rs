@@ -1,4 +1,4 @@
-//! Through a real PgBouncer: what the chapter on poolers says works, works, and what it warns of is so.
+//! Through a real PgBouncer: the tests show that the chapter on poolers is right, its warnings included.
 
 use probity_txn::{LockError, Lockable, Policy, create_token_table, on};
 use sqlx::PgPool;

@@ -1,5 +1,5 @@
-//! Servers that take no writes: a hot standby, and sessions that are read-only by default. And servers that took the
-//! place of another one.
+//! Servers that take no writes: a hot standby, and sessions that are read-only by default. Also servers that have
+//! replaced another one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,5 +1,5 @@
-//! Tests that the table of tokens is one table, whatever path and role a session or a closure has, and that roles that
-//! may hardly do anything can use it.
+//! Tests that the table of tokens is one table, for any search path and role of a session or a closure, and that a role
+//! with few rights can use it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

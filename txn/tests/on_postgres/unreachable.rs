@@ -1,4 +1,5 @@
-//! Databases that cannot be reached: who asks is told where, why and what to do, at once and without the password.
+//! Databases that cannot be reached: the log and the error name the server, the cause and the remedy, at once and
+//! without the password.
 
 use std::error::Error as _;
 use std::time::Duration;

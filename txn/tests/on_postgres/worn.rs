@@ -1,4 +1,4 @@
-//! Connections that are no good any more: dead in a pool that does not test them, or with a stale plan.
+//! Unusable connections: dead ones in a pool that does not test them, and those with a stale plan.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The process is killed while money moves; what matters is what the file says afterwards.
+//! The process is killed while money moves. The test reads the file afterwards.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Tests that a run leaves nothing in its connection for the next borrower, and joins nothing that was left.
+//! Tests that a run leaves nothing in its connection for the next borrower, and does not join a transaction that was
+//! left open.
 
 use probity_txn::{Error, Misuse, on};
 

@@ -1,7 +1,7 @@
 //! The process dies around COMMIT, and no caller got an answer.
 //!
-//! SQLite has no wire on which a message could be lost. What stands between the commit and the caller is
-//! the process, so these are the places where it is killed (`kill -9`):
+//! SQLite has no wire on which a message could be lost. Only the process is between the commit and the caller, so it is
+//! killed at these places (`kill -9`):
 //!
 //! | lost by a network | lost with SQLite |
 //! |---|---|

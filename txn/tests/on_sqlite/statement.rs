@@ -1,4 +1,4 @@
-//! SQLite ends a transaction when a statement says so, and runs a text as far as the caller reads.
+//! SQLite ends a transaction at the request of a statement, and runs a text only as far as the caller reads.
 
 use futures_util::TryStreamExt as _;
 use probity_txn::{Error, Misuse, on};

@@ -1,4 +1,4 @@
-//! The end of a record.
+//! Clauses about the end of a record.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Callers that go away in the middle.
+//! Clauses about callers that go away during a call.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

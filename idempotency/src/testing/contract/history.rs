@@ -1,4 +1,5 @@
-//! Many callers on one record, none of whom waits for another: what they were told must fit one order of events.
+//! Clauses about many callers on one record, none of which waits for another: their answers must fit one order of
+//! events.
 
 use std::sync::Arc;
 use std::time::Duration;

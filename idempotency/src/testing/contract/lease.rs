@@ -1,4 +1,4 @@
-//! For how long.
+//! Clauses about leases: their length and their end.
 
 use std::time::Duration;
 

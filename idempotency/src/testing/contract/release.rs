@@ -1,4 +1,4 @@
-//! Giving a key back.
+//! Clauses about released keys.
 
 use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matches, other_fingerprint};
 use crate::core::claim::{Answer, Effects, State, Written};

@@ -1,4 +1,4 @@
-//! A handler that sends requests of its own through layers further in: what those say is not said of the handler.
+//! A handler that sends requests of its own through inner layers: their answers do not count as the handler's.
 
 use std::sync::Mutex;
 

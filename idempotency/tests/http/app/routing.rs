@@ -1,4 +1,4 @@
-//! Routing decides nothing about what a key was used for, and gives it back where no handler was reached.
+//! Routing does not change the fingerprint of a request, and frees the key if no handler was reached.
 
 use axum::middleware::from_fn;
 use axum::response::IntoResponse;

@@ -1,4 +1,4 @@
-//! A service chooses what counts of a request, and how a refusal is named and looks.
+//! A service chooses the parts of the fingerprint, and the names and the format of refusals.
 
 use http::HeaderName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};

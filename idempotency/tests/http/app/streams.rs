@@ -1,4 +1,4 @@
-//! Bodies whose end is not known: the client waits for no end that may not come.
+//! Bodies of unknown length: the client does not wait for an end that may never come.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! Request bodies that lie, stop, or are too much.
+//! Request bodies with a wrong length, that stop, or that are too large.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

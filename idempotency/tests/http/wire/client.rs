@@ -1,4 +1,4 @@
-//! A client that sends what it is told, byte for byte, and reads until the server closes.
+//! A client that sends the given bytes unchanged, and reads until the server closes.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Bodies as tonic has them: a type of their own with an error of its own, data and then trailers; and how much of any
-//! body is ever held.
+//! Bodies as tonic has them: a type of their own with an error of its own, data and then trailers; and the number of
+//! bytes of a body that the layer holds.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Handlers that answer strangely, or not at all.
+//! Handlers with unusual answers, or none.
 
 use std::convert::Infallible;
 use std::sync::Arc;

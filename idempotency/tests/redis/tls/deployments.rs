@@ -1,4 +1,4 @@
-//! A Cluster and Sentinels over TLS, and servers that want more than a client that trusts them.
+//! A Cluster and Sentinels over TLS, and servers that require a client certificate or an older TLS.
 
 use std::time::Duration;
 

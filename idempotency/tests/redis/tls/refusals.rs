@@ -1,4 +1,4 @@
-//! Servers that are not who they should be, and settings that cannot work.
+//! Servers with a wrong certificate, and impossible settings.
 
 use probity_idempotency::*;
 use redis::{ClientTlsConfig, TlsCertificates};

@@ -1,4 +1,4 @@
-//! The question what became of a step that may have happened and must not run again.
+//! Probes a step that may have happened and must not run again.
 //!
 //! Invariant: it is asked on the schedules of the step, and the number of times is in the row of the step, so it ends
 //! also if several workers take the saga up one after the other.

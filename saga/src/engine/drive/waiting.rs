@@ -1,6 +1,6 @@
-//! Waits of a saga, and what is known when one ends.
+//! Waits of a saga, and the reason for which each ends.
 //!
-//! Invariant: after a lapse nothing begins before the store took a write under our epoch.
+//! Invariant: after a lapse no step begins before the store has taken a write under this driver's epoch.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The verdict at the end: does the world agree with what the saga says of itself?
+//! The verdict at the end: the effects must agree with the status of the saga.
 
 use super::instrumented_step::World;
 use super::promise::Promise;

@@ -1,4 +1,4 @@
-//! The people who operate sagas: they ask something of a saga that runs, and do something about one that waits for them.
+//! The people who operate sagas: they send requests to a running saga, and resolve one that waits for them.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which schedules there are: what goes wrong, and when.
+//! The schedules: the faults, and the points at which they happen.
 
 use std::fmt;
 

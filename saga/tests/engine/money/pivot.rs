@@ -1,4 +1,4 @@
-//! A pivot that may have happened is asked about before anything is undone, and if it happened nothing is (S-14).
+//! A pivot that may have happened is probed before any step is undone, and if it happened no step is undone (S-14).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
