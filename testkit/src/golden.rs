@@ -1,6 +1,7 @@
 //! Golden files: the bytes that earlier builds stored or sent, kept in the repository.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 /// The environment variable that lets [`golden`] create files.
@@ -36,10 +37,12 @@ fn compared(path: &Path, written: &str, creates: bool) -> Result<String, String>
     match fs::read_to_string(path) {
         Ok(stored) if stored == written => Ok(stored),
         Ok(stored) => Err(format!("{}\n{HOW_TO_CHANGE}", difference(path, &stored, written))),
-        Err(_) if creates => match fs::write(path, written) {
-            Ok(()) => Ok(written.to_owned()),
-            Err(error) => Err(format!("the golden file {shown} cannot be written: {error}")),
-        },
+        Err(error) if creates && error.kind() == ErrorKind::NotFound => {
+            match File::create_new(path).and_then(|mut file| file.write_all(written.as_bytes())) {
+                Ok(()) => Ok(written.to_owned()),
+                Err(error) => Err(format!("the golden file {shown} cannot be created: {error}")),
+            }
+        }
         Err(error) => Err(format!(
             "the golden file {shown} cannot be read: {error}\nA new format gets its file with {VARIABLE}=write. Read \
              the file before you commit it."
@@ -98,5 +101,15 @@ mod tests {
         assert!(shorter.contains("(the end)"), "{shorter}");
         assert!(compared(&path, "a\r\nb\n", false).is_err(), "line ends count");
         assert_eq!(fs::read_to_string(&path).expect("is there"), "a\nb\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_left_as_it_is() {
+        let folder = crate::temp_dir();
+        let path = folder.path().join("keys.txt");
+        fs::write(&path, b"\xff").expect("a file");
+        let message = compared(&path, "a\n", true).expect_err("no text");
+        assert!(message.contains("cannot be read"), "{message}");
+        assert_eq!(fs::read(&path).expect("is there"), b"\xff");
     }
 }
