@@ -25,12 +25,17 @@ use crate::random::Rng;
 /// ```
 #[must_use]
 pub fn free_port() -> u16 {
+    listen_on_a_free_port().1
+}
+
+/// Listens on such a port, and returns it.
+pub(crate) fn listen_on_a_free_port() -> (TcpListener, u16) {
     let mut rng = Rng::random();
     for _ in 0..1000 {
         let port = rng.between(15_000, 31_999);
         let port = u16::try_from(port).unwrap_or(u16::MAX);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return (listener, port);
         }
     }
     panic!("failed to find a free loopback port between 15000 and 31999; look who has them: ss -tlnp");

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::port::listen_on_a_free_port;
+
 /// A TCP proxy on a port of its own. It passes everything until it is cut; dropping it cuts it.
 ///
 /// ```no_run
@@ -53,15 +55,15 @@ struct Held {
 }
 
 impl Proxy {
-    /// Listens on a free loopback port and passes connections to `server`.
+    /// Listens on a free loopback port and passes connections to `server`. No outgoing connection takes that port while the
+    /// proxy is cut.
     ///
     /// # Panics
     /// When no port can be bound.
     #[must_use]
     pub fn before(server: SocketAddr) -> Proxy {
-        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let address =
-            listener.local_addr().unwrap_or_else(|error| panic!("a listener has no address: {error}"));
+        let (listener, port) = listen_on_a_free_port();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let held = Arc::default();
         let open = Mutex::new(Some(Open::start(listener, server, Arc::clone(&held))));
         Proxy { address, server, open, held }
@@ -201,14 +203,13 @@ mod tests {
 
     /// Sends back what it gets.
     fn echo() -> SocketAddr {
-        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let address = listener.local_addr().unwrap();
+        let (listener, port) = listen_on_a_free_port();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 std::thread::spawn(move || io::copy(&mut stream.try_clone().unwrap(), &mut &stream));
             }
         });
-        address
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
     fn say(stream: &mut TcpStream, byte: u8) -> io::Result<u8> {
@@ -221,6 +222,7 @@ mod tests {
     #[test]
     fn what_is_cut_ends_and_is_refused_until_it_is_restored() {
         let proxy = Proxy::before(echo());
+        assert!(proxy.address().port() < 32_000, "{}: an outgoing connection may take it", proxy.address());
         let mut stream = TcpStream::connect(proxy.address()).unwrap();
         assert_eq!(say(&mut stream, 7).unwrap(), 7);
         proxy.cut();
