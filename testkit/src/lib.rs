@@ -38,6 +38,7 @@
 mod account;
 mod documented;
 mod golden;
+mod launch;
 mod leash;
 mod locate;
 mod patience;

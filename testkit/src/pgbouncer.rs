@@ -1,19 +1,17 @@
 //! PgBouncer: a pooler in front of a database, as many teams have one.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::account::Account;
-use crate::leash::{Farewell, Leash, Leashed};
+use crate::launch::{launch, on_a_free_port};
+use crate::leash::{Farewell, Leashed};
 use crate::locate::pgbouncer;
-use crate::patience::{LIMIT, wait_for};
-use crate::port::free_port;
 use crate::session::temp_dir;
 
 /// The moment at which PgBouncer gives a server connection back to its pool.
@@ -78,16 +76,12 @@ impl PgBouncer {
         let account = Account::for_postgres();
         let upstream = Upstream::parse(url);
         let mut pooler = PgBouncer { program, account, upstream, port: 0, running: None, folder: temp_dir() };
-        for _ in 0..5 {
-            pooler.port = free_port();
+        on_a_free_port("PgBouncer", |port| {
+            pooler.port = port;
             pooler.configure(pooling, settings);
-            match pooler.launch() {
-                Ok(()) => return pooler,
-                Err(log) if log.contains("in use") => {} // somebody was faster: another port
-                Err(log) => panic!("PgBouncer did not start; its log:\n{log}"),
-            }
-        }
-        panic!("PgBouncer found none of five free ports free; look who takes them: ss -tlnp");
+            pooler.launch()
+        });
+        pooler
     }
 
     /// The URL of the database, through the pooler.
@@ -158,27 +152,11 @@ impl PgBouncer {
     /// Starts the process and waits until it serves; otherwise gives its log.
     fn launch(&mut self) -> Result<(), String> {
         let mut command = Command::new(&self.program);
-        command.arg(self.file("pgbouncer.ini"));
-        let start = || -> io::Result<Leashed> {
-            let log = File::create(self.file("log"))?;
-            let mut leash = Leash::around(&command, Farewell::Kill, self.account)?;
-            leash.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-            leash.command.current_dir(self.folder.path());
-            leash.spawn()
-        };
-        let mut running =
-            start().map_err(|error| format!("failed to run {}: {error}", self.program.display()))?;
-        let ready = wait_for(LIMIT, || {
-            if running.try_wait().is_some() {
-                return Some(false);
-            }
-            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok().then_some(true)
-        });
-        if ready == Some(true) && running.try_wait().is_none() {
-            self.running = Some(running);
-            return Ok(());
-        }
-        Err(fs::read_to_string(self.file("log")).unwrap_or_default())
+        command.arg(self.file("pgbouncer.ini")).current_dir(self.folder.path());
+        let manner = (Farewell::Kill, self.account);
+        let is_ready = |_: &Leashed| TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
+        self.running = Some(launch(&command, &self.file("log"), manner, is_ready)?);
+        Ok(())
     }
 
     fn file(&self, name: &str) -> PathBuf {

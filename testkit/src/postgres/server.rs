@@ -1,6 +1,6 @@
 //! The life of one `postgres` process and its data folder.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,9 +9,9 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::account::Account;
+use crate::launch::{launch, on_a_free_port};
 use crate::leash::{Farewell, Leash, Leashed};
 use crate::patience::{LIMIT, wait_for};
-use crate::port::free_port;
 use crate::process;
 use crate::session::temp_dir;
 
@@ -52,15 +52,10 @@ impl Server {
     }
 
     fn launch_on_a_free_port(&mut self) {
-        for _ in 0..5 {
-            self.port = free_port();
-            match self.launch() {
-                Ok(()) => return,
-                Err(log) if log.contains("could not bind") => {} // somebody was faster: another port
-                Err(log) => panic!("PostgreSQL did not start; its log:\n{log}"),
-            }
-        }
-        panic!("PostgreSQL found none of five free ports free; look who takes them: ss -tlnp");
+        on_a_free_port("PostgreSQL", |port| {
+            self.port = port;
+            self.launch()
+        });
     }
 
     /// Copies this server while it runs, and starts the copy as its standby.
@@ -136,28 +131,10 @@ impl Server {
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
-        let start = || -> io::Result<Leashed> {
-            let log = File::create(self.folder.path().join("log"))?;
-            let mut leash = Leash::around(&command, Farewell::Quit, self.account)?;
-            leash
-                .command
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .current_dir(self.folder.path());
-            leash.spawn()
-        };
-        let mut running =
-            start().map_err(|error| format!("failed to run {}: {error}", self.program.display()))?;
-        let pid = running.pid();
-        let ready = wait_for(LIMIT, || {
-            if running.try_wait().is_some() { Some(false) } else { self.serves(pid).then_some(true) }
-        });
-        if ready == Some(true) {
-            self.running = Some(running);
-            return Ok(());
-        }
-        Err(self.log())
+        command.current_dir(self.folder.path());
+        let (log, manner) = (self.folder.path().join("log"), (Farewell::Quit, self.account));
+        self.running = Some(launch(&command, &log, manner, |running| self.serves(running.pid()))?);
+        Ok(())
     }
 
     /// Reads the pid file like `pg_ctl`: its first line names the process, its eighth the state.

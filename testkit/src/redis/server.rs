@@ -1,19 +1,18 @@
 //! The life of one `redis-server` process and its data folder.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::tls::{TlsFiles, TlsPort};
 use super::wire;
-use crate::leash::{Farewell, Leash, Leashed};
+use crate::launch::{launch, on_a_free_port};
+use crate::leash::{Farewell, Leashed};
 use crate::locate::redis_server;
-use crate::patience::{LIMIT, wait_for};
-use crate::port::free_port;
+use crate::patience::LIMIT;
 use crate::session::temp_dir;
 
 /// Later options win, so a test can override these.
@@ -41,16 +40,12 @@ impl Server {
         };
         let options = OPTIONS.iter().chain(options).map(|&option| String::from(option)).collect();
         let mut server = Server { program, options, port: 0, tls: None, running: None, folder: temp_dir() };
-        for _ in 0..5 {
-            server.port = free_port();
+        on_a_free_port("Redis", |port| {
+            server.port = port;
             server.tls = tls.map(TlsPort::free);
-            match server.launch() {
-                Ok(()) => return server,
-                Err(log) if log.contains("in use") => {} // somebody was faster: another port
-                Err(log) => panic!("Redis did not start; its log:\n{log}"),
-            }
-        }
-        panic!("Redis found none of five free ports free; look who takes them: ss -tlnp");
+            server.launch()
+        });
+        server
     }
 
     /// The URL for clients: of the port that speaks TLS, if there is one.
@@ -111,28 +106,15 @@ impl Server {
             command.args([format!("--{name}"), value]);
         }
         command.args(&self.options);
-        let start = || -> io::Result<Leashed> {
-            let log = File::create(self.folder.path().join("log"))?;
-            let mut leash = Leash::around(&command, Farewell::Kill, None)?;
-            leash.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-            leash.spawn()
-        };
-        let mut running =
-            start().map_err(|error| format!("failed to run {}: {error}", self.program.display()))?;
         // Somebody else's Redis could listen on our port, so look who answers.
-        let ours = format!("process_id:{}\r\n", running.pid().as_raw_pid());
-        let ready = wait_for(LIMIT, || {
-            if running.try_wait().is_some() {
-                return Some(false);
-            }
-            let about = wire::ask(self.port, &["INFO"]).ok()?;
-            (about.contains(&ours) && has_loaded(&about)).then_some(true)
-        });
-        if ready == Some(true) {
-            self.running = Some(running);
-            return Ok(());
-        }
-        Err(self.log())
+        let is_ready = |running: &Leashed| {
+            let ours = format!("process_id:{}\r\n", running.pid().as_raw_pid());
+            let about = wire::ask(self.port, &["INFO"]);
+            about.is_ok_and(|about| about.contains(&ours) && has_loaded(&about))
+        };
+        let log = self.folder.path().join("log");
+        self.running = Some(launch(&command, &log, (Farewell::Kill, None), is_ready)?);
+        Ok(())
     }
 
     fn log(&self) -> String {
