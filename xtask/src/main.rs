@@ -40,10 +40,6 @@ The developer's commands of Probity.
   cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
   cargo xtask ci                 tidy, test, package the published crates, run the benches once
   cargo xtask tidy               sizes, dependency edges, circles, twins, first sentences, promises, decisions, links, leftovers
-  cargo xtask tidy circles       print every circle of modules that stands today
-  cargo xtask tidy first-sentences
-                                 print the doc comments that begin with What, Who, So or another riddle
-  cargo xtask tidy lower         write the numbers that fell into the ratchet files
   cargo xtask chaos [NAME]       the tests that choose at random, for much longer; --seed N makes the same choices
   cargo xtask chaos fuzz, mutants, flakes
                                  the fuzz targets, edits of the pure cores, all tests many times: by name only
@@ -58,9 +54,6 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
-        ["tidy", "circles"] => tidy::list_circles(),
-        ["tidy", "first-sentences"] => tidy::list_first_sentences(),
-        ["tidy", "lower"] => tidy::lower(),
         ["chaos", rest @ ..] => chaos::run(rest),
         ["features"] => features::run(),
         ["services", "install"] => services::install(),

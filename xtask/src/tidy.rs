@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: rules that are cheap to obey and that no compiler checks.
 //!
 //! A rule is a pure function from the tree's text (or cargo's view of it) to findings, and each has a test that shows
-//! it failing. A rule that needs a person to interpret it does not belong here.
+//! it failing. It allows no old cases. A rule that needs a person to interpret it does not belong here.
 
 mod benchmarks;
 mod circles;
@@ -17,7 +17,6 @@ mod paths;
 mod promises;
 mod published;
 mod pure;
-mod ratchet;
 mod readmes;
 mod roots;
 mod tree;
@@ -57,37 +56,6 @@ pub(crate) fn run() -> Result<(), String> {
         return Ok(());
     }
     Err(format!("the tree is not tidy:\n\n{}", findings.join("\n")))
-}
-
-/// Prints the circles of modules that stand today.
-pub(crate) fn list_circles() -> Result<(), String> {
-    say::line(&circles::list(&read()?)?);
-    Ok(())
-}
-
-/// Prints the doc comments that begin with a riddle.
-pub(crate) fn list_first_sentences() -> Result<(), String> {
-    say::line(&first_sentences::list(&read()?));
-    Ok(())
-}
-
-/// Writes the numbers that fell into the ratchet files.
-pub(crate) fn lower() -> Result<(), String> {
-    let tree = read()?;
-    let ratchets = [
-        (circles::RATCHET, circles::counts(&tree)?),
-        (first_sentences::RATCHET, first_sentences::counts(&tree)),
-    ];
-    for (path, counts) in ratchets {
-        let Some(file) = tree.get(path) else { continue };
-        let lowered = ratchet::lowered(&file.text, &counts);
-        if lowered != file.text {
-            std::fs::write(workspace::root().join(path), lowered)
-                .map_err(|error| format!("failed to write {path}: {error}"))?;
-            say::line(&format!("{path} is lower."));
-        }
-    }
-    Ok(())
 }
 
 /// The paths of the pure files of the published crates.

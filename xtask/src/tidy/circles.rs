@@ -9,68 +9,28 @@
 //! - `pub use child::Name` counts as an import by the parent. A module is imported from the file that defines the name, not
 //!   by way of a parent or the crate's root that shows it to others.
 //! - Items under `#[cfg(test)]`, comments and documentation do not count.
-//!
-//! The circles that stand today are counted in `circles.txt`: a line for each crate with the number of its files that lie
-//! on a circle. `cargo xtask tidy circles` prints them all.
 
 mod graph;
 mod modules;
 
-use std::collections::BTreeMap;
-
-use super::ratchet;
 use super::tree::Tree;
 use graph::Circle;
 use modules::Import;
 pub(crate) use modules::without_tests;
 
-pub(crate) const RATCHET: &str = "xtask/src/tidy/circles.txt";
-
 /// The crates without circles, by the folders of their sources.
 const CRATES: [&str; 4] = ["txn", "idempotency", "saga", "testkit"];
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
-    let text = tree.get(RATCHET).map_or("", |file| &file.text);
-    let counts = match counts(tree) {
-        Ok(counts) => counts,
-        Err(error) => return vec![error],
+    let of = |name: &&str| match of(tree, name) {
+        Ok(circles) => circles.iter().map(shown).collect(),
+        Err(error) => vec![error],
     };
-    let mut findings = Vec::new();
-    for (name, before, now) in ratchet::grown(text, &counts) {
-        findings
-            .push(format!("{name} has {now} files that import each other in circles, {before} are allowed"));
-        findings.extend(of(tree, name).unwrap_or_default().iter().map(shown));
-    }
-    findings.extend(ratchet::fallen(RATCHET, text, &counts));
-    findings
-}
-
-/// The number of files on circles, for each crate.
-pub(crate) fn counts(tree: &Tree) -> Result<BTreeMap<String, usize>, String> {
-    let count = |name: &&str| {
-        let files = of(tree, name)?.iter().map(|circle| circle.files.len()).sum();
-        Ok(((*name).to_owned(), files))
-    };
-    CRATES.iter().map(count).collect()
-}
-
-/// Every circle of every crate, for people.
-pub(crate) fn list(tree: &Tree) -> Result<String, String> {
-    let mut text = String::new();
-    for name in CRATES {
-        let circles = of(tree, name)?;
-        text.push_str(&format!("{name}: {} circles\n", circles.len()));
-        text.extend(circles.iter().map(|circle| format!("{}\n", shown(circle))));
-    }
-    Ok(text)
+    CRATES.iter().flat_map(of).collect()
 }
 
 fn of(tree: &Tree, name: &str) -> Result<Vec<Circle>, String> {
-    let root = format!("{name}/src/lib.rs");
-    match tree.get(&root) {
-        Some(_) => Ok(graph::circles(&modules::imports(tree, &root)?)),
-        None => Ok(Vec::new()),
-    }
+    Ok(graph::circles(&modules::imports(tree, &format!("{name}/src/lib.rs"))?))
 }
 
 /// The files of a circle, and the lines that close it.
@@ -97,8 +57,19 @@ fn shown(circle: &Circle) -> String {
 mod tests {
     use super::*;
 
-    fn tree(files: &[(&str, &str)], ratchet: &str) -> Tree {
-        Tree::of(&[files, &[(RATCHET, ratchet)]].concat())
+    /// The circles of a tree in which the other crates are empty.
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let roots = CRATES.map(|name| format!("{name}/src/lib.rs"));
+        let others = roots.iter().filter(|root| !files.iter().any(|(path, _)| path == root));
+        let others = others.map(|root| (root.as_str(), ""));
+        check(&Tree::of(&files.iter().copied().chain(others).collect::<Vec<_>>()))
+    }
+
+    /// The number of files in the first line about a circle.
+    fn size(files: &[(&str, &str)]) -> usize {
+        found(files)
+            .first()
+            .map_or(0, |circle| circle.lines().next().unwrap_or_default().matches(".rs").count())
     }
 
     const THREE: [(&str, &str); 4] = [
@@ -110,19 +81,15 @@ mod tests {
 
     #[test]
     fn a_circle_is_found_with_the_lines_that_close_it() {
-        let found = check(&tree(&THREE, ""));
         assert_eq!(
-            found,
-            [
-                "txn has 3 files that import each other in circles, 0 are allowed",
-                "a circle of 3 files: txn/src/a.rs, txn/src/b.rs, txn/src/c.rs\n    around:\n      \
+            found(&THREE),
+            ["a circle of 3 files: txn/src/a.rs, txn/src/b.rs, txn/src/c.rs\n    around:\n      \
                  txn/src/a.rs:1 crate::b::B -> txn/src/b.rs\n      \
                  txn/src/b.rs:2 crate::c::C -> txn/src/c.rs\n      \
                  txn/src/c.rs:1 crate::a::A -> txn/src/a.rs\n    no circle without one of these:\n      \
                  txn/src/a.rs:1 crate::b::B -> txn/src/b.rs\n      \
                  txn/src/b.rs:2 crate::c::C -> txn/src/c.rs\n      \
-                 txn/src/c.rs:1 crate::a::A -> txn/src/a.rs"
-            ]
+                 txn/src/c.rs:1 crate::a::A -> txn/src/a.rs"]
         );
     }
 
@@ -134,16 +101,14 @@ mod tests {
             ("txn/src/b.rs", "use crate::c::C;\n"),
             ("txn/src/c.rs", "use crate::a::A;\n"),
         ];
-        let found = check(&tree(&files, ""));
+        let found = found(&files);
         let cuts = "no circle without one of these:\n      txn/src/c.rs:1 crate::a::A -> txn/src/a.rs";
-        assert!(found[1].ends_with(cuts), "{found:?}");
+        assert!(found[0].ends_with(cuts), "{found:?}");
     }
 
     #[test]
-    fn the_ratchet_only_falls() {
-        assert_eq!(check(&tree(&THREE, "# why\ntxn 3\n")), [""; 0]);
-        assert_eq!(check(&tree(&THREE, "txn 4\n")).len(), 1);
-        assert_eq!(check(&tree(&THREE, "txn 2\n")).len(), 2);
+    fn a_crate_that_is_gone_is_found() {
+        assert_eq!(check(&Tree::of(&THREE)).len(), 1 + 3);
     }
 
     #[test]
@@ -153,7 +118,7 @@ mod tests {
             ("saga/src/a.rs", "use crate::b;\n"),
             ("saga/src/b.rs", "use crate::A;\n"),
         ];
-        assert_eq!(counts(&tree(&files, "")).expect("counts")["saga"], 3);
+        assert_eq!(size(&files), 3);
     }
 
     #[test]
@@ -164,7 +129,7 @@ mod tests {
             ("saga/src/a/part.rs", "use super::A;\nuse crate::b::B;\n"),
             ("saga/src/b.rs", "pub struct B;\n"),
         ];
-        assert_eq!(counts(&tree(&files, "")).expect("counts")["saga"], 0);
+        assert_eq!(size(&files), 0);
     }
 
     #[test]
@@ -175,6 +140,6 @@ mod tests {
             ("saga/src/a/part.rs", "use crate::b::B;\n"),
             ("saga/src/b.rs", "use crate::a::A;\n"),
         ];
-        assert_eq!(counts(&tree(&files, "")).expect("counts")["saga"], 3);
+        assert_eq!(size(&files), 3);
     }
 }

@@ -2,16 +2,9 @@
 //!
 //! "What a claim answers with." is a riddle: it has no verb, and the reader has to find the noun. "The answer to a claim."
 //! names the thing, and "Renews the lease every third of its length." says what happens. So does the first sentence of each
-//! later paragraph, and of each section. The rule counts, for each folder of the workspace's root, the paragraphs whose
-//! first word begins a riddle. The numbers of today stand in
-//! `first_sentences.txt` and may only fall; `cargo xtask tidy first-sentences` prints the comments.
+//! later paragraph, and of each section. The rule finds the paragraphs whose first word begins a riddle.
 
-use std::collections::BTreeMap;
-
-use super::ratchet;
 use super::tree::{File, Tree};
-
-pub(crate) const RATCHET: &str = "xtask/src/tidy/first_sentences.txt";
 
 const WORDS: [&str; 13] = [
     "What", "Who", "So", "As", "Those", "How", "Whether", "Where", "Why", "Whoever", "Whatever", "Nothing",
@@ -19,42 +12,11 @@ const WORDS: [&str; 13] = [
 ];
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
-    let text = tree.get(RATCHET).map_or("", |file| &file.text);
-    let counts = counts(tree);
-    let mut findings = Vec::new();
-    for (folder, before, now) in ratchet::grown(text, &counts) {
-        findings.push(format!(
-            "{folder} has {now} paragraphs of doc comments that begin with {}; {before} are allowed",
-            WORDS.join(", ")
-        ));
-        findings.extend(of(tree).filter(|(other, _)| *other == folder).map(|(_, place)| place));
-    }
-    findings.extend(ratchet::fallen(RATCHET, text, &counts));
-    findings
-}
-
-/// The number of riddles in each folder of the root.
-pub(crate) fn counts(tree: &Tree) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for (folder, _) in of(tree) {
-        *counts.entry(folder.to_owned()).or_insert(0) += 1;
-    }
-    counts
-}
-
-/// Every riddle, a line each.
-pub(crate) fn list(tree: &Tree) -> String {
-    of(tree).map(|(_, place)| place + "\n").collect()
-}
-
-/// The riddles, each with its folder.
-fn of(tree: &Tree) -> impl Iterator<Item = (&str, String)> {
-    tree.rust().flat_map(|file| {
-        let folder = file.path.split('/').next().unwrap_or_default();
-        firsts(file)
-            .filter(|(_, text)| is_riddle(text))
-            .map(move |(line, text)| (folder, format!("{}:{line}: {text}", file.path)))
-    })
+    let riddles = |file: &File| -> Vec<String> {
+        let riddles = firsts(file).filter(|(_, text)| is_riddle(text));
+        riddles.map(|(line, text)| format!("{}:{line}: say it plainly: {text}", file.path)).collect()
+    };
+    tree.rust().flat_map(riddles).collect()
 }
 
 /// The first line of each paragraph of a doc comment, with its number.
@@ -92,23 +54,18 @@ mod tests {
                        What it is.\n    struct It;\n// What a plain comment says\n/// Something. What else?\n/// Sometimes.\n";
 
     #[test]
-    fn riddles_are_counted_for_each_folder() {
-        let tree =
-            Tree::of(&[("saga/src/a.rs", TWO), ("txn/src/a.rs", "/// As it was.\n"), ("txn/a.md", TWO)]);
-        assert_eq!(counts(&tree), [("saga".to_owned(), 4), ("txn".to_owned(), 1)].into());
+    fn each_paragraph_that_begins_a_riddle_is_found() {
+        let tree = Tree::of(&[("saga/src/a.rs", TWO), ("txn/a.md", TWO)]);
         assert_eq!(
-            list(&tree),
-            "saga/src/a.rs:1: Who comes first.\nsaga/src/a.rs:7: As before.\nsaga/src/a.rs:9: Nobody knows.\nsaga/src/a.rs:12: What it is.\n\
-             txn/src/a.rs:1: As it was.\n"
+            check(&tree),
+            [
+                "1: say it plainly: Who comes first.",
+                "7: say it plainly: As before.",
+                "9: say it plainly: Nobody knows.",
+                "12: say it plainly: What it is."
+            ]
+            .map(|riddle| format!("saga/src/a.rs:{riddle}"))
         );
-    }
-
-    #[test]
-    fn a_riddle_more_is_found_and_one_less_is_written_down() {
-        let with = |ratchet: &str| check(&Tree::of(&[("saga/src/a.rs", TWO), (RATCHET, ratchet)]));
-        assert_eq!(with("saga 4\n"), [""; 0]);
-        assert_eq!(with("saga 3\n").len(), 5);
-        assert_eq!(with("saga 5\n").len(), 1);
     }
 
     #[test]

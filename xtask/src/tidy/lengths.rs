@@ -1,52 +1,15 @@
 //! Files stay small enough to be read at once.
 //!
-//! A line counts if it is neither blank nor a comment, up to the tests at the end of the file. Files that were too long
-//! once are listed in `lengths.txt` with their length; the list is a ratchet: it may only shrink.
-
-use std::collections::BTreeMap;
+//! A line counts if it is neither blank nor a comment, up to the tests at the end of the file.
 
 use super::tree::Tree;
 
 const LIMIT: usize = 500;
-const RATCHET: &str = "xtask/src/tidy/lengths.txt";
 
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
-    let allowed = allowed(tree.get(RATCHET).map_or("", |file| &file.text));
-    let mut findings = Vec::new();
-    for file in tree.rust() {
-        let length = length(&file.text);
-        let path = &file.path;
-        match allowed.get(path.as_str()) {
-            None if length > LIMIT => {
-                findings.push(format!("{path} has {length} lines; split it by idea, {LIMIT} are the limit"))
-            }
-            Some(&allowed) if length > allowed => {
-                findings.push(format!("{path} grew from {allowed} to {length} lines; split it by idea"))
-            }
-            Some(_) if length <= LIMIT => {
-                findings.push(format!("{path} is short enough now; take it off {RATCHET}"))
-            }
-            Some(&allowed) if length < allowed => {
-                findings.push(format!("{path} shrank to {length} lines; write that in {RATCHET}"))
-            }
-            _ => {}
-        }
-    }
-    findings.extend(
-        allowed
-            .keys()
-            .filter(|path| tree.get(path).is_none())
-            .map(|path| format!("{path} is gone; take it off {RATCHET}")),
-    );
-    findings
-}
-
-/// `path length`, one a line; lines that start with `#` explain.
-fn allowed(ratchet: &str) -> BTreeMap<&str, usize> {
-    let lines = ratchet.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .filter_map(|line| line.split_once(' '))
-        .filter_map(|(path, length)| Some((path, length.parse().ok()?)))
+    let lengths = tree.rust().map(|file| (&file.path, length(&file.text)));
+    let long = lengths.filter(|(_, length)| *length > LIMIT);
+    long.map(|(path, length)| format!("{path} has {length} lines; split it by idea, {LIMIT} are the limit"))
         .collect()
 }
 
@@ -77,16 +40,5 @@ mod tests {
             code(900)
         );
         assert_eq!(length(&text), 3);
-    }
-
-    #[test]
-    fn the_ratchet_only_shrinks() {
-        let with =
-            |ratchet: &str, lines: usize| check(&Tree::of(&[("a.rs", &code(lines)), (RATCHET, ratchet)]));
-        assert_eq!(with("# why\na.rs 600\n", 600), [""; 0]);
-        assert_eq!(with("a.rs 600\n", 601), ["a.rs grew from 600 to 601 lines; split it by idea"]);
-        assert_eq!(with("a.rs 600\n", 599), [format!("a.rs shrank to 599 lines; write that in {RATCHET}")]);
-        assert_eq!(with("a.rs 600\n", 400), [format!("a.rs is short enough now; take it off {RATCHET}")]);
-        assert_eq!(with("gone.rs 600\n", 400), [format!("gone.rs is gone; take it off {RATCHET}")]);
     }
 }
