@@ -22,7 +22,5 @@ pub(crate) fn install() -> Result<(), String> {
 }
 
 fn works(tool: &str) -> bool {
-    let mut command = workspace::cargo();
-    command.args([tool, "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    workspace::succeeds(workspace::cargo().args([tool, "--version"]))
 }

@@ -3,12 +3,10 @@
 //! The story itself is told by `payment-platform demo`. This only gets us there on a fresh clone: it looks for a
 //! working C compiler first, because without one the build of SQLite fails after minutes, with a page of noise.
 
-use std::io::{BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-
-use cargo_metadata::Message;
 
 use crate::workspace;
 
@@ -65,23 +63,9 @@ fn look_for_c_compiler(compiler: &str) -> Result<(), String> {
 fn build() -> Result<PathBuf, String> {
     let mut command = workspace::cargo();
     command.args(["build", "--package", PLATFORM, "--bin", PLATFORM]);
-    command.args(["--message-format", "json-render-diagnostics"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("failed to run cargo: {error}"))?;
-    let output = child.stdout.take().ok_or("cargo has no output")?;
-    let mut program = None;
-    for message in Message::parse_stream(BufReader::new(output)).map_while(Result::ok) {
-        if let Message::CompilerArtifact(artifact) = message
-            && artifact.target.name == PLATFORM
-        {
-            program = artifact.executable.map(PathBuf::from).or(program);
-        }
-    }
-    let status = child.wait().map_err(|error| format!("failed to wait for cargo: {error}"))?;
-    if !status.success() {
-        return Err(format!("the platform does not build ({status}); the messages above say why"));
-    }
-    program.ok_or_else(|| format!("cargo built {PLATFORM}, but did not say where"))
+    let mut made = workspace::build(command)?.into_iter().filter(|artifact| artifact.target.name == PLATFORM);
+    let program = made.find_map(|artifact| artifact.executable);
+    program.map(PathBuf::from).ok_or_else(|| format!("cargo built {PLATFORM}, but did not say where"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use testkit::Missing;
 
-use crate::say;
+use crate::{say, workspace};
 
 /// Installs what is missing; nothing if nothing is.
 pub(crate) fn install() -> Result<(), String> {
@@ -45,11 +45,8 @@ enum Machine {
 
 impl Machine {
     fn look() -> Machine {
-        let answers = |program: &str, arguments: &[&str]| {
-            let mut command = Command::new(program);
-            command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            command.status().is_ok_and(|status| status.success())
-        };
+        let answers =
+            |program: &str, arguments: &[&str]| workspace::succeeds(Command::new(program).args(arguments));
         if Path::new("/etc/debian_version").exists() && answers("apt-get", &["--version"]) {
             let as_root =
                 Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");

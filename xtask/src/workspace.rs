@@ -1,9 +1,10 @@
 //! The place of the workspace, and the crates of it that are published.
 
+use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use cargo_metadata::{Metadata, MetadataCommand};
+use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 
 /// The crates on crates.io, in the order in which they can be published.
 pub(crate) const PUBLISHED: [&str; 3] = ["probity-txn", "probity-idempotency", "probity-saga"];
@@ -29,6 +30,31 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
     command
+}
+
+/// Runs a command of cargo that builds, with its complaints shown, and gives what it made.
+pub(crate) fn build(mut command: Command) -> Result<Vec<Artifact>, String> {
+    command.args(["--message-format", "json-render-diagnostics"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("failed to run cargo: {error}"))?;
+    let output = child.stdout.take().ok_or("cargo has no output")?;
+    let mut made = Vec::new();
+    for message in Message::parse_stream(BufReader::new(output)) {
+        let message = message.map_err(|error| format!("failed to read what cargo says: {error}"))?;
+        if let Message::CompilerArtifact(artifact) = message {
+            made.push(artifact);
+        }
+    }
+    let status = child.wait().map_err(|error| format!("failed to wait for cargo: {error}"))?;
+    match status.success() {
+        true => Ok(made),
+        false => Err(format!("it does not build ({status}); the messages above say why")),
+    }
+}
+
+/// Runs a command without a word. Tells whether it succeeded.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// The packages of the workspace, without what they depend on.

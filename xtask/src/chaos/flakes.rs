@@ -6,13 +6,12 @@
 //! The output of each failed run is kept.
 
 use std::fs;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cargo_metadata::{Message, Metadata};
+use cargo_metadata::{Artifact, Metadata};
 use testkit::Program;
 
 use crate::{say, services, workspace};
@@ -121,29 +120,12 @@ fn sets(metadata: &Metadata) -> [(&'static str, Vec<String>); 2] {
 
 fn build(metadata: &Metadata, arguments: &[String]) -> Result<Vec<Binary>, String> {
     let mut command = workspace::cargo();
-    command.args(["test", "--locked", "--lib", "--bins", "--tests", "--no-run"]);
-    command.arg("--message-format=json-render-diagnostics").args(arguments);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("failed to run cargo: {error}"))?;
-    let mut binaries = Vec::new();
-    if let Some(output) = child.stdout.take() {
-        for message in Message::parse_stream(BufReader::new(output)) {
-            let message = message.map_err(|error| format!("failed to read what cargo says: {error}"))?;
-            binaries.extend(test_binary(metadata, message));
-        }
-    }
-    match child.wait() {
-        Ok(status) if status.success() => Ok(binaries),
-        Ok(status) => Err(format!("the tests do not build ({status})")),
-        Err(error) => Err(format!("failed to wait for cargo: {error}")),
-    }
+    command.args(["test", "--locked", "--lib", "--bins", "--tests", "--no-run"]).args(arguments);
+    let artifacts = workspace::build(command)?;
+    Ok(artifacts.into_iter().filter_map(|artifact| test_binary(metadata, artifact)).collect())
 }
 
-fn test_binary(metadata: &Metadata, message: Message) -> Option<Binary> {
-    let Message::CompilerArtifact(artifact) = message else { return None };
+fn test_binary(metadata: &Metadata, artifact: Artifact) -> Option<Binary> {
     let program = artifact.executable.filter(|_| artifact.profile.test)?;
     let package = metadata.packages.iter().find(|package| package.id == artifact.package_id)?;
     Some(Binary {

@@ -4,6 +4,7 @@
 //! a part of `cargo xtask ci`; there the unit tests replay the corpora.
 
 use std::fs;
+use std::process::Command;
 
 use crate::step::{Progress, Step};
 use crate::workspace;
@@ -35,9 +36,7 @@ pub(super) fn run(words: &[&str]) -> Result<(), String> {
     if chosen.is_empty() {
         return Err(USAGE.into());
     }
-    let installed =
-        workspace::command("rustup").args(["run", "nightly", "cargo", "fuzz", "--version"]).output();
-    if !installed.is_ok_and(|output| output.status.success()) {
+    if !workspace::succeeds(Command::new("rustup").args(["run", "nightly", "cargo", "fuzz", "--version"])) {
         return Err(
             "cargo-fuzz or the nightly compiler is not installed; install them with:\n\n  rustup toolchain \
                     install nightly --profile minimal && cargo install --locked cargo-fuzz"

@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::step::{Progress, Step};
 use crate::{tidy, workspace};
@@ -35,7 +34,7 @@ struct Plan<'a> {
 pub(super) fn run(words: &[&str]) -> Result<(), String> {
     let plan = parse(words)?;
     let steps = steps(&plan, &tidy::pure_files()?)?;
-    if !is_installed() {
+    if !workspace::succeeds(workspace::cargo().args(["mutants", "--version"])) {
         return Err(
             "cargo-mutants is not installed; install it with: cargo install --locked cargo-mutants".into()
         );
@@ -78,11 +77,6 @@ fn step(package: &str, files: &str, tests: &str, list: bool) -> Step {
 /// The folder of the reports. Cargo's own target folder may be elsewhere.
 fn output() -> PathBuf {
     workspace::root().join("target/mutants")
-}
-
-fn is_installed() -> bool {
-    let mut command: Command = workspace::cargo();
-    command.args(["mutants", "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
 fn parse<'a>(words: &[&'a str]) -> Result<Plan<'a>, String> {
