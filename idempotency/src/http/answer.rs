@@ -243,23 +243,24 @@ fn tombstone(parts: &Parts, reason: TombstoneReason) -> Tombstone {
 
 /// The recorded answer again, and its trailers.
 pub(crate) fn replay(recording: &Recording) -> Result<(Response<Bytes>, HeaderMap), StoreError> {
-    let mut response = answer(recording)?;
+    let (mut response, trailers) = answer(recording)?;
     let headers = response.headers_mut();
     headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
     headers.insert(STATUS_HEADER, HeaderValue::from_static("replayed"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok((response, trailers::map(trailers::split(recording).1)?))
+    Ok((response, trailers))
 }
 
-/// A recording as the answer it is, without the marks of a replay.
-pub(crate) fn answer(recording: &Recording) -> Result<Response<Bytes>, StoreError> {
+/// A recording as the answer it is, without the marks of a replay, and its trailers.
+pub(crate) fn answer(recording: &Recording) -> Result<(Response<Bytes>, HeaderMap), StoreError> {
     let mut response = Response::new(recording.bytes().clone());
     *response.status_mut() = StatusCode::from_u16(recording.status())
         .map_err(|error| StoreError::not_applied(ErrorKind::Corrupt, error.to_string()))?;
-    let mut headers = trailers::map(trailers::split(recording).0)?;
+    let (headers, trailers) = trailers::split(recording);
+    let mut headers = trailers::map(headers)?;
     headers.remove(CONTENT_LENGTH);
     *response.headers_mut() = headers;
-    Ok(response)
+    Ok((response, trailers::map(trailers)?))
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl IntoResponse for Recording {
     /// The answer exactly as retries will get it. One that is no HTTP answer becomes a 500.
     fn into_response(self) -> Response {
         match answer::answer(&self) {
-            Ok(response) => response.map(http_body_util::Full::new).into_response(),
+            Ok((response, _)) => response.map(http_body_util::Full::new).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }
     }

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -286,15 +286,19 @@ where
     };
     let written = guard.settle(&settlement).await;
     let status = match (&written, &settlement) {
+        // A driver may send a call again by itself.
+        (Ok(Written::Applied | Written::AlreadyApplied | Written::Missing), Settlement::Release) => {
+            "released"
+        }
+        (Ok(Written::AlreadyApplied), _) if !lease.0.has_recorded_in() => "created",
         (Ok(Written::Refused(State::Completed) | Written::AlreadyApplied), _) => {
             // `complete_in` was committed after all: what it recorded is the answer every retry gets, so give it now.
-            if let Some(recorded) = read_recorded(&lease).await {
-                response = recorded.map(ReplayBody::full);
+            if let Some((recorded, trailers)) = read_recorded(&lease).await {
+                response = recorded.map(|bytes| ReplayBody::whole(bytes, trailers));
             }
             "created"
         }
         (Ok(Written::Applied), Settlement::Record(_) | Settlement::Tombstone(_)) => "created",
-        (Ok(Written::Applied | Written::Missing), Settlement::Release) => "released",
         _ => {
             report_unrecorded(&written);
             "unrecorded"
@@ -324,7 +328,7 @@ fn report_unrecorded(written: &Result<Written, StoreError>) {
     }
 }
 
-async fn read_recorded(lease: &crate::lease::handle::Lease) -> Option<Response<Bytes>> {
+async fn read_recorded(lease: &crate::lease::handle::Lease) -> Option<(Response<Bytes>, HeaderMap)> {
     let snapshot = lease.0.manager.get(lease.record()).await.ok().flatten()?;
     answer::answer(&snapshot.recording?).ok()
 }

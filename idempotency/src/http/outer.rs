@@ -50,7 +50,7 @@ pub(crate) async fn holds(
         }
         if shared.config.policy.effects == Effects::Opaque && !lease.0.may_have_had_effect() {
             lease.effect_starting().await.map_err(|error| match error.kind() {
-                ErrorKind::LeaseLost => Problem::InFlight(Duration::ZERO),
+                ErrorKind::LeaseLost if !lease.0.is_marked() => Problem::InFlight(Duration::ZERO),
                 _ => Problem::Unmarked,
             })?;
         }

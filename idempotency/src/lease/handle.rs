@@ -6,7 +6,7 @@
 use std::fmt;
 #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
 use std::sync::atomic::AtomicU16;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::token::Holder;
 
 /// The number of times that a mark is sent before it counts as failed.
 const MARK_TRIES: u32 = 3;
+/// The pause between two tries of a mark.
+const MARK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A handle on the claim that lets this work run.
 ///
@@ -55,8 +57,8 @@ pub(crate) struct Held {
     pub(crate) grant: Grant,
     pub(crate) effects: Effects,
     pub(crate) terms: Terms,
-    /// Set before the mark is sent: from then on it may be in the store.
-    marked: AtomicBool,
+    /// The number of marks that are in the store, or may be. Each is counted before it is sent.
+    marks: AtomicU32,
     /// The status of the recording that `complete_in` wrote, 0 for a job's; `NOT_RECORDED` if none.
     #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
     recorded: AtomicU16,
@@ -88,7 +90,7 @@ impl Held {
             grant,
             effects: claim.effects,
             terms: claim.terms,
-            marked: AtomicBool::new(false),
+            marks: AtomicU32::new(0),
             #[cfg(any(feature = "tower", feature = "sqlite", feature = "postgres"))]
             recorded: AtomicU16::new(NOT_RECORDED),
             believed_until: Mutex::new(deadline(asked_at, grant.lease)),
@@ -124,7 +126,7 @@ impl Held {
 
     /// Says whether an external effect was announced.
     pub(crate) fn is_marked(&self) -> bool {
-        self.marked.load(Ordering::SeqCst)
+        self.marks.load(Ordering::SeqCst) > 0
     }
 
     /// Says whether `complete_in` was used. Only the store knows whether its transaction was committed.
@@ -202,6 +204,9 @@ impl Lease {
     /// Call it just before an external effect. When it returns `Ok`, this attempt still holds the record and no other
     /// will ever run without proof that the effect did not happen (I-5). When it returns an error, do not start.
     ///
+    /// Behind the layer, answer that error with `Verdict::Retryable` if its [`effect`](StoreError::effect) is `NotApplied`,
+    /// and with `Verdict::Unknown` otherwise. An answer of 4xx without a verdict is recorded, and each retry gets it.
+    ///
     /// # Cancel safety
     /// The mark may have been set; the record then counts as marked.
     ///
@@ -212,7 +217,7 @@ impl Lease {
         if self.0.is_lost() {
             return Err(StoreError::lease_lost());
         }
-        self.0.marked.store(true, Ordering::SeqCst);
+        self.0.marks.fetch_add(1, Ordering::SeqCst);
         let (mut tries, mut doubted) = (1, false);
         loop {
             match metrics::time_call("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
@@ -224,10 +229,17 @@ impl Lease {
                 Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
                     return Err(StoreError::lease_lost());
                 }
-                Err(error) if tries == MARK_TRIES => return Err(error.after_doubt(doubted)),
+                Err(error) if tries == MARK_TRIES => {
+                    let error = error.after_doubt(doubted);
+                    if error.effect() == Effect::NotApplied {
+                        self.0.marks.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    return Err(error);
+                }
                 Err(error) => {
                     doubted |= error.effect() == Effect::Unknown;
                     tries += 1;
+                    tokio::time::sleep(MARK_PAUSE).await;
                 }
             }
         }

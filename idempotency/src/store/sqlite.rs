@@ -97,6 +97,11 @@ fn classify(error: sqlx::Error) -> Failure {
     }
 }
 
+/// A file has no sessions.
+const fn spends_the_session(_error: &StoreError) -> bool {
+    false
+}
+
 fn of_code(code: u32, error: sqlx::Error) -> Failure {
     // The primary result code is the low byte.
     match code & 0xff {

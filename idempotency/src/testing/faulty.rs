@@ -42,6 +42,8 @@ pub enum Side {
     Unanswered,
     /// The call is applied, and answered this much later.
     Late(Duration),
+    /// The call is applied, and sent again, as some drivers do after a broken connection. The second answer is given.
+    Repeated,
     /// The call arrives, and is refused: provably not applied, the only fault that is.
     Refused,
 }
@@ -78,25 +80,28 @@ impl FaultyStore {
         planned.remove(index).map(|(_, side)| side)
     }
 
-    async fn passed<T>(
-        &self,
-        call: Call,
-        applied: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
+    async fn passed<T, F>(&self, call: Call, apply: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
         let lost = || StoreError::unknown(ErrorKind::Unavailable, "a planned fault");
         match self.side(call) {
-            None => applied.await,
+            None => apply().await,
             Some(Side::Before) => Err(lost()),
-            Some(Side::After) => applied.await.and(Err(lost())),
+            Some(Side::After) => apply().await.and(Err(lost())),
             Some(Side::Silence) => std::future::pending().await,
             Some(Side::Unanswered) => {
-                let _ = applied.await;
+                let _ = apply().await;
                 std::future::pending().await
             }
             Some(Side::Late(by)) => {
-                let answer = applied.await;
+                let answer = apply().await;
                 tokio::time::sleep(by).await;
                 answer
+            }
+            Some(Side::Repeated) => {
+                apply().await?;
+                apply().await
             }
             Some(Side::Refused) => Err(StoreError::not_applied(ErrorKind::Rejected, "a planned refusal")),
         }
@@ -106,15 +111,15 @@ impl FaultyStore {
 #[async_trait]
 impl IdempotencyManager for FaultyStore {
     async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        self.passed(Call::Claim, self.inner.claim(claim)).await
+        self.passed(Call::Claim, || self.inner.claim(claim)).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
-        self.passed(Call::Renew, self.inner.renew(holder, lease)).await
+        self.passed(Call::Renew, || self.inner.renew(holder, lease)).await
     }
 
     async fn mark_effect(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.passed(Call::MarkEffect, self.inner.mark_effect(holder)).await
+        self.passed(Call::MarkEffect, || self.inner.mark_effect(holder)).await
     }
 
     async fn complete(
@@ -123,7 +128,7 @@ impl IdempotencyManager for FaultyStore {
         recording: &Recording,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        self.passed(Call::Complete, self.inner.complete(holder, recording, retention)).await
+        self.passed(Call::Complete, || self.inner.complete(holder, recording, retention)).await
     }
 
     async fn tombstone(
@@ -132,11 +137,11 @@ impl IdempotencyManager for FaultyStore {
         tombstone: &Tombstone,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        self.passed(Call::Tombstone, self.inner.tombstone(holder, tombstone, retention)).await
+        self.passed(Call::Tombstone, || self.inner.tombstone(holder, tombstone, retention)).await
     }
 
     async fn release(&self, holder: &Holder) -> Result<Written, StoreError> {
-        self.passed(Call::Release, self.inner.release(holder)).await
+        self.passed(Call::Release, || self.inner.release(holder)).await
     }
 
     async fn resolve(
@@ -146,15 +151,15 @@ impl IdempotencyManager for FaultyStore {
         resolution: &Resolution,
         retention: Duration,
     ) -> Result<Written, StoreError> {
-        self.passed(Call::Resolve, self.inner.resolve(record, fence, resolution, retention)).await
+        self.passed(Call::Resolve, || self.inner.resolve(record, fence, resolution, retention)).await
     }
 
     async fn get(&self, record: RecordId) -> Result<Option<Snapshot>, StoreError> {
-        self.passed(Call::Get, self.inner.get(record)).await
+        self.passed(Call::Get, || self.inner.get(record)).await
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        self.passed(Call::Purge, self.inner.purge(limit)).await
+        self.passed(Call::Purge, || self.inner.purge(limit)).await
     }
 
     fn sql_tables(&self) -> Option<SqlTables> {

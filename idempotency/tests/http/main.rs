@@ -2,6 +2,7 @@
 
 mod app;
 mod faults;
+mod in_doubt;
 mod limits;
 mod race;
 mod sqlite;

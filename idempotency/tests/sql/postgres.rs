@@ -70,6 +70,53 @@ async fn a_statement_waits_for_our_row(pool: &PgPool) {
     tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
 }
 
+// proves: I-9
+#[tokio::test]
+async fn sessions_that_take_no_writes_are_replaced_after_one_failure_each() {
+    let database = database().await;
+    let single =
+        || PgPoolOptions::new().max_connections(1).connect_with((*database.pool.connect_options()).clone());
+    for behind_pooler in [false, true] {
+        let pool = single().await.unwrap();
+        let builder = PostgresStore::builder(pool.clone());
+        let builder = if behind_pooler { builder.behind_pooler() } else { builder };
+        let store = builder.build().await.unwrap();
+        // As on a server that was demoted: behind a pooler, BEGIN asks for a transaction that writes.
+        let demote = if behind_pooler {
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN RAISE EXCEPTION USING ERRCODE = ''25006''; END';
+             CREATE TRIGGER demoted BEFORE INSERT ON idempotency_records EXECUTE FUNCTION refuse()"
+        } else {
+            "SET default_transaction_read_only = on"
+        };
+        sqlx::raw_sql(demote).execute(&pool).await.unwrap();
+        let session = async || sqlx::query_scalar::<_, i32>("SELECT pg_backend_pid()").fetch_one(&pool).await;
+        let before = session().await.unwrap();
+        let claim =
+            Claim { record: RecordId::from_bytes([u8::from(behind_pooler); 32]), ..a_claim(Duration::ZERO) };
+        let error = store.clone().direct().claim(&claim).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+        assert_ne!(session().await.unwrap(), before, "behind a pooler: {behind_pooler}");
+        if !behind_pooler {
+            assert!(matches!(store.claim(&claim).await.unwrap(), Answer::Acquired(_)));
+        }
+    }
+}
+
+// proves: I-5
+#[tokio::test]
+async fn a_commit_that_fails_behind_a_pooler_leaves_the_claim_in_doubt() {
+    let database = database().await;
+    let store = PostgresStore::builder(database.pool.clone()).behind_pooler().build().await.unwrap();
+    let late = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN RAISE EXCEPTION USING ERRCODE = ''53300''; END';
+         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON idempotency_records
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(late).execute(&database.pool).await.unwrap();
+    let error = store.direct().claim(&a_claim(Duration::ZERO)).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
+}
+
 // proves: I-4
 #[tokio::test]
 async fn a_zombie_can_commit_neither_its_answer_nor_its_payment_at_any_isolation() {

@@ -1,6 +1,8 @@
 //! Reads from an error of the driver whether a statement of PostgreSQL may have written.
 
-use crate::error::{ErrorKind, Failure};
+use std::error::Error as _;
+
+use crate::error::{ErrorKind, Failure, StoreError};
 use crate::sqlstate::{self, Condition, Outcome, SqlState};
 use crate::store::sql::dialect::of_the_driver;
 
@@ -12,15 +14,23 @@ pub(crate) fn classify(error: sqlx::Error) -> Failure {
     }
 }
 
+/// Tells whether the server takes no writes on this session, or has ended it.
+pub(crate) fn spends_the_session(error: &StoreError) -> bool {
+    let driver = error.source().and_then(|source| source.downcast_ref::<sqlx::Error>());
+    let state = driver.and_then(sqlx::Error::as_database_error).map(sqlstate::of);
+    state.is_some_and(|state| state.condition == Condition::ReadOnly)
+}
+
 fn of_state(state: SqlState, error: sqlx::Error) -> Failure {
     use Condition::{
-        Canceled, ConnectionLost, Deadlock, LockTimeout, NotConnected, Resources, Serialization,
+        Canceled, ConnectionLost, Deadlock, LockTimeout, NotConnected, ReadOnly, Resources, Serialization,
         SessionTimeout, TooManyConnections,
     };
     let kind = match state.condition {
-        // Conflicts and lock timeouts are rolled back: a retry may succeed. So may one on another connection.
+        // Conflicts and lock timeouts are rolled back: a retry may succeed. So may one on another connection, and after a
+        // failover on another server.
         Serialization | Deadlock | LockTimeout | ConnectionLost | NotConnected | TooManyConnections
-        | SessionTimeout => ErrorKind::Unavailable,
+        | SessionTimeout | ReadOnly => ErrorKind::Unavailable,
         Canceled => ErrorKind::Timeout,
         Resources => ErrorKind::Full,
         _ => ErrorKind::Rejected,
@@ -58,7 +68,7 @@ mod tests {
             ("08004", ErrorKind::Unavailable),
             ("25P03", ErrorKind::Unavailable),
             ("23505", ErrorKind::Rejected),
-            ("25006", ErrorKind::Rejected),
+            ("25006", ErrorKind::Unavailable),
             ("42501", ErrorKind::Rejected),
             ("P0001", ErrorKind::Rejected),
         ] {

@@ -1,6 +1,6 @@
 //! The statements of PostgreSQL.
 
-use super::classify::classify;
+use super::classify::{classify, spends_the_session};
 use super::migrate;
 use super::rows::{bind, decode};
 use super::sql::{CHANGE, CLAIM};

@@ -1,7 +1,8 @@
 //! A connection of the store's own.
 //!
 //! Invariant: one that still owes an answer is closed, not returned. The pool would wait for that answer, without limit
-//! if the other end is gone without a word, and be smaller by one until then.
+//! if the other end is gone without a word, and be smaller by one until then. So is one whose server takes no writes: the
+//! next claim would meet it too.
 
 use sqlx::pool::PoolConnection;
 
@@ -36,7 +37,11 @@ impl<DB: Dialect> Own<DB> {
     pub(crate) async fn end<T>(&mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         let answer = match answer {
             answer if !self.behind_pooler => answer,
-            Ok(answer) => DB::command(self.ask(), "COMMIT").await.map(|()| answer),
+            Ok(answer) => {
+                // Of a connection that the pooler made for it, a COMMIT is told what proves nothing about the transaction.
+                let committed = DB::command(self.ask(), "COMMIT").await;
+                committed.map(|()| answer).map_err(StoreError::doubted)
+            }
             Err(error) => {
                 // If this fails too the connection is closed, and the server rolls back.
                 if DB::command(self.ask(), "ROLLBACK").await.is_err() {
@@ -45,7 +50,9 @@ impl<DB: Dialect> Own<DB> {
                 Err(error)
             }
         };
-        self.note_answer();
+        if !answer.as_ref().is_err_and(DB::spends_the_session) {
+            self.note_answer();
+        }
         answer
     }
 

@@ -43,6 +43,9 @@ pub(crate) mod driver {
         /// Classifies an error of the driver.
         fn classify(error: sqlx::Error) -> Failure;
 
+        /// Tells whether the session that answered this will serve no claim any more.
+        fn spends_the_session(error: &StoreError) -> bool;
+
         /// Looks whether the database can keep records, and where; creates or upgrades the tables under a lock if it
         /// must and may. Says the names by which the tables are found from now on.
         fn prepare(
@@ -152,6 +155,10 @@ macro_rules! impl_dialect {
 
             fn classify(error: sqlx::Error) -> $crate::error::Failure {
                 classify(error)
+            }
+
+            fn spends_the_session(error: &StoreError) -> bool {
+                spends_the_session(error)
             }
 
             async fn prepare(
