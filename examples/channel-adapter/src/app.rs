@@ -14,7 +14,7 @@ use crate::book::{Book, PAYMENTS, TRANSFERS};
 use crate::domain::{Answer, Behaviour, Cancelled, Demand, Known, Status};
 use crate::events::Sender;
 use crate::refund::{self, RefundAnswer, RefundDemand};
-use crate::settings::Delays;
+use crate::settings::{Delays, Own};
 use crate::store;
 use crate::wire::{
     PaymentBody, RefundBody, TransferBody, behaviour, demand, idempotency_key, money, refund_shown, refused,
@@ -36,14 +36,14 @@ pub(crate) struct App {
 /// # Errors
 /// [`StartError`] when a setting or the database cannot be used.
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
-    let delays = Delays::from_settings(&settings)?;
+    let Own { delays, channel_webhook_url, channel_webhook_secret } = settings.own()?;
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
     let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
-    let sending = match settings.variable("CHANNEL_WEBHOOK_URL") {
+    let sending = match channel_webhook_url {
         None => None,
         Some(url) => {
-            let (url, secret) = (url.to_owned(), settings.secret("CHANNEL_WEBHOOK_SECRET")?);
+            let secret = settings.secret("CHANNEL_WEBHOOK_SECRET", channel_webhook_secret)?;
             let client = http_client(HttpTimeouts::default())?;
             Some(tokio::spawn(Sender { pool: pool.clone(), client, url, secret }.run()))
         }

@@ -21,7 +21,7 @@ pub use app::start;
 pub use book::{Book, PAYMENTS, TRANSFERS};
 pub use domain::{Answer, Behaviour, Cancelled, Demand, Entry, Known, Status};
 pub use refund::{Refund, RefundAnswer, RefundDemand, find as find_refund, give_back};
-pub use settings::Delays;
+pub use settings::{Delays, Own};
 pub use store::{SCHEMA, cancel, demand, look_up};
 
 /// The name of the service, as in `cargo run -p channel-adapter`.

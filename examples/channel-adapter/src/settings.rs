@@ -2,29 +2,37 @@
 
 use std::time::Duration;
 
-use service_shell::{Settings, StartError};
+use clap::Args;
+use service_shell::{ServiceToken, token};
+
+/// The settings of the channel alone.
+#[derive(Args, Clone, Debug)]
+pub struct Own {
+    /// The delays of the test methods.
+    #[command(flatten)]
+    pub delays: Delays,
+    /// The address to which webhooks are sent [default: none are sent].
+    #[arg(long, env = "CHANNEL_WEBHOOK_URL")]
+    pub channel_webhook_url: Option<String>,
+    /// The secret that signs webhooks [default on loopback only: a known one].
+    #[arg(long, env = "CHANNEL_WEBHOOK_SECRET", value_parser = token)]
+    pub channel_webhook_secret: Option<ServiceToken>,
+}
 
 /// The delays of the test methods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delays {
-    /// `CHANNEL_SLOW_MS`: how long after its arrival a `card_slow` demand takes effect; 1500 unless told.
+    /// The milliseconds after which a `card_slow` demand takes effect.
+    #[arg(long = "channel-slow-ms", env = "CHANNEL_SLOW_MS", default_value = "1500", value_parser = delay)]
     pub slow: Duration,
-    /// `CHANNEL_HANG_MS`: how long `card_hangs` and `card_never_arrives` keep silent; 120000 unless told,
-    /// longer than the callers' own time limits.
+    /// The milliseconds for which `card_hangs` and `card_never_arrives` keep silent: longer than the callers' own time
+    /// limits.
+    #[arg(long = "channel-hang-ms", env = "CHANNEL_HANG_MS", default_value = "120000", value_parser = delay)]
     pub hang: Duration,
 }
 
-impl Delays {
-    /// Reads the two variables.
-    ///
-    /// # Errors
-    /// [`StartError::Setting`] when one of them is not a number of milliseconds.
-    pub fn from_settings(settings: &Settings) -> Result<Delays, StartError> {
-        // No delay is a delay.
-        let milliseconds = |name, default| settings.number(name, 0, default).map(Duration::from_millis);
-        Ok(Delays {
-            slow: milliseconds("CHANNEL_SLOW_MS", 1_500)?,
-            hang: milliseconds("CHANNEL_HANG_MS", 120_000)?,
-        })
-    }
+/// No delay is a delay.
+fn delay(text: &str) -> Result<Duration, String> {
+    let number = text.parse().map(Duration::from_millis);
+    number.map_err(|_| format!("must be a number of milliseconds, not `{text}`"))
 }

@@ -19,4 +19,5 @@ mod store;
 pub use app::{AppState, routes};
 pub use authenticate::{AuthenticateRequest, Authenticated, Authenticator};
 pub use domain::{ApiKey, IssuedKey, KeyStatus, Merchant, MerchantStatus, Mode, NewMerchant};
+pub use sealing::Own;
 pub use start::start;

@@ -6,5 +6,5 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    service_shell::run("merchant-service", 40002, merchant_service::start).await
+    service_shell::run::<merchant_service::Own>("merchant-service", 40002, merchant_service::start).await
 }

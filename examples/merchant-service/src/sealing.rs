@@ -10,10 +10,32 @@ use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead, Generate, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use clap::Args;
 use service_shell::{DatabaseChoice, Id, Settings, StartError, random_text};
 
 /// The variable that replaces the key file.
 pub(crate) const VARIABLE: &str = "MERCHANT_SECRETS_KEY";
+
+/// The settings of merchant-service alone.
+#[derive(Args)]
+pub struct Own {
+    /// The key that seals API secrets, 64 hexadecimal digits [default: a key file beside the embedded database].
+    #[arg(long, env = "MERCHANT_SECRETS_KEY", value_parser = sealing_key)]
+    merchant_secrets_key: Option<SealingKey>,
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Own(…)")
+    }
+}
+
+#[derive(Clone)]
+struct SealingKey([u8; 32]);
+
+fn sealing_key(text: &str) -> Result<SealingKey, &'static str> {
+    parse(text).map(SealingKey).ok_or("must be 64 hexadecimal digits (openssl rand -hex 32)")
+}
 
 const NONCE_LENGTH: usize = 24;
 
@@ -29,11 +51,8 @@ pub(crate) struct Sealer(XChaCha20Poly1305);
 impl Sealer {
     /// Takes the key from the environment, or from the key file, which is made when missing.
     pub(crate) fn from_settings(settings: &Settings) -> Result<Sealer, StartError> {
-        let key = match settings.variable(VARIABLE) {
-            Some(text) => parse(text).ok_or_else(|| StartError::Setting {
-                name: VARIABLE,
-                problem: "must be 64 hexadecimal digits (openssl rand -hex 32)".to_owned(),
-            })?,
+        let key = match settings.own::<Own>()?.merchant_secrets_key {
+            Some(SealingKey(key)) => key,
             None => key_from_file(&key_file(settings))?,
         };
         Ok(Sealer::new(&key))

@@ -63,7 +63,7 @@ async fn check_sealing_key(pool: &Pool, sealer: &Sealer) -> Result<(), StartErro
     match sealer.open(row, &sealed) {
         Ok(_) => Ok(()),
         Err(_) => Err(StartError::Setting {
-            name: VARIABLE,
+            name: VARIABLE.to_owned(),
             problem: "does not open the secrets of this database (or its key file is not the one they were \
                       sealed with): set it to the key used before"
                 .to_owned(),

@@ -27,7 +27,7 @@ use crate::recover::FindRow;
 use crate::refunds;
 use crate::refunds::domain::{NewRefund, Refund, RefundBody};
 use crate::refunds::steps::{BookRefund, REFUND, RefundAtChannel, RefundOrder};
-use crate::settings::Tempo;
+use crate::settings::{Own, Tempo};
 use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
 use crate::store;
 use crate::webhooks;
@@ -53,7 +53,7 @@ const CLOSE_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`StartError`] when a setting or the database cannot be used.
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
-    let tempo = Tempo::from_settings(&settings)?;
+    let Own { tempo, channel_webhook_secret } = settings.own()?;
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
     let records = Records::new(pool.clone())
@@ -64,7 +64,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         pool: pool.clone(),
         sagas: sagas.clone(),
         request_wait: tempo.request_wait,
-        webhook_secret: settings.secret("CHANNEL_WEBHOOK_SECRET")?,
+        webhook_secret: settings.secret("CHANNEL_WEBHOOK_SECRET", channel_webhook_secret)?,
     };
     let idempotent = Idempotent::new(Arc::new(records), &tempo, &gateway);
     let client = http_client(HttpTimeouts::default())?;
@@ -101,15 +101,15 @@ async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result
     let client = |total: Duration| http_client(HttpTimeouts { total, ..HttpTimeouts::default() });
     let (token, peers) = (&settings.service_token, &settings.peers);
     let order_service =
-        service_shell::Peer::new(&client(tempo.order_timeout)?, "order service", &peers.order, token);
+        service_shell::Peer::new(&client(tempo.order_timeout())?, "order service", &peers.order, token);
     let channel_adapter =
-        service_shell::Peer::new(&client(tempo.channel_timeout)?, "channel", &peers.channel, token);
+        service_shell::Peer::new(&client(tempo.channel_timeout())?, "channel", &peers.channel, token);
     let (orders, channel) = (Peer::new(order_service), Peer::new(channel_adapter));
     let policy = step_policy(tempo.step_retry, tempo.step_patience);
     // Its locks are held for as long, and on SQLite it is the only writer.
     let booking = policy.clone().timeout(Duration::from_secs(5));
-    let ordering = policy.clone().timeout(tempo.order_timeout).provider(orders.name());
-    let charging = policy.timeout(tempo.channel_timeout).provider(channel.name());
+    let ordering = policy.clone().timeout(tempo.order_timeout()).provider(orders.name());
+    let charging = policy.timeout(tempo.channel_timeout()).provider(channel.name());
     let paying = Saga::named(PAYMENT)
         .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: ordering.clone() })
         .step(CallPaymentChannel { pool: pool.clone(), channel: channel.clone(), policy: charging.clone() })

@@ -29,7 +29,7 @@ pub use refunds::domain::{NewRefund, Refund, RefundBody, RefundStatus};
 pub use refunds::steps::{
     BookRefund, Booked, GivenBack, OrderTold, RefundAtChannel, RefundOrder, RefundRequest,
 };
-pub use settings::Tempo;
+pub use settings::{Own, Tempo};
 pub use steps::{CallPaymentChannel, Charge, CreateOrder, Order, PaidOrder, PayOrder, PaymentRequest};
 pub use store::SCHEMA;
 

@@ -5,5 +5,10 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    service_shell::run(payment_gateway::NAME, payment_gateway::PORT, payment_gateway::start).await
+    service_shell::run::<payment_gateway::Own>(
+        payment_gateway::NAME,
+        payment_gateway::PORT,
+        payment_gateway::start,
+    )
+    .await
 }

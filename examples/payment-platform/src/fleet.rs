@@ -53,7 +53,8 @@ impl Service {
     /// Serves it alone, configured by the environment, as its own program does.
     pub(crate) async fn run(self) -> ExitCode {
         let port = SERVICES.iter().find(|(service, ..)| *service == self).map_or(0, |(_, port, _)| *port);
-        service_shell::run(self.name(), port, |settings| self.start(settings)).await
+        let settings = Settings::from_env(self.name(), port);
+        service_shell::run_with(settings, self.name(), async |settings| self.start(settings).await).await
     }
 
     async fn start(self, settings: Settings) -> Result<(Router, Drain), StartError> {

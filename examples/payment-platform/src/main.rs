@@ -32,7 +32,8 @@ async fn main() -> ExitCode {
         },
         Ok(Command::Demo { data }) => finish(unless_interrupted(story::tell(data)).await),
         Ok(Command::Serve { data, seconds }) => {
-            service_shell::init_logging();
+            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+            service_shell::init_logging(&filter);
             finish(serve::serve(data, seconds).await)
         }
         Err(mistake) => report(std::io::stderr(), &format!("{mistake}\n\n{USAGE}"), ExitCode::FAILURE),

@@ -23,8 +23,9 @@ mod pending;
 mod view;
 
 use axum::extract::FromRef;
+use clap::Args;
 use probity_saga::{Orchestrator, SagaError};
-use service_shell::{Guarded, Operators, Pool, Problem, Role, Schema, Settings, StartError};
+use service_shell::{Guarded, Operators, Pool, Problem, Role, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -49,13 +50,12 @@ pub struct Operations {
     pub two_operators_from: i64,
 }
 
-/// `TWO_OPERATORS_FROM` of a service, in major units of any currency; 10,000 unless told.
-///
-/// # Errors
-/// [`StartError::Setting`] when it is not a number.
-pub fn two_operators_from(settings: &Settings) -> Result<i64, StartError> {
-    let bound = settings.number("TWO_OPERATORS_FROM", 0, 10_000)?;
-    Ok(i64::try_from(bound).unwrap_or(i64::MAX))
+/// The setting of a service that has these routes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TwoOperators {
+    /// The amount from which two operators decide, in major units of any currency.
+    #[arg(long, env = "TWO_OPERATORS_FROM", default_value = "10000", value_parser = clap::value_parser!(i64).range(0..))]
+    pub two_operators_from: i64,
 }
 
 /// The routes, for a service whose state holds [`Operations`].

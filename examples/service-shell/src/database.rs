@@ -5,8 +5,9 @@
 //! handed to `complete_in`, `start_in` and plain queries alike. SQL is written once with `$1` placeholders,
 //! which both drivers understand; where the words differ see `sql_now!` and `sql_ago!`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
+
+use clap::Args;
 
 use crate::settings::redacted;
 use crate::{DatabaseChoice, Settings, StartError};
@@ -45,14 +46,38 @@ pub async fn open(settings: &Settings) -> Result<Pool, StartError> {
     Ok(pool)
 }
 
-/// Reads the choice from the environment and refuses what this build cannot serve.
+/// The settings that name the database.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Database")]
+pub(crate) struct DatabaseArguments {
+    /// The database, `sqlite:FILE` or `postgres://USER@HOST/NAME` as the build serves [default: a file in DATA_DIR].
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// The host of PostgreSQL, instead of a URL.
+    #[arg(long, env = "DB_HOST")]
+    db_host: Option<String>,
+    /// The port of PostgreSQL.
+    #[arg(long, env = "DB_PORT", default_value = "5432")]
+    db_port: u16,
+    /// The user of PostgreSQL.
+    #[arg(long, env = "DB_USER", default_value = "postgres")]
+    db_user: String,
+    /// The user's password.
+    #[arg(long, env = "DB_PASSWORD", hide_env_values = true)]
+    db_password: Option<String>,
+    /// The name of the database.
+    #[arg(long, env = "DB_NAME", default_value = "probity")]
+    db_name: String,
+}
+
+/// Reads the choice and refuses what this build cannot serve.
 pub(crate) fn parse_choice(
     service: &'static str,
-    variables: &BTreeMap<String, String>,
+    mut arguments: DatabaseArguments,
 ) -> Result<DatabaseChoice, StartError> {
-    let (name, url) = match (variables.get("DATABASE_URL"), variables.get("DB_HOST")) {
-        (Some(url), _) => ("DATABASE_URL", url.clone()),
-        (None, Some(host)) => ("DB_HOST", assemble(host, variables)?),
+    let (name, url) = match (arguments.database_url.take(), &arguments.db_host) {
+        (Some(url), _) => ("DATABASE_URL", url),
+        (None, Some(host)) => ("DB_HOST", assemble(host, &arguments)?),
         (None, None) if POSTGRES => {
             return Err(StartError::setting(
                 "DATABASE_URL",
@@ -95,17 +120,14 @@ fn refuse_memory(url: &str) -> Result<(), StartError> {
 }
 
 /// `DB_HOST` and its companions as one URL; the URL type escapes what must be escaped.
-fn assemble(host: &str, variables: &BTreeMap<String, String>) -> Result<String, StartError> {
-    let value = |name: &str, default: &str| variables.get(name).map_or(default, String::as_str).to_owned();
+fn assemble(host: &str, arguments: &DatabaseArguments) -> Result<String, StartError> {
     let bad = |name: &'static str| StartError::setting(name, "cannot be part of a database URL");
     let mut url = reqwest::Url::parse("postgres://localhost").map_err(|_| bad("DB_HOST"))?;
     url.set_host(Some(host)).map_err(|_| bad("DB_HOST"))?;
-    let port = value("DB_PORT", "5432").parse().map_err(|_| bad("DB_PORT"))?;
-    url.set_port(Some(port)).map_err(|()| bad("DB_PORT"))?;
-    url.set_username(&value("DB_USER", "postgres")).map_err(|()| bad("DB_USER"))?;
-    let password = variables.get("DB_PASSWORD").map(String::as_str);
-    url.set_password(password).map_err(|()| bad("DB_PASSWORD"))?;
-    url.set_path(&value("DB_NAME", "probity"));
+    url.set_port(Some(arguments.db_port)).map_err(|()| bad("DB_PORT"))?;
+    url.set_username(&arguments.db_user).map_err(|()| bad("DB_USER"))?;
+    url.set_password(arguments.db_password.as_deref()).map_err(|()| bad("DB_PASSWORD"))?;
+    url.set_path(&arguments.db_name);
     Ok(url.into())
 }
 
@@ -191,8 +213,7 @@ mod tests {
     use super::*;
 
     fn choice<const N: usize>(vars: [(&str, &str); N]) -> Result<DatabaseChoice, StartError> {
-        let vars = vars.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        parse_choice("order-service", &vars)
+        Settings::from_vars("order-service", 0, vars).map(|settings| settings.database)
     }
 
     #[test]
@@ -215,7 +236,13 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_url_are_escaped() {
-        let vars = BTreeMap::from([("DB_PASSWORD".to_owned(), "p@ss/word".to_owned())]);
-        assert_eq!(assemble("db", &vars).unwrap(), "postgres://postgres:p%40ss%2Fword@db:5432/probity");
+        let parts = [("DB_HOST", "db"), ("DB_PASSWORD", "p@ss/word")];
+        let url = "postgres://postgres:p%40ss%2Fword@db:5432/probity";
+        match choice(parts) {
+            Ok(choice) => assert_eq!(choice, DatabaseChoice::Url(url.to_owned())),
+            Err(refused) => {
+                assert!(!POSTGRES && refused.to_string().contains("--features postgres"), "{refused}")
+            }
+        }
     }
 }

@@ -55,14 +55,14 @@ pub use operators::{Operator, Operators, Role};
 pub use page::Page;
 pub use peer::{CallError, Peer, Reply};
 pub use problem::{PROBLEM_JSON, PROBLEM_TYPES, Problem};
-pub use process::run;
+pub use process::{run, run_with};
 pub use public_number::{public_number, random_text};
 pub use routes::Routes;
 pub use saga_steps::{only_effect, step_policy};
 pub use schema::Schema;
 pub use server::{bind, serve, shutdown_signal};
 pub use service_token::ServiceToken;
-pub use settings::{DatabaseChoice, Peers, Settings};
+pub use settings::{DatabaseChoice, Peers, Settings, in_flight, milliseconds, token};
 pub use start_error::StartError;
 pub use text_enum::UnknownWord;
 #[doc(hidden)]

@@ -4,10 +4,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use axum::Router;
+use clap::Args;
 
+use crate::settings::{NoSettings, environment};
 use crate::{Drain, Settings, StartError, bind, init_logging, serve, shutdown_signal};
 
-/// Binds, starts, serves until Ctrl-C or SIGTERM, drains. A refusal is one readable line and exit status 1.
+/// Reads flags and environment, binds, starts, serves until Ctrl-C or SIGTERM, drains.
+///
+/// `Own` describes the settings that only this service reads. A refusal is one readable line and exit status 1; `--help`
+/// shows every setting and starts nothing.
 ///
 /// # Cancel safety
 /// Dropping the future is a crash: nothing is drained.
@@ -19,16 +24,34 @@ use crate::{Drain, Settings, StartError, bind, init_logging, serve, shutdown_sig
 /// # }
 /// #[tokio::main]
 /// async fn main() -> std::process::ExitCode {
-///     service_shell::run("order-service", 40004, start).await
+///     service_shell::run::<()>("order-service", 40004, start).await
 /// }
 /// ```
-pub async fn run<S, F>(name: &'static str, default_port: u16, start: S) -> ExitCode
-where
-    S: FnOnce(Settings) -> F,
-    F: Future<Output = Result<(Router, Drain), StartError>>,
-{
-    init_logging();
-    match live(name, default_port, start).await {
+pub async fn run<Own: Args>(
+    name: &'static str,
+    default_port: u16,
+    start: impl AsyncFnOnce(Settings) -> Result<(Router, Drain), StartError>,
+) -> ExitCode {
+    match Settings::from_command_line::<Own>(name, default_port, std::env::args_os(), environment()) {
+        Ok(settings) => run_with(Ok(settings), name, start).await,
+        Err(NoSettings::Refused(refused)) => run_with(Err(refused), name, start).await,
+        Err(NoSettings::Said(help)) => {
+            drop(help.print());
+            ExitCode::from(u8::try_from(help.exit_code()).unwrap_or(u8::MAX))
+        }
+    }
+}
+
+/// The same with settings that were read before, for a program that has a command line of its own.
+///
+/// # Cancel safety
+/// The same as of [`run`].
+pub async fn run_with(
+    settings: Result<Settings, StartError>,
+    name: &'static str,
+    start: impl AsyncFnOnce(Settings) -> Result<(Router, Drain), StartError>,
+) -> ExitCode {
+    match live(settings, name, start).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(refused) => {
             // Nothing is left to tell somebody whose standard error is closed.
@@ -38,12 +61,13 @@ where
     }
 }
 
-async fn live<S, F>(name: &'static str, default_port: u16, start: S) -> Result<(), StartError>
-where
-    S: FnOnce(Settings) -> F,
-    F: Future<Output = Result<(Router, Drain), StartError>>,
-{
-    let settings = Settings::from_env(name, default_port)?;
+async fn live(
+    settings: Result<Settings, StartError>,
+    name: &'static str,
+    start: impl AsyncFnOnce(Settings) -> Result<(Router, Drain), StartError>,
+) -> Result<(), StartError> {
+    let settings = settings?;
+    init_logging(&settings.log);
     let listener = bind(settings.address).await?;
     let address = listener.local_addr().map_err(|error| StartError::other("the listener", error))?;
     let (router, drain) = start(settings).await?;

@@ -1,15 +1,24 @@
 //! Everything the environment may say, read once, with defaults that need nothing.
 //!
+//! A setting has one name in three forms: the variable `DATA_DIR`, the flag `--data-dir`, and a line of `--help`. `clap`
+//! reads and describes them; a flag wins over its variable, and an empty variable counts as absent.
+//!
 //! Invariant: a setting that cannot work is refused here, before anything is opened, with the remedy in the
 //! message. Secrets never reach `Debug`.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::database::parse_choice;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Args, Command};
+
+use crate::database::{DatabaseArguments, parse_choice};
 use crate::{Operators, ServiceToken, StartError};
 
 /// Which database was asked for. The build decides which of them it can serve.
@@ -31,18 +40,58 @@ impl fmt::Debug for DatabaseChoice {
 }
 
 /// The addresses of the other services.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Other services")]
 pub struct Peers {
-    /// `MERCHANT_SERVICE_URL`, port 40002 of this machine unless told.
+    /// The address of merchant-service.
+    #[arg(id = "merchant_service_url", long = "merchant-service-url", value_name = "URL", env = "MERCHANT_SERVICE_URL", default_value = "http://127.0.0.1:40002", value_parser = peer)]
     pub merchant: String,
-    /// `PAYMENT_GATEWAY_URL`, port 40003.
+    /// The address of payment-gateway.
+    #[arg(id = "payment_gateway_url", long = "payment-gateway-url", value_name = "URL", env = "PAYMENT_GATEWAY_URL", default_value = "http://127.0.0.1:40003", value_parser = peer)]
     pub gateway: String,
-    /// `ORDER_SERVICE_URL`, port 40004.
+    /// The address of order-service.
+    #[arg(id = "order_service_url", long = "order-service-url", value_name = "URL", env = "ORDER_SERVICE_URL", default_value = "http://127.0.0.1:40004", value_parser = peer)]
     pub order: String,
-    /// `CHANNEL_ADAPTER_URL`, port 40005.
+    /// The address of channel-adapter.
+    #[arg(id = "channel_adapter_url", long = "channel-adapter-url", value_name = "URL", env = "CHANNEL_ADAPTER_URL", default_value = "http://127.0.0.1:40005", value_parser = peer)]
     pub channel: String,
-    /// `WITHDRAWAL_SERVICE_URL`, port 40014.
+    /// The address of withdrawal-service.
+    #[arg(id = "withdrawal_service_url", long = "withdrawal-service-url", value_name = "URL", env = "WITHDRAWAL_SERVICE_URL", default_value = "http://127.0.0.1:40014", value_parser = peer)]
     pub withdrawal: String,
+}
+
+/// The settings that every service reads.
+#[derive(Args, Debug)]
+struct Common {
+    /// The address to listen on.
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port to listen on; 0 takes a free one.
+    #[arg(long, env = "PORT")]
+    port: u16,
+    /// The folder of the embedded database.
+    #[arg(long, env = "DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// The bearer secret that the services of one platform share [default on loopback only: a known one].
+    #[arg(long, env = "SERVICE_TOKEN", value_parser = token)]
+    service_token: Option<ServiceToken>,
+    /// The people who run the platform, `name:see+act+approve:SHA256 of the token`, separated by commas [default on
+    /// loopback only: ann, bob and cyd with known tokens].
+    #[arg(long, env = "OPERATORS")]
+    operators: Option<String>,
+    /// The filter of the log, such as `info` or `info,sqlx=warn`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    rust_log: String,
+    /// Refused: this build keeps idempotency in the SQL database.
+    #[arg(long, env = "REDIS_URL", value_parser = redis)]
+    redis_url: Option<String>,
+    /// Refused, as `REDIS_URL` is.
+    #[arg(long, env = "REDIS_HOST", value_parser = redis)]
+    redis_host: Option<String>,
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    peers: Peers,
 }
 
 /// The settings of one service.
@@ -62,7 +111,17 @@ pub struct Settings {
     pub operators: Operators,
     /// URLs of the other services.
     pub peers: Peers,
+    /// `RUST_LOG`, the filter of the log.
+    pub log: String,
     variables: BTreeMap<String, String>,
+}
+
+/// The reason for which the command line of a service gives no settings.
+#[derive(Debug)]
+pub(crate) enum NoSettings {
+    /// `--help`, or a flag that does not exist: `clap` has the words and the exit code.
+    Said(clap::Error),
+    Refused(StartError),
 }
 
 impl Settings {
@@ -71,9 +130,41 @@ impl Settings {
     /// # Errors
     /// [`StartError::Setting`] names the variable that cannot work and what to do.
     pub fn from_env(name: &'static str, default_port: u16) -> Result<Settings, StartError> {
-        let readable =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Settings::from_vars(name, default_port, readable)
+        Settings::from_vars(name, default_port, environment())
+    }
+
+    /// Reads flags and environment; `Own` describes the settings of this service alone, for `--help`.
+    pub(crate) fn from_command_line<Own: Args>(
+        name: &'static str,
+        default_port: u16,
+        line: impl IntoIterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Settings, NoSettings> {
+        let described = Own::augment_args(common(name, default_port).next_help_heading(name));
+        let described = described
+            .about(format!("Runs {name} until Ctrl-C."))
+            .mut_args(|argument| argument.hide_env_values(true));
+        let names = variable_names(&described);
+        let matches = match unbound(described.clone()).try_get_matches_from(line) {
+            Ok(matches) => matches,
+            // Asked again with the names of the variables, which only the help needs.
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+                let asked = described.clone().try_get_matches_from([name, "--help"]);
+                return Err(NoSettings::Said(asked.err().unwrap_or(error)));
+            }
+            Err(error) if error.kind() == ErrorKind::ValueValidation => {
+                return Err(NoSettings::Refused(refused(&error, &names)));
+            }
+            Err(error) => return Err(NoSettings::Said(error)),
+        };
+        let flags = names.into_iter().filter_map(|[id, _, variable]| {
+            let given = matches.value_source(&id) == Some(ValueSource::CommandLine);
+            let text = matches.get_raw(&id).filter(|_| given)?.next()?.to_str()?.to_owned();
+            Some((variable, text))
+        });
+        let flags: Vec<_> = flags.collect();
+        Settings::from_vars(name, default_port, variables.into_iter().chain(flags))
+            .map_err(NoSettings::Refused)
     }
 
     /// The same from given variables: tests and `payment-platform` run several services in one process.
@@ -99,64 +190,59 @@ impl Settings {
             .map(|(k, v)| (k.into(), v.into()))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        refuse_redis(&variables)?;
-        let address = address(&variables, default_port)?;
+        let Common { host, port, data_dir, service_token, operators, database, peers, rust_log, .. } =
+            parsed(common(name, default_port), &variables)?;
+        let service_token = shared("SERVICE_TOKEN", service_token, host)?;
         Ok(Settings {
             name,
-            address,
-            database: parse_choice(name, &variables)?,
-            data_dir: variables.get("DATA_DIR").map_or_else(|| PathBuf::from("data"), PathBuf::from),
-            service_token: bearer("SERVICE_TOKEN", &variables, address.ip())?,
-            operators: Operators::from_setting(variables.get("OPERATORS").map(String::as_str), address.ip())?,
-            peers: peers(&variables)?,
+            address: SocketAddr::new(host, port),
+            database: parse_choice(name, database)?,
+            data_dir,
+            service_token,
+            operators: Operators::from_setting(operators.as_deref(), host)?,
+            peers,
+            log: rust_log,
             variables,
         })
     }
 
-    /// A variable that only one service knows, such as `BANK_TIMEOUT_MS`. Empty counts as absent.
-    #[must_use]
-    pub fn variable(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str)
+    /// The settings that only one service reads.
+    ///
+    /// # Errors
+    /// [`StartError::Setting`] names the variable that cannot work.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// #[derive(clap::Args)]
+    /// struct Own {
+    ///     /// The wait before the first retry of a step.
+    ///     #[arg(long, env = "STEP_RETRY_MS", default_value = "2000", value_parser = service_shell::milliseconds)]
+    ///     step_retry: Duration,
+    /// }
+    ///
+    /// # let url = if service_shell::POSTGRES { "postgres://localhost/orders" } else { "sqlite:orders.sqlite3" };
+    /// let variables = [("STEP_RETRY_MS", "500"), ("DATABASE_URL", url)];
+    /// let settings = service_shell::Settings::from_vars("order-service", 40004, variables)?;
+    /// assert_eq!(settings.own::<Own>()?.step_retry, Duration::from_millis(500));
+    /// # Ok::<(), service_shell::StartError>(())
+    /// ```
+    pub fn own<Own: Args>(&self) -> Result<Own, StartError> {
+        parsed(Own::augment_args(Command::new(self.name)), &self.variables)
     }
 
     /// A secret that two parties share. On a loopback address it may be absent: then both have the same text, which is no
     /// secret.
     ///
     /// # Errors
-    /// [`StartError::Setting`] when it is too short, not printable, or absent on any other address.
-    pub fn secret(&self, name: &'static str) -> Result<ServiceToken, StartError> {
-        bearer(name, &self.variables, self.address.ip())
-    }
-
-    /// A variable that is a number from `least` on; `default` if it is absent.
-    ///
-    /// # Errors
-    /// [`StartError::Setting`] when it is anything else.
-    pub fn number(&self, name: &'static str, least: u64, default: u64) -> Result<u64, StartError> {
-        let Some(text) = self.variable(name) else { return Ok(default) };
-        text.parse().ok().filter(|number| *number >= least).ok_or_else(|| StartError::Setting {
-            name,
-            problem: format!("must be a number from {least} on, not `{text}`"),
-        })
-    }
-
-    /// A variable that is a number of milliseconds from 1 on; `default` of them if it is absent.
-    ///
-    /// # Errors
-    /// [`StartError::Setting`] when it is anything else.
-    ///
-    /// # Examples
-    /// ```
-    /// # let url = if service_shell::POSTGRES { "postgres://localhost/orders" } else { "sqlite:orders.sqlite3" };
-    /// let variables = [("STEP_RETRY_MS", "soon"), ("DATABASE_URL", url)];
-    /// let settings = service_shell::Settings::from_vars("order-service", 40004, variables)?;
-    /// assert_eq!(settings.milliseconds("SAGA_LEASE_MS", 30_000)?.as_secs(), 30);
-    /// let refused = settings.milliseconds("STEP_RETRY_MS", 2_000).expect_err("it is a word").to_string();
-    /// assert!(refused.starts_with("STEP_RETRY_MS must be a number from 1 on, not `soon`"), "{refused}");
-    /// # Ok::<(), service_shell::StartError>(())
-    /// ```
-    pub fn milliseconds(&self, name: &'static str, default: u64) -> Result<Duration, StartError> {
-        self.number(name, 1, default).map(Duration::from_millis)
+    /// [`StartError::Setting`] when it is absent on any other address.
+    pub fn secret(
+        &self,
+        name: &'static str,
+        given: Option<ServiceToken>,
+    ) -> Result<ServiceToken, StartError> {
+        shared(name, given, self.address.ip())
     }
 
     /// The embedded database file of this service, whether or not it is the one in use.
@@ -178,53 +264,86 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A URL without its user and password.
+/// Reads a setting that is a number of milliseconds from 1 on.
+///
+/// # Errors
+/// The words for the person who set it.
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("must be a number of milliseconds from 1 on, not `{text}`"))
+}
+
+/// Reads a setting that is a number of sagas to drive at the same time.
+///
+/// # Errors
+/// The words for the person who set it.
+pub fn in_flight(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=1_000_000).contains(number));
+    number.ok_or_else(|| format!("must be a number from 1 to 1000000, not `{text}`"))
+}
+
+/// The variables of this process that are text.
+pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+}
+
+/// A URL without its user, its password and its parameters.
 pub(crate) fn redacted(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or(url);
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
         _ => url.to_owned(),
     }
 }
 
-fn refuse_redis(variables: &BTreeMap<String, String>) -> Result<(), StartError> {
-    for name in ["REDIS_URL", "REDIS_HOST"] {
-        if variables.contains_key(name) {
-            return Err(StartError::setting(
-                name,
-                "is set, but this build keeps idempotency in the SQL database, where a restart loses nothing; \
-                 unset it",
-            ));
-        }
-    }
-    Ok(())
+fn common(name: &'static str, default_port: u16) -> Command {
+    Common::augment_args(Command::new(name))
+        .mut_arg("port", |argument| argument.required(false).default_value(default_port.to_string()))
 }
 
-fn address(variables: &BTreeMap<String, String>, default_port: u16) -> Result<SocketAddr, StartError> {
-    let host = match variables.get("HOST") {
-        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Some(text) => text.parse().map_err(|_| {
-            StartError::setting("HOST", format!("must be an IP address such as 127.0.0.1, not `{text}`"))
-        })?,
-    };
-    let port = match variables.get("PORT") {
-        None => default_port,
-        Some(text) => text.parse().map_err(|_| {
-            StartError::setting("PORT", format!("must be a number from 0 to 65535, not `{text}`"))
-        })?,
-    };
-    Ok(SocketAddr::new(host, port))
+/// Each argument's id and flag, and the variable of the same name.
+fn variable_names(command: &Command) -> Vec<[String; 3]> {
+    let named = command.get_arguments().filter_map(|argument| {
+        let (flag, variable) = (argument.get_long()?, argument.get_env()?.to_str()?);
+        Some([argument.get_id().to_string(), format!("--{flag}"), variable.to_owned()])
+    });
+    named.collect()
 }
 
-fn bearer(
-    name: &'static str,
-    variables: &BTreeMap<String, String>,
-    host: IpAddr,
-) -> Result<ServiceToken, StartError> {
-    match variables.get(name) {
-        Some(token) if token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Ok(ServiceToken::new(token))
-        }
-        Some(_) => Err(StartError::setting(name, "must have at least 16 characters, printable ASCII only")),
+/// A command that does not look at this process's environment.
+fn unbound(command: Command) -> Command {
+    command.mut_args(|argument| argument.env(None::<&str>))
+}
+
+/// Reads `A` out of the variables that it describes.
+fn parsed<A: Args>(command: Command, variables: &BTreeMap<String, String>) -> Result<A, StartError> {
+    let names = variable_names(&command);
+    let line = command.get_arguments().filter_map(|argument| {
+        let value = variables.get(argument.get_env()?.to_str()?)?;
+        Some(format!("--{}={value}", argument.get_long()?))
+    });
+    let line: Vec<_> = line.collect();
+    let matches = unbound(command).no_binary_name(true).try_get_matches_from(line);
+    matches.and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| refused(&error, &names))
+}
+
+/// The error of `clap` in the words of the variable; its own text would show the value, which may be a secret.
+fn refused(error: &clap::Error, names: &[[String; 3]]) -> StartError {
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.split([' ', '=']).next().unwrap_or_default(),
+        _ => "",
+    };
+    let name =
+        names.iter().find(|[_, known, _]| known == flag).map_or(flag, |[.., variable]| variable).to_owned();
+    let why = error.source().map_or_else(|| error.kind().to_string(), ToString::to_string);
+    StartError::Setting { name, problem: why }
+}
+
+fn shared(name: &'static str, given: Option<ServiceToken>, host: IpAddr) -> Result<ServiceToken, StartError> {
+    match given {
+        Some(token) => Ok(token),
         None if host.is_loopback() => Ok(ServiceToken::for_this_machine(name)),
         None => Err(StartError::setting(
             name,
@@ -233,24 +352,26 @@ fn bearer(
     }
 }
 
-fn peers(variables: &BTreeMap<String, String>) -> Result<Peers, StartError> {
-    let url = |name: &'static str, port: u16| match variables.get(name) {
-        None => Ok(format!("http://127.0.0.1:{port}")),
-        Some(text) => match reqwest::Url::parse(text) {
-            Ok(url) if url.scheme() == "http" && url.has_host() => Ok(text.trim_end_matches('/').to_owned()),
-            _ => Err(StartError::setting(
-                name,
-                format!("must be an http:// URL such as http://127.0.0.1:{port}, not `{}`", redacted(text)),
-            )),
-        },
-    };
-    Ok(Peers {
-        merchant: url("MERCHANT_SERVICE_URL", 40002)?,
-        gateway: url("PAYMENT_GATEWAY_URL", 40003)?,
-        order: url("ORDER_SERVICE_URL", 40004)?,
-        channel: url("CHANNEL_ADAPTER_URL", 40005)?,
-        withdrawal: url("WITHDRAWAL_SERVICE_URL", 40014)?,
-    })
+/// Reads a setting that is a shared secret.
+///
+/// # Errors
+/// The words for the person who set it, without the secret.
+pub fn token(text: &str) -> Result<ServiceToken, &'static str> {
+    let fits = text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| ServiceToken::new(text)).ok_or("must have at least 16 characters, printable ASCII only")
+}
+
+fn peer(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err(format!("must be an http:// URL such as http://127.0.0.1:40004, not `{}`", redacted(text))),
+    }
+}
+
+fn redis(_: &str) -> Result<String, &'static str> {
+    Err(
+        "is set, but this build keeps idempotency in the SQL database, where a restart loses nothing; unset it",
+    )
 }
 
 #[cfg(test)]
@@ -287,8 +408,8 @@ mod tests {
 
     #[test]
     fn a_bad_port_host_token_or_peer_is_named() {
-        assert!(refusal([("PORT", "99999")]).starts_with("PORT must be a number"));
-        assert!(refusal([("HOST", "somewhere")]).starts_with("HOST must be an IP address"));
+        assert!(refusal([("PORT", "99999")]).starts_with("PORT 99999 is not in 0..=65535"));
+        assert!(refusal([("HOST", "somewhere")]).starts_with("HOST invalid IP address"));
         assert!(refusal([("SERVICE_TOKEN", "short")]).contains("at least 16"));
         assert!(refusal([("HOST", "0.0.0.0")]).starts_with("SERVICE_TOKEN must be set"));
         assert!(refusal([("ORDER_SERVICE_URL", "nowhere")]).starts_with("ORDER_SERVICE_URL must be"));
@@ -307,6 +428,35 @@ mod tests {
     #[test]
     fn a_redacted_url_keeps_only_the_place() {
         assert_eq!(redacted("postgres://u:p%40ss@db:5432/pay"), "postgres://…@db:5432/pay");
+        assert_eq!(redacted("postgres://db/pay?password=hunter2"), "postgres://db/pay");
         assert_eq!(redacted("sqlite:data/x.sqlite3"), "sqlite:data/x.sqlite3");
+    }
+
+    fn line<const N: usize>(flags: [&str; N], vars: &[(&str, &str)]) -> Result<Settings, NoSettings> {
+        let url = if crate::POSTGRES { "postgres://localhost/x" } else { "sqlite:x.sqlite3" };
+        let line = std::iter::once("order-service").chain(flags).map(OsString::from);
+        let vars = [&[("DATABASE_URL", url)], vars].concat();
+        let vars = vars.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Settings::from_command_line::<()>("order-service", 40004, line, vars)
+    }
+
+    #[test]
+    fn a_flag_wins_over_its_variable_and_an_empty_variable_is_absent() {
+        let settings = line(["--port", "7"], &[("PORT", "8"), ("HOST", "")]).unwrap();
+        assert_eq!(settings.address.to_string(), "127.0.0.1:7");
+    }
+
+    #[test]
+    fn help_names_every_variable_with_its_default_and_starts_nothing() {
+        let Err(NoSettings::Said(help)) = line(["--help"], &[("SERVICE_TOKEN", "x")]) else {
+            panic!("it started")
+        };
+        let help = help.to_string();
+        for text in
+            ["--port <PORT>", "[env: PORT]", "[default: 40004]", "[env: DB_PASSWORD]", "ORDER_SERVICE_URL"]
+        {
+            assert!(help.contains(text), "{text} is not in:\n{help}");
+        }
+        assert!(matches!(line(["--prot", "7"], &[]), Err(NoSettings::Said(_))), "a flag that does not exist");
     }
 }

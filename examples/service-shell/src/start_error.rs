@@ -12,7 +12,7 @@ pub enum StartError {
     #[error("{name} {problem}")]
     Setting {
         /// The variable.
-        name: &'static str,
+        name: String,
         /// The mistake, and what to set instead; never the value of a secret.
         problem: String,
     },
@@ -81,6 +81,6 @@ impl StartError {
     }
 
     pub(crate) fn setting(name: &'static str, problem: impl Into<String>) -> StartError {
-        StartError::Setting { name, problem: problem.into() }
+        StartError::Setting { name: name.to_owned(), problem: problem.into() }
     }
 }

@@ -21,4 +21,5 @@ pub use domain::{
     Balance, BankAccount, NewBankAccount, NewCredit, NewWithdrawal, Speed, Status, Withdrawal,
     approvals_required,
 };
+pub use payouts::Own;
 pub use start::start;

@@ -6,5 +6,6 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    service_shell::run("withdrawal-service", 40014, withdrawal_service::start).await
+    service_shell::run::<withdrawal_service::Own>("withdrawal-service", 40014, withdrawal_service::start)
+        .await
 }

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use probity_saga::{BuildError, Orchestrator, Saga};
-use saga_operations::Operations;
-use service_shell::{HttpTimeouts, Peer, Pool, Settings, StartError, http_client, step_policy};
+use saga_operations::{Operations, TwoOperators};
+use service_shell::{HttpTimeouts, Peer, Pool, Settings, StartError, http_client, milliseconds, step_policy};
 
 use crate::bank::Bank;
 use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, RequireFrozen, WITHDRAWAL};
@@ -21,6 +22,29 @@ type Sagas = probity_saga::PostgresStore;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// The settings of withdrawal-service alone.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Own {
+    /// The time that one call of the bank may take, in milliseconds.
+    #[arg(long = "bank-timeout-ms", env = "BANK_TIMEOUT_MS", default_value = "120000", value_parser = milliseconds)]
+    bank_timeout: Duration,
+    /// The wait before the first retry of a step, doubled for each of the three, in milliseconds.
+    #[arg(long = "step-retry-ms", env = "STEP_RETRY_MS", default_value = "2000", value_parser = milliseconds)]
+    step_retry: Duration,
+    /// The number of pauses for a bank that is away before a step is given up; 18 are about an hour.
+    #[arg(long, env = "STEP_PATIENCE", default_value = "18")]
+    step_patience: u32,
+    /// The time without a sign of life after which another process takes over its sagas, in milliseconds.
+    #[arg(long = "saga-lease-ms", env = "SAGA_LEASE_MS", default_value = "30000", value_parser = milliseconds)]
+    saga_lease: Duration,
+    /// The number of withdrawals that this process drives at the same time.
+    #[arg(long, env = "SAGAS_IN_FLIGHT", default_value = "1024", value_parser = service_shell::in_flight)]
+    sagas_in_flight: usize,
+    /// Read by the routes of operators; here for the help.
+    #[command(flatten)]
+    _operators: TwoOperators,
+}
+
 /// Runs withdrawals to their end.
 #[derive(Clone, Debug)]
 pub(crate) struct Payouts {
@@ -31,19 +55,14 @@ pub(crate) struct Payouts {
 impl Payouts {
     /// Resumes what an earlier process left behind and takes new withdrawals.
     pub(crate) async fn start(settings: &Settings, pool: &Pool) -> Result<Payouts, StartError> {
-        let total = settings.milliseconds("BANK_TIMEOUT_MS", 120_000)?;
-        let retry = settings.milliseconds("STEP_RETRY_MS", 2_000)?;
-        let lease = settings.milliseconds("SAGA_LEASE_MS", 30_000)?;
-        let client = http_client(HttpTimeouts { total, ..HttpTimeouts::default() })?;
+        let own: Own = settings.own()?;
+        let client = http_client(HttpTimeouts { total: own.bank_timeout, ..HttpTimeouts::default() })?;
         let bank = Bank::new(Peer::new(&client, "bank", &settings.peers.channel, &settings.service_token));
-        // 18 pauses are about an hour.
-        let waits = u32::try_from(settings.number("STEP_PATIENCE", 0, 18)?).unwrap_or(u32::MAX);
-        let in_flight = usize::try_from(settings.number("SAGAS_IN_FLIGHT", 1, 1024)?).unwrap_or(usize::MAX);
-        let policy = step_policy(retry, waits);
+        let policy = step_policy(own.step_retry, own.step_patience);
         // Its locks are held for as long, and on SQLite it is the only writer.
         let local = policy.clone().timeout(Duration::from_secs(5));
         let require = RequireFrozen { pool: pool.clone(), policy: policy.clone() };
-        let transfer = policy.timeout(total).provider(bank.name());
+        let transfer = policy.timeout(own.bank_timeout).provider(bank.name());
         let failed = |error: BuildError| StartError::other("the withdrawal saga", error);
         let saga = Saga::named(WITHDRAWAL)
             .local_step(FreezeBalance { policy: local.clone() })
@@ -54,7 +73,8 @@ impl Payouts {
             .map_err(failed)?;
         let store =
             Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-        let sagas = Orchestrator::new(store).lease(lease).in_flight(in_flight).register(saga);
+        let sagas =
+            Orchestrator::new(store).lease(own.saga_lease).in_flight(own.sagas_in_flight).register(saga);
         let sagas = sagas.start().await.map_err(failed)?;
         Ok(Payouts { pool: pool.clone(), sagas })
     }

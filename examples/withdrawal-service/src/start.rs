@@ -30,7 +30,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         .map_err(|error| StartError::other("the idempotency records", error))?;
     saga_operations::SCHEMA.apply(&pool).await?;
     let payouts = Payouts::start(&settings, &pool).await?;
-    let operations = payouts.operations(saga_operations::two_operators_from(&settings)?);
+    let operations = payouts.operations(settings.own::<saga_operations::TwoOperators>()?.two_operators_from);
     let sweeping = tokio::spawn(payouts.clone().sweep());
     let guards = guards(&settings, Arc::new(records));
     let (merchants, operators) = (guards.merchants.tasks(), guards.operators_idempotency.tasks());
