@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_server_has_rolled_back_whatever_its_code() {
+    fn an_error_of_the_server_has_rolled_back_with_any_code() {
         for code in ["XX000", "XX001", "58030", "BK001", "2D000", "HV000", "53100", "23505", "40001", ""] {
             let SqlState { statement, commit, .. } = read(code, Severity::Error);
             assert_eq!((statement, commit), (RolledBack, RolledBack), "{code}");

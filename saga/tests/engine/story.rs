@@ -235,7 +235,7 @@ async fn a_refusal_after_an_unknown_outcome_that_proved_to_be_nothing_undoes_not
 
 // proves: S-4
 #[tokio::test(start_paused = true)]
-async fn an_unknown_step_is_undone_too_when_its_policy_says_so() {
+async fn an_unknown_step_is_undone_if_its_policy_chooses_that() {
     let stage = stage().await;
     let policy = StepPolicy::default().retries(Backoff::never()).when_unknown(WhenUnknown::Compensate);
     *stage.script[1].policy.lock().unwrap() = Some(policy);

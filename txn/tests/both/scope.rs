@@ -158,7 +158,7 @@ async fn a_scope_above_the_limit_ends_the_run_and_nothing_is_committed() {
 }
 
 #[tokio::test]
-async fn each_item_of_a_list_fails_alone_however_long_the_list_is() {
+async fn each_item_of_a_list_of_any_length_fails_alone() {
     let bank = Bank::open(1).await;
     names(&bank).await;
     // Every seventh is there already, and every ninth comes twice.

@@ -151,7 +151,7 @@ async fn a_closure_that_idles_too_long_is_not_called_again() {
 }
 
 #[tokio::test]
-async fn a_closure_that_idles_too_long_is_called_again_if_the_policy_says_so() {
+async fn a_closure_that_idles_too_long_is_called_again_if_the_policy_allows_it() {
     let bank = Bank::open(2).await;
     let policy = Policy { retry_session_timeout: true, ..patient() };
     for last_statement in [true, false] {
