@@ -9,7 +9,7 @@ use serde_json::Value;
 use service_shell::{Currency, Id, Json, Money, Operator, Problem, text_enum};
 use utoipa::ToSchema;
 
-use crate::{Operations, pending, refused};
+use crate::{Operations, pending, refused, verbs_for};
 
 text_enum! {
     /// A decision about a saga.
@@ -130,19 +130,7 @@ pub(crate) async fn decide(
     let verb: Verb = verb.parse().map_err(|error| Problem::invalid("verb", error))?;
     decision.check(verb)?;
     let view = operations.find(&saga_type, &business_id).await?;
-    if verb.settles() && operations.needs_two(&view) {
-        // A decision that cannot be carried out must not wait for a second person.
-        if view.instance.row_version != decision.row_version {
-            return Err(refused(SagaError::Stale));
-        }
-        let id = pending::ask(&operations.pool, &view, verb, &decision, operator.name()).await?;
-        let confirm = format!("/api/v1/saga-decisions/{id}/confirm");
-        let detail = "this amount takes two operators: another one with the role approve confirms it";
-        let asked = Asked { decision: id, detail, confirm };
-        return Ok((StatusCode::ACCEPTED, Json(asked)).into_response());
-    }
-    let certain = operations.carry_out(operator.name(), &saga_type, &business_id, verb, &decision).await?;
-    Ok(Json(operations.decided(&saga_type, &business_id, certain).await?).into_response())
+    operations.decide(&operator, &view, verb, &decision).await
 }
 
 impl Decision {
@@ -178,6 +166,59 @@ impl Operations {
     pub(crate) async fn find(&self, saga_type: &str, business_id: &str) -> Result<SagaView, Problem> {
         let found = self.sagas.get(saga_type, business_id).await.map_err(refused)?;
         found.ok_or_else(|| Problem::not_found("saga"))
+    }
+
+    /// Turns a saga back as it stands now, for a route that names nothing but the saga.
+    ///
+    /// # Cancel safety
+    /// The decision may or may not have been written; look at the saga.
+    ///
+    /// # Errors
+    /// 404 without such a saga; 409 if it cannot turn back, or has moved since it was read.
+    pub async fn compensate(
+        &self,
+        operator: &Operator,
+        saga_type: &str,
+        business_id: &str,
+        reason: &str,
+    ) -> Result<Response, Problem> {
+        let view = self.find(saga_type, business_id).await?;
+        let decision = Decision {
+            row_version: view.instance.row_version,
+            reason: reason.to_owned(),
+            step: None,
+            outcome: None,
+            output: None,
+        };
+        self.decide(operator, &view, Verb::Compensate, &decision).await
+    }
+
+    /// Carries a decision out, or stores it for a second operator.
+    async fn decide(
+        &self,
+        operator: &Operator,
+        view: &SagaView,
+        verb: Verb,
+        decision: &Decision,
+    ) -> Result<Response, Problem> {
+        let (saga_type, business_id) = (&view.instance.saga_type, &view.instance.business_id);
+        if verb.settles() && self.needs_two(view) {
+            // A decision that cannot be carried out must not wait for a second person.
+            if !verbs_for(view.instance.status).contains(&verb) {
+                let detail = format!("it is {}: {verb} does not apply to it", view.instance.status);
+                return Err(Problem::conflict("saga-state", detail));
+            }
+            if view.instance.row_version != decision.row_version {
+                return Err(refused(SagaError::Stale));
+            }
+            let id = pending::ask(&self.pool, view, verb, decision, operator.name()).await?;
+            let confirm = format!("/api/v1/saga-decisions/{id}/confirm");
+            let detail = "this amount takes two operators: another one with the role approve confirms it";
+            let asked = Asked { decision: id, detail, confirm };
+            return Ok((StatusCode::ACCEPTED, Json(asked)).into_response());
+        }
+        let certain = self.carry_out(operator.name(), saga_type, business_id, verb, decision).await?;
+        Ok(Json(self.decided(saga_type, business_id, certain).await?).into_response())
     }
 
     /// Returns true for an amount from the bound on, and for an input whose amount cannot be read.

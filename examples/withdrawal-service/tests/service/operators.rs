@@ -62,7 +62,7 @@ async fn two_operators_resolve_a_stuck_withdrawal_and_the_audit_names_both() {
     assert_eq!(saga["verbs"], json!([]));
 
     decision["row_version"] = saga["row_version"].clone();
-    send(&platform, "ada", &resolve, &decision).await;
+    problem(send(&platform, "ada", &resolve, &decision).await, 409).await;
     assert_eq!(
         platform.number("SELECT COUNT(*) FROM saga_audit").await,
         1,

@@ -66,6 +66,8 @@ impl Place {
             // Shorter than the bank's silence, and patient enough for a busy machine.
             ("BANK_TIMEOUT_MS", "1000"),
             ("STEP_RETRY_MS", "5"),
+            // Stuck after few questions: each of them takes as long as the bank is silent.
+            ("STEP_PATIENCE", "4"),
             ("TWO_OPERATORS_FROM", "10"),
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.database.url()),
