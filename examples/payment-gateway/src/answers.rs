@@ -7,13 +7,14 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{StatusCode, header};
 use probity_idempotency::{Recording, Verdict};
 use probity_saga::{Document, Orchestrator, Outcome, SagaError, Started};
+use saga_operations::Operations;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -51,8 +52,17 @@ pub(crate) struct Gateway {
     pub(crate) pool: Pool,
     pub(crate) sagas: Orchestrator,
     pub(crate) request_wait: Duration,
+    /// The amount from which two operators decide, in major units.
+    pub(crate) two_operators_from: i64,
     /// The secret with which the channel signs its webhooks.
     pub(crate) webhook_secret: ServiceToken,
+}
+
+impl FromRef<Gateway> for Operations {
+    fn from_ref(gateway: &Gateway) -> Operations {
+        let Gateway { pool, sagas, two_operators_from, .. } = gateway;
+        Operations { sagas: sagas.clone(), pool: pool.clone(), two_operators_from: *two_operators_from }
+    }
 }
 
 /// The state of a row after waiting for its saga.

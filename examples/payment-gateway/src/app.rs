@@ -6,15 +6,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::post;
-use http::StatusCode;
 use http::request::Parts;
 use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
-use probity_saga::{Cancelled, Orchestrator, Saga, SagaError};
-use serde_json::{Value, json};
+use probity_saga::{Orchestrator, Saga};
+use saga_operations::Operations;
 use service_shell::{
-    Drain, Health, HttpTimeouts, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError, database,
-    http_client, step_policy,
+    Drain, Health, HttpTimeouts, Operator, Operators, Pool, Problem, Role, Routes, Settings, Shell,
+    StartError, database, http_client, step_policy,
 };
 
 use crate::answers::{Gateway, checked, close_ended};
@@ -53,9 +53,10 @@ const CLOSE_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`StartError`] when a setting or the database cannot be used.
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
-    let Own { tempo, channel_webhook_secret } = settings.own()?;
+    let Own { tempo, operations, channel_webhook_secret } = settings.own()?;
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
+    saga_operations::SCHEMA.apply(&pool).await?;
     let records = Records::new(pool.clone())
         .await
         .map_err(|error| StartError::other("the idempotency records", error))?;
@@ -64,6 +65,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         pool: pool.clone(),
         sagas: sagas.clone(),
         request_wait: tempo.request_wait,
+        two_operators_from: operations.two_operators_from,
         webhook_secret: settings.secret("CHANNEL_WEBHOOK_SECRET", channel_webhook_secret)?,
     };
     let idempotent = Idempotent::new(Arc::new(records), &tempo, &gateway);
@@ -75,7 +77,9 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     };
     let (paying, refunding) = (idempotent.payments.tasks(), idempotent.refunds.tasks());
     let closing = tokio::spawn(keep_closing(gateway.clone()));
-    let router = routes(idempotent, gatekeeper, &settings.service_token).into_router().with_state(gateway);
+    let sagas_of_operators = saga_operations::routes(&settings.operators).split_for_parts().0;
+    let router = routes(idempotent, gatekeeper, &settings.operators).into_router();
+    let router = router.merge(sagas_of_operators).with_state(gateway);
     let health = Health::named(settings.name)
         .database(&pool)
         .peer("merchant-service", &client, &settings.peers.merchant)
@@ -172,7 +176,7 @@ impl Idempotent {
 pub(crate) fn routes(
     idempotent: Idempotent,
     gatekeeper: Gatekeeper,
-    token: &ServiceToken,
+    operators: &Operators,
 ) -> Routes<Gateway> {
     // From the inside out: the handler, idempotency, the checks, the signature.
     let pay =
@@ -188,13 +192,12 @@ pub(crate) fn routes(
         .get("/api/v1/refunds", refunds::list)
         .get("/api/v1/refunds/{refund_no}", refunds::get)
         .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
-    let operators = Routes::new()
+    let deciding = Routes::new()
         .post("/api/v1/saga/payments/{payment_no}/compensate", compensate)
-        .post("/api/v1/saga/payments/{payment_no}/retry", retry)
-        .require(token);
+        .operators(operators, Role::Act);
     // Each of these carries a signature of its own.
     let channels = Routes::new().post("/api/v1/webhooks/{channel}", webhooks::receive);
-    merchants.merge(operators).merge(channels)
+    merchants.merge(deciding).merge(channels)
 }
 
 /// Keys belong to the merchant whose signature was verified, and to the mode of the API key that signed.
@@ -203,57 +206,13 @@ fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     Ok(Scope::new(format!("payment-gateway:merchant:{}:{}", merchant.id, merchant.mode))?)
 }
 
-/// The name under which the audit of a saga keeps what was decided over HTTP.
-const OPERATOR: &str = "service-token";
-/// The reason that the audit of a saga keeps of such a decision.
-const ORDERED: &str = "ordered over HTTP";
-
-/// `POST /api/v1/saga/payments/{payment_no}/compensate`: an operator turns a saga back.
+/// `POST /api/v1/saga/payments/{payment_no}/compensate`: an operator turns the saga of a payment back.
 async fn compensate(
-    State(gateway): State<Gateway>,
+    State(operations): State<Operations>,
+    operator: Operator,
     Path(payment_no): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
-    let operator = gateway.sagas.operator(OPERATOR);
-    let cancelled = operator.compensate(PAYMENT, &payment_no, ORDERED).await.map_err(refused)?;
-    // A running saga was only asked: its next result may still be its last.
-    let certain = cancelled == Cancelled::ForCertain;
-    Ok(axum::Json(json!({
-        "payment_no": payment_no,
-        "saga_status": saga_status(&gateway, &payment_no).await?,
-        "certain": certain,
-    })))
-}
-
-/// `POST /api/v1/saga/payments/{payment_no}/retry`: an operator lets a saga go on that is stuck or paused.
-async fn retry(
-    State(gateway): State<Gateway>,
-    Path(payment_no): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
-    let operator = gateway.sagas.operator(OPERATOR);
-    match operator.retry_now(PAYMENT, &payment_no, ORDERED).await {
-        Err(SagaError::Refused { .. }) => {
-            operator.resume(PAYMENT, &payment_no, ORDERED).await.map_err(refused)?;
-        }
-        retried => retried.map_err(refused)?,
-    }
-    let status = saga_status(&gateway, &payment_no).await?;
-    Ok(axum::Json(json!({"payment_no": payment_no, "saga_status": status, "certain": true})))
-}
-
-async fn saga_status(gateway: &Gateway, payment_no: &str) -> Result<Option<String>, Problem> {
-    let view = gateway.sagas.get(PAYMENT, payment_no).await;
-    let view = view.map_err(|error| Problem::unavailable("the saga store", &error))?;
-    Ok(view.map(|view| view.instance.status.to_string()))
-}
-
-fn refused(error: SagaError) -> Problem {
-    match error {
-        SagaError::NoSuchSaga { .. } => Problem::not_found("payment"),
-        SagaError::Refused { .. } | SagaError::Stale => {
-            Problem::new(StatusCode::CONFLICT, "saga-state", error.to_string())
-        }
-        error => Problem::unavailable("the saga store", &error),
-    }
+) -> Result<Response, Problem> {
+    operations.compensate(&operator, PAYMENT, &payment_no, "ordered over HTTP").await
 }
 
 #[cfg(test)]
@@ -266,10 +225,10 @@ mod tests {
     fn the_document_lists_exactly_the_routes() {
         let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).scope(merchant_scope);
         let idempotent = Idempotent { payments: layer.clone(), refunds: layer };
-        let token = ServiceToken::new("0123456789abcdef");
+        let token = service_shell::ServiceToken::new("0123456789abcdef");
         let client = http_client(HttpTimeouts::default()).unwrap();
-        let gatekeeper = Gatekeeper { client, merchant_service: String::new(), token: token.clone() };
-        let routes = routes(idempotent, gatekeeper, &token);
+        let gatekeeper = Gatekeeper { client, merchant_service: String::new(), token };
+        let routes = routes(idempotent, gatekeeper, &Operators::for_this_machine());
         assert_eq!(*routes.listed(), service_shell::operations(crate::OPENAPI));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use saga_operations::TwoOperators;
 use service_shell::{ServiceToken, in_flight, milliseconds, token};
 
 /// The settings of the gateway alone.
@@ -11,6 +12,9 @@ pub struct Own {
     /// The durations and limits.
     #[command(flatten)]
     pub tempo: Tempo,
+    /// The amount from which two operators decide.
+    #[command(flatten)]
+    pub operations: TwoOperators,
     /// The secret by which the channel signs its webhooks [default on loopback only: a known one].
     #[arg(long, env = "CHANNEL_WEBHOOK_SECRET", value_parser = token)]
     pub channel_webhook_secret: Option<ServiceToken>,

@@ -12,7 +12,7 @@ mod webhooks;
 
 use platform::{Answer, Merchant, Place, Platform, payment, read, serve};
 use serde_json::{Value, json};
-use service_shell::{ServiceToken, Settings};
+use service_shell::{Operators, ServiceToken, Settings};
 
 /// Short steps, so that a silent channel is asked soon, and one that is away is not waited for long.
 const QUICK: [(&str, &str); 3] = [("STEP_TIMEOUT_MS", "400"), ("STEP_RETRY_MS", "2"), ("STEP_PATIENCE", "2")];
@@ -319,9 +319,12 @@ async fn only_an_operator_turns_a_saga_back_and_only_while_it_can() {
     let answer = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.json();
     let url = |number: &str| format!("{}/api/v1/saga/payments/{number}/compensate", merchant.base);
     let payment_no = answer["payment_no"].as_str().unwrap();
-    let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
-    let order = |number: &str| merchant.http.post(url(number)).bearer_auth(token.text());
+    let token = Operators::token_for_this_machine("ann");
+    let order = |number: &str| merchant.http.post(url(number)).bearer_auth(&token);
     assert_eq!(read(merchant.http.post(url(payment_no))).await.unwrap().status, 401);
+    let service = ServiceToken::for_this_machine("SERVICE_TOKEN");
+    let as_service = merchant.http.post(url(payment_no)).bearer_auth(service.text());
+    assert_eq!(read(as_service).await.unwrap().status, 401, "a service is no person");
     assert_eq!(read(order("PAY-NONE")).await.unwrap().status, 404);
     assert_eq!(read(order(payment_no)).await.unwrap().status, 409, "it is completed");
 }

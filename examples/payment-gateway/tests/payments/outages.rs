@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use service_shell::ServiceToken;
+use service_shell::Operators;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::platform::{Answer, Merchant, Platform, payment, read};
@@ -76,11 +76,14 @@ async fn until(platform: &Platform, wanted: impl Fn(&Books) -> bool) -> Books {
 
 /// Waits until the payment is closed. What waits goes on by itself; what is stuck is let go on by an operator.
 async fn closed(platform: &Platform, merchant: &Merchant, payment_no: &str) -> Books {
-    let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
-    let url = format!("{}/api/v1/saga/payments/{payment_no}/retry", merchant.base);
+    let token = Operators::token_for_this_machine("ann");
+    let url = format!("{}/api/v1/sagas/payment/{payment_no}", merchant.base);
     let books = until(platform, |books| books.saga == "stuck" || books.payment != "processing").await;
     if books.saga == "stuck" {
-        let answer = read(merchant.http.post(url).bearer_auth(token.text())).await.unwrap();
+        let seen = read(merchant.http.get(&url).bearer_auth(&token)).await.unwrap().json();
+        let decision = json!({"row_version": seen["row_version"], "reason": "the neighbours are back"});
+        let retry = merchant.http.post(format!("{url}/retry")).bearer_auth(&token).json(&decision);
+        let answer = read(retry).await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     until(platform, |books| books.payment != "processing").await
@@ -297,9 +300,9 @@ async fn the_undo_of_a_charge_waits_for_a_channel_that_is_away() {
     };
     let (first, ()) = tokio::join!(pay(&merchant, "key-1", &body), outage);
     platform.to_channel.cut();
-    let token = ServiceToken::for_this_machine("SERVICE_TOKEN");
+    let token = Operators::token_for_this_machine("ann");
     let url = format!("{}/api/v1/saga/payments/{}/compensate", merchant.base, number(&first));
-    assert_eq!(read(merchant.http.post(url).bearer_auth(token.text())).await.unwrap().status, 200);
+    assert_eq!(read(merchant.http.post(url).bearer_auth(token)).await.unwrap().status, 200);
     undo_waits_for(&platform, "channel").await;
     platform.to_channel.restore();
     platform.to_orders.restore();

@@ -136,21 +136,14 @@ impl Customers {
     /// An operator lets a saga go on.
     pub(crate) async fn retry(&self, saga: &str) {
         let shop = &self.shop;
-        let answer = match saga.split_once('/') {
-            Some(("payment", number)) => {
-                let url = format!("{}/api/v1/saga/payments/{number}/retry", shop.gateway);
-                shop.http.post(url).bearer_auth(SERVICE_TOKEN).send().await.unwrap()
-            }
-            _ => {
-                let url = format!("{}/api/v1/sagas/{saga}", shop.withdrawals);
-                let seen = shop.http.get(&url).bearer_auth(OPERATOR_TOKEN).send().await.unwrap();
-                let seen: Value = seen.json().await.unwrap();
-                let verb = if seen["status"] == "stuck" { "retry" } else { "resume" };
-                let decision = json!({"row_version": seen["row_version"], "reason": "all services are back"});
-                let call = shop.http.post(format!("{url}/{verb}")).bearer_auth(OPERATOR_TOKEN);
-                call.json(&decision).send().await.unwrap()
-            }
-        };
+        let service = if saga.starts_with("payment/") { &shop.gateway } else { &shop.withdrawals };
+        let url = format!("{service}/api/v1/sagas/{saga}");
+        let seen = shop.http.get(&url).bearer_auth(OPERATOR_TOKEN).send().await.unwrap();
+        let seen: Value = seen.json().await.unwrap();
+        let verb = if seen["status"] == "stuck" { "retry" } else { "resume" };
+        let decision = json!({"row_version": seen["row_version"], "reason": "all services are back"});
+        let call = shop.http.post(format!("{url}/{verb}")).bearer_auth(OPERATOR_TOKEN);
+        let answer = call.json(&decision).send().await.unwrap();
         assert!(answer.status().is_success(), "{saga}: {}", answer.text().await.unwrap());
     }
 }
