@@ -1,6 +1,6 @@
 //! A queue whose waiting items are committed together, by the caller that finds it idle.
 //!
-//! No timer: an idle lane commits at once, a busy one accumulates. While a full batch waits, a second commit runs beside
+//! No timer: an idle group commits at once, a busy one accumulates. While a full batch waits, a second commit runs beside
 //! the first. A store that answers without waiting, as one in memory does, is used where the caller stands: nothing is
 //! handed to another task.
 //!
@@ -64,12 +64,12 @@ impl<T: Send + 'static> GroupCommit<T> {
         queue.running += 1;
         let company = queue.company;
         drop(queue);
-        let mut turns = Turns { lane: Arc::clone(self), last: None, over: false };
+        let mut runner = Runner { group: Arc::clone(self), last: None, ended: false };
         if company {
-            tokio::spawn(turns.take_all());
+            tokio::spawn(runner.run());
             return true;
         }
-        turns.next().is_some_and(|batch| turns.here(batch))
+        runner.take().is_some_and(|batch| runner.here(batch))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<T>> {
@@ -78,24 +78,24 @@ impl<T: Send + 'static> GroupCommit<T> {
 }
 
 /// The right to commit batch after batch.
-struct Turns<T: Send + 'static> {
-    lane: Arc<GroupCommit<T>>,
+struct Runner<T: Send + 'static> {
+    group: Arc<GroupCommit<T>>,
     /// The length of the last batch, and whether the store made it wait.
     last: Option<(usize, bool)>,
-    over: bool,
+    ended: bool,
 }
 
-impl<T: Send + 'static> Turns<T> {
-    /// The next batch; none if the turns are over.
-    fn next(&mut self) -> Option<Vec<T>> {
-        let mut queue = self.lane.queue();
+impl<T: Send + 'static> Runner<T> {
+    /// The next batch; none if this runner ends.
+    fn take(&mut self) -> Option<Vec<T>> {
+        let mut queue = self.group.queue();
         if let Some((entries, waited)) = self.last.take() {
             queue.company = waited && entries > 1;
         }
         let waiting = queue.waiting.len();
         if waiting == 0 || (queue.running > 1 && waiting < FULL) {
             queue.running -= 1;
-            self.over = true;
+            self.ended = true;
             return None;
         }
         if waiting <= BATCH {
@@ -111,22 +111,22 @@ impl<T: Send + 'static> Turns<T> {
         let waits = (&mut committing).now_or_never().is_none();
         self.last = Some((entries, waits));
         if !waits {
-            let Some(batch) = self.next() else { return false };
+            let Some(batch) = self.take() else { return false };
             self.last = Some((batch.len(), waits));
             committing = self.begin(batch);
         }
         tokio::spawn(async move {
             committing.await;
-            self.take_all().await;
+            self.run().await;
         });
         true
     }
 
-    async fn take_all(mut self) {
+    async fn run(mut self) {
         loop {
             // The tasks that were just answered write next: yield once, so that their records share one batch.
             to_the_back().await;
-            let Some(batch) = self.next() else { return };
+            let Some(batch) = self.take() else { return };
             let entries = batch.len();
             let mut committing = self.begin(batch);
             let waits = (&mut committing).now_or_never().is_none();
@@ -137,9 +137,9 @@ impl<T: Send + 'static> Turns<T> {
         }
     }
 
-    /// A store that panics costs the batch its answers, not the lane.
+    /// A store that panics costs the batch its answers, and nothing else.
     fn begin(&self, batch: Vec<T>) -> BoxFuture<'static, ()> {
-        let committing = AssertUnwindSafe((self.lane.commit)(batch)).catch_unwind();
+        let committing = AssertUnwindSafe((self.group.commit)(batch)).catch_unwind();
         committing
             .map(|committed| {
                 if committed.is_err() {
@@ -164,11 +164,11 @@ async fn to_the_back() {
     .await;
 }
 
-impl<T: Send + 'static> Drop for Turns<T> {
+impl<T: Send + 'static> Drop for Runner<T> {
     /// The runtime ends: the waiting items are answered that they will not be written.
     fn drop(&mut self) {
-        if !self.over {
-            let mut queue = self.lane.queue();
+        if !self.ended {
+            let mut queue = self.group.queue();
             queue.running -= 1;
             let left = std::mem::take(&mut queue.waiting);
             drop(queue);
@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// A lane whose commits wait for a permit each, and tell what they were given.
+    /// A group whose commits wait for a permit each, and tell what they were given.
     fn gated() -> (Arc<GroupCommit<u32>>, Arc<Semaphore>, mpsc::UnboundedReceiver<Vec<u32>>) {
         let (gate, (told, batches)) = (Arc::new(Semaphore::new(0)), mpsc::unbounded_channel());
         let inside = Arc::clone(&gate);
@@ -202,9 +202,9 @@ mod tests {
 
     #[tokio::test]
     async fn records_that_arrive_during_a_commit_share_the_next_one() {
-        let (lane, gate, mut batches) = gated();
+        let (group, gate, mut batches) = gated();
         for entry in 0..4 {
-            lane.submit(entry).await;
+            group.submit(entry).await;
         }
         gate.add_permits(2);
         assert_eq!(batches.recv().await, Some(vec![0]));
@@ -213,14 +213,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_commit_begins_only_while_a_full_batch_waits() {
-        let (lane, gate, mut batches) = gated();
+        let (group, gate, mut batches) = gated();
         let full = u32::try_from(FULL).unwrap();
         for entry in 0..full {
-            lane.submit(entry).await;
+            group.submit(entry).await;
         }
-        assert_eq!(lane.queue().running, 1);
-        lane.submit(full).await;
-        assert_eq!(lane.queue().running, 2);
+        assert_eq!(group.queue().running, 1);
+        group.submit(full).await;
+        assert_eq!(group.queue().running, 2);
         gate.add_permits(2);
         let mut lengths = [batches.recv().await.unwrap().len(), batches.recv().await.unwrap().len()];
         lengths.sort_unstable();
@@ -229,19 +229,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_commit_goes_on_when_its_caller_goes_away_and_after_one_that_panicked() {
-        let (lane, gate, mut batches) = gated();
+        let (group, gate, mut batches) = gated();
         let caller = tokio::spawn({
-            let lane = Arc::clone(&lane);
+            let group = Arc::clone(&group);
             async move {
-                lane.submit(u32::MAX).await;
+                group.submit(u32::MAX).await;
                 std::future::pending::<()>().await;
             }
         });
-        while lane.queue().running == 0 {
+        while group.queue().running == 0 {
             yield_now().await;
         }
         caller.abort();
-        lane.submit(1).await;
+        group.submit(1).await;
         gate.add_permits(2);
         assert_eq!(batches.recv().await, Some(vec![1]));
     }

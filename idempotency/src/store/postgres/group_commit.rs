@@ -1,6 +1,6 @@
 //! Group commit: concurrent calls of one process share a statement, and with it a flush.
 //!
-//! No timer and no task lives without a call: an idle lane flushes a call at once, a busy one takes everything
+//! No timer and no task lives without a call: an idle group flushes a call at once, a busy one takes everything
 //! that queued in that time, and each call gets its own answer.
 //!
 //! Invariant: a shared statement waits for no lock for long, and its failure is no call's answer unless nothing can
@@ -24,14 +24,14 @@ use crate::store::sql::connection::Own;
 use crate::store::sql::names::Set;
 
 /// The most calls of one statement. A statement of more is no cheaper per call, and loses more when it fails.
-const ROWS: usize = 256;
+const BATCH: usize = 256;
 /// The most payload of one statement, unless a single call has more.
 const BYTES: usize = 1024 * 1024;
 /// The number of calls that may wait; the next ones wait for room.
-const ROOM: usize = 4 * ROWS;
+const ROOM: usize = 4 * BATCH;
 /// The number of statements that run at once. The second starts only when a full one waits: on a slow disk their
 /// flushes queue behind each other.
-const RUNNERS: usize = 2;
+const WIDTH: usize = 2;
 /// The time that a statement may take, with getting its connection. Less than the 5 s that the layer waits for a store,
 /// so that a call queued behind a dead connection is still sent; more than the 2 s that a statement of its own waits
 /// for a lock.
@@ -66,9 +66,9 @@ pub(crate) trait Job: Send + Sync + 'static {
 }
 
 /// A queue of calls that share statements.
-pub(crate) struct Lane<J: Job>(Arc<Shared<J>>);
+pub(crate) struct GroupCommit<J: Job>(Arc<Shared<J>>);
 
-impl<J: Job> Clone for Lane<J> {
+impl<J: Job> Clone for GroupCommit<J> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -79,12 +79,12 @@ struct Shared<J: Job> {
     room: Arc<Semaphore>,
     /// For statements of their own: they may wait for locks, and must leave connections to the others.
     alone: Semaphore,
-    state: Mutex<State<J>>,
+    queue: Mutex<Queue<J>>,
 }
 
-struct State<J: Job> {
-    queue: VecDeque<Waiting<J>>,
-    runners: usize,
+struct Queue<J: Job> {
+    waiting: VecDeque<Waiting<J>>,
+    running: usize,
     /// Records that a statement of its own is busy with, perhaps waiting for a lock: sharing would make others wait.
     /// The calls that came in that time wait here, without a connection.
     aside: HashMap<RecordId, Vec<Waiting<J>>>,
@@ -103,43 +103,44 @@ struct Batch<J: Job> {
     followers: Vec<Waiting<J>>,
 }
 
-impl<J: Job> Lane<J> {
-    /// A lane over `store`, which sends each call as a statement of its own.
+impl<J: Job> GroupCommit<J> {
+    /// A group over `store`, which sends each call as a statement of its own.
     pub(crate) fn new(store: SqlStore<Postgres>) -> Self {
-        let state = Mutex::new(State { queue: VecDeque::new(), runners: 0, aside: HashMap::new() });
+        let queue = Queue { waiting: VecDeque::new(), running: 0, aside: HashMap::new() };
+        let queue = Mutex::new(queue);
         let quarter = store.pool.options().get_max_connections() / 4;
         let alone = Semaphore::new(usize::try_from(quarter).unwrap_or(1).max(1));
-        Self(Arc::new(Shared { store, room: Arc::new(Semaphore::new(ROOM)), alone, state }))
+        Self(Arc::new(Shared { store, room: Arc::new(Semaphore::new(ROOM)), alone, queue }))
     }
 
     /// Waits for room, then for the answer. A call whose caller has gone is not sent, if it still waits.
-    pub(crate) async fn call(&self, job: J) -> Result<J::Answer, StoreError> {
+    pub(crate) async fn submit(&self, job: J) -> Result<J::Answer, StoreError> {
         let room = Arc::clone(&self.0.room).acquire_owned().await;
         let room = room.map_err(|closed| StoreError::not_applied(ErrorKind::Unavailable, closed))?;
         let (answer, reply) = oneshot::channel();
-        self.0.queue(Waiting { job, answer, _room: room });
+        self.0.push(Waiting { job, answer, _room: room });
         reply.await.unwrap_or_else(|cut_off| Err(StoreError::unknown(ErrorKind::Unavailable, cut_off)))
     }
 }
 
 impl<J: Job> Shared<J> {
-    fn state(&self) -> MutexGuard<'_, State<J>> {
+    fn queue(&self) -> MutexGuard<'_, Queue<J>> {
         // The state is consistent between any two statements of this module, so a panic of another thread leaves it consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue(self: &Arc<Self>, waiting: Waiting<J>) {
-        self.state().queue.push_back(waiting);
+    fn push(self: &Arc<Self>, waiting: Waiting<J>) {
+        self.queue().waiting.push_back(waiting);
         self.start_runner();
     }
 
     fn start_runner(self: &Arc<Self>) {
-        let mut state = self.state();
-        let (runners, waiting) = (state.runners, state.queue.len());
-        let start = (runners == 0 && waiting > 0) || (runners < RUNNERS && waiting >= ROWS);
-        state.runners += usize::from(start);
+        let mut queue = self.queue();
+        let (running, waiting) = (queue.running, queue.waiting.len());
+        let start = (running == 0 && waiting > 0) || (running < WIDTH && waiting >= BATCH);
+        queue.running += usize::from(start);
         // A runtime that shuts down drops the runner here, which locks the state.
-        drop(state);
+        drop(queue);
         if start {
             tokio::spawn(Runner { shared: Arc::clone(self), ended: false }.run());
         }
@@ -192,7 +193,7 @@ impl<J: Job> Shared<J> {
             }
         }
         let again: Vec<_> = followers.into_iter().filter_map(|waiting| settle(waiting, false)).collect();
-        self.state().put_back(again);
+        self.queue().put_back(again);
     }
 
     /// The connection that was kept, or one of the pool's.
@@ -216,27 +217,27 @@ impl<J: Job> Shared<J> {
     /// Sends a call as a statement of its own, and keeps its record out of shared ones until it is answered.
     fn set_aside(self: &Arc<Self>, waiting: Waiting<J>) {
         let record = waiting.job.record();
-        let mut state = self.state();
-        if let Some(behind) = state.aside.get_mut(&record) {
+        let mut queue = self.queue();
+        if let Some(behind) = queue.aside.get_mut(&record) {
             return behind.push(waiting);
         }
-        state.aside.insert(record, Vec::new());
-        drop(state);
+        queue.aside.insert(record, Vec::new());
+        drop(queue);
         let aside = Aside { shared: Arc::clone(self), record };
         tokio::spawn(async move { aside.run(waiting).await });
     }
 }
 
-impl<J: Job> State<J> {
+impl<J: Job> Queue<J> {
     fn take(&mut self) -> Option<Batch<J>> {
         let mut batch = Batch { leaders: Vec::new(), followers: Vec::new() };
         let (mut records, mut payload) = (HashSet::new(), 0);
-        while let Some(next) = self.queue.front() {
+        while let Some(next) = self.waiting.front() {
             let taken = batch.leaders.len() + batch.followers.len();
-            if taken == ROWS || (taken > 0 && payload + next.job.payload() > BYTES) {
+            if taken == BATCH || (taken > 0 && payload + next.job.payload() > BYTES) {
                 break;
             }
-            let Some(waiting) = self.queue.pop_front() else { break };
+            let Some(waiting) = self.waiting.pop_front() else { break };
             let record = waiting.job.record();
             if !waiting.is_wanted() {
                 continue;
@@ -258,7 +259,7 @@ impl<J: Job> State<J> {
     }
 
     fn put_back(&mut self, waiting: Vec<Waiting<J>>) {
-        waiting.into_iter().rev().for_each(|waiting| self.queue.push_front(waiting));
+        waiting.into_iter().rev().for_each(|waiting| self.waiting.push_front(waiting));
     }
 }
 
@@ -279,10 +280,10 @@ impl<J: Job> Runner<J> {
     }
 
     fn take(&mut self) -> Option<Batch<J>> {
-        let mut state = self.shared.state();
-        let batch = state.take();
+        let mut queue = self.shared.queue();
+        let batch = queue.take();
         if batch.is_none() {
-            state.runners -= 1;
+            queue.running -= 1;
             self.ended = true;
         }
         batch
@@ -295,10 +296,10 @@ impl<J: Job> Drop for Runner<J> {
             return;
         }
         // A panic or the end of the runtime cut the runner off. No other task may serve the waiting calls.
-        let mut state = self.shared.state();
-        state.runners -= 1;
-        let cut_off = if state.runners == 0 { std::mem::take(&mut state.queue) } else { VecDeque::new() };
-        drop(state);
+        let mut queue = self.shared.queue();
+        queue.running -= 1;
+        let cut_off = if queue.running == 0 { std::mem::take(&mut queue.waiting) } else { VecDeque::new() };
+        drop(queue);
         drop(cut_off);
     }
 }
@@ -330,7 +331,7 @@ impl<J: Job> Aside<J> {
         };
         if error.effect() == Effect::NotApplied && error.kind() == ErrorKind::Unavailable {
             // Another transaction holds the row. The calls behind would wait as long, one after the other.
-            let behind = self.shared.state().aside.get_mut(&self.record).map(std::mem::take);
+            let behind = self.shared.queue().aside.get_mut(&self.record).map(std::mem::take);
             refuse(std::iter::once(waiting).chain(behind.unwrap_or_default()), error);
         } else {
             let _ = waiting.answer.send(Err(error));
@@ -341,14 +342,14 @@ impl<J: Job> Aside<J> {
 impl<J: Job> Drop for Aside<J> {
     /// The record is as any other again, and those who waited for that are sent together.
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        let behind = state.aside.remove(&self.record).unwrap_or_default();
+        let mut queue = self.shared.queue();
+        let behind = queue.aside.remove(&self.record).unwrap_or_default();
         if tokio::runtime::Handle::try_current().is_err() {
-            drop(state);
+            drop(queue);
             return drop(behind);
         }
-        state.put_back(behind);
-        drop(state);
+        queue.put_back(behind);
+        drop(queue);
         self.shared.start_runner();
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::{PgPool, Postgres};
 
 use super::changes::{Change, Changed, Kind};
-use super::group_commit::Lane;
+use super::group_commit::GroupCommit;
 use crate::core::claim::{Answer, Claim, Renewed, Resolution, Written};
 use crate::core::fence::Fence;
 use crate::core::identity::RecordId;
@@ -39,14 +39,14 @@ use crate::token::Holder;
 pub struct PostgresStore {
     /// Sends each call as a statement of its own; an operator's calls go this way.
     direct: SqlStore<Postgres>,
-    claims: Lane<Claim>,
+    claims: GroupCommit<Claim>,
     /// Writes by holders.
-    changes: Lane<Change>,
+    changes: GroupCommit<Change>,
 }
 
 impl PostgresStore {
     pub(super) fn around(direct: SqlStore<Postgres>) -> Self {
-        Self { claims: Lane::new(direct.clone()), changes: Lane::new(direct.clone()), direct }
+        Self { claims: GroupCommit::new(direct.clone()), changes: GroupCommit::new(direct.clone()), direct }
     }
 
     /// Opens a store in `pool`'s database as [`SqlStore::new`] does: creates its tables if they are missing, or upgrades
@@ -145,7 +145,7 @@ impl PostgresStore {
     }
 
     async fn write(&self, holder: &Holder, kind: Kind) -> Result<Written, StoreError> {
-        match self.changes.call(Change { holder: *holder, kind }).await? {
+        match self.changes.submit(Change { holder: *holder, kind }).await? {
             Changed::Written(written) => Ok(written),
             Changed::Renewed(_) => Err(mixed_up()),
         }
@@ -155,11 +155,11 @@ impl PostgresStore {
 #[async_trait]
 impl IdempotencyManager for PostgresStore {
     async fn claim(&self, claim: &Claim) -> Result<Answer, StoreError> {
-        self.claims.call(*claim).await
+        self.claims.submit(*claim).await
     }
 
     async fn renew(&self, holder: &Holder, lease: Duration) -> Result<Renewed, StoreError> {
-        match self.changes.call(Change { holder: *holder, kind: Kind::Renew(lease) }).await? {
+        match self.changes.submit(Change { holder: *holder, kind: Kind::Renew(lease) }).await? {
             Changed::Renewed(renewed) => Ok(renewed),
             Changed::Written(_) => Err(mixed_up()),
         }
