@@ -89,13 +89,19 @@ pub(crate) enum Severity {
     Fatal,
 }
 
+/// Reads the severity of an error, and the routine that raised it.
+fn severity(severity: PgSeverity, routine: Option<&str>) -> Severity {
+    match severity {
+        PgSeverity::Fatal | PgSeverity::Panic => Severity::Fatal,
+        _ if routine.is_some() => Severity::Error,
+        _ => Severity::Unsigned,
+    }
+}
+
 /// Reads the answer of a database.
 pub(crate) fn of(error: &dyn DatabaseError) -> SqlState {
-    let severity = match error.try_downcast_ref::<PgDatabaseError>() {
-        Some(error) if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) => Severity::Fatal,
-        Some(error) if error.routine().is_some() => Severity::Error,
-        _ => Severity::Unsigned,
-    };
+    let server = error.try_downcast_ref::<PgDatabaseError>();
+    let severity = server.map_or(Severity::Unsigned, |error| severity(error.severity(), error.routine()));
     read(error.code().as_deref().unwrap_or_default(), severity)
 }
 
@@ -255,6 +261,18 @@ mod tests {
         ("99999", Unrecognized, Unknown, Unknown),
         ("", Unrecognized, Unknown, Unknown),
     ];
+
+    #[test]
+    fn fatal_and_panic_end_the_session_and_an_error_without_a_routine_is_not_the_servers() {
+        for (given, routine, expected) in [
+            (PgSeverity::Fatal, Some("ProcessInterrupts"), Severity::Fatal),
+            (PgSeverity::Panic, None, Severity::Fatal),
+            (PgSeverity::Error, Some("errorMissingColumn"), Severity::Error),
+            (PgSeverity::Error, None, Severity::Unsigned),
+        ] {
+            assert_eq!(severity(given, routine), expected, "{given:?} {routine:?}");
+        }
+    }
 
     #[test]
     fn each_code_has_its_condition_and_leaves_its_outcome() {

@@ -56,3 +56,15 @@ impl Class {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_has_a_name_of_its_own_for_metrics() {
+        let names =
+            [Class::Serialization, Class::LockTimeout, Class::StalePlan, Class::Other].map(Class::name);
+        assert_eq!(names, ["serialization", "lock_timeout", "stale_plan", "other"]);
+    }
+}

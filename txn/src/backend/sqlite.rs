@@ -13,7 +13,7 @@ use crate::classify::Class;
 use crate::isolation::Isolation;
 use crate::settings::{Locals, Settings};
 
-use classify::classify_code;
+use classify::{classify_code, leaves_commit_open};
 
 mod classify;
 mod dialect;
@@ -195,7 +195,7 @@ impl Driver for Sqlite {
     }
 
     fn leaves_commit_open(error: &dyn DatabaseError) -> bool {
-        Self::classify(error) == Class::Storage
+        error.code().as_deref().is_none_or(leaves_commit_open)
     }
 
     fn commit_status<'e>(

@@ -11,7 +11,10 @@ use crate::sqlstate::{self, Condition};
 /// Reads an error of the database.
 pub(super) fn classify(error: &dyn DatabaseError) -> Class {
     match class(sqlstate::of(error).condition) {
-        Class::StalePlan if !is_from_the_plan_cache(error) => Class::Other,
+        Class::StalePlan => {
+            let error = error.try_downcast_ref::<PgDatabaseError>();
+            not_supported(error.and_then(PgDatabaseError::routine))
+        }
         class => class,
     }
 }
@@ -37,11 +40,13 @@ fn class(condition: Condition) -> Class {
     }
 }
 
-/// Tells whether "feature not supported" comes from the cache of plans: the code alone means many things.
-fn is_from_the_plan_cache(error: &dyn DatabaseError) -> bool {
+/// Names the class of "feature not supported", which many routines say. Only the cache of plans means a stale plan.
+fn not_supported(routine: Option<&str>) -> Class {
     // A message would be in the server's language. An error that names no routine is believed.
-    let routine = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine);
-    routine.is_none_or(|routine| routine == "RevalidateCachedQuery")
+    match routine {
+        None | Some("RevalidateCachedQuery") => Class::StalePlan,
+        Some(_) => Class::Other,
+    }
 }
 
 #[cfg(test)]
@@ -82,5 +87,12 @@ mod tests {
         ] {
             assert_eq!(super::class(read(code, Severity::Unsigned).condition), class, "{code}");
         }
+    }
+
+    #[test]
+    fn a_feature_that_is_not_supported_is_a_stale_plan_only_if_the_cache_of_plans_says_so() {
+        assert_eq!(not_supported(Some("RevalidateCachedQuery")), Class::StalePlan);
+        assert_eq!(not_supported(None), Class::StalePlan);
+        assert_eq!(not_supported(Some("transformUpdateStmt")), Class::Other);
     }
 }

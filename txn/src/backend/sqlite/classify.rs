@@ -18,6 +18,16 @@ const TABLE: &[(u32, Class)] = &[
     (26, Class::Storage),
 ];
 
+/// The primary codes after which nothing of the transaction can become durable: ERROR, PERM, ABORT, BUSY, LOCKED, READONLY,
+/// INTERRUPT, FULL, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH, MISUSE, AUTH, RANGE.
+const NOT_COMMITTED: [u32; 15] = [1, 3, 4, 5, 6, 8, 9, 13, 17, 18, 19, 20, 21, 23, 25];
+
+/// Tells whether this answer to COMMIT leaves the outcome open. An I/O error or a lack of memory can come after the commit
+/// reached the file, where the next process finds it.
+pub(super) fn leaves_commit_open(code: &str) -> bool {
+    !code.parse::<u32>().is_ok_and(|code| NOT_COMMITTED.contains(&(code & 0xff)))
+}
+
 /// Reads a result code, extended or primary: the extended row wins.
 pub(super) fn classify_code(code: &str) -> Class {
     let Ok(code) = code.parse::<u32>() else {
@@ -47,6 +57,19 @@ mod tests {
             ("not a number", Class::Other),
         ] {
             assert_eq!(classify_code(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_codes_that_are_known_to_undo_a_commit_are_refusals() {
+        // proves: T-2
+        // With extended codes: BUSY_SNAPSHOT, CONSTRAINT_FOREIGNKEY.
+        for code in ["1", "5", "517", "6", "13", "19", "787"] {
+            assert!(!leaves_commit_open(code), "{code}");
+        }
+        // NOMEM, IOERR, IOERR_FSYNC, CORRUPT, CANTOPEN, PROTOCOL, NOTADB, and none.
+        for code in ["7", "10", "1034", "11", "14", "15", "26", "0", "", "not a number"] {
+            assert!(leaves_commit_open(code), "{code}");
         }
     }
 

@@ -175,6 +175,7 @@ mod tests {
             "SELECT [it's]; COMMIT",
             "SELECT $a$; COMMIT; SELECT $a$",
             "/* a /* b */ COMMIT",
+            "CREATE TABLE a (begin INT); COMMIT",
             "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE b SET c = CASE WHEN 1 THEN 2 END; END; COMMIT",
             "\u{feff}COMMIT",
         ];
@@ -192,6 +193,7 @@ mod tests {
             "UPDATE commits SET a = $1 WHERE b = $2",
             "-- COMMIT\nSELECT 1",
             "PREPARE transactions AS SELECT 1",
+            "SET TRANSACTION READ ONLY",
             "SELECT 'it''s; COMMIT'",
         ];
         check(&everywhere, &BOTH, None);
