@@ -66,8 +66,8 @@ fn step(package: &str, files: &str, tests: &str, list: bool) -> Step {
     let mode = if list { "--list".to_owned() } else { format!("--output {}", output.display()) };
     // The bodies of the fuzz targets are tests. The tests are quick: one that takes this long waits for ever.
     let words = format!(
-        "mutants --package {package}{files} --exclude **/fuzzing.rs --exclude **/tests.rs --all-features --colors never \
-         --minimum-test-timeout 300 {mode} -- {tests}"
+        "mutants --package {package}{files} --exclude **/fuzzing.rs --exclude **/tests.rs --exclude-re tests:: \
+         --all-features --colors never --minimum-test-timeout 300 {mode} -- {tests}"
     );
     // The edited copy of the workspace has a target folder of its own. In a shared one, what was built from an edit would
     // count as built from this workspace.
