@@ -332,7 +332,8 @@ fn id(row: &PgRow) -> Result<SagaId, sqlx::Error> {
 /// Unstorable data, a constraint, a trigger or a view that refuses, or a limit of the server: the record's own fault.
 fn is_about_the_record(error: &sqlx::Error) -> bool {
     const ITS_OWN_FAULT: [&str; 6] = ["21", "22", "23", "44", "54", "P0"];
-    let code = error.as_database_error().and_then(|error| error.code());
+    let answer = error.as_database_error().filter(|answer| !rows::ends_the_session(*answer));
+    let code = answer.and_then(|answer| answer.code());
     code.is_some_and(|code| ITS_OWN_FAULT.iter().any(|class| code.starts_with(class)))
 }
 

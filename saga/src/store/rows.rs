@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 use sqlx::error::DatabaseError;
+#[cfg(feature = "postgres")]
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::error::{Effect, StoreError};
 use crate::record::{Document, Instance, Journal, OpenCounts, Requests, SagaId, Settled, StepRow};
@@ -284,7 +286,14 @@ struct Judged {
 
 #[cfg(feature = "postgres")]
 fn judged(answer: &dyn DatabaseError) -> Judged {
-    judge(sqlstate::of(answer))
+    judge(sqlstate::of(answer), ends_the_session(answer))
+}
+
+/// Tells whether the server ended the session, or refused one. No record of a saga does that, whatever the code.
+#[cfg(feature = "postgres")]
+pub(super) fn ends_the_session(answer: &dyn DatabaseError) -> bool {
+    let answer = answer.try_downcast_ref::<PgDatabaseError>();
+    answer.is_some_and(|answer| matches!(answer.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 /// SQLite answers with result codes alone, which were read before.
@@ -294,17 +303,19 @@ fn judged(_: &dyn DatabaseError) -> Judged {
 }
 
 #[cfg(feature = "postgres")]
-fn judge(state: SqlState) -> Judged {
+fn judge(state: SqlState, ends_the_session: bool) -> Judged {
     use Condition::{
-        ConnectionLost, Constraint, Corrupt, Data, Forbidden, NotConnected, Resources, TooManyConnections,
-        Unrecognized,
+        ConnectionLost, Constraint, Corrupt, Data, Forbidden, NotConnected, Resources, SessionTimeout,
+        TooManyConnections, Unrecognized,
     };
     let effect = match state.statement {
         Outcome::RolledBack => Effect::NotApplied,
         Outcome::Unknown => Effect::Unknown,
     };
-    let gone = matches!(state.condition, ConnectionLost | NotConnected | TooManyConnections | Resources);
-    let server = !matches!(state.condition, Constraint | Data | Forbidden | Corrupt | Unrecognized);
+    let gone = matches!(state.condition, ConnectionLost | NotConnected | TooManyConnections | Resources)
+        || (ends_the_session && state.condition != SessionTimeout);
+    let server = ends_the_session
+        || !matches!(state.condition, Constraint | Data | Forbidden | Corrupt | Unrecognized);
     Judged { effect, gone, server }
 }
 
@@ -392,9 +403,18 @@ mod tests {
             ("XX000", false, false, false),
             ("", false, false, false),
         ] {
-            let judged = judge(sqlstate::read(code, sqlstate::Severity::Unsigned));
+            let judged = judge(sqlstate::read(code, sqlstate::Severity::Unsigned), false);
             let effect = if none { Effect::NotApplied } else { Effect::Unknown };
             assert_eq!(judged, Judged { effect, gone, server }, "{code}");
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn an_error_that_ends_the_session_is_never_about_one_saga() {
+        for code in ["42501", "XX000", "XX001", "P0001", "22023", "25P03", ""] {
+            let judged = judge(sqlstate::read(code, sqlstate::Severity::Fatal), true);
+            assert!(judged.server && judged.gone == (code != "25P03"), "{code}: {judged:?}");
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use probity_saga::store::SagaStore;
 use probity_saga::{
-    Evidence, ListFilter, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SqliteStore, StepContext,
-    StepError,
+    Evidence, ForwardStep, ListFilter, LocalStep, Orchestrator, Outcome, PostgresStore, Saga, SqliteStore,
+    StepContext, StepError, StepPolicy,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row as _, raw_sql};
@@ -327,4 +327,53 @@ async fn more_connections_than_a_server_can_have_are_refused_with_the_limit() {
         let refused = many.build().await.unwrap_err().to_string();
         assert!(refused.contains("at most 262,143 connections"), "{refused}");
     }
+}
+
+struct PayOut(&'static tokio::sync::Notify, &'static tokio::sync::Notify);
+
+impl ForwardStep for PayOut {
+    type Input = u32;
+    type Output = u32;
+    const NAME: &'static str = "PayOut";
+
+    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+        self.0.notify_one();
+        self.1.notified().await;
+        Ok(7)
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy::default().not_idempotent()
+    }
+}
+
+// proves: S-7
+#[tokio::test]
+async fn a_result_is_kept_while_the_role_may_not_connect() {
+    let database = testkit::Postgres::shared().database();
+    let owner = pool(database.url()).await;
+    PostgresStore::new(owner.clone()).await.unwrap();
+    let role = database.role();
+    grant(&owner, role.name(), "public", "saga_").await;
+    let store = PostgresStore::builder(pool(role.url()).await).verify().await.unwrap();
+    let (reached, go_on) = (Box::leak(Box::default()), Box::leak(Box::default()));
+    let saga = Saga::named("payment").pivot(PayOut(reached, go_on)).build().unwrap();
+    let orchestrator = Orchestrator::new(store).register(saga).start().await.unwrap();
+    let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+    reached.notified().await;
+    let name = sqlx::query_scalar::<_, String>("SELECT current_database()").fetch_one(&owner).await.unwrap();
+    let role = role.name();
+    let shut = format!(
+        "REVOKE CONNECT ON DATABASE \"{name}\" FROM PUBLIC, {role};
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+    );
+    raw_sql(AssertSqlSafe(shut)).execute(&owner).await.unwrap();
+    go_on.notify_one();
+    // Longer than five tries of a record that the store cannot take.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    raw_sql(AssertSqlSafe(format!("GRANT CONNECT ON DATABASE \"{name}\" TO {role}")))
+        .execute(&owner)
+        .await
+        .unwrap();
+    assert_eq!(orchestrator.wait(&started).await.unwrap(), Outcome::Completed);
 }
