@@ -257,11 +257,13 @@ impl State {
     /// Stops on request. If this driver knows that the next step has not begun, its row says so: a worker that
     /// resumes the saga would otherwise have to take it for started.
     pub(crate) fn paused(&mut self, shape: &Shape, reason: String) -> Result<Change, Illegal> {
-        let next = self
-            .frontier()
-            .filter(|at| self.clean && !shape.steps[*at].local && self.status != Status::Compensating);
+        let forward = self.status != Status::Compensating;
+        let untouched = self.frontier().filter(|at| self.clean && !shape.steps[*at].local && forward);
+        let next = self.announced_only().filter(|_| forward).or(untouched);
         if let Some(at) = next {
-            self.row(shape, at, StepStatus::Executing, 0).retry_in = Some(Duration::ZERO);
+            let failures = self.rows[at].as_ref().map_or(0, |row| row.retries);
+            self.row(shape, at, StepStatus::Executing, failures).retry_in = Some(Duration::ZERO);
+            self.announced = None;
         }
         self.pause(reason)?;
         Ok(self.change(shape, next.as_slice()))
@@ -275,6 +277,16 @@ impl State {
         self.add_reason(reason);
         self.apply(Trigger::Aborted)?;
         Ok(Change { unresolved, ..self.change(shape, suspect.as_slice()) })
+    }
+
+    /// The step whose attempt was announced by this driver, if it has not begun: its end would have changed the row.
+    fn announced_only(&self) -> Option<usize> {
+        let executing = |at: &usize| {
+            self.rows[*at]
+                .as_ref()
+                .is_some_and(|row| row.status == StepStatus::Executing && row.retry_in.is_none())
+        };
+        self.announced.filter(executing)
     }
 
     /// The first step without a row, if every step before it is done: a step starts only after them.

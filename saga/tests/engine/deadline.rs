@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use probity_saga::testing::start_unattended;
+use probity_saga::store::Record;
+use probity_saga::testing::{FaultyStore, start_unattended};
 use probity_saga::{
     Backoff, Cancelled, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe, Saga,
     SagaStep, Status, StepContext, StepError, StepPolicy, StepStatus,
@@ -382,4 +383,46 @@ async fn a_late_cancel_is_recorded_as_too_late() {
     assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
     let answer = orchestrator.operator("ann").cancel("payment", "PAY-1", "customer left").await.unwrap();
     assert_eq!(answer, Cancelled::ForCertain);
+}
+
+// proves: S-2
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_meets_an_announced_attempt_leaves_nothing_unknown() {
+    testkit::time_limit();
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let other = Arc::new(Other { busy: 1, wait: Some(Duration::from_secs(40)), ..Other::default() });
+    let saga = Saga::named("payment").step(Reserve(other.clone())).build().unwrap();
+    let orchestrator = Orchestrator::shared(store.clone() as _).register(saga).start().await.unwrap();
+    let (announced, paused) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (reached, go_on) = (announced.clone(), paused.clone());
+    store.hook(move |seen| {
+        let begins = |record: &Record| {
+            record
+                .change
+                .steps
+                .iter()
+                .any(|row| row.status == StepStatus::Executing && row.retry_in.is_none())
+        };
+        let holds = (seen.answer.is_none() && seen.records.iter().any(begins)).then(|| go_on.clone());
+        if holds.is_some() {
+            reached.notify_one();
+        }
+        async move {
+            if let Some(paused) = holds {
+                paused.notified().await;
+            }
+            Ok(())
+        }
+    });
+    let started = orchestrator.start("payment", "PAY-1", &1_u32).await.unwrap();
+    announced.notified().await;
+    orchestrator.operator("ann").pause("payment", "PAY-1", "look").await.unwrap();
+    paused.notify_one();
+    let outcome = orchestrator.wait(&started).await.unwrap();
+    assert!(matches!(outcome, Outcome::Paused { .. }), "{outcome:?}");
+    assert_eq!((other.calls(), step_statuses(&orchestrator).await), (1, vec![StepStatus::Executing]));
+    paused.notify_one();
+    orchestrator.operator("ann").resume("payment", "PAY-1", "seen").await.unwrap();
+    let outcome = timeout(Duration::from_secs(60), orchestrator.wait(&started)).await.unwrap().unwrap();
+    assert_eq!((outcome, other.calls()), (Outcome::Completed, 2), "it must not run twice, and did not");
 }
