@@ -30,8 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
 use crate::codec::Sealer;
@@ -103,6 +103,8 @@ pub(crate) struct Engine {
     requests: OperatorRequests,
     providers: Providers,
     stop: watch::Sender<Stop>,
+    /// Read while a heartbeat is under way.
+    beats: RwLock<()>,
 }
 
 /// The stage of a worker on its way out.
@@ -180,6 +182,7 @@ impl Engine {
             requests: OperatorRequests::default(),
             providers,
             stop: watch::Sender::new(Stop::Running),
+            beats: RwLock::default(),
         })
     }
 
@@ -323,8 +326,10 @@ impl Engine {
         written.unwrap_or_else(|error| Err(StoreError::ambiguous("apply an operator's decision", error)))
     }
 
-    /// Gives everything back and removes the worker; in a task of its own, as `intervene`.
+    /// Gives everything back and removes the worker; in a task of its own, as `intervene`. A heartbeat that reached the
+    /// store afterwards would bring the worker back, so the one under way may end first.
     pub(crate) async fn retire(&self) -> Result<u64, StoreError> {
+        let _no_heartbeat = timeout(self.settings.lease / 3, self.beats.write()).await;
         let (store, worker) = (Arc::clone(&self.store), self.worker);
         let retired = tokio::spawn(async move { store.retire(worker).await }).await;
         retired.unwrap_or_else(|error| Err(StoreError::ambiguous("retire a worker", error)))

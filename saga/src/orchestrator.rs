@@ -320,7 +320,6 @@ impl Orchestrator {
                 "the drain ended while saga steps were running; the next worker probes them"
             );
         }
-        // A beat after this would bring the worker back.
         engine.stop(Stop::Stopped);
         let retired = engine.retire().await;
         engine.notifier.notify_all(&Notification::Draining);

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::Engine;
+use super::{Engine, Stop};
 use crate::error::StoreError;
 use crate::metrics;
 use crate::record::{Heartbeat, Worker};
 
 /// Sends one heartbeat, and tells the lease what the store answered.
 pub(super) async fn beat(engine: &Engine) -> Result<(), StoreError> {
+    let _retires_after_it = engine.beats.read().await;
+    if engine.stopping() == Stop::Stopped {
+        return Ok(());
+    }
     let sent = Instant::now();
     let worker = Worker { id: engine.worker, lease: engine.settings.lease, pid: std::process::id() };
     let answer = engine.store.heartbeat(&worker).await?;
@@ -23,8 +27,10 @@ pub(super) async fn beat(engine: &Engine) -> Result<(), StoreError> {
     match answer {
         Heartbeat::Held => engine.lease.held(sent),
         Heartbeat::Lapsed => {
-            engine.lease.lapsed(sent);
-            metrics::lease_lapsed();
+            // The first heartbeat of a worker is a lapse of nothing.
+            if engine.lease.lapsed(sent) {
+                metrics::lease_lapsed();
+            }
         }
     }
     Ok(())

@@ -84,16 +84,19 @@ impl Lease {
         });
     }
 
-    pub(crate) fn lapsed(&self, sent: Instant) {
+    /// Answers whether there was a lease to lapse.
+    pub(crate) fn lapsed(&self, sent: Instant) -> bool {
+        let mut held = false;
         self.state.send_modify(|state| {
-            // The first beat of a worker is a lapse of nothing.
-            if state.last_beat.is_some() {
+            held = state.last_beat.is_some();
+            if held {
                 state.is_troubled(self.ttl);
             }
             state.through = Some(Instant::now());
             state.last_beat = Some(sent);
             state.term += 1;
         });
+        held
     }
 
     /// A beat failed.

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use probity_saga::store::SagaStore;
+use probity_saga::store::{Heartbeat, SagaStore, Worker};
+use probity_saga::testing::{Call, FaultyStore};
 use probity_saga::{
     Effect, ErrorKind, ForwardStep, MemoryStore, Orchestrator, Saga, SagaError, StepContext, StepError,
 };
+use tokio::sync::{Notify, Semaphore};
 
 struct Hang;
 impl ForwardStep for Hang {
@@ -60,4 +62,38 @@ async fn a_start_that_waits_on_a_draining_worker_is_refused_and_writes_nothing()
     // The running saga goes on with another worker; the caller cannot know its state.
     let left = worker.wait(&hangs).await.unwrap_err();
     assert!(matches!(left, SagaError::Draining) && left.effect() == Effect::Unknown, "{left}");
+}
+
+// proves: S-7
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_is_under_way_does_not_bring_a_drained_worker_back() {
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::new(FaultyStore::new(memory.clone()));
+    let (gate, held) = (Arc::new(Semaphore::new(1)), Arc::new(Notify::new()));
+    let (permits, reached) = (Arc::clone(&gate), Arc::clone(&held));
+    store.hook(move |seen| {
+        let holds = (seen.call == Call::Heartbeat && seen.answer.is_none()).then(|| permits.clone());
+        if holds.is_some() && permits.available_permits() == 0 {
+            reached.notify_one();
+        }
+        async move {
+            if let Some(gate) = holds {
+                gate.acquire().await.unwrap().forget();
+            }
+            Ok(())
+        }
+    });
+    let saga = Saga::named("payment").pivot(Hang).build().unwrap();
+    let worker = Orchestrator::shared(store as _).register(saga).start().await.unwrap();
+    held.notified().await;
+    let draining = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.drain().await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gate.add_permits(1);
+    draining.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let beat = Worker { id: worker.worker(), lease: Duration::from_secs(30), pid: 0 };
+    assert_eq!(memory.heartbeat(&beat).await.unwrap(), Heartbeat::Lapsed, "the worker is there again");
 }
