@@ -210,7 +210,10 @@ impl Driver<'_> {
         }
         let from = self.state.status;
         let failures = self.state.rows[pivot].as_ref().map_or(0, |row| row.retries);
-        let (found, failures) = self.attempts(pivot).find_out(&reason, failures).await?;
+        // A request that comes before the next question is due has one asked for it, and the wait goes on as it was.
+        let left = self.state.rows[pivot].as_ref().and_then(|row| row.retry_in);
+        let ahead = left.filter(|left| self.fresh && *left >= waiting::SOON);
+        let (found, failures) = self.attempts(pivot).find_out(&reason, failures, ahead).await?;
         let release = match &found {
             Finding::Later { retry_in, .. } => self.released_for(*retry_in, false),
             _ => None,
@@ -224,7 +227,8 @@ impl Driver<'_> {
 
     async fn leave(&mut self, at: usize, failures: u32) -> Result<(), Gone> {
         let from = self.state.status;
-        let waiting = Finding::Later { maybe: false, error: None, retry_in: Duration::ZERO };
+        let error = self.state.rows[at].as_ref().and_then(|row| row.error.clone());
+        let waiting = Finding::Later { maybe: false, error, retry_in: Duration::ZERO };
         let change = self.state.executed(&self.saga.shape, at, failures, waiting);
         self.write_or_park(from, change, Some(Duration::ZERO)).await
     }

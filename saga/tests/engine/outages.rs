@@ -380,3 +380,20 @@ async fn a_provider_that_comes_back_after_the_patience_is_reached_by_the_tries_t
         assert_eq!(channel.refunds.load(Ordering::SeqCst), u32::from(saga == "refunded"));
     }
 }
+
+// proves: S-8, S-14
+#[tokio::test(start_paused = true)]
+async fn repeated_requests_to_turn_back_use_up_no_question_of_a_pivot_in_doubt() {
+    let channel = Arc::new(Channel::default());
+    let (orchestrator, started) = cancelled_in_doubt(&channel).await;
+    for _ in 0..60 {
+        sleep(Duration::from_secs(5)).await;
+        let _again = orchestrator.operator("ann").cancel("paid", "1", "the customer left").await.unwrap();
+    }
+    let view = orchestrator.get("paid", "1").await.unwrap().unwrap();
+    assert_eq!(view.instance.status, Status::InProgress, "{view:?}");
+    assert!(view.steps[0].retries < 12, "{view:?}");
+    channel.away.store(false, Ordering::SeqCst);
+    channel.mute.store(false, Ordering::SeqCst);
+    assert_eq!(end(&orchestrator, &started).await, Outcome::Completed);
+}

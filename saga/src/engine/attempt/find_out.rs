@@ -14,11 +14,13 @@ use crate::policy::Failure;
 use crate::step::Probe;
 
 impl Attempts<'_> {
-    /// Asks what became of the step as often as it would be tried. `reason` is why that is asked.
+    /// Asks what became of the step as often as it would be tried. `reason` is why that is asked. With `ahead`, the time
+    /// that is left until the next question is due, it asks once, and that question counts as none.
     pub(in crate::engine) async fn find_out(
         &self,
         reason: &str,
         failures: u32,
+        ahead: Option<Duration>,
     ) -> Result<(Finding, u32), Lost> {
         let policy = self.step.policy();
         let _hears_requests = self.engine.requests.trying();
@@ -58,6 +60,9 @@ impl Attempts<'_> {
                 }
                 Err(closed) => known.turned_away(&closed),
             };
+            if let Some(left) = ahead {
+                return Ok(known.later(left));
+            }
             let waited = match known.pause(failure) {
                 // The request to turn back is known already, so it does not end the wait.
                 Some(pause) => self.wait_heeding(pause, &policy, false).await,

@@ -10,7 +10,7 @@ use crate::policy::FARTHEST;
 use crate::status::{Status, StepStatus};
 
 /// The part of a wait that is over by the time that it is written.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 impl Driver<'_> {
     /// Waits until an effect may start. False after a lapse: the saga's own row is then written under our epoch, which
