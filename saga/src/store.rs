@@ -148,7 +148,8 @@ pub trait SagaStore: Send + Sync + 'static {
     async fn apply(&self, records: &[Record]) -> Result<Vec<Verdict>, StoreError>;
 
     /// Applies an operator's decision if the saga has the version the operator saw, together with
-    /// its audit row. A change raises the epoch and releases the owner.
+    /// its audit row. A change raises the epoch, releases the owner and clears an earlier request to pause. A change that
+    /// would end the saga as `completed` or `compensated` while effects are open is an error.
     ///
     /// # Cancel safety
     /// A repeated decision is [`Intervened::Stale`]; look again.

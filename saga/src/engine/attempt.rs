@@ -127,7 +127,7 @@ impl Attempts<'_> {
             turn.observe(asked.as_ref().err());
             match asked {
                 Ok(Probe::Applied(output)) => return Ok(Once::Known(Finding::Succeeded(output))),
-                Ok(Probe::NotApplied) => known.maybe = false,
+                Ok(Probe::NotApplied) => (known.maybe, known.stated) = (false, None),
                 Ok(Probe::NotSeenYet) => (known.patient, may_run) = (true, policy.idempotent),
                 Ok(Probe::Unknown) if policy.idempotent => known.patient = false,
                 Ok(Probe::Unknown) => {
@@ -153,12 +153,13 @@ impl Attempts<'_> {
             Ok(output) => Once::Known(Finding::Succeeded(output)),
             Err(StepError::Rejected(reason)) => Once::Known(match effects {
                 Some(effects) => self.rejected_after(policy, reason, &effects).await,
-                None => self.rejected(policy, known.maybe, reason).await,
+                None => self.rejected(policy, known.maybe, known.with_effects(reason)).await,
             }),
             Err(StepError::Fatal(reason)) => Once::Known(Finding::Fatal { reason, ran: true }),
             Err(StepError::Retryable(retry)) => Once::Failed(known.retry(&retry)),
             Err(StepError::Unknown(source)) => {
                 (known.maybe, known.error) = (true, Some(whole(&*source)));
+                known.stated = effects.or(known.stated.take());
                 Once::Failed(if known.patient { Failure::Away } else { Failure::Definite })
             }
         })
@@ -234,12 +235,8 @@ impl Attempts<'_> {
                 Ok(mut turn) => {
                     let undone = self.undo_once(&policy, known.failures(), done.clone()).await;
                     turn.observe(undone.as_ref().err());
-                    match undone {
-                        Ok(evidence) if evidence.as_str().trim().is_empty() => {
-                            let reason = "its evidence is blank: name what a person can look up";
-                            return Ok(Undoing::Fatal(reason.into()));
-                        }
-                        Ok(evidence) => return Ok(Undoing::Done(evidence.as_str().into())),
+                    match undone.and_then(|evidence| proof(&evidence)) {
+                        Ok(proof) => return Ok(Undoing::Done(proof)),
                         Err(StepError::Rejected(reason)) => return Ok(Undoing::GivenUp(reason)),
                         Err(StepError::Fatal(reason)) => return Ok(Undoing::Fatal(reason)),
                         Err(StepError::Retryable(retry)) => known.retry(&retry),
@@ -307,6 +304,10 @@ impl Attempts<'_> {
             (Err(StepError::Retryable(retry)), Some(effects)) => {
                 Err(StepError::unknown(after(&retry.to_string(), effects)))
             }
+            (Err(StepError::Unknown(source)), Some(effects)) => {
+                Err(StepError::unknown(after(&whole(&*source), effects)))
+            }
+            (Err(StepError::Fatal(reason)), Some(effects)) => Err(StepError::fatal(after(&reason, effects))),
             (ran, _) => ran,
         };
         self.count(Operation::Execute, ran.as_ref().err());
@@ -435,9 +436,27 @@ fn why(error: StepError) -> String {
     }
 }
 
-/// The text for a failure that came after effects.
+/// The beginning and the end of what a stored text says of effects.
+const AFTER: (&str, &str) = ("after an effect that was acknowledged (", "): ");
+
+/// The text for a failure that came after effects. They come first, because a long text is cut at its end.
 pub(super) fn after(reason: &str, effects: &str) -> String {
-    format!("{reason} (after an effect that was acknowledged: {effects})")
+    format!("{}{effects}{}{reason}", AFTER.0, AFTER.1)
+}
+
+/// Reads the effects that a stored text names.
+fn effects_in(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once(AFTER.0)?;
+    rest.split_once(AFTER.1).map(|(effects, _)| effects.to_owned())
+}
+
+/// Answers the text of the evidence, which must not be blank.
+pub(super) fn proof(evidence: &Evidence) -> Result<String, StepError> {
+    let text = evidence.as_str();
+    if text.trim().is_empty() {
+        return Err(StepError::fatal("its evidence is blank: name what a person can look up"));
+    }
+    Ok(text.into())
 }
 
 fn outcome(error: Option<&StepError>) -> &'static str {

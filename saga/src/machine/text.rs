@@ -3,7 +3,8 @@
 use crate::record::StepRow;
 
 /// Adds a reason to the one that is stored.
-pub(crate) fn joined(before: Option<&str>, reason: String) -> String {
+pub(crate) fn joined(before: Option<&str>, mut reason: String) -> String {
+    cut(&mut reason, PART);
     match before {
         Some(before) if before.contains(&reason) => before.into(),
         Some(before) => format!("{before}; {reason}"),
@@ -14,12 +15,19 @@ pub(crate) fn joined(before: Option<&str>, reason: String) -> String {
 /// The longest text kept of an error, in bytes: some answer with a whole page.
 const TEXT: usize = 8 << 10;
 
-/// PostgreSQL stores no NUL in text, and an error message must not cost the record that carries it.
-pub(super) fn storable_text(mut text: String) -> String {
-    if text.len() > TEXT {
-        text.truncate(text.floor_char_boundary(TEXT));
+/// The longest part of a reason that has several: a long one must not cut off those after it.
+const PART: usize = TEXT / 4;
+
+fn cut(text: &mut String, longest: usize) {
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
         text.push('…');
     }
+}
+
+/// PostgreSQL stores no NUL in text, and an error message must not cost the record that carries it.
+pub(super) fn storable_text(mut text: String) -> String {
+    cut(&mut text, TEXT);
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 

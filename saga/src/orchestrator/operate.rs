@@ -58,7 +58,8 @@ impl Operator {
         self
     }
 
-    /// Lets a stuck saga try again, with fresh retries.
+    /// Lets a stuck saga try again, with fresh retries. An earlier request to turn back still stands: such a saga only asks
+    /// again what became of its pivot.
     ///
     /// # Cancel safety
     /// The decision may or may not have been written; look at the saga.
@@ -70,7 +71,7 @@ impl Operator {
             .await
     }
 
-    /// Lets a paused saga go on where it stood.
+    /// Lets a paused saga go on where it stood. An earlier request to turn back still stands.
     ///
     /// # Cancel safety
     /// The same as for [`retry_now`](Self::retry_now).

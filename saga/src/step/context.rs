@@ -132,7 +132,7 @@ impl<I> StepContext<I> {
     ///
     /// A step with one effect needs none of this, which is the better form: split the step if you can. A local step has
     /// its effects in its transaction; one that states an effect and does not commit pauses its saga. If the worker dies
-    /// before that is known the statement is lost, so give an effect in another system a step of its own.
+    /// or loses the saga before that is known the statement is lost, so give an effect in another system a step of its own.
     ///
     /// # Examples
     ///

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::scenarios::sqlite::{Ship, Take, effects, take};
-use super::script::{Script, soon};
+use super::script::{Fate, Script, soon};
 use super::stores;
 
 /// Beyond this only a defect takes so long.
@@ -146,4 +146,49 @@ async fn a_local_step_waits_for_its_database_as_long_as_its_policy_says() {
     assert!(reason.contains("waits for its database"), "{reason}");
     // The first, three by patience, and one by the retries.
     assert_eq!((*stage.begins.borrow(), stage.step.calls()), (5, 0));
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+// proves: S-12
+#[tokio::test]
+async fn a_worker_that_loses_its_saga_after_a_stated_effect_names_the_effect_in_an_error() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _until_the_end = tracing::subscriber::set_default(subscriber);
+    let (pool, store, _folder) = stores::sqlite().await;
+    let store = FaultyStore::new(Arc::new(store));
+    let once = std::sync::atomic::AtomicBool::new(true);
+    let takes = pool.clone();
+    // Another worker takes the saga before the step begins its transaction.
+    store.hook(move |seen| {
+        let first = seen.call == Call::Begin && once.swap(false, std::sync::atomic::Ordering::SeqCst);
+        let takes = first.then(|| takes.clone());
+        async move {
+            if let Some(pool) = takes {
+                let take = "UPDATE saga_heads SET lease_epoch = lease_epoch + 1";
+                sqlx::raw_sql(take).execute(&pool).await.unwrap();
+            }
+            Ok(())
+        }
+    });
+    let does = Script::of([Fate::WorksOutside]);
+    let saga = Saga::named("order").local_step(take(does, Script::of([]))).build().unwrap();
+    let builder = Orchestrator::shared(Arc::new(store) as _).poll(Duration::from_millis(20));
+    let orchestrator = builder.register(saga).start().await.unwrap();
+    let run = timeout(DEFECT, orchestrator.run("order", "O-1", &1_u32)).await;
+    assert_eq!((run.unwrap().unwrap(), does.calls()), (Outcome::Completed, 2));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.lines().any(|line| line.contains("ERROR") && line.contains("mail m-1")), "{log}");
 }

@@ -34,8 +34,8 @@ macro_rules! on {
 
             async fn befall(fate: Fate, script: &Script, tx: &mut Connection) -> Result<String, StepError> {
                 match fate {
-                    Fate::Works | Fate::WorksOutside => {}
-                    Fate::FailsOutside => return Err(StepError::rejected("no")),
+                    Fate::Works | Fate::WorksOutside | Fate::ProvesNothing => {}
+                    Fate::FailsOutside => return Err(StepError::rejected("no ".repeat(5000))),
                     Fate::Fails => return Err(std::io::Error::other("the step went wrong").into()),
                     Fate::FailsElsewhere => return Err(sqlx::Error::PoolTimedOut.into()),
                     Fate::Panics => panic!("as the test wants it"),
@@ -91,8 +91,10 @@ macro_rules! on {
                     tx: &mut Connection,
                 ) -> Result<Evidence, StepError> {
                     put(tx, cx.business_id(), "Undo").await?;
-                    befall(self.undoes.next(cx.attempt()), self.undoes, tx).await?;
-                    Ok(Evidence::new(format!("{done} given back")))
+                    let fate = self.undoes.next(cx.attempt());
+                    befall(fate, self.undoes, tx).await?;
+                    let proof = if fate == Fate::ProvesNothing { " ".into() } else { format!("{done} given back") };
+                    Ok(Evidence::new(proof))
                 }
 
                 fn policy(&self) -> StepPolicy {
@@ -173,6 +175,12 @@ macro_rules! on {
                 let there = effects(&pool, "O-1").await;
                 let on_record = view.steps.first().is_some_and(|row| row.status == StepStatus::Succeeded);
                 assert_eq!(on_record, there == ["Take"], "{:?}, but {there:?}", view.steps);
+                if let Outcome::Paused { reason } = &outcome
+                    && reason.contains("mail m-1")
+                {
+                    let stored = view.instance.reason.unwrap();
+                    assert!(stored.contains("mail m-1"), "an operator reads {stored}");
+                }
                 orchestrator.drain().await.unwrap();
                 (outcome, there)
             }
@@ -204,6 +212,15 @@ macro_rules! on {
             async fn rows_of_an_attempt_that_panicked_are_rolled_back_before_the_next() {
                 let (outcome, there, calls) = first_attempt(Fate::Panics).await;
                 assert_eq!((outcome, there, calls), (Outcome::Completed, vec!["Take".into()], 2));
+            }
+
+            // proves: S-5
+            #[tokio::test]
+            async fn an_undo_with_blank_evidence_is_rolled_back_and_waits_for_a_person() {
+                let undoes = Script::of([Fate::ProvesNothing]);
+                let (outcome, there) = taken(take(Script::of([]), undoes), Ship { refuses: true }).await;
+                assert!(matches!(&outcome, Outcome::Paused { reason } if reason.contains("blank")), "{outcome:?}");
+                assert_eq!(there, ["Take"]);
             }
 
             #[tokio::test]

@@ -16,6 +16,8 @@ pub(crate) enum Fate {
     Panics,
     Hangs,
     Rejects,
+    /// Works, and proves it by blank evidence.
+    ProvesNothing,
     /// Did something outside of its transaction, said so, and fails.
     FailsOutside,
     /// Did something outside of its transaction, said so, and works.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{after, effects_in};
 use crate::engine::providers::Closed;
 use crate::error::StoreError;
 use crate::machine::{Finding, Undoing};
@@ -11,6 +12,8 @@ use crate::step::Retry;
 /// The beginning of the stored text of a saga that waits for a provider. A worker that takes the saga up reads by it
 /// that it waited.
 const WAITS: &str = "waits for ";
+
+const UNSEEN: &str = "not seen on the other side";
 
 /// Says if this text is that of a step that waited for a provider.
 pub(super) fn waited(error: Option<&str>) -> bool {
@@ -24,6 +27,8 @@ pub(crate) struct Known<'p> {
     /// There is a probe to ask what became of it, which may still answer.
     pub(super) patient: bool,
     pub(super) error: Option<String>,
+    /// The effects that attempts which may have happened have stated.
+    pub(super) stated: Option<String>,
     /// The text that was stored of the step before.
     noted: Option<String>,
     tries: Tries,
@@ -40,7 +45,8 @@ impl<'p> Known<'p> {
         // The saga still waits for the provider that its row names.
         let waits = noted.as_deref().and_then(|noted| noted.strip_prefix(WAITS)?.split_once(": "));
         let error = waits.map(|(_whom, why)| why.to_owned());
-        Self { policy, maybe, patient: false, error, noted, tries, last, fresh: true, asked }
+        let stated = noted.as_deref().filter(|_| maybe).and_then(effects_in);
+        Self { policy, maybe, patient: false, error, stated, noted, tries, last, fresh: true, asked }
     }
 
     pub(crate) fn failures(&self) -> u32 {
@@ -74,7 +80,15 @@ impl<'p> Known<'p> {
 
     /// The reason that is given when no try is left.
     pub(crate) fn reason(&self) -> String {
-        self.error.clone().unwrap_or_else(|| "not seen on the other side".into())
+        self.with_effects(self.error.clone().unwrap_or_else(|| UNSEEN.into()))
+    }
+
+    /// Adds the effects that earlier attempts stated.
+    pub(super) fn with_effects(&self, text: String) -> String {
+        match &self.stated {
+            Some(effects) if !text.contains(effects) => after(&text, effects),
+            _ => text,
+        }
     }
 
     /// The next try is due later.
@@ -91,11 +105,50 @@ impl<'p> Known<'p> {
 
     /// The text that is stored of the last failure: it also says for whom the saga waits.
     pub(crate) fn told(&self) -> Option<String> {
-        if self.last == Failure::Definite || waited(self.error.as_deref()) {
-            return self.error.clone().or_else(|| self.noted.clone());
+        // The last word that was stored still holds: no try was made since.
+        if self.fresh && self.noted.is_some() {
+            return self.noted.clone();
         }
-        let whom = self.policy.provider.as_deref().unwrap_or("an answer");
-        let error = self.error.as_deref().unwrap_or("not seen on the other side");
-        Some(format!("{WAITS}{whom}: {error}"))
+        let error = self.error.clone();
+        if self.last == Failure::Definite {
+            return error.or_else(|| self.noted.clone()).map(|error| self.with_effects(error));
+        }
+        let error = error.unwrap_or_else(|| UNSEEN.into());
+        match error.strip_prefix(WAITS).and_then(|waits| waits.split_once(": ")) {
+            Some((whom, why)) => Some(format!("{WAITS}{whom}: {}", self.with_effects(why.into()))),
+            None => {
+                let whom = self.policy.provider.as_deref().unwrap_or("an answer");
+                Some(format!("{WAITS}{whom}: {}", self.with_effects(error)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken_up<'p>(policy: &'p StepPolicy, noted: &str) -> Known<'p> {
+        let away = waited(Some(noted));
+        let tries = Tries::resumed(policy.retries.clone(), policy.patience.clone(), 3, away, 7);
+        Known::new(policy, true, tries, Some(noted.into()))
+    }
+
+    #[test]
+    fn a_saga_that_is_left_before_its_first_try_keeps_the_text_that_was_stored() {
+        for noted in ["waits for bank: refused", "busy"] {
+            assert_eq!(taken_up(&StepPolicy::default(), noted).told().as_deref(), Some(noted));
+        }
+    }
+
+    #[test]
+    fn a_failure_after_a_take_over_names_the_provider_and_the_effects_of_before() {
+        let noted = "waits for bank: after an effect that was acknowledged (c-1): refused";
+        let policy = StepPolicy::default().provider("bank");
+        let mut known = taken_up(&policy, noted);
+        known.error = Some("no answer".into());
+        let _wait = known.pause(Failure::Away);
+        let expected = "waits for bank: after an effect that was acknowledged (c-1): no answer";
+        assert_eq!(known.told().as_deref(), Some(expected));
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::{Driver, Gone};
 use crate::definition::AnyLocal;
-use crate::engine::attempt::{Attempts, Known, LATE, Waited, after};
+use crate::engine::attempt::{Attempts, Known, LATE, Waited, after, proof};
 use crate::engine::lease::LeaseTerm;
 use crate::error::{Effect, StoreError};
 use crate::machine::{Finding, Illegal, State, Undoing};
@@ -200,16 +200,23 @@ impl Driver<'_> {
     ) -> Result<AttemptOutcome, Gone> {
         let frame = context.attempts.frame(call.operation(), failures + 1, context.policy);
         let effects = frame.effects.clone();
-        let outcome = self.in_a_transaction(context, call, failures, frame).await?;
+        let outcome = self.in_a_transaction(context, call, failures, frame).await;
+        let stated = effects.stated();
+        if let (Err(_), Some(effects)) = (&outcome, &stated) {
+            self.tell_of_a_forgotten_effect(effects);
+        }
+        let outcome = outcome?;
         let error = match &outcome {
             AttemptOutcome::Failed(error) => error.to_string(),
             AttemptOutcome::Unavailable(error) => error.to_string(),
             AttemptOutcome::Unanswered(error) | AttemptOutcome::Unrecordable(error) => error.clone(),
             AttemptOutcome::Committed(_) => return Ok(outcome),
         };
-        let outside = effects.stated().map(|effects| {
-            let error = after(&error, &effects);
-            format!("{error} (after an effect outside of its transaction, which no rollback takes back; give it a step of its own)")
+        let outside = stated.map(|effects| {
+            let error = format!(
+                "outside of its transaction, which no rollback takes back; give it a step of its own: {error}"
+            );
+            after(&error, &effects)
         });
         match (outcome, outside) {
             (AttemptOutcome::Unanswered(_), Some(reason)) => Ok(AttemptOutcome::Unanswered(reason)),
@@ -229,7 +236,7 @@ impl Driver<'_> {
         frame: Frame,
     ) -> Result<AttemptOutcome, Gone> {
         let AttemptContext { attempts, policy, at, step, store } = *context;
-        // This write does not change the saga's row, so a claim that began in an older lapse would not see it: keep the term.
+        // The term stays as it is: the next write of the driver takes a newer one.
         let term = self.term;
         let mut tx = match store.begin(policy.timeout).await {
             Ok(tx) => tx,
@@ -247,7 +254,8 @@ impl Driver<'_> {
             LocalCall::Undo(output) => {
                 let undo = move || step.compensate(input, frame, output.clone(), connection);
                 let undone = attempts.guarded("compensate", policy.timeout, undo).await;
-                undone.map(|evidence| state.undone(shape, at, Undoing::Done(evidence.as_str().into())))
+                let proven = undone.and_then(|evidence| proof(&evidence));
+                proven.map(|proof| state.undone(shape, at, Undoing::Done(proof)))
             }
         };
         let record = match change {
@@ -292,6 +300,7 @@ impl Driver<'_> {
         let Ok(change) = stop else { return Err(Gone::Lost) };
         let record = Record { rewrite: true, ..self.next_record(change) };
         let Ok(Verdict::Applied(requests)) = self.engine.writer.apply(record).await else {
+            self.tell_of_a_forgotten_effect(stopped.reason.as_deref().unwrap_or_default());
             return Err(Gone::Lost);
         };
         let mut pause = FIRST_PAUSE;
@@ -316,6 +325,13 @@ impl Driver<'_> {
             }
         }
         Err(Gone::Lost)
+    }
+
+    /// Tells of an effect outside of a transaction that may be gone, on the way out of a saga that other workers go on
+    /// with: no row names the effect.
+    fn tell_of_a_forgotten_effect(&self, effects: &str) {
+        let saga_id = self.journal.instance.id;
+        tracing::error!(%saga_id, effects, "a local step stated an effect in another system, and this worker lost the saga before it knew whether the step was committed: look whether that effect should stand");
     }
 
     fn failed(&self, attempts: &Attempts<'_>, call: &LocalCall, error: StepError) -> AttemptOutcome {

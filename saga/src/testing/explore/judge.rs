@@ -42,7 +42,7 @@ pub(super) fn judge(world: &World, rested: Option<&Instance>, now: Option<&Journ
             ));
         }
         let undone = row.is_some_and(|row| row.status == StepStatus::Compensated);
-        if undone && row.is_none_or(|row| row.evidence.is_none()) {
+        if undone && row.is_none_or(|row| row.evidence.as_deref().unwrap_or_default().trim().is_empty()) {
             return Some(format!("S-5: {} is compensated without evidence", step.name));
         }
     }

@@ -14,6 +14,8 @@ struct Peers {
     second: Mutex<VecDeque<StepError>>,
     probe: Mutex<VecDeque<Probe<String>>>,
     states: bool,
+    /// Only the first call states its effect.
+    states_once: bool,
     policy: StepPolicy,
     log: Mutex<Vec<String>>,
 }
@@ -32,8 +34,9 @@ impl Peers {
     }
 
     fn charges(&self, cx: &StepContext<u32>) -> Result<String, StepError> {
+        let again = self.states_once && self.log().contains(&"charge".to_owned());
         self.note("charge");
-        if self.states {
+        if self.states && !again {
             cx.effect_acknowledged("charge c-1");
         }
         match self.second.lock().unwrap().pop_front() {
@@ -229,4 +232,57 @@ fn an_error_of_a_peer_is_never_clean_by_itself() {
         Ok(())
     }
     assert!(matches!(asks(), Err(StepError::Unknown(_))));
+}
+
+/// The stored text of the only step of a saga that stands still.
+async fn stored_error(peers: &Arc<Peers>) -> String {
+    testkit::time_limit();
+    let saga = Saga::named("money").pivot(PayOut(peers.clone())).build().unwrap();
+    let orchestrator = Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap();
+    let outcome = orchestrator.run("money", "M-1", &1_u32).await.unwrap();
+    assert!(matches!(outcome, Outcome::Stuck { .. } | Outcome::Paused { .. }), "{outcome:?}");
+    let view = orchestrator.get("money", "M-1").await.unwrap().unwrap();
+    assert!(view.instance.reason.is_some_and(|reason| reason.contains("charge c-1")), "{:?}", view.steps);
+    view.steps[0].error.clone().unwrap()
+}
+
+// proves: S-12
+#[tokio::test(start_paused = true)]
+async fn a_person_finds_the_effect_beside_every_error_after_it() {
+    let page = || "x".repeat(9000);
+    for error in [
+        away(),
+        StepError::unknown("connection reset"),
+        StepError::fatal("a bug"),
+        StepError::rejected(page()),
+        StepError::unknown(page()),
+        StepError::fatal(page()),
+    ] {
+        let text = error.to_string().chars().take(40).collect::<String>();
+        let mut peers = Peers::new([error]);
+        peers.policy = StepPolicy::default().not_idempotent();
+        let error = stored_error(&Arc::new(peers)).await;
+        assert!(error.contains("charge c-1"), "{text}: {error}");
+    }
+}
+
+// proves: S-12
+#[tokio::test(start_paused = true)]
+async fn a_later_failure_without_an_effect_does_not_hide_the_earlier_effect() {
+    let later: [fn() -> StepError; 3] = [
+        || StepError::unreachable("bank", "refused"),
+        || StepError::rejected("closed"),
+        || StepError::unknown("reset"),
+    ];
+    for error in later {
+        let text = error().to_string();
+        let mut peers = Peers::new([away(), error(), error(), error(), error()]);
+        peers.states_once = true;
+        peers.probe = Mutex::new([Probe::NotSeenYet].into());
+        // Released and taken up again in between.
+        let often = Backoff::constant(1, std::time::Duration::from_secs(60));
+        peers.policy = StepPolicy::default().retries(often.clone()).patience(often);
+        let stored = stored_error(&Arc::new(peers)).await;
+        assert!(stored.contains("charge c-1"), "{text}: {stored}");
+    }
 }
