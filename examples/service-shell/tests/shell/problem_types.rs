@@ -29,11 +29,44 @@ fn collect(folder: &Path, kinds: &mut BTreeSet<String>) {
         if path.is_dir() {
             collect(&path, kinds);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
+            // `Problem::conflict` itself passes on the kind of its caller.
             let source = std::fs::read_to_string(&path).unwrap();
-            let calls = ["Problem::new(", "Problem::conflict("];
-            let calls = calls.into_iter().flat_map(|call| source.split(call).skip(1));
-            kinds.extend(calls.filter_map(first_word));
+            let source = source.replace("Problem::new(StatusCode::CONFLICT, kind, detail)", "");
+            for kind in kinds_in(&source) {
+                kinds.insert(
+                    kind.unwrap_or_else(|call| panic!("{}: name the kind in {call}", path.display())),
+                );
+            }
         }
+    }
+}
+
+/// The kinds of the problems that a source makes outside of comments; the call, if it names none.
+fn kinds_in(source: &str) -> Vec<Result<String, String>> {
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.flat_map(|line| [line, "\n"]).collect();
+    let calls = ["Problem::new(", "Problem::conflict("];
+    let calls = calls.into_iter().flat_map(|call| code.split(call).skip(1).map(move |rest| (call, rest)));
+    let kind = |(call, rest)| {
+        let head: String = str::chars(rest).take(80).collect();
+        first_word(rest).ok_or_else(|| format!("{call}{}", head.trim_end()))
+    };
+    calls.map(kind).collect()
+}
+
+#[test]
+fn a_problem_whose_kind_cannot_be_read_is_found() {
+    let kind = |source: &str| kinds_in(source).pop();
+    let new = Some(Ok("new".to_owned()));
+    assert_eq!(kind("Problem::new(\n    StatusCode::CONFLICT,\n    // why\n    \"new\", text)"), new);
+    assert_eq!(kind("Problem::conflict(\"new\", text)"), new);
+    assert_eq!(kind("/// Problem::conflict(\"old\", text)"), None);
+    for call in [
+        "StatusCode::from_u16(409).unwrap(), \"new\", text)",
+        "status, KIND, text(\"new\"))",
+        "status, KIND, text)",
+    ] {
+        assert_eq!(kind(&format!("Problem::new({call}")), Some(Err(format!("Problem::new({call}"))));
     }
 }
 
