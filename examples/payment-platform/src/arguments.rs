@@ -14,8 +14,9 @@ usage:
 options:
   --data DIR     keep databases in DIR instead of a temporary folder
   --seconds N    with --serve: stop by itself after N seconds
+  --ports N      with --serve: use the ports from N to N + 4 instead of the usual ones
 
-ports with --serve: merchant 40002, gateway 40003, order 40004, channel 40005, withdrawal 40014
+usual ports: merchant 40002, gateway 40003, order 40004, channel 40005, withdrawal 40014
 ";
 
 /// One run of the program.
@@ -23,8 +24,8 @@ ports with --serve: merchant 40002, gateway 40003, order 40004, channel 40005, w
 pub(crate) enum Command {
     /// Tell the story on free ports.
     Demo { data: Option<PathBuf> },
-    /// Run the five services on their usual ports until stopped.
-    Serve { data: Option<PathBuf>, seconds: Option<u64> },
+    /// Run the five services until stopped, on their usual ports or on those from a number on.
+    Serve { data: Option<PathBuf>, seconds: Option<u64>, ports: Option<u16> },
     /// Run the gateway alone, configured by the environment: the process that the demo kills.
     Gateway,
     /// Run one service alone, configured by the environment: the processes that a test kills.
@@ -50,7 +51,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         }
         _ => {}
     }
-    let (mut serve, mut data, mut seconds) = (false, None, None);
+    let (mut serve, mut data, mut seconds, mut ports) = (false, None, None, None);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--help" | "-h" => return Ok(Command::Help),
@@ -62,13 +63,19 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
                     value.parse().map_err(|_| format!("--seconds needs a whole number, not `{value}`"))?,
                 );
             }
+            "--ports" => {
+                let value = arguments.next().ok_or("--ports needs a number")?;
+                let first = value.parse().ok().filter(|first| (1..=u16::MAX - 4).contains(first));
+                ports = Some(first.ok_or(format!("--ports needs a number from 1 to 65531, not `{value}`"))?);
+            }
             other => return Err(format!("`{other}` is not an argument of this program")),
         }
     }
-    match (serve, seconds) {
-        (true, seconds) => Ok(Command::Serve { data, seconds }),
-        (false, Some(_)) => Err("--seconds goes with --serve".to_owned()),
-        (false, None) => Ok(Command::Demo { data }),
+    match (serve, seconds, ports) {
+        (true, ..) => Ok(Command::Serve { data, seconds, ports }),
+        (false, Some(_), _) => Err("--seconds goes with --serve".to_owned()),
+        (false, _, Some(_)) => Err("--ports goes with --serve".to_owned()),
+        (false, None, None) => Ok(Command::Demo { data }),
     }
 }
 
@@ -88,9 +95,9 @@ mod tests {
 
     #[test]
     fn options_are_read_in_any_order() {
-        let serve = Command::Serve { data: Some("state".into()), seconds: Some(5) };
-        assert_eq!(parsed("demo --serve --data state --seconds 5"), Ok(serve.clone()));
-        assert_eq!(parsed("demo --seconds 5 --data state --serve"), Ok(serve));
+        let serve = Command::Serve { data: Some("state".into()), seconds: Some(5), ports: Some(20_000) };
+        assert_eq!(parsed("demo --serve --data state --seconds 5 --ports 20000"), Ok(serve.clone()));
+        assert_eq!(parsed("demo --seconds 5 --ports 20000 --data state --serve"), Ok(serve));
         assert_eq!(parsed("demo --serve --help"), Ok(Command::Help));
     }
 
@@ -104,5 +111,9 @@ mod tests {
             Err("--seconds needs a whole number, not `soon`".to_owned())
         );
         assert_eq!(parsed("--seconds 5"), Err("--seconds goes with --serve".to_owned()));
+        assert_eq!(parsed("--ports 5"), Err("--ports goes with --serve".to_owned()));
+        for ports in ["0", "65532", "many"] {
+            assert!(parsed(&format!("--serve --ports {ports}")).is_err(), "{ports}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! behind.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,12 +78,31 @@ pub(crate) struct Berths {
 }
 
 impl Berths {
-    /// Binds five free loopback ports.
+    /// Binds five free loopback ports. They lie below the range that systems use for outgoing connections, so that no
+    /// connection takes the port of a service that was killed before it is started again.
     pub(crate) async fn on_free_ports(
         data: &Path,
         variables: BTreeMap<String, String>,
     ) -> Result<Self, StartError> {
-        Self::bind(data, variables, |_| 0).await
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let first =
+                15_000 + u16::try_from(RandomState::new().hash_one(tries) % 16_000).unwrap_or_default();
+            match Self::on_ports_from(first, data, variables.clone()).await {
+                Err(_) if tries < 100 => {}
+                bound => return bound,
+            }
+        }
+    }
+
+    /// Binds five ports in a row.
+    pub(crate) async fn on_ports_from(
+        first: u16,
+        data: &Path,
+        variables: BTreeMap<String, String>,
+    ) -> Result<Self, StartError> {
+        Self::bind(data, variables, [0, 1, 2, 3, 4].map(|place| first.saturating_add(place))).await
     }
 
     /// Binds the ports of the documentation.
@@ -90,17 +110,17 @@ impl Berths {
         data: &Path,
         variables: BTreeMap<String, String>,
     ) -> Result<Self, StartError> {
-        Self::bind(data, variables, |port| port).await
+        Self::bind(data, variables, SERVICES.map(|(_, port, _)| port)).await
     }
 
     async fn bind(
         data: &Path,
         mut variables: BTreeMap<String, String>,
-        choose: impl Fn(u16) -> u16,
+        ports: [u16; SERVICES.len()],
     ) -> Result<Self, StartError> {
         let mut listeners = BTreeMap::new();
-        for (service, port, variable) in SERVICES {
-            let listener = service_shell::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, choose(port)))).await?;
+        for ((service, _, variable), port) in SERVICES.into_iter().zip(ports) {
+            let listener = service_shell::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
             let address = listener.local_addr().map_err(|error| StartError::other("the listener", error))?;
             variables.insert(variable.to_owned(), format!("http://{address}"));
             listeners.insert(service, listener);
@@ -181,4 +201,21 @@ async fn live(listener: TcpListener, router: Router, drain: Drain, mut stopped: 
         tracing::error!(%error, "a service stopped serving");
     }
     drain.run().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn free_ports_lie_below_those_of_outgoing_connections() {
+        let folder = testkit::temp_dir();
+        let berths = Berths::on_free_ports(folder.path(), BTreeMap::new()).await.unwrap();
+        let ports = berths.listeners.values().map(|listener| listener.local_addr().unwrap().port());
+        assert!(
+            ports.clone().all(|port| (15_000..32_000).contains(&port)),
+            "{:?}",
+            ports.collect::<Vec<_>>()
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! `--serve`: the five services on their usual ports, and commands that work as printed.
+//! `--serve`: the five services on known ports, and commands that work as printed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,14 +19,18 @@ use crate::{registration, standard_input};
 ///
 /// # Errors
 /// A port in use, a folder that cannot be written, a service that refuses to start.
-pub(crate) async fn serve(data: Option<PathBuf>, seconds: Option<u64>) -> Result<(), Failure> {
+pub(crate) async fn serve(
+    data: Option<PathBuf>,
+    seconds: Option<u64>,
+    ports: Option<u16>,
+) -> Result<(), Failure> {
     let folder = Folder::open(data)?;
     let mut variables = variables();
     let mut tokens = operators(&mut variables);
     tokens.push(("the services", variables["SERVICE_TOKEN"].clone()));
     let mut stopped = std::pin::pin!(service_shell::shutdown_signal());
     let fleet = tokio::select! {
-        fleet = start(&folder, variables) => match fleet {
+        fleet = start(&folder, variables, ports) => match fleet {
             Ok(fleet) => fleet,
             Err(refused) => {
                 folder.leave_if_empty();
@@ -77,8 +81,16 @@ fn operators(variables: &mut BTreeMap<String, String>) -> Vec<(&'static str, Str
     operators
 }
 
-async fn start(folder: &Folder, variables: BTreeMap<String, String>) -> Result<Fleet, StartError> {
-    Berths::on_usual_ports(folder.path(), variables).await?.start().await
+async fn start(
+    folder: &Folder,
+    variables: BTreeMap<String, String>,
+    ports: Option<u16>,
+) -> Result<Fleet, StartError> {
+    let berths = match ports {
+        Some(first) => Berths::on_ports_from(first, folder.path(), variables).await?,
+        None => Berths::on_usual_ports(folder.path(), variables).await?,
+    };
+    berths.start().await
 }
 
 async fn pass(seconds: Option<u64>) {

@@ -58,7 +58,7 @@ fn variables() -> BTreeMap<String, String> {
     [
         ("SERVICE_TOKEN", random_text(32).as_str()),
         ("CHANNEL_TIMEOUT_MS", "1500"),
-        ("CHANNEL_SLOW_MS", "1000"),
+        ("CHANNEL_SLOW_MS", "4000"),
         ("CHANNEL_HANG_MS", "4000"),
         ("SAGA_LEASE_MS", "2000"),
         ("IDEMPOTENCY_LEASE_MS", "3000"),
