@@ -1,6 +1,5 @@
 //! Wires the gateway: database, idempotency, sagas, peers, routes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +12,7 @@ use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
 use probity_saga::{Orchestrator, Saga};
 use saga_operations::Operations;
 use service_shell::{
-    Drain, Health, HttpTimeouts, Operator, Operators, Pool, Problem, Role, Routes, Settings, Shell,
+    Drain, Health, HttpTimeouts, Operator, Operators, Pool, Problem, Records, Role, Routes, Settings, Shell,
     StartError, database, http_client, step_policy,
 };
 
@@ -32,10 +31,6 @@ use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
 use crate::store;
 use crate::webhooks;
 
-#[cfg(not(feature = "postgres"))]
-type Records = probity_idempotency::SqliteStore;
-#[cfg(feature = "postgres")]
-type Records = probity_idempotency::PostgresStore;
 #[cfg(not(feature = "postgres"))]
 type Sagas = probity_saga::SqliteStore;
 #[cfg(feature = "postgres")]
@@ -57,9 +52,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
     saga_operations::SCHEMA.apply(&pool).await?;
-    let records = Records::new(pool.clone())
-        .await
-        .map_err(|error| StartError::other("the idempotency records", error))?;
+    let records = Records::open(&settings, &pool).await?;
     let sagas = orchestrator(&settings, &tempo, &pool).await?;
     let gateway = Gateway {
         pool: pool.clone(),
@@ -68,7 +61,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         two_operators_from: operations.two_operators_from,
         webhook_secret: settings.secret("CHANNEL_WEBHOOK_SECRET", channel_webhook_secret)?,
     };
-    let idempotent = Idempotent::new(Arc::new(records), &tempo, &gateway);
+    let idempotent = Idempotent::new(&records, &tempo, &gateway);
     let client = http_client(HttpTimeouts::default())?;
     let gatekeeper = Gatekeeper {
         client: client.clone(),
@@ -80,7 +73,8 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let sagas_of_operators = saga_operations::routes(&settings.operators).split_for_parts().0;
     let router = routes(idempotent, gatekeeper, &settings.operators).into_router();
     let router = router.merge(sagas_of_operators).with_state(gateway);
-    let health = Health::named(settings.name)
+    let health = records
+        .watched_by(Health::named(settings.name))
         .database(&pool)
         .peer("merchant-service", &client, &settings.peers.merchant)
         .peer("order-service", &client, &settings.peers.order)
@@ -158,16 +152,16 @@ pub(crate) struct Idempotent {
 }
 
 impl Idempotent {
-    fn new(records: Arc<Records>, tempo: &Tempo, gateway: &Gateway) -> Idempotent {
-        let layer = |records: Arc<Records>| {
-            IdempotencyLayer::new(records)
+    fn new(records: &Records, tempo: &Tempo, gateway: &Gateway) -> Idempotent {
+        let layer = || {
+            IdempotencyLayer::new(records.manager())
                 .scope(merchant_scope)
                 .effects(Effects::Opaque)
                 .lease(tempo.idempotency_lease)
         };
         Idempotent {
-            payments: layer(records.clone()).recover(FindRow::<Payment>::of(gateway)),
-            refunds: layer(records).recover(FindRow::<Refund>::of(gateway)),
+            payments: layer().recover(FindRow::<Payment>::of(gateway)),
+            refunds: layer().recover(FindRow::<Refund>::of(gateway)),
         }
     }
 }
@@ -217,6 +211,8 @@ async fn compensate(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use probity_idempotency::MemoryStore;
 
     use super::*;

@@ -19,6 +19,7 @@ use clap::parser::ValueSource;
 use clap::{Args, Command};
 
 use crate::database::{DatabaseArguments, parse_choice};
+use crate::records::{Redis, RedisArguments};
 use crate::{Operators, ServiceToken, StartError};
 
 /// Which database was asked for. The build decides which of them it can serve.
@@ -61,7 +62,7 @@ pub struct Peers {
 }
 
 /// The settings that every service reads.
-#[derive(Args, Debug)]
+#[derive(Args)]
 struct Common {
     /// The address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
@@ -82,12 +83,8 @@ struct Common {
     /// The filter of the log, such as `info` or `info,sqlx=warn`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     rust_log: String,
-    /// Refused: this build keeps idempotency in the SQL database.
-    #[arg(long, env = "REDIS_URL", value_parser = redis)]
-    redis_url: Option<String>,
-    /// Refused, as `REDIS_URL` is.
-    #[arg(long, env = "REDIS_HOST", value_parser = redis)]
-    redis_host: Option<String>,
+    #[command(flatten)]
+    redis: RedisArguments,
     #[command(flatten)]
     database: DatabaseArguments,
     #[command(flatten)]
@@ -113,6 +110,7 @@ pub struct Settings {
     pub peers: Peers,
     /// `RUST_LOG`, the filter of the log.
     pub log: String,
+    pub(crate) redis: Option<Redis>,
     variables: BTreeMap<String, String>,
 }
 
@@ -190,7 +188,7 @@ impl Settings {
             .map(|(k, v)| (k.into(), v.into()))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        let Common { host, port, data_dir, service_token, operators, database, peers, rust_log, .. } =
+        let Common { host, port, data_dir, service_token, operators, database, redis, peers, rust_log } =
             parsed(common(name, default_port), &variables)?;
         let service_token = shared("SERVICE_TOKEN", service_token, host)?;
         Ok(Settings {
@@ -202,6 +200,7 @@ impl Settings {
             operators: Operators::from_setting(operators.as_deref(), host)?,
             peers,
             log: rust_log,
+            redis: redis.parse(name)?,
             variables,
         })
     }
@@ -368,12 +367,6 @@ fn peer(text: &str) -> Result<String, String> {
     }
 }
 
-fn redis(_: &str) -> Result<String, &'static str> {
-    Err(
-        "is set, but this build keeps idempotency in the SQL database, where a restart loses nothing; unset it",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,11 +392,15 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_refused_with_the_reason() {
-        assert!(
-            refusal([("REDIS_URL", "redis://localhost")]).contains("keeps idempotency in the SQL database")
-        );
-        assert!(refusal([("REDIS_HOST", "localhost")]).contains("REDIS_HOST"));
+    fn redis_is_served_by_a_build_that_can_and_refused_with_its_command_by_others() {
+        for (name, value) in [("REDIS_URL", "redis://localhost"), ("REDIS_HOST", "localhost")] {
+            let refused = settings([(name, value)]).err().map(|refused| refused.to_string());
+            assert_eq!(refused.is_none(), crate::REDIS, "{refused:?}");
+            let command = "cargo run -p order-service --features redis";
+            assert!(refused.is_none_or(|refused| refused.starts_with(name) && refused.ends_with(command)));
+        }
+        let nowhere = refusal([("REDIS_URL", "http://user:secret@localhost")]);
+        assert!(nowhere.starts_with("REDIS_URL") && !nowhere.contains("secret"), "{nowhere}");
     }
 
     #[test]

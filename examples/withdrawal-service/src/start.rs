@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use probity_idempotency::{Effects, IdempotencyLayer, IdempotencyManager};
-use service_shell::{Drain, Health, HttpTimeouts, Settings, StartError, database, http_client, shell};
+use service_shell::{
+    Drain, Health, HttpTimeouts, Records, Settings, StartError, database, http_client, shell,
+};
 
 use crate::app::{App, Guards, merchant_scope, operator_scope, routes};
 use crate::payouts::Payouts;
 use crate::store::SCHEMA;
-
-#[cfg(not(feature = "postgres"))]
-type Records = probity_idempotency::SqliteStore;
-#[cfg(feature = "postgres")]
-type Records = probity_idempotency::PostgresStore;
 
 /// Opens everything and returns the router and what to do after it stopped serving.
 ///
@@ -25,14 +22,12 @@ type Records = probity_idempotency::PostgresStore;
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let pool = database::open(&settings).await?;
     SCHEMA.apply(&pool).await?;
-    let records = Records::new(pool.clone())
-        .await
-        .map_err(|error| StartError::other("the idempotency records", error))?;
+    let records = Records::open(&settings, &pool).await?;
     saga_operations::SCHEMA.apply(&pool).await?;
     let payouts = Payouts::start(&settings, &pool).await?;
     let operations = payouts.operations(settings.own::<saga_operations::TwoOperators>()?.two_operators_from);
     let sweeping = tokio::spawn(payouts.clone().sweep());
-    let guards = guards(&settings, Arc::new(records));
+    let guards = guards(&settings, records.manager());
     let (merchants, operators) = (guards.merchants.tasks(), guards.operators_idempotency.tasks());
     let app = App { pool: pool.clone(), payouts: payouts.clone(), operations };
     let api = routes(&guards).with_state(app);
@@ -42,7 +37,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         &client,
         &settings.peers.channel,
     );
-    let router = shell(settings.name, health, api)?;
+    let router = shell(settings.name, records.watched_by(health), api)?;
     let drain = Drain::nothing()
         .then("merchants' requests", move || async move { merchants.drain().await })
         .then("operators' requests", move || async move { operators.drain().await })

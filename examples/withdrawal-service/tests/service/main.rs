@@ -8,4 +8,6 @@ mod execution;
 mod operators;
 mod outages;
 mod platform;
+#[cfg(feature = "redis")]
+mod redis;
 mod withdrawals;

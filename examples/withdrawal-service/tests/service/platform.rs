@@ -56,7 +56,7 @@ impl Place {
         }
     }
 
-    fn settings(&self, bank: &str) -> Settings {
+    fn settings(&self, bank: &str, more: &[(&str, &str)]) -> Settings {
         let operators = operators();
         let vars = [
             ("DATA_DIR", self.folder.path().to_str().unwrap()),
@@ -72,7 +72,7 @@ impl Place {
             #[cfg(feature = "postgres")]
             ("DATABASE_URL", self.database.url()),
         ];
-        Settings::from_vars("withdrawal-service", 0, vars).unwrap()
+        Settings::from_vars("withdrawal-service", 0, vars.into_iter().chain(more.iter().copied())).unwrap()
     }
 
     fn bank(&self) -> Settings {
@@ -92,12 +92,18 @@ impl Platform {
         let place = Place::new();
         let bank = place.bank();
         let to_bank = testkit::Proxy::before(serve_bank(bank.clone()).await);
-        let settings = place.settings(&format!("http://{}", to_bank.address()));
+        let settings = place.settings(&format!("http://{}", to_bank.address()), &[]);
         let ledger = database::open(&bank).await.unwrap();
         let base = serve(settings.clone()).await;
         let pool = database::open(&settings).await.unwrap();
         let client = service_shell::http_client(HttpTimeouts::default()).unwrap();
         Platform { base, client, pool, settings, ledger, to_bank, _place: place }
+    }
+
+    /// Serves the same database a second time, with more settings.
+    #[cfg(feature = "redis")]
+    pub(crate) async fn serve_with(&self, more: &[(&str, &str)]) -> String {
+        serve(self._place.settings(&format!("http://{}", self.to_bank.address()), more)).await
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
