@@ -8,17 +8,20 @@ use super::{HOUR, Store, a_recording, acquire, any_claim, ensure_eq, ensure_matc
 use crate::core::claim::{Answer, Effects, Written};
 use crate::testing::violation::Violation;
 
-/// Polls `call` at most `polls` times, then drops it. Says whether it was done.
+/// Polls `call` at most `polls` times, the later ones after it was woken, then drops it. Says whether it was done.
 async fn dropped_after(polls: u32, call: impl Future) -> bool {
-    let mut call = pin!(call);
-    for _ in 0..polls {
-        let done = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
-        if done {
-            return true;
+    let (mut call, mut left) = (pin!(call), polls);
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(false);
         }
-        tokio::task::yield_now().await;
-    }
-    false
+        left -= 1;
+        match call.as_mut().poll(cx) {
+            Poll::Pending if left > 0 => Poll::Pending,
+            polled => Poll::Ready(polled.is_ready()),
+        }
+    })
+    .await
 }
 
 pub(super) async fn every_call_can_be_dropped_at_every_point_and_repeated(
