@@ -169,6 +169,10 @@ fn carries_json(headers: &HeaderMap) -> bool {
 
 async fn whole_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
+    // PostgreSQL takes no NUL in a text and would answer with an error of its own.
+    if parts.uri.path_and_query().is_some_and(|address| address.as_str().contains("%00")) {
+        return Problem::bad_request("the address holds %00: leave it out").into_response();
+    }
     if expects_continue(&parts.headers) && announced(&parts.headers) > BODY_LIMIT {
         return too_large().into_response();
     }

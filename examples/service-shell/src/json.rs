@@ -50,13 +50,7 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Json<T>, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "send the body with Content-Type: application/json",
-            ));
-        }
+        refuse_other_kinds(request.headers())?;
         let bytes =
             Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => too_large(),
@@ -81,12 +75,28 @@ pub(crate) fn too_large() -> Problem {
     )
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else {
-        return false;
-    };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+/// A body that is not JSON in UTF-8, or says two things of itself, is refused before it is read.
+fn refuse_other_kinds(headers: &HeaderMap) -> Result<(), Problem> {
+    let refused =
+        |detail| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let kind = kinds.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if kinds.next().is_some() {
+        return Err(Problem::bad_request("there are two Content-Type headers: send one"));
+    }
+    let mut parts = kind.split(';').map(str::trim);
+    if !parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+        return refused("send the body with Content-Type: application/json");
+    }
+    let charset =
+        parts.find_map(|part| part.to_ascii_lowercase().strip_prefix("charset=").map(str::to_owned));
+    if charset.is_some_and(|charset| charset.trim_matches('"') != "utf-8") {
+        return refused("send the body in UTF-8");
+    }
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+        return refused("send the body without Content-Encoding");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

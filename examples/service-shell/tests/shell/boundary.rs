@@ -90,6 +90,40 @@ async fn a_body_that_cannot_be_read_is_a_problem_that_says_where() {
 }
 
 #[tokio::test]
+async fn a_body_that_says_two_things_of_itself_or_is_coded_is_refused() {
+    let (base, client) = (start().await, client());
+    let send = async |headers: &[(&str, &str)]| {
+        let request = client.post(format!("{base}/echo")).body(r#"{"amount":7}"#);
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, *value))
+            .send()
+            .await
+            .unwrap()
+    };
+    let json = ("content-type", "application/json");
+    for kind in ["application/json; charset=utf-8", r#"APPLICATION/JSON;charset="UTF-8""#] {
+        assert_eq!(
+            send(&[("content-type", kind), ("content-encoding", "identity")]).await.status(),
+            200,
+            "{kind}"
+        );
+    }
+    problem(send(&[json, ("content-type", "text/plain")]).await, 400).await;
+    problem(send(&[("content-type", "application/json; charset=utf-16")]).await, 415).await;
+    problem(send(&[json, ("content-encoding", "gzip")]).await, 415).await;
+}
+
+#[tokio::test]
+async fn a_nul_in_an_address_is_a_400_before_any_database_sees_it() {
+    let (base, client) = (start().await, client());
+    for address in ["/echo%00", "/nowhere/%00/x", "/explode?after=a%00b"] {
+        let reply = client.get(format!("{base}{address}")).send().await.unwrap();
+        assert!(problem(reply, 400).await["detail"].as_str().unwrap().contains("%00"), "{address}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_10_mb_is_a_413_that_the_sender_gets_to_read() {
     let (base, client) = (start().await, client());
     let big = client.post(format!("{base}/echo")).header("content-type", "application/json");
