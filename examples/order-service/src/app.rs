@@ -2,6 +2,7 @@
 //! repeated request changes nothing and gets the first answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::{Json, Router};
@@ -12,17 +13,21 @@ use probity_txn::Tx;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{
-    Database, Drain, Health, JsonBody, MerchantId, Pool, Problem, Routes, Settings, Shell, StartError,
-    database,
+    Clock, Database, Drain, Health, Id, JsonBody, MerchantId, Pool, Problem, Routes, Settings, Shell,
+    StartError, database,
 };
 
-use crate::domain::{NewOrder, Order, OrderBody, number};
-use crate::store::{self, Changed, Created, Payment};
+use crate::domain::{NewOrder, Order, OrderBody, Status, number};
+use crate::settings::Own;
+use crate::store::{self, Changed, Created, Payment, Selection};
 
 #[cfg(not(feature = "postgres"))]
 type Records = probity_idempotency::SqliteStore;
 #[cfg(feature = "postgres")]
 type Records = probity_idempotency::PostgresStore;
+
+/// The interval between two looks for orders that were not paid in time.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// The state that the handlers share.
 #[derive(Clone, Debug)]
@@ -38,6 +43,18 @@ pub(crate) struct App {
 /// # Errors
 /// [`StartError`] when a setting or the database cannot be used.
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
+    start_at(settings, Clock::default()).await
+}
+
+/// Does the same as [`start`], with a clock that a test can move.
+///
+/// # Cancel safety
+/// The same as for [`start`].
+///
+/// # Errors
+/// The errors of [`start`].
+pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain), StartError> {
+    let Own { order_expiry } = settings.own()?;
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
     let records = Records::new(pool.clone())
@@ -46,13 +63,32 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let idempotent = IdempotencyLayer::new(Arc::new(records)).scope(merchant_scope).effects(Effects::Local);
     let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
     let tasks = idempotent.tasks();
-    let drain = Drain::nothing().then("requests", move || async move { tasks.drain().await }).close(&pool);
+    let expiring = tokio::spawn(keep_expiring(pool.clone(), order_expiry, clock));
+    let drain = Drain::nothing()
+        .then("requests", move || async move { tasks.drain().await })
+        .then("expiring", move || async move { expiring.abort() })
+        .close(&pool);
     let router = routes()
         .map(|router| router.route_layer(idempotent))
         .require(&settings.service_token)
         .into_router()
         .with_state(App { pool });
     Ok((shell.wrap(router), drain))
+}
+
+/// Lets orders expire that nobody paid, for ever.
+async fn keep_expiring(pool: Pool, expiry: Duration, clock: Clock) {
+    loop {
+        let seconds = clock.seconds_since(expiry);
+        let expired =
+            probity_txn::on(&pool, "expire_orders").run(async |tx| store::expire(tx, seconds).await);
+        match expired.await {
+            Ok(0) => {}
+            Ok(expired) => tracing::info!(expired, "orders were not paid in time"),
+            Err(error) => tracing::warn!(%error, "orders that were not paid in time cannot be looked for"),
+        }
+        tokio::time::sleep(EXPIRE_EVERY).await;
+    }
 }
 
 /// All routes; [`start`] puts idempotency and the service token around them.
@@ -89,8 +125,11 @@ struct ReasonBody {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     limit: Option<i64>,
+    before: Option<Id>,
+    status: Option<Status>,
 }
 
 async fn create(
@@ -201,7 +240,12 @@ async fn list(
     if !(1..=100).contains(&limit) {
         return Err(Problem::invalid("limit", "must be from 1 to 100"));
     }
-    Ok(Json(json!({"orders": store::list(&app.pool, merchant, limit).await?})))
+    let selection = Selection { status: page.status, before: page.before, limit };
+    let found = store::list(&app.pool, merchant, selection).await?;
+    let full = i64::try_from(found.len()).is_ok_and(|count| count == limit);
+    let next = found.last().filter(|_| full).map(|(id, _)| *id);
+    let orders: Vec<_> = found.into_iter().map(|(_, order)| order).collect();
+    Ok(Json(json!({"orders": orders, "next": next})))
 }
 
 /// Records the answer in the transaction that makes it true: both commit, or neither does.

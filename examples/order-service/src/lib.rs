@@ -10,10 +10,12 @@
 
 mod app;
 mod domain;
+mod settings;
 mod store;
 
-pub use app::start;
+pub use app::{start, start_at};
 pub use domain::{Change, Item, NewOrder, Order, OrderBody, PayStatus, Status, Verdict};
+pub use settings::Own;
 pub use store::{Changed, Created, Payment, SCHEMA};
 
 /// The name of the service, as in `cargo run -p order-service`.

@@ -5,5 +5,6 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    service_shell::run::<()>(order_service::NAME, order_service::PORT, order_service::start).await
+    service_shell::run::<order_service::Own>(order_service::NAME, order_service::PORT, order_service::start)
+        .await
 }

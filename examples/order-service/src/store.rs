@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 use probity_txn::Tx;
-use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_now};
+use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_now, sql_seconds_ago};
 
 use crate::domain::{Change, Item, NewOrder, Order, PayStatus, Status, Verdict};
 
@@ -344,16 +344,51 @@ async fn items<'e>(
     Ok(rows.into_iter().map(|(name, quantity, unit_price)| Item { name, quantity, unit_price }).collect())
 }
 
-/// The newest orders of a merchant, without their items.
-pub(crate) async fn list(pool: &Pool, merchant: MerchantId, limit: i64) -> Result<Vec<Order>, sqlx::Error> {
+/// The orders of a merchant to list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selection {
+    pub(crate) status: Option<Status>,
+    pub(crate) before: Option<Id>,
+    pub(crate) limit: i64,
+}
+
+/// The newest orders of a merchant, without their items, each with the cursor that continues after it.
+pub(crate) async fn list(
+    pool: &Pool,
+    merchant: MerchantId,
+    selection: Selection,
+) -> Result<Vec<(Id, Order)>, sqlx::Error> {
     let rows: Vec<Row> = sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
-        " FROM orders WHERE merchant_id = $1 ORDER BY id DESC LIMIT $2"
+        " FROM orders
+          WHERE merchant_id = $1 AND ($2 IS NULL OR status = $2) AND ($3 IS NULL OR id < $3)
+          ORDER BY id DESC LIMIT $4"
     ))
     .bind(merchant.0)
-    .bind(limit)
+    .bind(selection.status)
+    .bind(selection.before)
+    .bind(selection.limit)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|row| order(row).1).collect())
+    Ok(rows.into_iter().map(order).collect())
+}
+
+/// Lets orders expire that are pending for so many seconds by the database's clock. One that was made for a payment is
+/// left to the undo of that payment: its money may be on its way.
+pub(crate) async fn expire(tx: &mut Tx<'_, Database>, seconds: i64) -> Result<u64, sqlx::Error> {
+    let expired: Vec<Id> = sqlx::query_scalar(concat!(
+        "UPDATE orders SET status = 'expired', updated_at = ",
+        sql_now!(),
+        " WHERE status = 'pending' AND payment_no IS NULL AND created_at < ",
+        sql_seconds_ago!("$1"),
+        " RETURNING id"
+    ))
+    .bind(seconds)
+    .fetch_all(&mut *tx)
+    .await?;
+    for id in &expired {
+        log(tx, *id, Some(Status::Pending), Status::Expired, "not paid in time").await?;
+    }
+    Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
 }

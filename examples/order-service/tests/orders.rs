@@ -3,15 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use service_shell::{HttpTimeouts, Id, PROBLEM_TYPES, Pool, Settings, database};
+use service_shell::{Clock, HttpTimeouts, Id, PROBLEM_TYPES, Pool, Settings, database};
 
 struct Orders {
     base: String,
     client: reqwest::Client,
     token: String,
     pool: Pool,
+    clock: Clock,
     _folder: testkit::TempDir,
     #[cfg(feature = "postgres")]
     _database: testkit::TestDatabase,
@@ -30,7 +32,8 @@ impl Orders {
         let settings = Settings::from_vars(order_service::NAME, 0, [("DATABASE_URL", url)]).unwrap();
         let pool = database::open(&settings).await.unwrap();
         let token = settings.service_token.text().to_owned();
-        let (router, _drain) = order_service::start(settings).await.unwrap();
+        let clock = Clock::default();
+        let (router, _drain) = order_service::start_at(settings, clock.clone()).await.unwrap();
         let listener = service_shell::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(service_shell::serve(listener, router, std::future::pending()));
@@ -40,6 +43,7 @@ impl Orders {
             client,
             token,
             pool,
+            clock,
             _folder: folder,
             #[cfg(feature = "postgres")]
             _database: database,
@@ -194,4 +198,49 @@ async fn another_merchants_order_does_not_exist() {
     assert_eq!(orders.get(theirs, "/api/v1/orders").await.1["orders"].as_array().unwrap().len(), 0);
     let call = orders.client.get(format!("{}/api/v1/orders/A-1", orders.base)).bearer_auth("wrong");
     assert_eq!(call.send().await.unwrap().status().as_u16(), 401);
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_pays_expires_and_one_of_a_payment_waits_for_its_payment() {
+    let (orders, shop) = (Orders::start().await, Id::new());
+    let mut unpaid = order("A-1");
+    unpaid.as_object_mut().unwrap().remove("payment_no");
+    assert_eq!(orders.post(shop, "/api/v1/orders", "k-1", unpaid).await.0, 201);
+    assert_eq!(orders.post(shop, "/api/v1/orders", "k-2", order("A-2")).await.0, 201);
+    orders.clock.advance(Duration::from_secs(1700));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(orders.count("SELECT COUNT(*) FROM orders WHERE status = 'pending'").await, 2, "too early");
+    orders.clock.advance(Duration::from_secs(200));
+    while orders.get(shop, "/api/v1/orders/A-1").await.1["status"] != "expired" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(orders.get(shop, "/api/v1/orders/A-2").await.1["status"], "pending");
+    assert_eq!(orders.count("SELECT COUNT(*) FROM order_logs WHERE to_status = 'expired'").await, 1);
+    let (status, late) = orders.post(shop, "/api/v1/orders/A-1/pay", "p-1", paid_by("PAY-1")).await;
+    assert_eq!((status, &late["state"]), (409, &json!("expired")));
+}
+
+#[tokio::test]
+async fn orders_are_listed_by_pages_and_by_status() {
+    let (orders, shop) = (Orders::start().await, Id::new());
+    for n in 1..=3 {
+        let mut body = order(&format!("A-{n}"));
+        body["payment_no"] = json!(format!("PAY-{n}"));
+        assert_eq!(orders.post(shop, "/api/v1/orders", &format!("k-{n}"), body).await.0, 201);
+    }
+    assert_eq!(orders.post(shop, "/api/v1/orders/A-2/pay", "p-1", paid_by("PAY-2")).await.0, 200);
+    let numbers = |page: &Value| -> Vec<String> {
+        let of = |order: &Value| order["order_no"].as_str().unwrap().to_owned();
+        page["orders"].as_array().unwrap().iter().map(of).collect()
+    };
+    let first = orders.get(shop, "/api/v1/orders?limit=2").await.1;
+    assert_eq!(numbers(&first), ["A-3", "A-2"]);
+    let next = format!("/api/v1/orders?limit=2&before={}", first["next"].as_str().unwrap());
+    let last = orders.get(shop, &next).await.1;
+    assert_eq!((numbers(&last), &last["next"]), (vec!["A-1".to_owned()], &Value::Null));
+    assert_eq!(numbers(&orders.get(shop, "/api/v1/orders?status=paid").await.1), ["A-2"]);
+    for wrong in ["limit=0", "limit=101", "status=lost", "before=x", "nonsuch=1"] {
+        let status = orders.get(shop, &format!("/api/v1/orders?{wrong}")).await.0;
+        assert!(matches!(status, 400 | 422), "{wrong}: {status}");
+    }
 }

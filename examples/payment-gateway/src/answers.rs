@@ -56,6 +56,10 @@ pub(crate) struct Gateway {
     pub(crate) two_operators_from: i64,
     /// The secret with which the channel signs its webhooks.
     pub(crate) webhook_secret: ServiceToken,
+    /// The secret from which those of the merchants' notifications are derived.
+    pub(crate) notification_secret: ServiceToken,
+    /// True if merchants may be told at addresses of this machine: where only this machine reaches the gateway.
+    pub(crate) tells_inside: bool,
 }
 
 impl FromRef<Gateway> for Operations {

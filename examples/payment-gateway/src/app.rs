@@ -1,7 +1,5 @@
 //! Wires the gateway: database, idempotency, sagas, peers, routes.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -9,35 +7,27 @@ use axum::response::Response;
 use axum::routing::post;
 use http::request::Parts;
 use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
-use probity_saga::{Orchestrator, Saga};
 use saga_operations::Operations;
 use service_shell::{
-    Drain, Health, HttpTimeouts, Operator, Operators, Pool, Problem, Records, Role, Routes, Settings, Shell,
-    StartError, database, http_client, step_policy,
+    Clock, Drain, Health, HttpTimeouts, Operator, Operators, Problem, Records, Role, Routes, Settings, Shell,
+    StartError, database, http_client,
 };
 
-use crate::answers::{Gateway, checked, close_ended};
+use crate::answers::{Gateway, checked};
 use crate::auth::{Gatekeeper, Merchant, signed};
 use crate::cancel;
 use crate::domain::{NewPayment, Payment, PaymentBody};
+use crate::notifications;
 use crate::payments;
-use crate::peer::Peer;
 use crate::recover::FindRow;
 use crate::refunds;
 use crate::refunds::domain::{NewRefund, Refund, RefundBody};
-use crate::refunds::steps::{BookRefund, REFUND, RefundAtChannel, RefundOrder};
+use crate::sagas;
 use crate::settings::{Own, Tempo};
-use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
+use crate::steps::PAYMENT;
 use crate::store;
+use crate::sweeps;
 use crate::webhooks;
-
-#[cfg(not(feature = "postgres"))]
-type Sagas = probity_saga::SqliteStore;
-#[cfg(feature = "postgres")]
-type Sagas = probity_saga::PostgresStore;
-
-/// The interval between two looks for payments whose saga ended while no request waited for it.
-const CLOSE_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens everything and returns the routes, and what to do after serving. Sagas that an earlier process left
 /// behind go on from here.
@@ -48,18 +38,32 @@ const CLOSE_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`StartError`] when a setting or the database cannot be used.
 pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
-    let Own { tempo, operations, channel_webhook_secret } = settings.own()?;
+    start_at(settings, Clock::default()).await
+}
+
+/// Does the same as [`start`], with a clock that a test can move.
+///
+/// # Cancel safety
+/// The same as for [`start`].
+///
+/// # Errors
+/// The errors of [`start`].
+pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain), StartError> {
+    let Own { tempo, operations, channel_webhook_secret, notification_secret } = settings.own()?;
+    let notification_secret = settings.secret("NOTIFICATION_SECRET", notification_secret)?;
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
     saga_operations::SCHEMA.apply(&pool).await?;
     let records = Records::open(&settings, &pool).await?;
-    let sagas = orchestrator(&settings, &tempo, &pool).await?;
+    let sagas = sagas::start(&settings, &tempo, &notification_secret, &pool).await?;
     let gateway = Gateway {
         pool: pool.clone(),
         sagas: sagas.clone(),
         request_wait: tempo.request_wait,
         two_operators_from: operations.two_operators_from,
         webhook_secret: settings.secret("CHANNEL_WEBHOOK_SECRET", channel_webhook_secret)?,
+        notification_secret,
+        tells_inside: settings.address.ip().is_loopback(),
     };
     let idempotent = Idempotent::new(&records, &tempo, &gateway);
     let client = http_client(HttpTimeouts::default())?;
@@ -69,7 +73,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         token: settings.service_token.clone(),
     };
     let (paying, refunding) = (idempotent.payments.tasks(), idempotent.refunds.tasks());
-    let closing = tokio::spawn(keep_closing(gateway.clone()));
+    let sweeping = tokio::spawn(sweeps::run(gateway.clone(), tempo.payment_expiry, clock));
     let sagas_of_operators = saga_operations::routes(&settings.operators).split_for_parts().0;
     let router = routes(idempotent, gatekeeper, &settings.operators).into_router();
     let router = router.merge(sagas_of_operators).with_state(gateway);
@@ -89,58 +93,9 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
                 tracing::warn!(%error, "sagas wait for their lease to run out");
             }
         })
-        .then("closing", move || async move { closing.abort() })
+        .then("sweeping", move || async move { sweeping.abort() })
         .close(&pool);
     Ok((Shell::new(settings.name, health, crate::OPENAPI)?.wrap(router), drain))
-}
-
-async fn orchestrator(settings: &Settings, tempo: &Tempo, pool: &Pool) -> Result<Orchestrator, StartError> {
-    let failed = |error: probity_saga::BuildError| StartError::other("the payment saga", error);
-    let client = |total: Duration| http_client(HttpTimeouts { total, ..HttpTimeouts::default() });
-    let (token, peers) = (&settings.service_token, &settings.peers);
-    let order_service =
-        service_shell::Peer::new(&client(tempo.order_timeout())?, "order service", &peers.order, token);
-    let channel_adapter =
-        service_shell::Peer::new(&client(tempo.channel_timeout())?, "channel", &peers.channel, token);
-    let (orders, channel) = (Peer::new(order_service), Peer::new(channel_adapter));
-    let policy = step_policy(tempo.step_retry, tempo.step_patience);
-    // Its locks are held for as long, and on SQLite it is the only writer.
-    let booking = policy.clone().timeout(Duration::from_secs(5));
-    let ordering = policy.clone().timeout(tempo.order_timeout()).provider(orders.name());
-    let charging = policy.timeout(tempo.channel_timeout()).provider(channel.name());
-    let paying = Saga::named(PAYMENT)
-        .step(CreateOrder { pool: pool.clone(), orders: orders.clone(), policy: ordering.clone() })
-        .step(CallPaymentChannel { pool: pool.clone(), channel: channel.clone(), policy: charging.clone() })
-        .step(PayOrder { pool: pool.clone(), orders: orders.clone(), policy: ordering.clone() })
-        .build()
-        .map_err(failed)?;
-    let refunding = Saga::named(REFUND)
-        .pivot(RefundAtChannel { pool: pool.clone(), channel, policy: charging })
-        .local_step(BookRefund { policy: booking })
-        .step(RefundOrder { orders, policy: ordering })
-        .build()
-        .map_err(failed)?;
-    let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    let sagas = Orchestrator::new(store)
-        .lease(tempo.saga_lease)
-        .poll(tempo.saga_poll)
-        .in_flight(tempo.sagas_in_flight)
-        .provider_pause(tempo.provider_pause);
-    sagas.register(paying).register(refunding).start().await.map_err(failed)
-}
-
-async fn keep_closing(gateway: Gateway) {
-    loop {
-        if let Err(error) = gateway.take_up_parked().await {
-            tracing::warn!(%error, "parked webhooks cannot be looked for");
-        }
-        match close_ended(&gateway.pool).await {
-            Ok(0) => {}
-            Ok(closed) => tracing::info!(closed, "payments and refunds have the end of their sagas now"),
-            Err(error) => tracing::warn!(%error, "rows of ended sagas cannot be looked for"),
-        }
-        tokio::time::sleep(CLOSE_EVERY).await;
-    }
 }
 
 /// The layer around what moves money. Each route has a hook of its own that looks for what a lost attempt made; keys are
@@ -185,6 +140,7 @@ pub(crate) fn routes(
         .mount("POST", "/api/v1/refunds", refund)
         .get("/api/v1/refunds", refunds::list)
         .get("/api/v1/refunds/{refund_no}", refunds::get)
+        .get("/api/v1/notifications/secret", notifications::secret)
         .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
     let deciding = Routes::new()
         .post("/api/v1/saga/payments/{payment_no}/compensate", compensate)

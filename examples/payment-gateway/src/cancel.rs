@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::StatusCode;
-use probity_saga::{SagaError, SagaStep as _, SagaView, Status as SagaStatus, StepStatus};
+use probity_saga::{Cancelled, SagaError, SagaStep as _, SagaView, Status as SagaStatus, StepStatus};
 use service_shell::Problem;
 
 use crate::answers::Gateway;
@@ -91,24 +91,26 @@ impl Gateway {
         found.ok_or_else(|| Problem::not_found("payment"))
     }
 
-    /// Asks the saga of an open payment to turn back, unless the money is taken. A saga that moves between the look and
-    /// the wish is looked at again.
-    pub(crate) async fn turn_back(
+    /// Asks a saga to turn back. One that moves between the look of the verb and its decision is asked again: nobody said
+    /// which state of it was seen.
+    pub(crate) async fn ask_to_turn(
         &self,
         payment_no: &str,
-        turned: Turned,
         actor: &str,
-    ) -> Result<TurnedBack, TurnError> {
-        for _ in 0..LOOKS_MAX {
-            match self.try_to_turn_back(payment_no, turned, actor).await {
-                Err(TurnError::Saga(SagaError::Stale)) => {}
+        reason: &str,
+    ) -> Result<Cancelled, SagaError> {
+        let operator = self.sagas.operator(actor);
+        for _ in 1..LOOKS_MAX {
+            match operator.compensate(PAYMENT, payment_no, reason).await {
+                Err(SagaError::Stale) => {}
                 answer => return answer,
             }
         }
-        Err(TurnError::Saga(SagaError::Stale))
+        operator.compensate(PAYMENT, payment_no, reason).await
     }
 
-    async fn try_to_turn_back(
+    /// Asks the saga of an open payment to turn back, unless the money is taken.
+    pub(crate) async fn turn_back(
         &self,
         payment_no: &str,
         turned: Turned,
@@ -122,7 +124,7 @@ impl Gateway {
             _ => {}
         }
         store::note_reason(&self.pool, payment_no, turned.as_str()).await?;
-        match self.sagas.operator(actor).cancel(PAYMENT, payment_no, turned.as_str()).await {
+        match self.ask_to_turn(payment_no, actor, turned.as_str()).await {
             Ok(_) => Ok(TurnedBack::Asked),
             // It completed between the look and the wish.
             Err(SagaError::Refused { .. }) => Ok(TurnedBack::Charged),

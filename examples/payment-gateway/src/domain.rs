@@ -1,5 +1,7 @@
 //! The rules of a payment, without a database: what a merchant may ask for, and what they are shown.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Money, Problem, text_enum};
@@ -27,6 +29,20 @@ impl Status {
     #[must_use]
     pub fn is_final(self) -> bool {
         !matches!(self, Status::Pending | Status::Processing)
+    }
+}
+
+text_enum! {
+    /// The state of the notification of an end.
+    pub enum NotifyStatus {
+        /// There is no address to tell, or no end yet.
+        None = "none",
+        /// It is on its way.
+        Pending = "pending",
+        /// The merchant's server has it.
+        Sent = "sent",
+        /// It was tried for a day; an operator can send it again.
+        Failed = "failed",
     }
 }
 
@@ -58,6 +74,8 @@ pub struct PaymentBody {
     pub channel: Option<String>,
     /// For the customer's statement.
     pub description: Option<String>,
+    /// The address to be told of the end of the payment and of its refunds.
+    pub notify_url: Option<String>,
     /// The items that are paid for; one line over the whole amount if there are none.
     pub items: Option<Vec<Item>>,
 }
@@ -75,6 +93,8 @@ pub struct NewPayment {
     pub channel: String,
     /// For the customer's statement.
     pub description: Option<String>,
+    /// The address to be told of the end.
+    pub notify_url: Option<String>,
     /// At least one line; together they are the amount.
     pub items: Vec<Item>,
 }
@@ -111,7 +131,35 @@ impl TryFrom<PaymentBody> for NewPayment {
                 unit_price: money.amount(),
             }],
         };
-        Ok(NewPayment { money, payment_method, channel, order_no, description, items })
+        let notify_url = body.notify_url.map(notify_address).transpose()?;
+        Ok(NewPayment { money, payment_method, channel, order_no, description, notify_url, items })
+    }
+}
+
+impl NewPayment {
+    /// Returns true if the address to be told is on this machine or in a private network, or is not encrypted: no merchant
+    /// of a platform that others can reach may have it called.
+    #[must_use]
+    pub fn notifies_inside(&self) -> bool {
+        let Some(Ok(url)) = self.notify_url.as_deref().map(reqwest::Url::parse) else { return false };
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let inside = match host.parse() {
+            Ok(IpAddr::V4(ip)) => {
+                ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
+            }
+            Ok(IpAddr::V6(ip)) => !matches!(ip.segments()[0], 0x2000..0x4000),
+            Err(_) => host == "localhost" || host.ends_with(".localhost") || !host.contains('.'),
+        };
+        inside || url.scheme() != "https"
+    }
+}
+
+fn notify_address(given: String) -> Result<String, Problem> {
+    let given = text("notify_url", given, 500)?;
+    let is_web = |url: &reqwest::Url| matches!(url.scheme(), "https" | "http") && url.username().is_empty();
+    match reqwest::Url::parse(&given) {
+        Ok(url) if is_web(&url) && url.password().is_none() => Ok(url.into()),
+        _ => Err(Problem::invalid("notify_url", "must be an https:// address without a user in it")),
     }
 }
 
@@ -187,6 +235,8 @@ pub struct Payment {
     pub channel_order_no: Option<String>,
     /// The sum that the channel has given back, in minor units.
     pub refunded_amount: i64,
+    /// The state of the notification of its end.
+    pub notify_status: NotifyStatus,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
     /// By the database's clock.
@@ -205,6 +255,7 @@ mod tests {
             payment_method: "card_ok".to_owned(),
             channel: None,
             description: None,
+            notify_url: None,
             items: None,
         }
     }
@@ -246,6 +297,43 @@ mod tests {
         );
         assert!(refused(|body| body.items = Some(vec![item(i64::MAX, 3)])).starts_with("items add up"));
         assert!(refused(|body| body.items = Some(vec![item(1, -1)])).starts_with("items need"));
+    }
+
+    #[test]
+    fn an_address_to_be_told_at_is_of_the_web_and_known_to_be_outside_or_inside() {
+        let told_at = |url: &str| {
+            let body = PaymentBody { notify_url: Some(url.to_owned()), ..body() };
+            NewPayment::try_from(body).map(|new| new.notifies_inside())
+        };
+        for outside in ["https://shop.example.com/hook", "https://93.184.215.14/x", "https://[2606:2800::1]/"]
+        {
+            assert_eq!(told_at(outside).ok(), Some(false), "{outside}");
+        }
+        for inside in [
+            "http://shop.example.com/",
+            "https://localhost/",
+            "https://127.0.0.1:1/",
+            "https://10.0.0.1/",
+            "https://192.168.1.1/",
+            "https://169.254.169.254/",
+            "https://[::1]/",
+            "https://[fd00::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://0.0.0.0/",
+            "https://metadata/",
+            "https://2130706433/",
+        ] {
+            assert_eq!(told_at(inside).ok(), Some(true), "{inside}");
+        }
+        for refused in [
+            "",
+            "shop.example.com",
+            "ftp://shop.example.com/",
+            "https://ann@shop.example.com/",
+            "file:///etc",
+        ] {
+            assert_eq!(told_at(refused).expect_err("refused").status(), 422, "{refused}");
+        }
     }
 
     #[test]

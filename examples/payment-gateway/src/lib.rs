@@ -5,7 +5,8 @@
 //! the idempotency layer answers repetitions with the first answer, and after a crash looks the answer up.
 //!
 //! Reading order: `payments.rs` and `answers.rs` (the life of a request), `steps.rs` (the saga), `peer.rs` (what an answer
-//! of another service proves), `refunds.rs` (giving money back), `recover.rs` (after a crash), `app.rs` (wiring).
+//! of another service proves), `refunds.rs` (giving money back), `cancel.rs`, `webhooks.rs`, `notifications.rs`, `sweeps.rs`
+//! (what no request waits for), `recover.rs` (after a crash), `app.rs` (wiring).
 
 #![forbid(unsafe_code)]
 
@@ -14,17 +15,21 @@ mod app;
 mod auth;
 mod cancel;
 mod domain;
+mod notifications;
 mod payments;
 mod peer;
 mod recover;
 mod refunds;
+mod sagas;
 mod settings;
 mod steps;
 mod store;
+mod sweeps;
 mod webhooks;
 
-pub use app::start;
-pub use domain::{Item, NewPayment, Payment, PaymentBody, Status};
+pub use app::{start, start_at};
+pub use domain::{Item, NewPayment, NotifyStatus, Payment, PaymentBody, Status};
+pub use notifications::step::{DeliverNotification, Delivered, Notification};
 pub use refunds::domain::{NewRefund, Refund, RefundBody, RefundStatus};
 pub use refunds::steps::{
     BookRefund, Booked, GivenBack, OrderTold, RefundAtChannel, RefundOrder, RefundRequest,

@@ -12,7 +12,7 @@ use service_shell::{Id, Pool, Problem, public_number};
 
 use crate::answers::{Gateway, SagaRow, page, page_limit, released, undecided};
 use crate::auth::Merchant;
-use crate::domain::{NewPayment, Payment};
+use crate::domain::{NewPayment, Payment, Status};
 use crate::steps::{PAYMENT, PaymentRequest};
 use crate::store::{self, Inserted, Origin, Selection};
 
@@ -31,7 +31,8 @@ impl SagaRow for Payment {
     }
 
     fn is_made_by(&self, request: &NewPayment) -> bool {
-        let NewPayment { order_no, money, payment_method, channel, description, items: _ } = request;
+        let NewPayment { order_no, money, payment_method, channel, description, notify_url: _, items: _ } =
+            request;
         (&self.order_no, self.amount, self.currency.as_str())
             == (order_no, money.amount(), money.currency().code())
             && (&self.payment_method, &self.channel, &self.description)
@@ -50,6 +51,12 @@ pub(crate) async fn create(
     Extension(new): Extension<NewPayment>,
     lease: Lease,
 ) -> Response {
+    if new.notifies_inside() && !gateway.tells_inside {
+        return released(Problem::invalid(
+            "notify_url",
+            "must be an https:// address that is reached from outside",
+        ));
+    }
     let origin = Origin { merchant, record: lease.record_id() };
     let payment_no = public_number("PAY");
     let request = request(&payment_no, &origin, &new);
@@ -119,6 +126,8 @@ pub(crate) struct Page {
     limit: Option<i64>,
     before: Option<Id>,
     order_no: Option<String>,
+    status: Option<Status>,
+    currency: Option<String>,
 }
 
 /// `GET /api/v1/payments`: newest first, by pages.
@@ -128,6 +137,7 @@ pub(crate) async fn list(
     Query(query): Query<Page>,
 ) -> Result<Json<Value>, Problem> {
     let limit = page_limit(query.limit)?;
-    let selection = Selection { order_no: query.order_no, before: query.before, limit };
+    let Page { before, order_no, status, currency, .. } = query;
+    let selection = Selection { order_no, status, currency, before, limit };
     Ok(page("payments", limit, store::list(&gateway.pool, &merchant, &selection).await?))
 }

@@ -18,6 +18,9 @@ pub struct Own {
     /// The secret by which the channel signs its webhooks [default on loopback only: a known one].
     #[arg(long, env = "CHANNEL_WEBHOOK_SECRET", value_parser = token)]
     pub channel_webhook_secret: Option<ServiceToken>,
+    /// The secret from which those of the notifications are derived [default on loopback only: a known one].
+    #[arg(long, env = "NOTIFICATION_SECRET", value_parser = token)]
+    pub notification_secret: Option<ServiceToken>,
 }
 
 /// The gateway's durations and limits. The defaults are the platform's; tests and the demo shorten them.
@@ -48,6 +51,18 @@ pub struct Tempo {
     /// The milliseconds between two looks for sagas whose wait is over.
     #[arg(long = "saga-poll-ms", env = "SAGA_POLL_MS", default_value = "1000", value_parser = milliseconds)]
     pub saga_poll: Duration,
+    /// The milliseconds after which an open payment that is not charged is turned back.
+    #[arg(long = "payment-expiry-ms", env = "PAYMENT_EXPIRY_MS", default_value = "1800000", value_parser = milliseconds)]
+    pub payment_expiry: Duration,
+    /// The milliseconds of the first pause before a merchant is told again, doubled up to six hours.
+    #[arg(long = "notify-retry-ms", env = "NOTIFY_RETRY_MS", default_value = "10000", value_parser = milliseconds)]
+    pub notify_retry: Duration,
+    /// The number of times that a merchant is told again; 14 take about a day.
+    #[arg(long, env = "NOTIFY_RETRIES", default_value = "14")]
+    pub notify_retries: u32,
+    /// The milliseconds that a merchant's server may take to answer.
+    #[arg(long = "notify-timeout-ms", env = "NOTIFY_TIMEOUT_MS", default_value = "10000", value_parser = milliseconds)]
+    pub notify_timeout: Duration,
     /// The number of payments that this process drives at the same time, half of them at one neighbour.
     #[arg(long, env = "SAGAS_IN_FLIGHT", default_value = "1024", value_parser = in_flight)]
     pub sagas_in_flight: usize,

@@ -5,10 +5,10 @@
 //! from.
 
 use probity_txn::{Lockable, Tx};
-use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is, text_enum};
+use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is, sql_seconds_ago, text_enum};
 
 use crate::auth::Merchant;
-use crate::domain::{NewPayment, Payment};
+use crate::domain::{NewPayment, Payment, Status};
 
 /// The tables of the gateway. Sagas and idempotency records bring their own.
 pub const SCHEMA: Schema = Schema {
@@ -17,11 +17,13 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../schema/sqlite.sql"),
         include_str!("../schema/sqlite-2-refunds.sql"),
         include_str!("../schema/sqlite-3-webhooks.sql"),
+        include_str!("../schema/sqlite-4-notifications.sql"),
     ],
     postgres: &[
         include_str!("../schema/postgres.sql"),
         include_str!("../schema/postgres-2-refunds.sql"),
         include_str!("../schema/postgres-3-webhooks.sql"),
+        include_str!("../schema/postgres-4-notifications.sql"),
     ],
 };
 
@@ -39,7 +41,7 @@ macro_rules! columns {
         // What may still turn out well has not failed, whatever a step has noted.
         "payment_no, order_no, amount, currency, channel, payment_method, mode, description, status,
          CASE WHEN status IN ('pending', 'processing') THEN NULL ELSE failure_reason END AS failure_reason,
-         channel_order_no, refunded_amount, created_at, updated_at"
+         channel_order_no, refunded_amount, notify_status, created_at, updated_at"
     };
 }
 
@@ -78,8 +80,8 @@ pub(crate) async fn insert(
 ) -> Result<Inserted, sqlx::Error> {
     let inserted = sqlx::query(
         "INSERT INTO payments (id, payment_no, merchant_id, order_no, amount, currency, channel,
-                               payment_method, mode, description, status, idempotency_record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'processing', $11) ON CONFLICT DO NOTHING",
+                               payment_method, mode, description, notify_url, status, idempotency_record)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'processing', $12) ON CONFLICT DO NOTHING",
     )
     .bind(Id::new())
     .bind(payment_no)
@@ -91,6 +93,7 @@ pub(crate) async fn insert(
     .bind(&new.payment_method)
     .bind(&origin.merchant.mode)
     .bind(&new.description)
+    .bind(&new.notify_url)
     .bind(&origin.record)
     .execute(&mut *tx)
     .await?;
@@ -127,6 +130,8 @@ pub(crate) async fn find<'e>(
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
     pub(crate) order_no: Option<String>,
+    pub(crate) status: Option<Status>,
+    pub(crate) currency: Option<String>,
     pub(crate) before: Option<Id>,
     pub(crate) limit: i64,
 }
@@ -141,12 +146,15 @@ pub(crate) async fn list(
         "SELECT id, ",
         columns!(),
         " FROM payments
-          WHERE merchant_id = $1 AND mode = $2 AND ($3 IS NULL OR order_no = $3) AND ($4 IS NULL OR id < $4)
-          ORDER BY id DESC LIMIT $5"
+          WHERE merchant_id = $1 AND mode = $2 AND ($3 IS NULL OR order_no = $3) AND ($4 IS NULL OR status = $4)
+            AND ($5 IS NULL OR currency = $5) AND ($6 IS NULL OR id < $6)
+          ORDER BY id DESC LIMIT $7"
     ))
     .bind(merchant.id)
     .bind(&merchant.mode)
     .bind(&selection.order_no)
+    .bind(selection.status)
+    .bind(&selection.currency)
     .bind(selection.before)
     .bind(selection.limit)
     .fetch_all(pool)
@@ -206,6 +214,26 @@ text_enum! {
         /// It was not paid in time.
         Expired = "not_paid_in_time",
     }
+}
+
+/// Lists payments that are open for so many seconds by the database's clock, that were not charged as far as is known, and
+/// whose saga goes forward or waits for help.
+pub(crate) async fn open_for(pool: &Pool, seconds: i64) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(concat!(
+        "SELECT payment_no FROM payments
+          WHERE status IN ('pending', 'processing') AND channel_order_no IS NULL AND created_at < ",
+        sql_seconds_ago!("$1"),
+        " AND (",
+        sql_saga_is!("payment", "payments.payment_no", "in_progress"),
+        " OR ",
+        sql_saga_is!("payment", "payments.payment_no", "stuck"),
+        ") AND (failure_reason IS NULL OR failure_reason <> $2)
+          ORDER BY id LIMIT 100"
+    ))
+    .bind(seconds)
+    .bind(Turned::Expired)
+    .fetch_all(pool)
+    .await
 }
 
 /// Brings payments to the end their sagas have reached: a completed saga is never undone, and an undone one

@@ -8,6 +8,7 @@ use crate::merchant_client::Answer;
 use crate::story::{Failure, World};
 
 const PAYMENTS: &str = "/api/v1/payments";
+const REFUNDS: &str = "/api/v1/refunds";
 
 /// The same request twice: one charge, the same bytes.
 pub(crate) async fn paid_once(world: &mut World) -> Result<(), Failure> {
@@ -57,6 +58,30 @@ pub(crate) async fn silence_is_asked(world: &mut World) -> Result<(), Failure> {
     let demands = world.evidence.demands(&payment_no).await?;
     world.console.checked("the charge was demanded once; the saga asked, and did not guess", demands, 1)?;
     one_charge(world, &payment_no, 1).await
+}
+
+/// Three refunds of 400 on 1000 at the same moment.
+pub(crate) async fn no_more_is_given_back_than_was_paid(world: &mut World) -> Result<(), Failure> {
+    world.console.act("Three refunds of 4.00 at once, of a payment of 10.00");
+    let paid = pay(world, "key-5", &payment("order-5", 1000, "card_ok")).await?;
+    let payment_no = paid.text("payment_no");
+    let body = json!({"payment_no": payment_no, "amount": 400, "currency": "EUR"});
+    world.console.sent(format!("POST {REFUNDS}  three times at once, each with a key of its own  {body}"));
+    let merchant = world.merchant.clone();
+    let (one, two, three) = tokio::join!(
+        merchant.post(REFUNDS, "back-1", &body),
+        merchant.post(REFUNDS, "back-2", &body),
+        merchant.post(REFUNDS, "back-3", &body),
+    );
+    let mut statuses = Vec::new();
+    for answer in [one?, two?, three?] {
+        world.console.received(format!("{}  {}", answer.status, answer.summary()));
+        statuses.push(answer.status);
+    }
+    statuses.sort_unstable();
+    world.console.checked("two are given back, and one is refused", statuses, vec![201, 201, 409])?;
+    let given_back = world.evidence.given_back(&payment_no).await?;
+    world.console.checked("the channel has given 8.00 of 10.00 back", given_back, 800)
 }
 
 /// `kill -9` between the order and the charge, then a new start, then the merchant's retry.

@@ -95,6 +95,21 @@ impl Evidence {
         .await?)
     }
 
+    /// The sum that the channel has given back of a payment.
+    pub(crate) async fn given_back(&self, payment_no: &str) -> Result<i64, Failure> {
+        Ok(sqlx::query_scalar(
+            "SELECT COALESCE(SUM(amount), 0) FROM channel_refunds WHERE payment_no = $1 AND status = 'refunded'",
+        )
+        .bind(payment_no)
+        .fetch_one(&self.channel)
+        .await?)
+    }
+
+    /// Counts the rows of the refunds table.
+    pub(crate) async fn refunds(&self) -> Result<i64, Failure> {
+        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM refunds").fetch_one(&self.gateway).await?)
+    }
+
     /// Counts the requests to charge a payment that the channel got, whatever became of them.
     pub(crate) async fn demands(&self, payment_no: &str) -> Result<i64, Failure> {
         Ok(sqlx::query_scalar("SELECT COALESCE(SUM(attempts), 0) FROM channel_charges WHERE payment_no = $1")

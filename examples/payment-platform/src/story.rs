@@ -109,6 +109,7 @@ async fn play(fleet: &Fleet, gateway: GatewayProcess, mut console: Console) -> R
     acts::another_body_is_refused(&mut world).await?;
     acts::declined_is_undone(&mut world).await?;
     acts::silence_is_asked(&mut world).await?;
+    acts::no_more_is_given_back_than_was_paid(&mut world).await?;
     acts::killed_and_finished(&mut world).await?;
     settle_accounts(&mut world).await?;
 
@@ -139,6 +140,7 @@ async fn settle_accounts(world: &mut World) -> Result<(), Failure> {
         &std::iter::once(header.to_vec()).chain(rows).collect::<Vec<_>>(),
     );
 
+    let refunds = usize::try_from(evidence.refunds().await?).unwrap_or(usize::MAX);
     for (number, template) in OPERATOR_STATEMENTS.iter().enumerate() {
         let last = traces.last().map_or("", |traces| traces.payment_no.as_str());
         let statement = template.replace("{payment_no}", last);
@@ -148,7 +150,7 @@ async fn settle_accounts(world: &mut World) -> Result<(), Failure> {
         console.checked(
             format!("operators' statement {} answers", number + 1),
             answer.len().saturating_sub(1),
-            [traces.len(), 3, 0][number],
+            [traces.len() + refunds, 3, 0][number],
         )?;
     }
 

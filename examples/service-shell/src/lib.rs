@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod boundary;
+mod clock;
 pub mod database;
 mod drain;
 mod health;
@@ -42,6 +43,7 @@ mod tx_error;
 mod webhook_signature;
 
 pub use boundary::{BODY_LIMIT, SHELL_ROUTES, Shell, shell};
+pub use clock::Clock;
 pub use database::{Database, POSTGRES, Pool};
 pub use drain::Drain;
 pub use health::Health;

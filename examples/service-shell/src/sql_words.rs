@@ -49,6 +49,24 @@ macro_rules! sql_ago {
     };
 }
 
+/// The time before the database's own clock by a number of seconds that is bound, comparable with a timestamp column.
+#[cfg(not(feature = "postgres"))]
+#[macro_export]
+macro_rules! sql_seconds_ago {
+    ($parameter:literal) => {
+        concat!("strftime('%Y-%m-%d %H:%M:%f', 'now', (0 - ", $parameter, ") || ' seconds')")
+    };
+}
+
+/// The time before the database's own clock by a number of seconds that is bound, comparable with a timestamp column.
+#[cfg(feature = "postgres")]
+#[macro_export]
+macro_rules! sql_seconds_ago {
+    ($parameter:literal) => {
+        concat!("(clock_timestamp() - CAST(", $parameter, " AS BIGINT) * interval '1 second')")
+    };
+}
+
 /// The database's own clock in whole Unix seconds, for windows that are computed with.
 #[cfg(not(feature = "postgres"))]
 #[macro_export]

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Money, Problem, text_enum};
 
-use crate::domain::{Payment, Status, text};
+use crate::domain::{NotifyStatus, Payment, Status, text};
 
 text_enum! {
     /// The state of a refund as merchants see it.
@@ -114,6 +114,8 @@ pub struct Refund {
     pub status: RefundStatus,
     /// The reason of a failure.
     pub failure_reason: Option<String>,
+    /// The state of the notification of its end.
+    pub notify_status: NotifyStatus,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
     /// By the database's clock.

@@ -13,7 +13,8 @@ use crate::store::{self, Origin, PaymentLock};
 
 macro_rules! columns {
     () => {
-        "refund_no, payment_no, amount, currency, reason, status, failure_reason, created_at, updated_at"
+        "refund_no, payment_no, amount, currency, reason, status, failure_reason, notify_status, created_at,
+         updated_at"
     };
 }
 

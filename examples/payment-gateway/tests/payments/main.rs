@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod cancels;
+mod expiry;
+mod notifications;
 mod outages;
 #[path = "../platform/mod.rs"]
 mod platform;
@@ -231,6 +233,30 @@ async fn one_order_number_under_many_keys_at_once_is_one_payment() {
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
     assert_eq!(count(&platform.gateway, "SELECT COUNT(*) FROM payments").await, 1);
     assert_eq!(charges(&platform).await, 1);
+}
+
+#[tokio::test]
+async fn payments_are_listed_by_pages_and_by_what_they_are() {
+    let (_platform, merchant) = setup(&[]).await;
+    for (n, method) in ["card_ok", "card_declined", "card_ok"].into_iter().enumerate() {
+        pay(&merchant, &format!("key-{n}"), &payment(&format!("A-{n}"), method)).await;
+    }
+    let list = async |query: &str| merchant.get(&format!("/api/v1/payments?{query}")).await.unwrap();
+    let numbers = |page: &Value| -> Vec<String> {
+        let of = |payment: &Value| payment["order_no"].as_str().unwrap().to_owned();
+        page["payments"].as_array().unwrap().iter().map(of).collect()
+    };
+    let first = list("limit=2").await.json();
+    assert_eq!(numbers(&first), ["A-2", "A-1"]);
+    let next = first["next"].as_str().unwrap();
+    assert_eq!(numbers(&list(&format!("before={next}")).await.json()), ["A-0"]);
+    assert_eq!(numbers(&list("status=failed").await.json()), ["A-1"]);
+    assert_eq!(numbers(&list("status=success&currency=USD&limit=1").await.json()), ["A-2"]);
+    assert!(numbers(&list("currency=EUR").await.json()).is_empty());
+    for wrong in ["limit=0", "status=lost", "before=x", "nonsuch=1"] {
+        let status = list(wrong).await.status;
+        assert!(matches!(status, 400 | 422), "{wrong}: {status}");
+    }
 }
 
 // proves: I-8
