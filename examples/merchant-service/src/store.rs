@@ -63,7 +63,8 @@ impl Store {
         id: Id,
         status: MerchantStatus,
     ) -> Result<Option<Merchant>, sqlx::Error> {
-        sqlx::query_as(concat!(
+        // Each row is read: SQLite gives it before it commits, and the error of the commit comes after it.
+        let changed = sqlx::query_as(concat!(
             "UPDATE merchants SET status = $2, updated_at = ",
             sql_now!(),
             " WHERE id = $1 AND (status <> 'closed' OR $2 = 'closed')
@@ -71,8 +72,9 @@ impl Store {
         ))
         .bind(id)
         .bind(status)
-        .fetch_optional(&self.pool)
-        .await
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(changed.into_iter().next())
     }
 
     pub(crate) async fn keys(&self, merchant: Id) -> Result<Vec<ApiKey>, sqlx::Error> {
@@ -121,7 +123,8 @@ impl Store {
     pub(crate) async fn rotate(&self, id: Id, mode: Mode) -> Result<Option<IssuedKey>, Problem> {
         let api_secret = new_secret(mode);
         let sealed = self.sealer.seal(id, &api_secret).map_err(|error| Problem::internal(&error))?;
-        let key: Option<ApiKey> = sqlx::query_as(concat!(
+        // Each row is read, as in `set_status`: a secret is shown only if it is stored.
+        let rotated: Vec<ApiKey> = sqlx::query_as(concat!(
             "UPDATE api_keys SET sealed_secret = $2, rotated_at = ",
             sql_now!(),
             " WHERE id = $1 AND status = 'active'
@@ -129,9 +132,9 @@ impl Store {
         ))
         .bind(id)
         .bind(sealed)
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(key.map(|key| IssuedKey { key, api_secret }))
+        Ok(rotated.into_iter().next().map(|key| IssuedKey { key, api_secret }))
     }
 
     /// Revokes a key unless it is the last active one of its mode: a merchant always has both.

@@ -472,7 +472,9 @@ impl StartIn for Sqlite {
         let StartStatement { sql, named } = statement.unwrap_or_else(usual);
         Box::pin(async move {
             let failed = |error| store_error("insert a saga", error);
-            let row = sqlx::query(AssertSqlSafe(sql))
+            // To the end: the executor may be in no transaction. SQLite then gives the row before it commits, and the driver
+            // drops the error of the commit if it is asked for the first row only.
+            let rows = sqlx::query(AssertSqlSafe(sql))
                 .persistent(named)
                 .bind(saga.id.to_string())
                 .bind(&saga.business_id)
@@ -481,10 +483,11 @@ impl StartIn for Sqlite {
                 .bind(saga.input.as_json())
                 .bind(&saga.input_hash)
                 .bind(saga.owner.to_string())
-                .fetch_one(executor)
+                .fetch_all(executor)
                 .await
                 .map_err(failed)?;
-            inserted(&saga, &row).map_err(failed)
+            let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+            inserted(&saga, row).map_err(failed)
         })
     }
 }
