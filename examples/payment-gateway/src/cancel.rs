@@ -119,6 +119,11 @@ impl Gateway {
         let view = self.sagas.get(PAYMENT, payment_no).await?.ok_or(TurnError::NoSaga)?;
         match view.instance.status {
             SagaStatus::Compensating | SagaStatus::Compensated => return Ok(TurnedBack::Asked),
+            // It turned back already, and its undo waits for a person.
+            SagaStatus::Stuck if view.instance.resume_status == Some(SagaStatus::Compensating) => {
+                return Ok(TurnedBack::Asked);
+            }
+            SagaStatus::Completed => return Ok(TurnedBack::Charged),
             SagaStatus::Paused | SagaStatus::Aborted => return Ok(TurnedBack::HeldByAPerson),
             _ if is_charged(&view) => return Ok(TurnedBack::Charged),
             _ => {}
@@ -126,8 +131,16 @@ impl Gateway {
         store::note_reason(&self.pool, payment_no, turned.as_str()).await?;
         match self.ask_to_turn(payment_no, actor, turned.as_str()).await {
             Ok(_) => Ok(TurnedBack::Asked),
-            // It completed between the look and the wish.
-            Err(SagaError::Refused { .. }) => Ok(TurnedBack::Charged),
+            // It moved between the look and the wish: only its end says that the money is taken.
+            Err(error @ SagaError::Refused { .. }) => {
+                let now = self.sagas.get(PAYMENT, payment_no).await?.ok_or(TurnError::NoSaga)?.instance;
+                match (now.status, now.resume_status) {
+                    (SagaStatus::Completed, _) => Ok(TurnedBack::Charged),
+                    (SagaStatus::Paused | SagaStatus::Aborted, _) => Ok(TurnedBack::HeldByAPerson),
+                    (SagaStatus::Stuck, Some(SagaStatus::Compensating)) => Ok(TurnedBack::Asked),
+                    _ => Err(error.into()),
+                }
+            }
             Err(error) => Err(error.into()),
         }
     }

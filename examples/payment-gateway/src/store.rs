@@ -223,15 +223,15 @@ pub(crate) async fn open_for(pool: &Pool, seconds: i64) -> Result<Vec<String>, s
         "SELECT payment_no FROM payments
           WHERE status IN ('pending', 'processing') AND channel_order_no IS NULL AND created_at < ",
         sql_seconds_ago!("$1"),
-        " AND (",
-        sql_saga_is!("payment", "payments.payment_no", "in_progress"),
-        " OR ",
-        sql_saga_is!("payment", "payments.payment_no", "stuck"),
-        ") AND (failure_reason IS NULL OR failure_reason <> $2)
+        // The saga says whether it was asked: the row is written before it, by a process that may die in between.
+        " AND EXISTS (SELECT 1 FROM saga_instances
+                       WHERE business_type = 'payment' AND business_id = payments.payment_no
+                         AND cancel_reason IS NULL
+                         AND saga_instances.status IN ('pending', 'in_progress', 'stuck')
+                         AND COALESCE(resume_status, 'in_progress') IN ('pending', 'in_progress'))
           ORDER BY id LIMIT 100"
     ))
     .bind(seconds)
-    .bind(Turned::Expired)
     .fetch_all(pool)
     .await
 }

@@ -57,6 +57,7 @@ pub(crate) struct World {
 fn variables() -> BTreeMap<String, String> {
     [
         ("SERVICE_TOKEN", random_text(32).as_str()),
+        ("CHANNEL_WEBHOOK_SECRET", random_text(32).as_str()),
         ("CHANNEL_TIMEOUT_MS", "1500"),
         ("CHANNEL_SLOW_MS", "4000"),
         ("CHANNEL_HANG_MS", "4000"),

@@ -44,7 +44,7 @@ impl Verb {
             }
             Verb::Abort => "closes the saga as it stands, with its open effects on record; nothing is undone",
             Verb::Resolve => {
-                "says what became of an open step: send step, outcome (applied or not_applied), and the evidence as \
+                "says what became of an open step: send step, outcome (applied, not_applied, or compensated), and the evidence as \
                  reason"
             }
         }
@@ -68,7 +68,7 @@ pub struct Decision {
     /// The step that `resolve` settles, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u32>,
-    /// `applied` or `not_applied`, for `resolve`.
+    /// `applied`, `not_applied` or `compensated`, for `resolve`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// The output of a step that was applied, as the step itself would have returned it.
@@ -83,6 +83,8 @@ text_enum! {
         Applied = "applied",
         /// Its effect did not happen, and cannot happen any more.
         NotApplied = "not_applied",
+        /// Its effect happened, and a person undid it.
+        Compensated = "compensated",
     }
 }
 
@@ -154,7 +156,7 @@ impl Decision {
                 "output",
                 "must be the answer that the step would have returned, or null",
             )),
-            (Some(Outcome::NotApplied) | None, Some(_)) => {
+            (Some(Outcome::NotApplied | Outcome::Compensated) | None, Some(_)) => {
                 Err(Problem::invalid("output", "belongs to a step that was applied"))
             }
             _ => Ok(()),
@@ -290,8 +292,28 @@ impl Decision {
                 let output = Document::encode(output).map_err(|error| Problem::internal(&error))?;
                 Resolution::Applied(output)
             }
+            Some(Outcome::Compensated) => Resolution::Compensated,
             _ => Resolution::NotApplied,
         };
         Ok((step, resolution))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undo_that_a_person_did_is_recorded_as_such() {
+        let decision = |outcome: &str| -> Decision {
+            let body =
+                serde_json::json!({"row_version": 1, "reason": "bank 4711", "step": 2, "outcome": outcome});
+            serde_json::from_value(body).unwrap()
+        };
+        let undone = decision("compensated");
+        undone.check(Verb::Resolve).unwrap();
+        assert!(matches!(undone.resolution().unwrap(), (2, Resolution::Compensated)));
+        assert!(matches!(decision("not_applied").resolution().unwrap(), (2, Resolution::NotApplied)));
+        assert!(decision("applied").check(Verb::Resolve).is_err(), "its output is missing");
     }
 }

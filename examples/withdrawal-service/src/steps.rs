@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use service_shell::{Database, Id, Pool, only_effect};
 
 use crate::bank::{Bank, Said, Transfer};
-use crate::store::{Connection, Frozen, freeze, note_reason, release, spend};
+use crate::store::{Connection, Frozen, freeze, is_frozen, note_reason, release, spend};
 
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const WITHDRAWAL: &str = "withdrawal";
@@ -126,6 +126,11 @@ impl ForwardStep for BankTransfer {
 
     async fn execute(&self, cx: &StepContext<Payout>) -> Result<Transfer, StepError> {
         let withdrawal = cx.input().withdrawal_id;
+        // An operator may have said that the steps before this one happened.
+        let frozen = is_frozen(&self.pool, withdrawal).await;
+        if !frozen.map_err(|error| StepError::retryable(error.to_string()))? {
+            return Err(StepError::rejected("nothing_is_frozen"));
+        }
         match self.bank.transfer(cx.input(), cx.idempotency_key()).await.map_err(only_effect)? {
             Said::Sent(transfer) => Ok(transfer),
             Said::Refused(reason) => {

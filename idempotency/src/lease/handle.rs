@@ -221,13 +221,13 @@ impl Lease {
         let (mut tries, mut doubted) = (1, false);
         loop {
             match metrics::time_call("mark_effect", self.0.manager.mark_effect(&self.0.holder)).await {
-                // The answer may be late: the lease may have ended since the call was sent.
+                // The answer is late: the mark is in the store, and the lease has ended since the call was sent.
                 Ok(Written::Applied | Written::AlreadyApplied) if self.0.is_lost() => {
-                    return Err(StoreError::lease_lost());
+                    return Err(StoreError::lease_lost().doubted());
                 }
                 Ok(Written::Applied | Written::AlreadyApplied) => return Ok(()),
                 Ok(Written::LostTo(_) | Written::Refused(_) | Written::Missing) => {
-                    return Err(StoreError::lease_lost());
+                    return Err(StoreError::lease_lost().after_doubt(doubted));
                 }
                 Err(error) if tries == MARK_TRIES => {
                     let error = error.after_doubt(doubted);

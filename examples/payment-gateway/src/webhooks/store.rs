@@ -89,8 +89,10 @@ async fn judge(tx: &mut Tx<'_, Database>, news: &News) -> Result<Judged, sqlx::E
         News::Unreadable => Ok(Judged::plain(Fate::Unreadable)),
         News::Refund(news) => judge_refund(tx, news).await,
         News::Charged(said) | News::Refused(said) | News::Voided(said) => {
+            // Takes the row as a lock: its saga may end at the same time.
             let row: Option<(i64, String, Status, Option<String>)> = sqlx::query_as(
-                "SELECT amount, currency, status, channel_order_no FROM payments WHERE payment_no = $1",
+                "UPDATE payments SET updated_at = updated_at WHERE payment_no = $1
+                 RETURNING amount, currency, status, channel_order_no",
             )
             .bind(&said.payment_no)
             .fetch_optional(&mut *tx)

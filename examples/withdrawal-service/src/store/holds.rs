@@ -21,6 +21,17 @@ pub(crate) enum Frozen {
     NotEnough,
 }
 
+/// Returns true while the money of a withdrawal is frozen, which no statement of an operator can bring about.
+pub(crate) async fn is_frozen(pool: &Pool, withdrawal: Id) -> Result<bool, sqlx::Error> {
+    let held: Option<Id> = sqlx::query_scalar(
+        "SELECT withdrawal_id FROM withdrawal_holds WHERE withdrawal_id = $1 AND state = 'frozen'",
+    )
+    .bind(withdrawal)
+    .fetch_optional(pool)
+    .await?;
+    Ok(held.is_some())
+}
+
 /// Try: moves the total from available to frozen.
 pub(crate) async fn freeze(tx: &mut Connection, payout: &Payout) -> Result<Frozen, sqlx::Error> {
     let moved = sqlx::query(

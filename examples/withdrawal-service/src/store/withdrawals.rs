@@ -147,8 +147,8 @@ async fn approved_before(tx: &mut Tx<'_>, id: Id, request: &str) -> Result<Withd
     match approved {
         Some(withdrawal) => Ok(withdrawal),
         None => {
-            let of_another: Option<i64> =
-                sqlx::query_scalar("SELECT 1 FROM withdrawal_approvals WHERE request = $1")
+            let of_another: Option<Id> =
+                sqlx::query_scalar("SELECT withdrawal_id FROM withdrawal_approvals WHERE request = $1")
                     .bind(request)
                     .fetch_optional(&mut *tx)
                     .await?;

@@ -53,6 +53,22 @@ async fn an_approval_lost_after_its_commit_is_taken_over_and_counts_once() {
 }
 
 #[tokio::test]
+async fn a_key_of_an_approval_approves_no_other_withdrawal() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let (one, other) = (platform.withdrawal(merchant, 10).await, platform.withdrawal(merchant, 20).await);
+    let approve = async |withdrawal: &Value| {
+        sqlx::query("DELETE FROM idempotency_records").execute(&platform.pool).await.unwrap();
+        let path = format!("/api/v1/withdrawals/{}/approve", withdrawal["id"].as_str().unwrap());
+        let request = platform.client.post(platform.url(&path)).bearer_auth(token_of("ada"));
+        request.header("idempotency-key", "day-1").json(&json!({})).send().await.unwrap()
+    };
+    assert_eq!(approve(&one).await.status(), 200);
+    problem(approve(&other).await, 422).await;
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawal_approvals").await, 1);
+}
+
+#[tokio::test]
 async fn only_an_operator_with_the_role_approves_and_in_no_name_but_their_own() {
     let platform = Platform::start().await;
     let merchant = platform.merchant().await;

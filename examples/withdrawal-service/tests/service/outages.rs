@@ -103,3 +103,17 @@ async fn a_bank_that_sends_and_dies_leaves_the_money_frozen_until_it_says_so() {
     platform.to_bank.restore();
     assert_eq!(closed(&platform, &withdrawal).await.status, "completed");
 }
+
+// proves: S-5
+#[tokio::test]
+async fn money_that_is_not_frozen_is_not_sent_whatever_was_said_of_the_steps_before() {
+    let platform = Platform::start().await;
+    let withdrawal = approved(&platform, "acct_ok").await;
+    platform.to_bank.cut();
+    assert_eq!(platform.decide(&withdrawal.1, "execute", &json!({})).await.status(), 202);
+    until_it_waits_for_the_bank(&platform).await;
+    sqlx::query("UPDATE withdrawal_holds SET state = 'released'").execute(&platform.pool).await.unwrap();
+    platform.to_bank.restore();
+    until(&platform, &withdrawal, |books| books.saga == "stuck").await;
+    assert_eq!(sent(&platform).await, 0);
+}
