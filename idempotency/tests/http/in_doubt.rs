@@ -97,6 +97,32 @@ async fn a_late_mark_for_an_inner_layer_is_not_recorded_as_in_flight() {
     assert_eq!(call(&service).await.1, "indeterminate", "nothing was recorded");
 }
 
+// proves: I-5
+#[tokio::test(start_paused = true)]
+async fn a_late_mark_is_not_recorded_as_the_refusal_of_its_handler() {
+    let (faulty, manager) = stores();
+    let layer = IdempotencyLayer::new(manager).single_tenant().effects(Effects::Marked);
+    let layer = layer.lease(Duration::from_secs(10)).store_timeout(Duration::from_secs(12));
+    let service = layer.layer(service_fn(|request: Request<ReplayBody<Full<Bytes>>>| {
+        let lease = request.extensions().get::<Lease>().unwrap().clone();
+        async move {
+            let mut response = Response::new(Full::<Bytes>::default());
+            if let Err(error) = lease.effect_starting().await {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                let nothing = error.effect() == Effect::NotApplied;
+                let verdict = if nothing { Verdict::Retryable } else { Verdict::Unknown };
+                response.extensions_mut().insert(verdict);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    }));
+    // No renewal arrives. The mark is set, and its answer comes when the lease is over.
+    faulty.fail(Call::Renew, Side::Silence);
+    faulty.fail(Call::MarkEffect, Side::Late(Duration::from_secs(11)));
+    assert_eq!(call(&service).await.1, "indeterminate");
+    assert_eq!(call(&service).await.1, "indeterminate", "nothing was recorded");
+}
+
 // proves: I-2
 #[tokio::test]
 async fn a_settlement_that_was_sent_twice_is_answered_as_one() {

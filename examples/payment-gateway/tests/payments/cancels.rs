@@ -69,6 +69,25 @@ async fn a_cancel_while_the_charge_is_on_its_way_voids_it() {
     assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "cancelled");
 }
 
+// proves: S-5
+#[tokio::test]
+async fn a_cancel_while_the_undo_waits_for_a_person_does_not_say_that_the_money_is_taken() {
+    let (platform, merchant) = setup(&[SHORT.as_slice(), &[("STEP_PATIENCE", "2")]].concat()).await;
+    platform.gate.close();
+    let payment_no = number(&pay(&merchant, "key-1", &payment("A-1", "card_declined")).await);
+    platform.gate.arrived(1).await;
+    platform.to_orders.cut();
+    platform.gate.reopen();
+    let stuck = "SELECT COUNT(*) FROM saga_instances WHERE status = 'stuck'";
+    while count(&platform.gateway, stuck).await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let asked = cancel(&merchant, &payment_no).await;
+    assert_eq!((asked.status, &asked.json()["status"]), (202, &json!("processing")), "{asked:?}");
+    let reason = word(&platform.gateway, "SELECT failure_reason FROM payments").await;
+    assert_eq!(reason, "card_declined", "the cancel changes nothing");
+}
+
 #[tokio::test]
 async fn a_cancel_after_the_charge_is_refused_whether_or_not_the_order_is_paid() {
     let (platform, merchant) = setup(&SHORT).await;

@@ -48,6 +48,28 @@ async fn a_payment_that_waits_for_a_neighbour_for_too_long_expires_and_nothing_i
 }
 
 #[tokio::test]
+async fn a_wish_to_expire_that_was_lost_with_its_process_is_made_again() {
+    let (platform, merchant, clock) = setup().await;
+    platform.to_orders.cut();
+    let body = payment("A-1", "card_ok");
+    pay(&merchant, "key-1", &body).await;
+    // What a process leaves that dies between the note in the row and the wish to the saga.
+    let pool = platform.gateway.open().await;
+    sqlx::query("UPDATE payments SET failure_reason = 'not_paid_in_time'").execute(&pool).await.unwrap();
+    pool.close().await;
+    clock.advance(Duration::from_secs(1900));
+    let turned =
+        "SELECT COUNT(*) FROM saga_instances WHERE cancel_reason IS NOT NULL OR status <> 'in_progress'";
+    while count(&platform.gateway, turned).await == 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    platform.to_orders.restore();
+    let shown = pay_and_look(&merchant, "key-1", &body).await;
+    assert_eq!((&shown["status"], &shown["failure_reason"]), (&json!("expired"), &json!("not_paid_in_time")));
+    assert_eq!(charges(&platform).await, 0);
+}
+
+#[tokio::test]
 async fn a_payment_whose_money_is_taken_does_not_expire() {
     let (platform, merchant, clock) = setup().await;
     platform.gate.close();

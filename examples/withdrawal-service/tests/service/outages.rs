@@ -114,6 +114,7 @@ async fn money_that_is_not_frozen_is_not_sent_whatever_was_said_of_the_steps_bef
     until_it_waits_for_the_bank(&platform).await;
     sqlx::query("UPDATE withdrawal_holds SET state = 'released'").execute(&platform.pool).await.unwrap();
     platform.to_bank.restore();
-    until(&platform, &withdrawal, |books| books.saga == "stuck").await;
+    // The transfer is refused, and the undo of a freeze that is not there waits for a person.
+    until(&platform, &withdrawal, |books| books.saga == "paused").await;
     assert_eq!(sent(&platform).await, 0);
 }
