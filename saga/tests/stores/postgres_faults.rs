@@ -182,7 +182,8 @@ async fn a_server_that_is_away_for_longer_than_the_lease_costs_no_result() {
         let store = PostgresStore::new(pool.clone()).await.unwrap();
         let saga = Saga::named("transfer").step(Transfer::<1>(channel.clone())).no_compensation("by hand");
         let saga = saga.pivot(Transfer::<2>(channel.clone())).build().unwrap();
-        let builder = Orchestrator::new(store).lease(Duration::from_secs(5)).register(saga);
+        // A lease is longer than a machine with busy disks stands still: a worker that does not beat for that long may lose sagas.
+        let builder = Orchestrator::new(store).lease(Duration::from_secs(10)).register(saga);
         workers.push(builder.poll(Duration::from_millis(100)).start().await.unwrap());
     }
     let mut started = Vec::new();
@@ -200,7 +201,7 @@ async fn a_server_that_is_away_for_longer_than_the_lease_costs_no_result() {
     server.stop();
     // The database refuses these results on every session.
     channel.answers.add_permits(60);
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(Duration::from_secs(13)).await;
     server.restart();
     for (worker, saga) in &started {
         let outcome = timeout(PATIENCE, worker.wait(saga)).await.unwrap().unwrap();
