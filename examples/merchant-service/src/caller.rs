@@ -78,7 +78,11 @@ pub(crate) async fn identify(
     let (parts, body) = request.into_parts();
     if parts.headers.contains_key(header::AUTHORIZATION) {
         let role = if parts.method == Method::GET { Role::See } else { Role::Act };
-        state.operators.authenticate(&parts.headers)?.require(role)?;
+        let operator = state.operators.authenticate(&parts.headers)?;
+        operator.require(role)?;
+        if role == Role::Act {
+            tracing::info!(operator = operator.name(), method = %parts.method, path = parts.uri.path(), "an operator acts");
+        }
         let behalf = parts.headers.contains_key(MERCHANT_HEADER);
         let merchant = behalf.then(|| MerchantId::from_headers(&parts.headers)).transpose()?;
         let mut request = Request::from_parts(parts, body);

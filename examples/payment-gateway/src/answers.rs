@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use service_shell::{BODY_LIMIT, Id, JsonBody, Pool, Problem, ServiceToken};
 
-use crate::{refunds, store};
+use crate::{refunds, sagas, store};
 
 /// A row whose status follows a saga, and that is found by the idempotency record of the request that made it.
 pub(crate) trait SagaRow: Serialize + Send + Sync + Sized + 'static {
@@ -65,7 +65,8 @@ pub(crate) struct Gateway {
 impl FromRef<Gateway> for Operations {
     fn from_ref(gateway: &Gateway) -> Operations {
         let Gateway { pool, sagas, two_operators_from, .. } = gateway;
-        Operations { sagas: sagas.clone(), pool: pool.clone(), two_operators_from: *two_operators_from }
+        let (orchestrator, pool) = (sagas.clone(), pool.clone());
+        Operations { sagas: orchestrator, types: sagas::TYPES, pool, two_operators_from: *two_operators_from }
     }
 }
 

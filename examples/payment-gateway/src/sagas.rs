@@ -16,6 +16,9 @@ type Sagas = probity_saga::SqliteStore;
 #[cfg(feature = "postgres")]
 type Sagas = probity_saga::PostgresStore;
 
+/// The types of the sagas that this service runs.
+pub(crate) const TYPES: &[&str] = &[PAYMENT, REFUND, NOTIFICATION];
+
 /// The longest pause between two tries to tell a merchant.
 const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
 

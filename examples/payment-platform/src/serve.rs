@@ -65,7 +65,8 @@ pub(crate) async fn serve(
 fn variables() -> BTreeMap<String, String> {
     let readable =
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let mut variables: BTreeMap<String, String> = readable.filter(|(name, _)| name != "PORT").collect();
+    let mut variables: BTreeMap<String, String> =
+        readable.filter(|(name, text)| name != "PORT" && !text.is_empty()).collect();
     for name in ["SERVICE_TOKEN", "CHANNEL_WEBHOOK_SECRET", "NOTIFICATION_SECRET"] {
         variables.entry(name.to_owned()).or_insert_with(|| random_text(32));
     }

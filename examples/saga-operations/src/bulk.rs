@@ -8,7 +8,7 @@ use service_shell::{Json, Operator, Problem};
 use utoipa::ToSchema;
 
 use crate::Operations;
-use crate::decide::{Decision, Verb};
+use crate::decide::{Decision, Verb, check_reason};
 
 /// The most sagas of one request.
 const MOST: usize = 100;
@@ -69,17 +69,24 @@ pub(crate) async fn retry(
     if !(1..=MOST).contains(&retries.sagas.len()) {
         return Err(Problem::invalid("sagas", format!("must name 1 to {MOST} sagas")));
     }
-    if retries.reason.trim().is_empty() {
-        return Err(Problem::invalid("reason", "must say why: it is audited"));
+    check_reason(&retries.reason)?;
+    if retries.sagas.iter().any(|seen| seen.business_id.chars().any(char::is_control)) {
+        return Err(Problem::invalid("sagas", "must not have control characters in a business_id"));
     }
     let mut answers = Vec::with_capacity(retries.sagas.len());
+    // An outage concerns all that follow, and what was done before it must be said.
+    let mut outage = None;
     for seen in &retries.sagas {
-        let done = one(&operations, &operator, seen, &retries).await;
+        let done = match &outage {
+            Some(problem) => Err(Problem::clone(problem)),
+            None => one(&operations, &operator, seen, &retries).await,
+        };
         let (verb, problem) = match done {
             Ok(verb) => (Some(verb), None),
-            // An outage concerns all of them.
-            Err(problem) if problem.status().is_server_error() => return Err(problem),
-            Err(problem) => (None, Some(problem.body())),
+            Err(problem) => {
+                outage = problem.status().is_server_error().then(|| problem.clone());
+                (None, Some(problem.body()))
+            }
         };
         let (saga_type, business_id) = (seen.saga_type.clone(), seen.business_id.clone());
         answers.push(Retried { saga_type, business_id, verb, problem });

@@ -88,6 +88,14 @@ text_enum! {
     }
 }
 
+/// Refuses a reason that tells a later reader nothing.
+pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
+    if reason.trim().is_empty() || reason.chars().any(char::is_control) {
+        return Err(Problem::invalid("reason", "must say why, or by what evidence: it is audited"));
+    }
+    Ok(())
+}
+
 /// The saga as it is after a decision.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Decided {
@@ -138,9 +146,7 @@ pub(crate) async fn decide(
 impl Decision {
     /// Refuses what the verb cannot use, so that no field is dropped in silence.
     fn check(&self, verb: Verb) -> Result<(), Problem> {
-        if self.reason.trim().is_empty() || self.reason.chars().any(char::is_control) {
-            return Err(Problem::invalid("reason", "must say why, or by what evidence: it is audited"));
-        }
+        check_reason(&self.reason)?;
         let given = [("step", self.step.is_some()), ("outcome", self.outcome.is_some())];
         for (field, given) in given {
             match (verb, given) {
@@ -166,6 +172,9 @@ impl Decision {
 
 impl Operations {
     pub(crate) async fn find(&self, saga_type: &str, business_id: &str) -> Result<SagaView, Problem> {
+        if !self.types.contains(&saga_type) {
+            return Err(Problem::not_found("saga"));
+        }
         let found = self.sagas.get(saga_type, business_id).await.map_err(refused)?;
         found.ok_or_else(|| Problem::not_found("saga"))
     }
@@ -208,6 +217,10 @@ impl Operations {
             // A decision that cannot be carried out must not wait for a second person.
             if !verbs_for(view.instance.status).contains(&verb) {
                 let detail = format!("it is {}: {verb} does not apply to it", view.instance.status);
+                return Err(Problem::conflict("saga-state", detail));
+            }
+            if view.instance.status.is_active() {
+                let detail = "this amount takes two operators, and a saga that runs moves between them: pause it first";
                 return Err(Problem::conflict("saga-state", detail));
             }
             if view.instance.row_version != decision.row_version {

@@ -44,6 +44,9 @@ pub const SCHEMA: Schema = Schema {
 pub struct Operations {
     /// The worker whose store holds the sagas, and which knows their definitions.
     pub sagas: Orchestrator,
+    /// The types of sagas that this service runs. Services may share a database, and the sagas of another one are not
+    /// shown here, nor decided by this service's operators and under its bound.
+    pub types: &'static [&'static str],
     /// The database of the sagas and of [`SCHEMA`].
     pub pool: Pool,
     /// The amount from which two operators decide, in major units of any currency, such as dollars.

@@ -92,7 +92,8 @@ pub(crate) async fn list(State(operations): State<Operations>) -> Result<Json<De
     let open: Vec<Pending> = sqlx::query_as(concat!(open_decisions!(), " ORDER BY asked_at, id LIMIT 100"))
         .fetch_all(&operations.pool)
         .await?;
-    let decisions = open.into_iter().map(|pending| {
+    let own = open.into_iter().filter(|pending| operations.types.contains(&pending.business_type.as_str()));
+    let decisions = own.map(|pending| {
         let decision = pending.decision()?;
         let Pending { id, business_type, business_id, verb, asked_by, asked_at, .. } = pending;
         Ok(Waiting { id, saga_type: business_type, business_id, verb, asked_by, asked_at, decision })
@@ -118,6 +119,7 @@ pub(crate) async fn confirm(
         .bind(id)
         .fetch_optional(&operations.pool)
         .await?;
+    let open = open.filter(|pending| operations.types.contains(&pending.business_type.as_str()));
     let pending = open.ok_or_else(|| Problem::not_found("decision that waits for a second operator"))?;
     if pending.asked_by == operator.name() {
         let detail = "this operator asked for the decision: another one confirms it";
@@ -130,7 +132,7 @@ pub(crate) async fn confirm(
     sqlx::query(concat!(
         "UPDATE saga_decisions SET confirmed_by = $2, confirmed_at = ",
         sql_now!(),
-        " WHERE id = $1"
+        " WHERE id = $1 AND confirmed_by IS NULL"
     ))
     .bind(id)
     .bind(operator.name())

@@ -105,11 +105,16 @@ pub(crate) async fn list(
     }
     let status = filter.status.as_deref().map(str::parse::<Status>).transpose();
     let status = status.map_err(|error| Problem::invalid("status", error))?;
+    if let Some(other) = filter.saga_type.as_deref().filter(|name| !operations.types.contains(name)) {
+        let known = operations.types.join(", ");
+        return Err(Problem::invalid("type", format!("must be one of {known}, not {other}")));
+    }
     let before = filter.before.map(|id| id.0.into());
     let filter = ListFilter { saga_type: filter.saga_type, status, before, limit };
     let found = operations.sagas.list(&filter).await.map_err(refused)?;
     let next = found.last().filter(|_| found.len() == limit as usize).map(|last| last.id.to_string());
-    Ok(Json(Sagas { sagas: found.iter().map(Summary::of).collect(), next }))
+    let own = found.iter().filter(|instance| operations.types.contains(&instance.saga_type.as_str()));
+    Ok(Json(Sagas { sagas: own.map(Summary::of).collect(), next }))
 }
 
 /// Shows one saga: its steps, its audit, and the verbs that apply to it.
@@ -121,8 +126,7 @@ pub(crate) async fn show(
     State(operations): State<Operations>,
     Path((saga_type, business_id)): Path<(String, String)>,
 ) -> Result<Json<Shown>, Problem> {
-    let found = operations.sagas.get(&saga_type, &business_id).await.map_err(refused)?;
-    let view = found.ok_or_else(|| Problem::not_found("saga"))?;
+    let view = operations.find(&saga_type, &business_id).await?;
     let audit = audit(&operations.pool, Id(view.instance.id.as_uuid())).await?;
     let verbs = verbs_for(view.instance.status);
     Ok(Json(Shown {

@@ -47,7 +47,7 @@ pub async fn open(settings: &Settings) -> Result<Pool, StartError> {
 }
 
 /// The settings that name the database.
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(next_help_heading = "Database")]
 pub(crate) struct DatabaseArguments {
     /// The database, `sqlite:FILE` or `postgres://USER@HOST/NAME` as the build serves [default: a file in DATA_DIR].
@@ -56,25 +56,57 @@ pub(crate) struct DatabaseArguments {
     /// The host of PostgreSQL, instead of a URL.
     #[arg(long, env = "DB_HOST")]
     db_host: Option<String>,
-    /// The port of PostgreSQL.
-    #[arg(long, env = "DB_PORT", default_value = "5432")]
-    db_port: u16,
-    /// The user of PostgreSQL.
-    #[arg(long, env = "DB_USER", default_value = "postgres")]
-    db_user: String,
+    /// The port of PostgreSQL at that host [default: 5432].
+    #[arg(long, env = "DB_PORT")]
+    db_port: Option<u16>,
+    /// The user of PostgreSQL at that host [default: postgres].
+    #[arg(long, env = "DB_USER")]
+    db_user: Option<String>,
     /// The user's password.
     #[arg(long, env = "DB_PASSWORD", hide_env_values = true)]
     db_password: Option<String>,
-    /// The name of the database.
-    #[arg(long, env = "DB_NAME", default_value = "probity")]
-    db_name: String,
+    /// The name of the database at that host [default: probity].
+    #[arg(long, env = "DB_NAME")]
+    db_name: Option<String>,
 }
 
-/// Reads the choice and refuses what this build cannot serve.
+impl DatabaseArguments {
+    /// The first setting of a database at a host that is not named.
+    fn without_host(&self) -> Option<&'static str> {
+        let given = [
+            ("DB_PORT", self.db_port.is_some()),
+            ("DB_USER", self.db_user.is_some()),
+            ("DB_PASSWORD", self.db_password.is_some()),
+            ("DB_NAME", self.db_name.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+}
+
+/// The command that runs a service on these components.
+pub(crate) fn command(service: &str, postgres: bool, redis: bool) -> String {
+    let features = match (postgres, redis) {
+        (false, false) => "",
+        (true, false) => " --features postgres",
+        (false, true) => " --features redis",
+        (true, true) => " --features postgres,redis",
+    };
+    format!("cargo run -p {service}{features}")
+}
+
+/// Reads the choice and refuses what this build cannot serve; `redis` says whether Redis is wanted, too.
 pub(crate) fn parse_choice(
     service: &'static str,
     mut arguments: DatabaseArguments,
+    redis: bool,
 ) -> Result<DatabaseChoice, StartError> {
+    if let (None, None, Some(name)) = (&arguments.database_url, &arguments.db_host, arguments.without_host())
+    {
+        return Err(StartError::setting(
+            name,
+            "belongs to DB_HOST, which is not set: set it, or unset this one",
+        ));
+    }
     let (name, url) = match (arguments.database_url.take(), &arguments.db_host) {
         (Some(url), _) => ("DATABASE_URL", url),
         (None, Some(host)) => ("DB_HOST", assemble(host, &arguments)?),
@@ -83,7 +115,8 @@ pub(crate) fn parse_choice(
                 "DATABASE_URL",
                 format!(
                     "is not set, and this build serves PostgreSQL: set it to postgres://user@host/database, \
-                     or run on the embedded SQLite with: cargo run -p {service}"
+                     or run on the embedded SQLite with: {}",
+                    command(service, false, redis)
                 ),
             ));
         }
@@ -95,12 +128,16 @@ pub(crate) fn parse_choice(
         ("postgres" | "postgresql", false) => Err(StartError::setting(
             name,
             format!(
-                "asks for PostgreSQL, but this build serves SQLite; run: cargo run -p {service} --features postgres"
+                "asks for PostgreSQL, but this build serves SQLite; run: {}",
+                command(service, true, redis)
             ),
         )),
         ("sqlite", true) => Err(StartError::setting(
             name,
-            format!("asks for SQLite, but this build serves PostgreSQL; run: cargo run -p {service}"),
+            format!(
+                "asks for SQLite, but this build serves PostgreSQL; run: {}",
+                command(service, false, redis)
+            ),
         )),
         (_, _) => Err(StartError::setting(
             name,
@@ -119,15 +156,24 @@ fn refuse_memory(url: &str) -> Result<(), StartError> {
     Ok(())
 }
 
-/// `DB_HOST` and its companions as one URL; the URL type escapes what must be escaped.
+/// `DB_HOST` and its companions as one URL. The URL type escapes all but `%`, which it takes for an escape.
 fn assemble(host: &str, arguments: &DatabaseArguments) -> Result<String, StartError> {
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(StartError::setting(
+            "DB_HOST",
+            "names a port: set DB_PORT; an IPv6 address stands in brackets",
+        ));
+    }
+    let escaped = |text: &str| text.replace('%', "%25");
+    let user = arguments.db_user.as_deref().unwrap_or("postgres");
+    let password = arguments.db_password.as_deref().map(escaped);
     let bad = |name: &'static str| StartError::setting(name, "cannot be part of a database URL");
     let mut url = reqwest::Url::parse("postgres://localhost").map_err(|_| bad("DB_HOST"))?;
     url.set_host(Some(host)).map_err(|_| bad("DB_HOST"))?;
-    url.set_port(Some(arguments.db_port)).map_err(|()| bad("DB_PORT"))?;
-    url.set_username(&arguments.db_user).map_err(|()| bad("DB_USER"))?;
-    url.set_password(arguments.db_password.as_deref()).map_err(|()| bad("DB_PASSWORD"))?;
-    url.set_path(&arguments.db_name);
+    url.set_port(Some(arguments.db_port.unwrap_or(5432))).map_err(|()| bad("DB_PORT"))?;
+    url.set_username(&escaped(user)).map_err(|()| bad("DB_USER"))?;
+    url.set_password(password.as_deref()).map_err(|()| bad("DB_PASSWORD"))?;
+    url.set_path(&escaped(arguments.db_name.as_deref().unwrap_or("probity")));
     Ok(url.into())
 }
 
@@ -228,6 +274,34 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_that_would_be_ignored_is_refused() {
+        let refusal = |vars: &[(&str, &str)]| {
+            let refused = Settings::from_vars("order-service", 0, vars.iter().copied()).expect_err("refused");
+            refused.to_string()
+        };
+        for name in ["DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"] {
+            let refused = refusal(&[(name, "6000")]);
+            assert!(refused.starts_with(&format!("{name} belongs to DB_HOST")), "{refused}");
+        }
+        assert!(refusal(&[("DB_HOST", "db:6000")]).starts_with("DB_HOST names a port"));
+        let url = if POSTGRES { "postgres://db/x" } else { "sqlite:x.sqlite3" };
+        for name in ["REDIS_PORT", "REDIS_SENTINEL_MASTER"] {
+            let refused = refusal(&[("DATABASE_URL", url), (name, "7000")]);
+            assert!(refused.starts_with(&format!("{name} belongs to REDIS_URL")), "{refused}");
+        }
+        assert!(refusal(&[("DATABASE_URL", url), ("RUST_LOG", "info,=")]).starts_with("RUST_LOG "));
+    }
+
+    #[test]
+    fn a_refusal_names_the_build_that_serves_database_and_redis() {
+        if !POSTGRES {
+            let vars = [("DATABASE_URL", "postgres://db/x"), ("REDIS_URL", "redis://cache")];
+            let refused = choice(vars).expect_err("refused").to_string();
+            assert!(refused.ends_with("--features postgres,redis"), "{refused}");
+        }
+    }
+
+    #[test]
     fn another_scheme_and_a_database_in_memory_are_refused() {
         let refused = choice([("DATABASE_URL", "mysql://u:secret@db/pay")]).expect_err("refused").to_string();
         assert!(refused.contains("sqlite: or postgres://") && !refused.contains("secret"), "{refused}");
@@ -236,8 +310,8 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_url_are_escaped() {
-        let parts = [("DB_HOST", "db"), ("DB_PASSWORD", "p@ss/word")];
-        let url = "postgres://postgres:p%40ss%2Fword@db:5432/probity";
+        let parts = [("DB_HOST", "db"), ("DB_PASSWORD", "p@ss/word%41")];
+        let url = "postgres://postgres:p%40ss%2Fword%2541@db:5432/probity";
         match choice(parts) {
             Ok(choice) => assert_eq!(choice, DatabaseChoice::Url(url.to_owned())),
             Err(refused) => {

@@ -23,7 +23,8 @@ use utoipa::openapi::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Operators, PROBLEM_JSON, Problem, Role, ServiceToken};
+use crate::operators::admit;
+use crate::{Operators, PROBLEM_JSON, Role, ServiceToken};
 
 const PROBLEM: &str = "Problem";
 
@@ -157,15 +158,7 @@ impl<S: Clone + Send + Sync + 'static> Guarded for OpenApiRouter<S> {
 
     fn operators(self, operators: &Operators, role: Role) -> OpenApiRouter<S> {
         let operators = operators.clone();
-        let check = move |mut request: Request, next: Next| {
-            let operator = operators.authenticate(request.headers());
-            async move {
-                let operator = operator?;
-                operator.require(role)?;
-                request.extensions_mut().insert(operator);
-                Ok::<_, Problem>(next.run(request).await)
-            }
-        };
+        let check = move |request: Request, next: Next| admit(operators.clone(), role, request, next);
         let mut router = self.accepts(&[Credential::Operator], from_fn::<_, (Request,)>(check));
         for (_, operation) in operations_mut(router.get_openapi_mut()) {
             refusal(operation, "403", &format!("The operator does not have the role {role}."));

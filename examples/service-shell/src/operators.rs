@@ -7,7 +7,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
+use axum::middleware::Next;
+use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
@@ -21,7 +23,7 @@ const VARIABLE: &str = "OPERATORS";
 text_enum! {
     /// The right of an operator. Each operator may see.
     pub enum Role {
-        /// Reads sagas, merchants and withdrawals.
+        /// Reads sagas and merchants.
         See = "see",
         /// Decides alone what one person may decide, and asks for what needs two.
         Act = "act",
@@ -136,6 +138,12 @@ impl Operators {
         format!("loopback-only-{name}")
     }
 
+    /// Returns true if this is the token of one of the persons.
+    pub(crate) fn knows(&self, token: &str) -> bool {
+        let hash = hash(token.as_bytes());
+        self.0.iter().any(|(_, known)| bool::from(known.ct_eq(&hash)))
+    }
+
     /// The setting, or the known operators on a loopback address.
     pub(crate) fn from_setting(text: Option<&str>, host: IpAddr) -> Result<Operators, StartError> {
         match text {
@@ -164,6 +172,23 @@ impl Operators {
         }
         found.ok_or_else(Problem::unauthenticated)
     }
+}
+
+/// Lets a request in whose token is that of an operator with this role; the log names who acts.
+pub(crate) async fn admit(
+    operators: Operators,
+    role: Role,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let operator = operators.authenticate(request.headers())?;
+    operator.require(role)?;
+    if role != Role::See {
+        let (method, path) = (request.method(), request.uri().path());
+        tracing::info!(operator = operator.name(), %method, path, "an operator acts");
+    }
+    request.extensions_mut().insert(operator);
+    Ok(next.run(request).await)
 }
 
 impl fmt::Debug for Operators {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use clap::Args;
 use probity_idempotency::IdempotencyManager;
 
-use crate::{Health, Pool, Settings, StartError};
+use crate::database::command;
+use crate::{Health, POSTGRES, Pool, Settings, StartError};
 
 /// True in a build with `--features redis`.
 pub const REDIS: bool = cfg!(feature = "redis");
@@ -33,9 +34,9 @@ pub(crate) struct RedisArguments {
     /// The host of Redis, instead of a URL.
     #[arg(long, env = "REDIS_HOST")]
     redis_host: Option<String>,
-    /// The port of Redis at that host.
-    #[arg(long, env = "REDIS_PORT", default_value = "6379")]
-    redis_port: u16,
+    /// The port of Redis at that host [default: 6379].
+    #[arg(long, env = "REDIS_PORT")]
+    redis_port: Option<u16>,
 }
 
 /// The servers: one, the nodes of a cluster, or the Sentinels that watch a master.
@@ -47,15 +48,22 @@ pub(crate) struct Redis {
 }
 
 impl RedisArguments {
+    /// Returns true if Redis is wanted.
+    pub(crate) fn is_set(&self) -> bool {
+        self.redis_url.is_some() || self.redis_host.is_some()
+    }
+
     /// Reads the choice and refuses what this build cannot serve.
     pub(crate) fn parse(self, service: &str) -> Result<Option<Redis>, StartError> {
-        let (name, url) = match (self.redis_url, self.redis_host) {
-            (Some(url), _) => ("REDIS_URL", url),
-            (None, Some(host)) => ("REDIS_HOST", format!("redis://{host}:{}", self.redis_port)),
-            (None, None) => return Ok(None),
+        let (name, url) = match (&self.redis_url, &self.redis_host) {
+            (Some(url), _) => ("REDIS_URL", url.clone()),
+            (None, Some(host)) => {
+                ("REDIS_HOST", format!("redis://{host}:{}", self.redis_port.unwrap_or(6379)))
+            }
+            (None, None) => return self.unused(),
         };
         if !REDIS {
-            let command = format!("cargo run -p {service} --features redis");
+            let command = command(service, POSTGRES, true);
             return Err(StartError::setting(
                 name,
                 format!(
@@ -68,6 +76,19 @@ impl RedisArguments {
             return Err(StartError::setting(name, "must be redis:// or rediss:// URLs, with commas between"));
         }
         Ok(Some(Redis { urls, master: self.redis_sentinel_master }))
+    }
+
+    /// No Redis, and no setting of one.
+    fn unused(self) -> Result<Option<Redis>, StartError> {
+        let name = match (self.redis_port, self.redis_sentinel_master) {
+            (Some(_), _) => "REDIS_PORT",
+            (None, Some(_)) => "REDIS_SENTINEL_MASTER",
+            (None, None) => return Ok(None),
+        };
+        Err(StartError::setting(
+            name,
+            "belongs to REDIS_URL or REDIS_HOST, which is not set: set it, or unset this one",
+        ))
     }
 }
 
@@ -151,7 +172,8 @@ where
     let asked = store.clone();
     let ask: Ask = Arc::new(move || {
         let store = asked.clone();
-        Box::pin(async move { store.durability().await.map(drop).map_err(|error| error.to_string()) })
+        // The question of a request; `INFO` may not be permitted.
+        Box::pin(async move { store.permitted().await.map_err(|error| error.to_string()) })
     });
     Records { manager: Arc::new(store), redis: Some(ask) }
 }

@@ -12,7 +12,8 @@ use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use crate::{Operators, Problem, Role, ServiceToken};
+use crate::operators::admit;
+use crate::{Operators, Role, ServiceToken};
 
 /// Routes under construction, with their list.
 #[must_use]
@@ -67,14 +68,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// Everything so far only for operators with this role; handlers may extract the [`Operator`](crate::Operator).
     pub fn operators(mut self, operators: &Operators, role: Role) -> Routes<S> {
         let operators = operators.clone();
-        self.router = self.router.route_layer(from_fn(move |mut request: Request, next: Next| {
-            let operator = operators.authenticate(request.headers());
-            async move {
-                let operator = operator?;
-                operator.require(role)?;
-                request.extensions_mut().insert(operator);
-                Ok::<_, Problem>(next.run(request).await)
-            }
+        self.router = self.router.route_layer(from_fn(move |request: Request, next: Next| {
+            admit(operators.clone(), role, request, next)
         }));
         self
     }

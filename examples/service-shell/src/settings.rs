@@ -81,7 +81,7 @@ struct Common {
     #[arg(long, env = "OPERATORS")]
     operators: Option<String>,
     /// The filter of the log, such as `info` or `info,sqlx=warn`.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = filter)]
     rust_log: String,
     #[command(flatten)]
     redis: RedisArguments,
@@ -191,13 +191,20 @@ impl Settings {
         let Common { host, port, data_dir, service_token, operators, database, redis, peers, rust_log } =
             parsed(common(name, default_port), &variables)?;
         let service_token = shared("SERVICE_TOKEN", service_token, host)?;
+        let operators = Operators::from_setting(operators.as_deref(), host)?;
+        if operators.knows(service_token.text()) {
+            return Err(StartError::setting(
+                "OPERATORS",
+                "gives a person the SERVICE_TOKEN: a service is no person",
+            ));
+        }
         Ok(Settings {
             name,
             address: SocketAddr::new(host, port),
-            database: parse_choice(name, database)?,
+            database: parse_choice(name, database, redis.is_set())?,
             data_dir,
             service_token,
-            operators: Operators::from_setting(operators.as_deref(), host)?,
+            operators,
             peers,
             log: rust_log,
             redis: redis.parse(name)?,
@@ -283,6 +290,12 @@ pub fn in_flight(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("must be a number from 1 to 1000000, not `{text}`"))
 }
 
+/// Reads a filter of the log, so that one with a mistake is not taken for `info`.
+fn filter(text: &str) -> Result<String, String> {
+    let parsed = tracing_subscriber::EnvFilter::try_new(text);
+    parsed.map(|_| text.to_owned()).map_err(|error| format!("is no filter such as info,sqlx=warn: {error}"))
+}
+
 /// The variables of this process that are text.
 pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
@@ -293,7 +306,12 @@ pub(crate) fn redacted(url: &str) -> String {
     let url = url.split('?').next().unwrap_or(url);
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
-        _ => url.to_owned(),
+        (Some(_), None) => url.to_owned(),
+        // A file, or something whose user and password cannot be told from the rest.
+        (None, _) => match url.split_once(':') {
+            Some((scheme @ "sqlite", rest)) => format!("{scheme}:{rest}"),
+            _ => "…".to_owned(),
+        },
     }
 }
 
@@ -414,12 +432,21 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret() {
-        let vars = [("SERVICE_TOKEN", "a-long-secret-token"), ("OPERATORS", "ann:see:another-secret")];
-        let shown = match settings(vars) {
-            Ok(settings) => format!("{settings:?}"),
-            Err(refused) => refused.to_string(),
-        };
-        assert!(!shown.contains("secret"), "{shown}");
+        let operators = Operators::entry("ann", crate::Role::ALL, "a-secret-of-ann");
+        let url = if crate::POSTGRES { "postgres://u:secret@db/x" } else { "sqlite:x.sqlite3" };
+        let vars =
+            [("SERVICE_TOKEN", "a-long-secret-token"), ("OPERATORS", &operators), ("DATABASE_URL", url)];
+        let shown = format!("{:?}", settings(vars).unwrap());
+        assert!(!shown.contains("secret") && !shown.contains(&operators), "{shown}");
+        let refused = refusal([("OPERATORS", "ann:see:another-secret")]);
+        assert!(refused.starts_with("OPERATORS") && !refused.contains("secret"), "{refused}");
+    }
+
+    #[test]
+    fn a_service_token_is_no_person() {
+        let operators = Operators::entry("svc", crate::Role::ALL, "0123456789abcdef");
+        let refused = refusal([("SERVICE_TOKEN", "0123456789abcdef"), ("OPERATORS", &operators)]);
+        assert!(refused.starts_with("OPERATORS gives a person the SERVICE_TOKEN"), "{refused}");
     }
 
     #[test]
@@ -427,6 +454,8 @@ mod tests {
         assert_eq!(redacted("postgres://u:p%40ss@db:5432/pay"), "postgres://…@db:5432/pay");
         assert_eq!(redacted("postgres://db/pay?password=hunter2"), "postgres://db/pay");
         assert_eq!(redacted("sqlite:data/x.sqlite3"), "sqlite:data/x.sqlite3");
+        assert_eq!(redacted("postgre:u:secret@db/x"), "…");
+        assert_eq!(redacted("u:secret@db/x"), "…");
     }
 
     fn line<const N: usize>(flags: [&str; N], vars: &[(&str, &str)]) -> Result<Settings, NoSettings> {

@@ -89,7 +89,12 @@ impl Payouts {
 
     /// The state of the operators' routes.
     pub(crate) fn operations(&self, two_operators_from: i64) -> Operations {
-        Operations { sagas: self.sagas.clone(), pool: self.pool.clone(), two_operators_from }
+        Operations {
+            sagas: self.sagas.clone(),
+            types: &[WITHDRAWAL],
+            pool: self.pool.clone(),
+            two_operators_from,
+        }
     }
 
     /// Starts what has no saga yet and closes what has ended, now and every second, until it is aborted.

@@ -17,8 +17,8 @@ pub(crate) use withdrawals::{Change, approve, change, create, execute, find_of, 
 /// The tables of withdrawals.
 pub(crate) const SCHEMA: Schema = Schema {
     service: "withdrawal-service",
-    sqlite: &[include_str!("../schema/sqlite.sql")],
-    postgres: &[include_str!("../schema/postgres.sql")],
+    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-persons.sql")],
+    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-persons.sql")],
 };
 
 /// A transaction on the database of this build.

@@ -107,9 +107,14 @@ pub(super) async fn approve(
     (status = 202, description = "The withdrawal, `processing`.", body = Withdrawal),
     (status = 404, description = "There is no such withdrawal."),
 ))]
-pub(super) async fn execute(State(app): State<App>, Path(id): Path<Id>) -> Result<Recording, Problem> {
-    let (withdrawal, payout) =
-        probity_txn::on(&app.pool, "withdrawal.execute").run(async |tx| store::execute(tx, id).await).await?;
+pub(super) async fn execute(
+    State(app): State<App>,
+    operator: Operator,
+    Path(id): Path<Id>,
+) -> Result<Recording, Problem> {
+    let (withdrawal, payout) = probity_txn::on(&app.pool, "withdrawal.execute")
+        .run(async |tx| store::execute(tx, id, operator.name()).await)
+        .await?;
     app.payouts.run(&payout).await;
     answer(StatusCode::ACCEPTED, &withdrawal)
 }
@@ -133,7 +138,7 @@ pub(super) async fn reject(
     Json(rejection): Json<Rejection>,
 ) -> Result<Recording, Problem> {
     let reason = text("reason", &rejection.reason, 200)?;
-    change(&app, None, id, &Change::Reject(format!("{}: {reason}", operator.name()))).await
+    change(&app, None, id, &Change::Reject { operator: operator.name().to_owned(), reason }).await
 }
 
 async fn change(app: &App, merchant: Option<Id>, id: Id, change: &Change) -> Result<Recording, Problem> {

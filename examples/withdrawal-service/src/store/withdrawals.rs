@@ -28,8 +28,8 @@ macro_rules! payouts {
 pub(crate) enum Change {
     /// By the merchant, before the money is on its way.
     Cancel,
-    /// By an operator, before the money is on its way.
-    Reject(String),
+    /// By an operator, before the money is on its way. The merchant reads the reason and not the name.
+    Reject { operator: String, reason: String },
 }
 
 /// Inserts a withdrawal to the named account, or to the default one.
@@ -165,12 +165,13 @@ pub(crate) async fn change(
     id: Id,
     change: &Change,
 ) -> Result<Withdrawal, TxError> {
-    let (status, reason) = match change {
-        Change::Cancel => (Status::Cancelled, None),
-        Change::Reject(reason) => (Status::Rejected, Some(reason)),
+    let (status, operator, reason) = match change {
+        Change::Cancel => (Status::Cancelled, None, None),
+        Change::Reject { operator, reason } => (Status::Rejected, Some(operator), Some(reason)),
     };
     let changed = sqlx::query_as(concat!(
-        "UPDATE withdrawals SET status = $3, reason = COALESCE(reason, $4), updated_at = ",
+        "UPDATE withdrawals SET status = $3, reason = COALESCE(reason, $4), rejected_by = COALESCE(rejected_by, $5),
+                updated_at = ",
         sql_now!(),
         " WHERE id = $1 AND (merchant_id = $2 OR $2 IS NULL) AND status IN ('pending', 'approved', $3) RETURNING ",
         columns!()
@@ -179,6 +180,7 @@ pub(crate) async fn change(
     .bind(merchant)
     .bind(status)
     .bind(reason)
+    .bind(operator)
     .fetch_optional(&mut *tx)
     .await?;
     match changed {
@@ -190,14 +192,19 @@ pub(crate) async fn change(
 
 /// Sends an approved withdrawal on its way. Doing it again changes nothing: one that is on its way, or has arrived or
 /// failed since, is returned as it is, so that a request whose answer was lost is not told that it came too late.
-pub(crate) async fn execute(tx: &mut Tx<'_>, id: Id) -> Result<(Withdrawal, Payout), TxError> {
+pub(crate) async fn execute(
+    tx: &mut Tx<'_>,
+    id: Id,
+    operator: &str,
+) -> Result<(Withdrawal, Payout), TxError> {
     let executed = sqlx::query_as(concat!(
-        "UPDATE withdrawals SET status = 'processing', updated_at = ",
+        "UPDATE withdrawals SET status = 'processing', executed_by = $2, updated_at = ",
         sql_now!(),
         " WHERE id = $1 AND status = 'approved' RETURNING ",
         columns!()
     ))
     .bind(id)
+    .bind(operator)
     .fetch_optional(&mut *tx)
     .await?;
     let executed = match executed {

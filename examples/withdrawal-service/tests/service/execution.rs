@@ -74,6 +74,7 @@ async fn an_approved_withdrawal_leaves_once_with_its_fee_whoever_executes_it_how
     assert!(done["bank_reference"].is_string());
     assert_eq!(balance(&platform, merchant).await, (10_000 - 1_000 - 100, 0));
     assert_eq!(sent(&platform).await, 1);
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawals WHERE executed_by = 'ada'").await, 1);
     // As one whose answer was lost, and whose repetition comes when the money has arrived.
     let late: Value = platform.decide(&withdrawal, "execute", &json!({})).await.json().await.unwrap();
     assert_eq!((late["status"].as_str(), sent(&platform).await), (Some("completed"), 1));

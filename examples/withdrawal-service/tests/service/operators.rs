@@ -135,4 +135,67 @@ async fn many_sagas_are_retried_at_once_and_a_preview_changes_nothing() {
     assert_eq!(answers(false).await["sagas"][0]["verb"], Value::Null, "it has moved");
     assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit WHERE actor = 'ada'").await, 1);
     problem(send(&platform, "eve", path, &retries(true, &saga["row_version"])).await, 403).await;
+    for (business_id, reason, field) in [("WD-\u{0}", "fine", "sagas"), ("WD-1", "a\u{7}", "reason")] {
+        let seen = json!({"type": "withdrawal", "business_id": business_id, "row_version": 1});
+        let body = json!({"sagas": [seen], "reason": reason, "preview": false});
+        assert_eq!(problem(send(&platform, "ada", path, &body).await, 422).await["field"], field);
+    }
+}
+
+#[tokio::test]
+async fn a_decision_that_waits_is_not_carried_out_once_the_saga_has_moved() {
+    let platform = Platform::start().await;
+    let (_, withdrawal) = stuck(&platform).await;
+    let seen = json!({"row_version": platform.saga(&withdrawal).await["row_version"], "reason": "close it"});
+    let asked = send(&platform, "ada", &format!("{}/abort", saga_of(&withdrawal)), &seen).await;
+    assert_eq!(asked.status(), 202);
+    let confirm = asked.json::<Value>().await.unwrap()["confirm"].as_str().unwrap().to_owned();
+    assert_eq!(platform.retry(&withdrawal).await.status(), 200);
+    let moved = problem(send(&platform, "bob", &confirm, &json!({})).await, 409).await;
+    assert!(moved["type"].as_str().unwrap().ends_with("#saga-moved"), "{moved}");
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit WHERE action = 'abort'").await, 0);
+    assert_eq!(
+        platform.number("SELECT COUNT(*) FROM saga_decisions WHERE confirmed_by IS NOT NULL").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_saga_that_runs_is_paused_before_two_operators_decide_about_much_money() {
+    let platform = Platform::start().await;
+    let (_, withdrawal) = approved(&platform, "acct_ok").await;
+    platform.to_bank.cut();
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    let compensate = format!("{}/compensate", saga_of(&withdrawal));
+    let mut seen = platform.saga(&withdrawal).await;
+    while seen["status"] != "in_progress" {
+        seen = platform.saga(&withdrawal).await;
+    }
+    let decision = json!({"row_version": seen["row_version"], "reason": "the merchant asked"});
+    let refused = problem(send(&platform, "ada", &compensate, &decision).await, 409).await;
+    assert!(refused["detail"].as_str().unwrap().contains("pause it first"), "{refused}");
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_decisions").await, 0);
+}
+
+#[tokio::test]
+async fn the_saga_of_another_service_in_the_same_database_is_not_shown_and_not_decided() {
+    let platform = Platform::start().await;
+    let (_, withdrawal) = stuck(&platform).await;
+    let seen =
+        json!({"row_version": platform.saga(&withdrawal).await["row_version"], "reason": "it is stuck"});
+    sqlx::query("UPDATE saga_heads SET business_type = 'payment'").execute(&platform.pool).await.unwrap();
+    let other = format!("/api/v1/sagas/payment/{}", withdrawal["withdrawal_no"].as_str().unwrap());
+    problem(platform.operator("eve", Method::GET, &other).send().await.unwrap(), 404).await;
+    for verb in ["retry", "abort"] {
+        problem(send(&platform, "ada", &format!("{other}/{verb}"), &seen).await, 404).await;
+    }
+    assert_eq!(read(&platform, "/api/v1/sagas").await["sagas"], json!([]));
+    let listed = platform.operator("eve", Method::GET, "/api/v1/sagas?type=payment").send().await.unwrap();
+    assert_eq!(problem(listed, 422).await["field"], "type");
+    let number = withdrawal["withdrawal_no"].as_str().unwrap();
+    let bulk = json!({"type": "payment", "business_id": number, "row_version": seen["row_version"]});
+    let bulk = json!({"sagas": [bulk], "reason": "it is stuck", "preview": false});
+    let answer: Value = send(&platform, "ada", "/api/v1/saga-retries", &bulk).await.json().await.unwrap();
+    assert_eq!(answer["sagas"][0]["problem"]["status"], 404);
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit").await, 0);
 }

@@ -174,7 +174,8 @@ async fn a_withdrawal_is_cancelled_or_rejected_until_its_money_is_on_its_way() {
     let rejected = platform.withdrawal(merchant, 10).await;
     assert_eq!(platform.approve(&rejected, "bob").await.status(), 200);
     let reply: Value = platform.decide(&rejected, "reject", &no).await.json().await.unwrap();
-    assert_eq!((&reply["status"], &reply["reason"]), (&json!("rejected"), &json!("ada: unknown account")));
+    assert_eq!((&reply["status"], &reply["reason"]), (&json!("rejected"), &json!("unknown account")));
+    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawals WHERE rejected_by = 'ada'").await, 1);
     problem(platform.post(merchant, &cancel(&rejected), &json!({})).await, 409).await;
 
     let started = platform.withdrawal(merchant, 10).await;
