@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 use probity_txn::Tx;
-use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_now, sql_seconds_ago};
+use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_ago, sql_now};
 
 use crate::domain::{Change, Item, NewOrder, Order, PayStatus, Status, Verdict};
 
@@ -381,7 +381,7 @@ pub(crate) async fn expire(tx: &mut Tx<'_, Database>, seconds: i64) -> Result<u6
         "UPDATE orders SET status = 'expired', updated_at = ",
         sql_now!(),
         " WHERE status = 'pending' AND payment_no IS NULL AND created_at < ",
-        sql_seconds_ago!("$1"),
+        sql_ago!("$1"),
         " RETURNING id"
     ))
     .bind(seconds)

@@ -5,7 +5,7 @@
 //! from.
 
 use probity_txn::{Lockable, Tx};
-use service_shell::{Database, Id, Pool, Schema, sql_now, sql_saga_is, sql_seconds_ago, text_enum};
+use service_shell::{Database, Id, Pool, Schema, sql_ago, sql_now, sql_saga_is, text_enum};
 
 use crate::auth::Merchant;
 use crate::domain::{NewPayment, Payment, Status};
@@ -222,7 +222,7 @@ pub(crate) async fn open_for(pool: &Pool, seconds: i64) -> Result<Vec<String>, s
     sqlx::query_scalar(concat!(
         "SELECT payment_no FROM payments
           WHERE status IN ('pending', 'processing') AND channel_order_no IS NULL AND created_at < ",
-        sql_seconds_ago!("$1"),
+        sql_ago!("$1"),
         // The saga says whether it was asked: the row is written before it, by a process that may die in between.
         " AND EXISTS (SELECT 1 FROM saga_instances
                        WHERE business_type = 'payment' AND business_id = payments.payment_no

@@ -31,39 +31,23 @@ macro_rules! sql_now {
     };
 }
 
-/// The time some seconds before the database's own clock, comparable with a timestamp column.
+/// The time some seconds before the database's own clock, comparable with a timestamp column. The seconds are a number, or
+/// a parameter such as `"$1"`.
 #[cfg(not(feature = "postgres"))]
 #[macro_export]
 macro_rules! sql_ago {
     ($seconds:literal) => {
-        concat!("strftime('%Y-%m-%d %H:%M:%f', 'now', '-", $seconds, " seconds')")
+        concat!("strftime('%Y-%m-%d %H:%M:%f', 'now', (0 - ", $seconds, ") || ' seconds')")
     };
 }
 
-/// The time some seconds before the database's own clock, comparable with a timestamp column.
+/// The time some seconds before the database's own clock, comparable with a timestamp column. The seconds are a number, or
+/// a parameter such as `"$1"`.
 #[cfg(feature = "postgres")]
 #[macro_export]
 macro_rules! sql_ago {
     ($seconds:literal) => {
-        concat!("(clock_timestamp() - interval '", $seconds, " seconds')")
-    };
-}
-
-/// The time before the database's own clock by a number of seconds that is bound, comparable with a timestamp column.
-#[cfg(not(feature = "postgres"))]
-#[macro_export]
-macro_rules! sql_seconds_ago {
-    ($parameter:literal) => {
-        concat!("strftime('%Y-%m-%d %H:%M:%f', 'now', (0 - ", $parameter, ") || ' seconds')")
-    };
-}
-
-/// The time before the database's own clock by a number of seconds that is bound, comparable with a timestamp column.
-#[cfg(feature = "postgres")]
-#[macro_export]
-macro_rules! sql_seconds_ago {
-    ($parameter:literal) => {
-        concat!("(clock_timestamp() - CAST(", $parameter, " AS BIGINT) * interval '1 second')")
+        concat!("(clock_timestamp() - CAST(", $seconds, " AS BIGINT) * interval '1 second')")
     };
 }
 
