@@ -127,11 +127,7 @@ async fn a_start_outside_of_a_transaction_whose_commit_fails_is_an_error_and_sta
     let orchestrator = builder(&pool, &channel).await.start().await.unwrap();
     // A copy of the tables whose journal a reader keeps from committing, which the store itself would refuse.
     let copy = folder.path().join("copy.db");
-    let made = SqliteConnectOptions::new().filename(&copy).create_if_missing(true);
-    let made = made.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
-    let made = SqlitePoolOptions::new().connect_with(made).await.unwrap();
-    SqliteStore::new(made.clone()).await.unwrap();
-    made.close().await;
+    sqlx::query("VACUUM INTO ?").bind(copy.to_str()).execute(&pool).await.unwrap();
     let options = SqliteConnectOptions::new().filename(&copy).journal_mode(SqliteJournalMode::Delete);
     let options = options.busy_timeout(Duration::ZERO);
     let copy = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
