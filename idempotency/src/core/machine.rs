@@ -61,12 +61,13 @@ pub(crate) enum Decision {
     Answer(Answer),
 }
 
-/// Decides a claim. `fence` is any number above those the store gave before for records it has forgotten.
+/// Decides a claim. `fence` is any number above those the store gave before for records it has forgotten. The fence of
+/// a record that was found is below `u64::MAX`: a store refuses to read one that it cannot count on from.
 pub(crate) fn claim(found: Option<&Entry>, claim: &Claim, now: u64, fence: u64) -> Decision {
     let Some(entry) = found.filter(|entry| !entry.is_free(now)) else {
         let (fence, attempt) = match found {
             Some(entry) if matches!(entry.phase, Phase::Released) => {
-                (fence.max(entry.fence.0 + 1), entry.attempt + 1)
+                (fence.max(entry.fence.0 + 1), entry.attempt.saturating_add(1))
             }
             Some(entry) => (fence.max(entry.fence.0 + 1), 1),
             None => (fence, 1),
@@ -91,7 +92,7 @@ pub(crate) fn claim(found: Option<&Entry>, claim: &Claim, now: u64, fence: u64) 
             }))
         }
         Phase::InFlight | Phase::Released => {
-            grant(claim, now, fence.max(entry.fence.0 + 1), entry.attempt + 1)
+            grant(claim, now, fence.max(entry.fence.0 + 1), entry.attempt.saturating_add(1))
         }
     }
 }

@@ -28,6 +28,9 @@ use crate::error::{StoreError, Unreadable};
 use crate::token::OwnerToken;
 
 const HEAD: usize = 136;
+/// The highest fence that the scripts count on from without loss: numbers of Lua are doubles. Microseconds of the
+/// server's clock reach it in the year 2255.
+const FENCE_MAX: u64 = (1 << 53) - 1;
 /// The time that a record is kept which has to be settled by hand: for ever, in a number that cannot overflow.
 pub(super) const BY_HAND: u64 = 100 * 365 * 24 * 3_600_000;
 
@@ -139,6 +142,9 @@ pub(super) fn read(packed: Vec<u8>, since: u64) -> Result<Option<Entry>, StoreEr
         0 => micros(since),
         fence => fence,
     };
+    if fence > FENCE_MAX {
+        return Err(Unreadable("fence").into());
+    }
     Ok(Some(Entry {
         fingerprint: Fingerprint::from_bytes(fixed(&head[20..53], "fingerprint")?),
         effects: effects(head[19])?,
