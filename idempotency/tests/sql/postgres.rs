@@ -103,6 +103,28 @@ async fn sessions_that_take_no_writes_are_replaced_after_one_failure_each() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_asked_once_for_calls_that_share_a_statement() {
+    let database = database().await;
+    let store = PostgresStore::new(database.pool.clone()).await.unwrap();
+    // A sequence counts what is rolled back too.
+    let demote = "CREATE SEQUENCE asked;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM nextval(''asked''); RAISE EXCEPTION USING ERRCODE = ''25006''; END';
+         CREATE TRIGGER demoted BEFORE INSERT ON idempotency_records EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(demote).execute(&database.pool).await.unwrap();
+    let claims = (0..100).map(|n| Claim { record: RecordId::from_bytes([n; 32]), ..a_claim(Duration::ZERO) });
+    let claims: Vec<_> = claims.collect();
+    let answers = futures_util::future::join_all(claims.iter().map(|claim| store.claim(claim))).await;
+    for answer in answers {
+        let error = answer.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
+    }
+    let asked = sqlx::query_scalar::<_, i64>("SELECT last_value FROM asked").fetch_one(&database.pool).await;
+    let asked = asked.unwrap();
+    assert!((1..10).contains(&asked), "{asked} statements");
+}
+
 // proves: I-5
 #[tokio::test]
 async fn a_commit_that_fails_behind_a_pooler_leaves_the_claim_in_doubt() {

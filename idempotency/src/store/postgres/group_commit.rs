@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::classify::spends_the_session;
 use crate::core::identity::RecordId;
 use crate::error::{Effect, ErrorKind, StoreError};
 use crate::store::sql::SqlStore;
@@ -172,6 +173,10 @@ impl<J: Job> Shared<J> {
         *kept = Some(connection).filter(|_| outcomes.is_ok() && self.others_find_connections());
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
+            // The server takes no writes, so a statement for each call would meet the same.
+            Err(error) if spends_the_session(&error) => {
+                return refuse(leaders.into_iter().chain(followers), error);
+            }
             // One call may have failed the statement: a lock that was not granted, a value that was refused.
             Err(error) if error.effect() == Effect::NotApplied => HashMap::new(),
             Err(error) => return refuse(leaders.into_iter().chain(followers), error),
