@@ -18,7 +18,7 @@ use crate::record::Document;
 use crate::step::context::{Frame, StepContext};
 use crate::step::local::{LocalDatabase, LocalForwardStep, LocalStep};
 use crate::step::{Evidence, Payload, Probe, StepError, whole};
-use crate::store::rows::is_gone;
+use crate::store::rows::{ends_the_session, is_gone};
 
 /// A local step as the builder accepts it: a [`LocalStep`] or a [`LocalForwardStep`]. Sealed.
 pub trait LocalKind<I, DB, K>: Sealed<DB, K> + Sized {
@@ -130,8 +130,8 @@ async fn nothing_happened<DB: LocalDatabase>(error: StepError, tx: &mut LocalCon
     let StepError::Unknown(source) = error else { return error };
     let gone = match of_a_database(&*source).filter(|error| is_gone(error)) {
         None => false,
-        Some(sqlx::Error::Database(_)) => true,
-        // It may be the error of another connection, to another database.
+        Some(sqlx::Error::Database(answer)) if !ends_the_session(&**answer) => true,
+        // It may be the error of another connection, to another database. A session that was ended answers no ping.
         Some(_) => {
             let ping = async { connection::<DB>(tx).ok()?.ping().await.ok() };
             timeout(PING, ping).await.ok().flatten().is_none()

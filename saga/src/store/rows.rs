@@ -291,9 +291,15 @@ fn judged(answer: &dyn DatabaseError) -> Judged {
 
 /// Tells whether the server ended the session, or refused one. No record of a saga does that, whatever the code.
 #[cfg(feature = "postgres")]
-pub(super) fn ends_the_session(answer: &dyn DatabaseError) -> bool {
+pub(crate) fn ends_the_session(answer: &dyn DatabaseError) -> bool {
     let answer = answer.try_downcast_ref::<PgDatabaseError>();
     answer.is_some_and(|answer| matches!(answer.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
+/// SQLite has no sessions.
+#[cfg(not(feature = "postgres"))]
+pub(crate) fn ends_the_session(_: &dyn DatabaseError) -> bool {
+    false
 }
 
 /// SQLite answers with result codes alone, which were read before.

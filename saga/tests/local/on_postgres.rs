@@ -1,9 +1,15 @@
 //! Cases that only PostgreSQL has: transactions side by side, errors that abort them, and a server that ends them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use probity_saga::store::{SagaStore, Worker};
-use probity_saga::{Backoff, Orchestrator, Outcome, PostgresStore, Saga, StepPolicy};
+use probity_saga::{
+    Backoff, LocalForwardStep, Orchestrator, Outcome, PostgresStore, Saga, StepContext, StepError, StepPolicy,
+};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, PgConnection, Postgres};
 
 use super::scenarios::postgres::{Ship, Take, effects, put, take};
 use super::script::{Fate, Script, soon};
@@ -51,6 +57,44 @@ async fn a_connection_that_is_killed_costs_no_retry() {
         (effects(&pool, "O-1").await, does.attempts()),
         (vec!["Take".to_owned()], vec![1, 2, 3, 4, 5, 6, 7])
     );
+}
+
+/// Reads a second database, which is not there.
+struct ReadsElsewhere {
+    second: PgConnectOptions,
+    calls: Arc<AtomicU32>,
+}
+
+impl LocalForwardStep<Postgres> for ReadsElsewhere {
+    type Input = u32;
+    type Output = ();
+    const NAME: &'static str = "ReadsElsewhere";
+
+    async fn execute(&self, _: &StepContext<u32>, _: &mut PgConnection) -> Result<(), StepError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.second.connect().await?;
+        Ok(())
+    }
+
+    fn policy(&self) -> StepPolicy {
+        soon().retries(Backoff::constant(2, Duration::from_millis(5)))
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_another_database_refuses_is_a_failure_of_the_step() {
+    let (_pool, store, database) = stores::postgres().await;
+    let calls = Arc::new(AtomicU32::new(0));
+    let second = database.url().parse::<PgConnectOptions>().unwrap().database("not_there");
+    let reads = ReadsElsewhere { second, calls: Arc::clone(&calls) };
+    let saga = Saga::named("reads").local_step(reads).no_compensation("it only reads").build().unwrap();
+    let orchestrator = Orchestrator::new(store).register(saga).start().await.unwrap();
+    let outcome = orchestrator.run("reads", "R-1", &1_u32).await.unwrap();
+    assert!(
+        matches!(&outcome, Outcome::Compensated { reason } if reason.contains("not_there")),
+        "{outcome:?}"
+    );
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
 }
 
 // proves: S-6, S-9
