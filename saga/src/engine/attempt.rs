@@ -87,7 +87,7 @@ impl Attempts<'_> {
             }
             let failure = match turn {
                 Ok(turn) => match self.once(&mut known, turn).await? {
-                    Once::Known(finding) => return Ok((finding, known.failures())),
+                    Once::Known(finding) => return Ok(known.found(finding)),
                     Once::Lapsed => return Ok(known.later(Duration::ZERO)),
                     Once::Failed(failure) => failure,
                 },
@@ -103,7 +103,7 @@ impl Attempts<'_> {
                 Some(pause) => pause,
                 None => match self.last_word(&mut known, failure).await {
                     Ok(pause) => pause,
-                    Err(finding) => return Ok((finding, known.failures())),
+                    Err(finding) => return Ok(known.found(finding)),
                 },
             };
             match self.wait(pause, &policy).await {
@@ -112,7 +112,7 @@ impl Attempts<'_> {
                 Waited::Late => {
                     let reason = known.error.take();
                     let reason = reason.map_or_else(|| LATE.into(), |error| format!("{error}; {LATE}"));
-                    return Ok((self.exhausted(&policy, known.maybe, reason).await, known.failures()));
+                    return Ok(known.found(self.exhausted(&policy, known.maybe, reason).await));
                 }
             }
         }
@@ -149,17 +149,19 @@ impl Attempts<'_> {
         }
         let (ran, effects) = self.run_once(policy, known.failures()).await;
         turn.observe(ran.as_ref().err());
+        if ran.is_err() {
+            known.states(effects.clone());
+        }
         Ok(match ran {
             Ok(output) => Once::Known(Finding::Succeeded(output)),
             Err(StepError::Rejected(reason)) => Once::Known(match effects {
                 Some(effects) => self.rejected_after(policy, reason, &effects).await,
-                None => self.rejected(policy, known.maybe, known.with_effects(reason)).await,
+                None => self.rejected(policy, known.maybe, reason).await,
             }),
             Err(StepError::Fatal(reason)) => Once::Known(Finding::Fatal { reason, ran: true }),
             Err(StepError::Retryable(retry)) => Once::Failed(known.retry(&retry)),
             Err(StepError::Unknown(source)) => {
                 (known.maybe, known.error) = (true, Some(whole(&*source)));
-                known.stated = effects.or(known.stated.take());
                 Once::Failed(if known.patient { Failure::Away } else { Failure::Definite })
             }
         })
@@ -207,7 +209,7 @@ impl Attempts<'_> {
     }
 
     /// The last word when no try is left.
-    pub(super) async fn exhausted(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
+    async fn exhausted(&self, policy: &StepPolicy, maybe: bool, reason: String) -> Finding {
         if !maybe {
             return Finding::NotApplied(reason);
         }
@@ -216,6 +218,14 @@ impl Attempts<'_> {
             Probe::NotApplied => Finding::NotApplied(reason),
             Probe::NotSeenYet | Probe::Unknown => Finding::Unknown(reason, policy.when_unknown),
         }
+    }
+
+    /// The last word about a step that may have been started, when the deadline of its saga has passed.
+    pub(super) async fn late(&self, failures: u32) -> Finding {
+        let policy = self.step.policy();
+        let tries = self.tries(&policy.retries, &policy, failures);
+        let known = Known::new(&policy, true, tries, self.noted.clone());
+        known.found(self.exhausted(&policy, true, LATE.into()).await).0
     }
 
     /// Undoes the step until it is done, refused, or its schedule says to come back later.
@@ -442,6 +452,11 @@ const AFTER: (&str, &str) = ("after an effect that was acknowledged (", "): ");
 /// The text for a failure that came after effects. They come first, because a long text is cut at its end.
 pub(super) fn after(reason: &str, effects: &str) -> String {
     format!("{}{effects}{}{reason}", AFTER.0, AFTER.1)
+}
+
+/// The part of the text behind the effects that it begins with.
+fn without_effects(text: &str) -> &str {
+    text.strip_prefix(AFTER.0).and_then(|rest| rest.split_once(AFTER.1)).map_or(text, |(_, reason)| reason)
 }
 
 /// Reads the effects that a stored text names.

@@ -238,8 +238,7 @@ impl Driver<'_> {
     async fn execute_late(&mut self, at: usize, maybe: bool, failures: u32) -> Result<(), Gone> {
         let from = self.state.status;
         let change = if maybe {
-            let attempts = self.attempts(at);
-            let finding = attempts.exhausted(&attempts.step.policy(), true, LATE.into()).await;
+            let finding = self.attempts(at).late(failures).await;
             self.state.executed(&self.saga.shape, at, failures, finding)
         } else {
             self.state.turned(&self.saga.shape, LATE.into())

@@ -22,7 +22,7 @@ struct Node {
 
 /// A step whose name begins with `L` is local; one whose name ends with `!` lets the undo of others go on without its
 /// own.
-fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
+pub(super) fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
     let step = |(name, undo, pivot): (&'static str, bool, bool)| StepShape {
         name,
         undo,
@@ -34,7 +34,7 @@ fn shape(steps: [(&'static str, bool, bool); 3]) -> Shape {
     Shape { steps: steps.into_iter().map(step).collect() }
 }
 
-fn fresh() -> Journal {
+pub(super) fn fresh() -> Journal {
     let new = NewSaga {
         id: SagaId::generate(),
         saga_type: "walked".into(),

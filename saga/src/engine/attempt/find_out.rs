@@ -72,7 +72,7 @@ impl Attempts<'_> {
                 Waited::Over => {}
                 Waited::Leaving(retry_in) | Waited::Asked(retry_in) => return Ok(known.later(retry_in)),
                 Waited::Late => {
-                    return Ok((self.exhausted(&policy, true, reason.into()).await, known.failures()));
+                    return Ok(known.found(self.exhausted(&policy, true, reason.into()).await));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{after, effects_in};
+use super::{after, effects_in, without_effects};
 use crate::engine::providers::Closed;
 use crate::error::StoreError;
 use crate::machine::{Finding, Undoing};
@@ -83,12 +83,30 @@ impl<'p> Known<'p> {
         self.with_effects(self.error.clone().unwrap_or_else(|| UNSEEN.into()))
     }
 
-    /// Adds the effects that earlier attempts stated.
-    pub(super) fn with_effects(&self, text: String) -> String {
+    /// Notes the effects that an attempt stated, beside those of attempts before it.
+    pub(super) fn states(&mut self, effects: Option<String>) {
+        self.stated = match (self.stated.take(), effects) {
+            (Some(before), Some(new)) if before != new => Some(format!("{before}, {new}")),
+            (before, new) => before.or(new),
+        };
+    }
+
+    /// Adds the effects that attempts stated. Those that the text begins with are among them.
+    fn with_effects(&self, text: String) -> String {
         match &self.stated {
-            Some(effects) if !text.contains(effects) => after(&text, effects),
-            _ => text,
+            Some(effects) => after(without_effects(&text), effects),
+            None => text,
         }
+    }
+
+    /// The end of the tries. Every text that leaves the effect open names the effects that were stated.
+    pub(super) fn found(&self, finding: Finding) -> (Finding, u32) {
+        let finding = match finding {
+            Finding::Unknown(reason, choice) => Finding::Unknown(self.with_effects(reason), choice),
+            Finding::Fatal { reason, ran } => Finding::Fatal { reason: self.with_effects(reason), ran },
+            finding => finding,
+        };
+        (finding, self.failures())
     }
 
     /// The next try is due later.

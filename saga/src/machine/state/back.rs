@@ -5,7 +5,7 @@
 
 use super::{
     Change, Document, Finding, Illegal, Next, Shape, State, Status, StepRow, StepStatus, Trigger, Undoing,
-    WhenUnknown,
+    WhenUnknown, joined,
 };
 
 impl State {
@@ -92,7 +92,7 @@ impl State {
                 self.turn(shape, reason)?;
                 Ok(self.change(shape, &[pivot]))
             }
-            Finding::Unknown(..) => {
+            Finding::Unknown(reason, _) => {
                 let reason = format!("it may have happened, so nothing is undone ({reason})");
                 self.executed(shape, pivot, failures, Finding::Unknown(reason, WhenUnknown::Stick))
             }
@@ -170,7 +170,7 @@ impl State {
     }
 
     pub(super) fn turn(&mut self, shape: &Shape, reason: String) -> Result<(), Illegal> {
-        self.reason = Some(reason);
+        self.reason = Some(joined(None, reason));
         let harmless = |at: usize, row: &StepRow| match row.status {
             StepStatus::Succeeded => !shape.steps[at].undo && !shape.is_final(at),
             StepStatus::Failed | StepStatus::Skipped | StepStatus::Compensated => true,

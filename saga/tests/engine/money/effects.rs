@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use probity_saga::{
     Backoff, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe, Saga, SagaStep,
@@ -16,6 +17,8 @@ struct Peers {
     states: bool,
     /// Only the first call states its effect.
     states_once: bool,
+    /// Each call states an effect of its own: the other side forgot the key.
+    states_anew: bool,
     policy: StepPolicy,
     log: Mutex<Vec<String>>,
 }
@@ -37,7 +40,9 @@ impl Peers {
         let again = self.states_once && self.log().contains(&"charge".to_owned());
         self.note("charge");
         if self.states && !again {
-            cx.effect_acknowledged("charge c-1");
+            let calls = self.log().iter().filter(|call| *call == "charge").count();
+            let number = if self.states_anew { calls } else { 1 };
+            cx.effect_acknowledged(format!("charge c-{number}"));
         }
         match self.second.lock().unwrap().pop_front() {
             Some(error) => Err(error),
@@ -50,6 +55,8 @@ impl Peers {
         self.probe.lock().unwrap().pop_front().unwrap_or(Probe::Unknown)
     }
 }
+
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Charges, and then has to tell another peer.
 struct Charge(Arc<Peers>);
@@ -236,8 +243,11 @@ fn an_error_of_a_peer_is_never_clean_by_itself() {
 
 /// The stored text of the only step of a saga that stands still.
 async fn stored_error(peers: &Arc<Peers>) -> String {
+    stored_error_of(Saga::named("money").pivot(PayOut(peers.clone())).build().unwrap()).await
+}
+
+async fn stored_error_of(saga: Saga) -> String {
     testkit::time_limit();
-    let saga = Saga::named("money").pivot(PayOut(peers.clone())).build().unwrap();
     let orchestrator = Orchestrator::new(MemoryStore::new()).register(saga).start().await.unwrap();
     let outcome = orchestrator.run("money", "M-1", &1_u32).await.unwrap();
     assert!(matches!(outcome, Outcome::Stuck { .. } | Outcome::Paused { .. }), "{outcome:?}");
@@ -269,7 +279,8 @@ async fn a_person_finds_the_effect_beside_every_error_after_it() {
 // proves: S-12
 #[tokio::test(start_paused = true)]
 async fn a_later_failure_without_an_effect_does_not_hide_the_earlier_effect() {
-    let later: [fn() -> StepError; 3] = [
+    let later: [fn() -> StepError; 4] = [
+        || StepError::fatal("a bug"),
         || StepError::unreachable("bank", "refused"),
         || StepError::rejected("closed"),
         || StepError::unknown("reset"),
@@ -280,9 +291,49 @@ async fn a_later_failure_without_an_effect_does_not_hide_the_earlier_effect() {
         peers.states_once = true;
         peers.probe = Mutex::new([Probe::NotSeenYet].into());
         // Released and taken up again in between.
-        let often = Backoff::constant(1, std::time::Duration::from_secs(60));
+        let often = Backoff::constant(1, Duration::from_secs(60));
         peers.policy = StepPolicy::default().retries(often.clone()).patience(often);
         let stored = stored_error(&Arc::new(peers)).await;
         assert!(stored.contains("charge c-1"), "{text}: {stored}");
+    }
+}
+
+// proves: S-12
+#[tokio::test(start_paused = true)]
+async fn a_person_finds_the_effect_of_a_step_that_must_not_run_twice_after_a_take_over() {
+    let mut peers = Peers::new([away()]);
+    // Released and taken up again in between.
+    let often = Backoff::constant(1, Duration::from_secs(60));
+    peers.policy = StepPolicy::default().not_idempotent().retries(often.clone()).patience(often);
+    let stored = stored_error(&Arc::new(peers)).await;
+    assert!(stored.contains("charge c-1"), "{stored}");
+}
+
+// proves: S-12
+#[tokio::test(start_paused = true)]
+async fn a_person_finds_the_effect_after_the_deadline() {
+    // The deadline passes in a wait, and while no worker has the saga.
+    for (deadline, pause) in [(12, 8), (30, 60)] {
+        let mut peers = Peers::new([away(), away()]);
+        (peers.states_once, peers.probe) = (true, Mutex::new([Probe::NotSeenYet].into()));
+        let often = Backoff::constant(3, Duration::from_secs(pause));
+        peers.policy = StepPolicy::default().retries(often.clone()).patience(often);
+        let saga = Saga::named("money").deadline(Duration::from_secs(deadline));
+        let stored = stored_error_of(saga.pivot(PayOut(Arc::new(peers))).build().unwrap()).await;
+        assert!(stored.contains("charge c-1") && stored.contains("deadline"), "{stored}");
+    }
+}
+
+// proves: S-12
+#[tokio::test(start_paused = true)]
+async fn a_person_finds_every_effect_of_a_step_whose_key_was_forgotten() {
+    for last in [away(), StepError::rejected("closed"), StepError::fatal("a bug")] {
+        let text = last.to_string();
+        let mut peers = Peers::new([away(), last]);
+        (peers.states_anew, peers.policy) =
+            (true, StepPolicy::default().retries(Backoff::constant(1, PAUSE)));
+        let stored = stored_error(&Arc::new(peers)).await;
+        assert!(stored.contains("charge c-1, charge c-2"), "{text}: {stored}");
+        assert_eq!(stored.matches("acknowledged").count(), 1, "{text}: {stored}");
     }
 }

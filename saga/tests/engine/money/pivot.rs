@@ -40,7 +40,8 @@ impl ForwardStep for Pay {
     type Input = u32;
     type Output = u32;
     const NAME: &'static str = "Pay";
-    async fn execute(&self, _: &StepContext<u32>) -> Result<u32, StepError> {
+    async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
+        cx.effect_acknowledged("transfer t-1");
         assert!(!self.0.paid.swap(true, Ordering::SeqCst), "paid twice");
         if self.0.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -178,6 +179,18 @@ async fn a_stuck_pivot_turns_back(store: Arc<dyn SagaStore>) {
     assert_eq!(answer, Cancelled::Requested);
     assert!(matches!(stage.end().await, Outcome::Compensated { .. }));
     assert!(stage.released());
+}
+
+// proves: S-12, S-14
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_finds_nothing_out_leaves_the_effect_that_was_stated() {
+    let stage = Stage::stuck(Arc::new(MemoryStore::new())).await;
+    let stuck = stage.view().await.steps[1].error.clone();
+    assert!(stuck.as_ref().is_some_and(|error| error.contains("transfer t-1")), "{stuck:?}");
+    let _asked = stage.orchestrator.operator("ann").compensate("pay", "P-1", "customer left").await.unwrap();
+    assert!(matches!(stage.end().await, Outcome::Stuck { .. }));
+    let error = stage.view().await.steps[1].error.clone().unwrap();
+    assert!(error.contains("transfer t-1") && error.contains("customer left"), "{error}");
 }
 
 // proves: S-5, S-14
