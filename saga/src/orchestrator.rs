@@ -299,7 +299,8 @@ impl Orchestrator {
 
     /// Ends this worker cleanly: starts nothing new, waits (up to the grace) for the steps that are
     /// running, gives every saga back at once, and removes the worker. Call it before the process
-    /// ends, so that the next one need not wait for the lease to run out.
+    /// ends, so that the next one need not wait for the lease to run out. With a database that does not answer it takes up
+    /// to a third of the lease longer than the grace, and then the time limits of the store.
     ///
     /// # Cancel safety
     /// Dropped, the worker stays in draining; call it again.

@@ -103,7 +103,8 @@ impl StepPolicy {
     /// Sets how often, and after which waits, a provider that cannot be reached is called again, and a question is
     /// asked again to which a probe has no answer yet: the question itself failed, or it was answered by
     /// [`NotSeenYet`](crate::Probe::NotSeenYet). Unless set, 18 waits that double from 2 seconds up to 5 minutes, which
-    /// is an hour. It counts for `execute`, for `probe`, and for an undo whose provider cannot be reached. When it is
+    /// is an hour. It counts for `execute`, for `probe`, for an undo whose provider cannot be reached, and for a local step
+    /// that cannot use its database: one without a policy of its own begins with 50 ms. When it is
     /// over the tries follow that [`retries`](Self::retries) or [`undo_retries`](Self::undo_retries) have left.
     ///
     /// A saga that waits for longer than a few seconds is not held in memory, and the row of its step says for whom it
@@ -274,7 +275,16 @@ mod tests {
 
     #[test]
     fn no_wait_is_longer_than_a_store_can_add_to_its_clock() {
-        assert_eq!(Backoff::constant(3, Duration::MAX).wait_after(1), Some(LONGEST));
+        let a_century = Duration::from_secs(3_153_600_000);
+        assert_eq!(Backoff::constant(3, Duration::MAX).wait_after(1), Some(a_century));
+    }
+
+    /// Workers of two versions wait as long as each other for the same saga.
+    #[test]
+    fn seeds_are_spread_as_splitmix64_spreads_them() {
+        assert_eq!([mixed(0), mixed(1)], [0xe220_a839_7b1d_cdaf, 0x910a_2dec_8902_5cc1]);
+        let schedule = Backoff::constant(1, Duration::from_secs(1000)).jittered();
+        assert_eq!(schedule.spread(1, 7), Some(Duration::from_secs(914)));
     }
 
     #[test]

@@ -199,3 +199,18 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_stores_keep() {
+        let states = [State::InFlight, State::Completed, State::Tombstoned, State::Released];
+        assert_eq!(states.map(State::as_str), ["in_flight", "completed", "tombstoned", "released"]);
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        for effects in [Effects::Local, Effects::Marked, Effects::Opaque] {
+            assert!(Effects::parse(effects.as_str().as_bytes()).is_ok_and(|read| read == effects));
+        }
+    }
+}

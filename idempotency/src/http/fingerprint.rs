@@ -229,6 +229,8 @@ mod tests {
         let rules = rules.header(version.clone()).header(version.clone());
         assert_ne!(of(&rules, &one, "{}"), of(&rules, &two, "{}"));
         assert_ne!(of(&rules, &one, "{}"), of(&rules, &[JSON, one[1], two[1]], "{}"), "each of its values");
+        let canonical = rules.clone().canonical_json().ignore_header(&CONTENT_TYPE);
+        assert_ne!(of(&canonical, &one, "{}"), of(&canonical, &two, "{}"), "the others still count");
         let rules = rules.ignore_header(&version).ignore_header(&CONTENT_TYPE);
         assert_eq!(of(&rules, &one, "{}"), of(&rules, &[two[1]], "{}"));
         assert_ne!(of(&rules, &one, "{}"), of(&rules, &one, "{ }"));

@@ -145,6 +145,63 @@ fn a_resolution_needs_the_fence_of_the_attempt_it_resolves() {
     assert_eq!(resolve(Some(&mut again), Fence(1), &absent, KEEP, 30), Written::LostTo(Fence(2)));
 }
 
+// proves: I-1
+#[test]
+fn what_is_over_is_claimed_by_any_request_with_a_higher_fence() {
+    let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 5));
+    assert_eq!(
+        Write::Complete(&Recording::new(200), KEEP).apply(Some(&mut found), token(1), 2),
+        Written::Applied
+    );
+    let other = a_claim(2, 2, Effects::Local);
+    assert_eq!(claim(Some(&found), &other, 101, 1), Decision::Answer(Answer::Mismatch));
+    let next = entry(claim(Some(&found), &other, 102, 1));
+    assert_eq!((next.fence, next.attempt), (Fence(6), 1), "its retention is over");
+    let mut found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 5));
+    assert_eq!(Write::Release.apply(Some(&mut found), token(1), 2), Written::Applied);
+    let next = entry(claim(Some(&found), &other, 3, 1));
+    assert_eq!((next.fence, next.attempt), (Fence(6), 2), "it was given back");
+    assert_eq!(entry(claim(Some(&found), &other, 3, 9)).fence, Fence(9), "the store gave a higher one");
+}
+
+#[test]
+fn a_repeated_claim_gets_its_lease_again_and_others_are_told_how_long_it_lasts() {
+    let found = entry(claim(None, &a_claim(1, 1, Effects::Opaque), 0, 5));
+    let again = entry(claim(Some(&found), &a_claim(1, 1, Effects::Opaque), 4, 9));
+    assert_eq!((again.fence, again.attempt, again.lease_until), (Fence(5), 1, 14));
+    let other = a_claim(2, 1, Effects::Opaque);
+    let micros = Duration::from_micros;
+    assert_eq!(
+        claim(Some(&again), &other, 11, 9),
+        Decision::Answer(Answer::InFlight { retry_after: micros(3) })
+    );
+    assert_eq!(
+        claim(Some(&again), &other, 17, 9),
+        Decision::Answer(Answer::Indeterminate(Indeterminate {
+            fence: Fence(5),
+            attempt: 1,
+            since: micros(3)
+        }))
+    );
+    let mut renewed = found;
+    assert_eq!(renew(Some(&mut renewed), token(1), LEASE, 3), Renewed::Held(LEASE));
+}
+
+#[test]
+fn a_sweep_forgets_what_is_over_unless_its_effect_is_open() {
+    for (effects, settled, over) in
+        [(Effects::Local, false, true), (Effects::Opaque, false, false), (Effects::Opaque, true, true)]
+    {
+        let mut found = entry(claim(None, &a_claim(1, 1, effects), 0, 1));
+        if settled {
+            found.finish(Phase::Completed(Recording::new(200)), 2, KEEP);
+        }
+        assert!(!found.is_purgeable(found.expires_at - 1), "{effects:?} {settled}");
+        assert_eq!(found.is_purgeable(found.expires_at), over, "{effects:?} {settled}");
+        assert_eq!(found.is_gone(found.expires_at), settled, "{effects:?} {settled}");
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Claim(u8),

@@ -186,6 +186,13 @@ mod tests {
         assert!(of(&deep, &[], &[]).is_some());
         let spaced = deep.replace("1", " 1");
         assert_ne!(of(&spaced, &[], &[]), of(&deep, &[], &[]), "what is deeper counts as it was sent");
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let nested = |depth: usize, inner: &str| {
+                of(&format!("{}{inner}{}", open.repeat(depth), close.repeat(depth)), &[], &[])
+            };
+            assert_eq!(nested(DEPTH_MAX, "1"), nested(DEPTH_MAX, " 1"), "{open}");
+            assert_ne!(nested(DEPTH_MAX + 1, "1"), nested(DEPTH_MAX + 1, " 1"), "{open}");
+        }
     }
 
     #[test]

@@ -107,6 +107,12 @@ mod tests {
             assert_eq!(text(same), "application/json");
         }
         assert_eq!(text("text/x; b=2; A=\"x;y\""), text("text/x;a=\"x;y\";b=2"));
+        assert_eq!(text(r#"text/x; b=1; a="x\";y""#), r#"text/x;a="x\";y";b=1"#, "a quote inside quotes");
+        assert_eq!(text(r#"text/x; b=\"x;y"; a=1"#), r#"text/x;a=1;b=\"x;y""#, "no escape outside of them");
+        assert!(
+            matches!(MediaType::parse(b"application/json").text, Cow::Borrowed(_)),
+            "nothing to leave out"
+        );
         assert_ne!(text("text/x; a=1"), text("text/x; a=2"));
         assert_ne!(text("text/x; a=U"), text("text/x; a=u"), "the case of a value counts");
     }
