@@ -2,14 +2,14 @@
 
 use crate::record::StepRow;
 
-/// Adds a reason to the one that is stored. Of reasons that are too long together, the middle is cut.
+/// Adds a reason to those that are stored. If they are too long together, the older ones are cut.
 pub(crate) fn joined(before: Option<&str>, mut reason: String) -> String {
     cut(&mut reason, PART);
     match before {
         Some(before) if before.contains(&reason) => before.into(),
         Some(before) => {
             let mut before = before.to_owned();
-            cut(&mut before, TEXT - PART - 2 * CUT.len_utf8() - SEPARATOR.len());
+            cut(&mut before, TEXT - reason.len() - SEPARATOR.len() - CUT.len_utf8());
             before + SEPARATOR + &reason
         }
         None => reason,
@@ -62,6 +62,10 @@ mod tests {
         let stored = storable_text(all.unwrap_or_default());
         assert!(stored.ends_with("e…") && stored.starts_with('a'), "{stored}");
         assert!(stored.len() <= TEXT, "{}", stored.len());
+        // A short one costs the older ones no more than its room.
+        let older = "x".repeat(8000);
+        let both = joined(Some(&older), "cancelled".into());
+        assert!(both.starts_with(&older) && both.ends_with("x; cancelled"), "{} bytes", both.len());
     }
 
     #[test]

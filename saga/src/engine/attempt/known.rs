@@ -83,10 +83,14 @@ impl<'p> Known<'p> {
         self.with_effects(self.error.clone().unwrap_or_else(|| UNSEEN.into()))
     }
 
-    /// Notes the effects that an attempt stated, beside those of attempts before it.
+    /// Notes the effects that an attempt stated, beside those of attempts before it. A step that does the same again states
+    /// the same.
     pub(super) fn states(&mut self, effects: Option<String>) {
+        let has = |all: &str, some: &str| format!(", {all}, ").contains(&format!(", {some}, "));
         self.stated = match (self.stated.take(), effects) {
-            (Some(before), Some(new)) if before != new => Some(format!("{before}, {new}")),
+            (Some(before), Some(new)) if has(&before, &new) => Some(before),
+            (Some(before), Some(new)) if has(&new, &before) => Some(new),
+            (Some(before), Some(new)) => Some(format!("{before}, {new}")),
             (before, new) => before.or(new),
         };
     }
@@ -156,6 +160,23 @@ mod tests {
     fn a_saga_that_is_left_before_its_first_try_keeps_the_text_that_was_stored() {
         for noted in ["waits for bank: refused", "busy"] {
             assert_eq!(taken_up(&StepPolicy::default(), noted).told().as_deref(), Some(noted));
+        }
+    }
+
+    #[test]
+    fn an_effect_that_is_stated_again_is_named_once() {
+        let policy = StepPolicy::default();
+        let mut known = taken_up(&policy, "busy");
+        for (stated, expected) in [
+            ("hold h-1", "hold h-1"),
+            ("hold h-1, charge c-1", "hold h-1, charge c-1"),
+            ("hold h-1", "hold h-1, charge c-1"),
+            ("charge c-1", "hold h-1, charge c-1"),
+            ("charge c-10", "hold h-1, charge c-1, charge c-10"),
+            ("charge c-1", "hold h-1, charge c-1, charge c-10"),
+        ] {
+            known.states(Some(stated.into()));
+            assert_eq!(known.stated.as_deref(), Some(expected), "after {stated}");
         }
     }
 
