@@ -129,9 +129,12 @@ impl StepPolicy {
     }
 }
 
-/// A saga that waits is looked at after this time at the latest. A store takes an end of a wait that is further away for
-/// the work of a clock that was wrong, and hands the saga out.
+/// A saga that waits is looked at after this time at the latest.
 pub(crate) const FARTHEST: Duration = Duration::from_secs(60 * 60);
+
+/// A store takes an end of a wait that is further away for the work of a clock that was wrong, and hands the saga out. It
+/// is more than [`FARTHEST`], because the clock that a claim reads may be a moment behind the one of the write.
+pub(crate) const FARTHEST_BELIEVED: Duration = Duration::from_secs(61 * 60);
 
 /// No wait is longer: every store can add it to its clock.
 pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

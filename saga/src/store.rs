@@ -98,7 +98,7 @@ pub trait SagaStore: Send + Sync + 'static {
     /// unless its last heartbeat is younger than half of its lease, by the store's clock: a call that was held up by an
     /// outage would otherwise take sagas from living workers that could not send a heartbeat either. The claim does not
     /// treat the worker's own sagas as lost; it hands out those that the request names. No wait is longer than an hour:
-    /// a saga released for longer is due, because a clock was wrong when that was written.
+    /// a saga whose wait ends more than 61 minutes from now is due, because a clock was wrong when that was written.
     ///
     /// A saga at the poison limit is paused instead of handed out. At most as many suspects are handed out as the
     /// request allows (S-7, S-11).

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::SagaStore;
 use crate::error::StoreError;
 use crate::machine::{Trigger, transition};
-use crate::policy::{FARTHEST, LONGEST};
+use crate::policy::{FARTHEST_BELIEVED, LONGEST};
 use crate::record::{
     Change, ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal,
     ListFilter, NewSaga, OpenCounts, Record, Requests, SagaId, StepRow, Verdict, Worker, WorkerId,
@@ -189,7 +189,7 @@ impl Saga {
 
     /// No wait ends that far away: then a clock was wrong when it was written.
     fn is_due(&self, now: Instant) -> bool {
-        self.run_at <= now || self.run_at > later(now, FARTHEST)
+        self.run_at <= now || self.run_at > later(now, FARTHEST_BELIEVED)
     }
 
     /// A request that the next driver obeys. One to turn back means nothing after the turn.

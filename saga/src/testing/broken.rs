@@ -62,6 +62,8 @@ faults! {
     StopsTheClock is caught by the_rest_of_a_wait_gets_shorter
     /// A saga waits for as long as its row says, also if a wrong clock wrote it.
     AcceptsAnyWait is caught by a_wait_beyond_the_longest_one_is_over
+    /// The longest wait is over when the clock is a moment behind.
+    CutsTheLongestWait is caught by a_wait_of_an_hour_outlasts_a_clock_that_is_a_moment_behind
     /// A worker whose lease ran out takes its own sagas from itself.
     ClaimsItsOwnSagas is caught by a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
     /// Claims of every worker are answered, however late.

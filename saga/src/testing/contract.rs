@@ -78,6 +78,7 @@ macro_rules! store_contract {
             a_saga_of_another_definition_is_not_claimed
             a_saga_released_until_later_is_not_claimed_before
             the_rest_of_a_wait_gets_shorter
+            a_wait_of_an_hour_outlasts_a_clock_that_is_a_moment_behind
             a_wait_beyond_the_longest_one_is_over
             a_worker_does_not_take_its_own_sagas_for_those_of_a_dead_one
             a_worker_without_a_recent_heartbeat_claims_nothing

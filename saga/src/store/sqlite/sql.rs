@@ -70,13 +70,13 @@ WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND own
 UNION
 SELECT id, run_at, stalled_claims >= ?5 FROM saga_heads
 WHERE status IN ('pending', 'in_progress', 'committing', 'compensating') AND owner_id IS NULL
-  AND run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour')
+  AND run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+61 minutes')
   AND business_type || ' ' || definition IN (SELECT value FROM json_each(?3))
 UNION
 SELECT h.id, h.run_at, h.stalled_claims >= ?5 AND o.owner_id <> ?1 FROM owners o CROSS JOIN saga_heads h
 WHERE h.owner_id = o.owner_id AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
   AND (h.run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')
-       OR h.run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour'))
+       OR h.run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+61 minutes'))
   AND CASE o.owner_id WHEN ?1 THEN h.id IN (SELECT value FROM json_each(?2))
       ELSE NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = o.owner_id
                        AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')) END
@@ -114,7 +114,7 @@ SELECT c.business_type, c.status, COUNT(*) AS sagas, SUM(c.unrunnable) AS unrunn
     CAST((julianday('now') - julianday(min(c.created_at))) * 86400000 AS INTEGER) AS oldest_ms
 FROM (
     SELECT business_type, status, created_at,
-        (run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') OR run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+1 hour'))
+        (run_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') OR run_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+61 minutes'))
         AND business_type || ' ' || definition NOT IN (SELECT value FROM json_each(?1))
         AND NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = owner_id
                         AND w.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')) AS unrunnable

@@ -67,6 +67,10 @@ impl BrokenStore {
             Fault::KeepsTheVersion => record.rewrite = false,
             Fault::ForgetsTheDelay => record.release = record.release.map(|_| Duration::ZERO),
             Fault::AcceptsAnyWait => record.release = record.release.map(|wait| wait.min(FARTHEST)),
+            Fault::CutsTheLongestWait => {
+                record.release =
+                    record.release.map(|wait| if wait > FARTHEST { Duration::ZERO } else { wait });
+            }
             Fault::EndsWithOpenEffects => record.change.unresolved = 0,
             Fault::StopsAnywhere => {
                 let stops = matches!(record.change.status, Status::Stuck | Status::Paused);

@@ -90,8 +90,21 @@ clauses! {
         check(less, || format!("of {LONG:?} there is {left:?} left after 20 ms"))
     }
 
-    /// No wait is longer than an hour, so an end that is further away was written by a clock that was wrong: the saga is
-    /// due. Its driver makes longer waits in parts.
+    /// A wait of an hour, the longest that a driver writes, lasts even if the clock that a claim reads is a moment behind
+    /// the one that the wait was written by.
+    a_wait_of_an_hour_outlasts_a_clock_that_is_a_moment_behind(store) {
+        let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
+        let id = saga(store, me, "B-1").await?;
+        let mut release = record(id, 1, 1);
+        release.release = Some(LONG + Duration::from_secs(30));
+        let verdict = apply(store, release).await?;
+        check(is_applied(&verdict), || format!("{verdict:?}"))?;
+        let claimed = store.claim(&claim_by(other)).await?.len();
+        check(claimed == 0, || format!("the saga {id} waits for an hour and was handed out at once"))
+    }
+
+    /// No wait is longer than an hour, so an end that is more than a minute further away was written by a clock that was
+    /// wrong: the saga is due. Its driver makes longer waits in parts.
     a_wait_beyond_the_longest_one_is_over(store) {
         let (me, other) = (worker(store, LONG).await?, worker(store, LONG).await?);
         let id = saga(store, me, "B-1").await?;

@@ -12,7 +12,8 @@
 /// The claiming worker is alive, so it is not among the dead, even if its lease has expired: it drives the sagas that
 /// it owns and does not name. It gets none unless its last heartbeat is younger than half of its lease: this statement
 /// may have waited for a server that was away, and then the other workers could not send a heartbeat either. No wait
-/// ends later than in an hour: a row with a later time was written while the clock was ahead.
+/// ends later than in an hour: a row whose time is more than 61 minutes away was written while the clock was ahead. The
+/// minute is for `now()`, which is the beginning of this statement: the row may be younger.
 pub(crate) const CLAIM: &str = "\
 WITH RECURSIVE owners AS (
     (SELECT owner_id FROM saga_heads
@@ -35,19 +36,19 @@ due AS (
     UNION ALL
     (SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
      WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
-       AND h.run_at > now() + interval '1 hour' AND h.stalled_claims < $6
+       AND h.run_at > now() + interval '61 minutes' AND h.stalled_claims < $6
        AND h.business_type || ' ' || h.definition = ANY ($3::text[])
      ORDER BY h.run_at LIMIT 4 * $4)
     UNION ALL
     SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
         SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
         WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
-          AND (h.run_at <= now() OR h.run_at > now() + interval '1 hour') AND h.stalled_claims < $6
+          AND (h.run_at <= now() OR h.run_at > now() + interval '61 minutes') AND h.stalled_claims < $6
           AND h.business_type || ' ' || h.definition = ANY ($3::text[])
         ORDER BY h.run_at LIMIT 4 * $4) of_dead
     UNION ALL
     SELECT h.id, h.row_version, h.run_at, h.business_type, h.definition FROM saga_heads h
-    WHERE h.id = ANY ($2::uuid[]) AND h.owner_id = $1 AND (h.run_at <= now() OR h.run_at > now() + interval '1 hour')
+    WHERE h.id = ANY ($2::uuid[]) AND h.owner_id = $1 AND (h.run_at <= now() OR h.run_at > now() + interval '61 minutes')
       AND h.status IN ('pending', 'in_progress', 'committing', 'compensating')
       AND h.business_type || ' ' || h.definition = ANY ($3::text[])),
 seen AS MATERIALIZED (SELECT DISTINCT ON (run_at, id) id, row_version FROM due ORDER BY run_at, id LIMIT 4 * $4),
@@ -59,14 +60,14 @@ suspects AS MATERIALIZED (
     UNION ALL
     (SELECT h.id, h.row_version, h.run_at FROM saga_heads h
      WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id IS NULL
-       AND h.run_at > now() + interval '1 hour' AND h.stalled_claims >= $6
+       AND h.run_at > now() + interval '61 minutes' AND h.stalled_claims >= $6
        AND h.business_type || ' ' || h.definition = ANY ($3::text[])
      ORDER BY h.run_at LIMIT 4 * $7)
     UNION ALL
     SELECT of_dead.* FROM dead d CROSS JOIN LATERAL (
         SELECT h.id, h.row_version, h.run_at FROM saga_heads h
         WHERE h.status IN ('pending', 'in_progress', 'committing', 'compensating') AND h.owner_id = d.owner_id
-          AND (h.run_at <= now() OR h.run_at > now() + interval '1 hour') AND h.stalled_claims >= $6
+          AND (h.run_at <= now() OR h.run_at > now() + interval '61 minutes') AND h.stalled_claims >= $6
           AND h.business_type || ' ' || h.definition = ANY ($3::text[])
         ORDER BY h.run_at LIMIT 4 * $7) of_dead),
 fit AS MATERIALIZED (
@@ -121,7 +122,7 @@ SELECT c.business_type, c.status, count(*) AS sagas,
     count(*) FILTER (WHERE c.unrunnable) AS unrunnable
 FROM (
     SELECT h.business_type, h.status, h.created_at,
-        (h.run_at <= now() OR h.run_at > now() + interval '1 hour')
+        (h.run_at <= now() OR h.run_at > now() + interval '61 minutes')
         AND h.business_type || ' ' || h.definition <> ALL ($1::text[])
         AND NOT EXISTS (SELECT 1 FROM saga_workers w WHERE w.worker_id = h.owner_id AND w.expires_at > now())
             AS unrunnable
