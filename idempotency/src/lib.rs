@@ -16,6 +16,13 @@ pub mod fuzzing;
 pub mod guide;
 #[cfg(feature = "tower")]
 mod http;
+#[cfg(feature = "tower")]
+pub mod layer {
+    //! The types around [`IdempotencyLayer`](crate::IdempotencyLayer): its settings, its bodies, and the answers of a
+    //! handler that are more than a response.
+
+    pub use crate::http::{FingerprintRules, IdempotencyService, ProblemDetails, ReplayBody, Tasks, Verdict};
+}
 pub mod lease;
 mod metrics;
 mod policy;
@@ -39,10 +46,7 @@ pub use execute::{ExecuteError, Execution, execute};
 #[cfg(feature = "axum")]
 pub use http::OrRelease;
 #[cfg(feature = "tower")]
-pub use http::{
-    FingerprintRules, IdempotencyLayer, IdempotencyService, ProblemDetails, Refusal, ReplayBody, Scoped,
-    Tasks, Unscoped, Verdict,
-};
+pub use http::{IdempotencyLayer, Refusal, Scoped, Unscoped};
 pub use lease::handle::Lease;
 pub use metrics::describe_metrics;
 pub use policy::Policy;

@@ -19,6 +19,7 @@ use http_body_util::Full;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use probity_idempotency::layer::ReplayBody;
 use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;

@@ -20,15 +20,17 @@ pub(crate) use erased::Answer;
 #[cfg(feature = "testing")]
 pub(crate) use erased::LocalConnection;
 pub(crate) use erased::{AnyInput, AnyLocal, AnyStep};
-use erased::{Forward, Undoable};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use local::{Joins, LocalKind};
 
 use crate::codec::{Place, Sealer};
+use crate::core::{Shape, StepShape};
 use crate::error::BuildError;
-use crate::machine::{Shape, StepShape};
 use crate::record::{Definition, Document};
-use crate::step::{ForwardStep, Payload, SagaStep};
+pub use crate::step::Payload;
+pub use crate::step::output::StepOutput;
+use crate::step::output::{Forward, Undoable};
+use crate::step::{ForwardStep, SagaStep};
 
 /// The database of a saga without local steps: any store can run it.
 #[derive(Debug, Clone, Copy)]

@@ -10,13 +10,13 @@ pub mod guide;
 
 mod alert;
 pub mod codec;
+mod core;
 pub mod definition;
 mod engine;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod machine;
 mod metrics;
 mod orchestrator;
 mod policy;
@@ -30,18 +30,19 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use definition::{Saga, SagaBuilder};
+pub use self::core::Resolution;
+pub use self::core::transitions;
+pub use definition::Saga;
 pub use engine::start::Started;
-pub use error::{BuildError, Effect, ErrorKind, SagaError, StoreError};
-pub use machine::Resolution;
+pub use error::{BuildError, Effect, ErrorKind, SagaError};
 pub use orchestrator::{Cancelled, Operator, Orchestrator, OrchestratorBuilder, Outcome, SagaView};
 pub use policy::{Backoff, StepPolicy, WhenUnknown};
-pub use record::{Document, Instance, ListFilter, SagaId, StepRow};
+pub use record::{ListFilter, SagaId};
 pub use status::{Status, StepStatus};
 pub use step::context::StepContext;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use step::local::{LocalForwardStep, LocalStep};
-pub use step::{Evidence, Executed, ForwardStep, Payload, Probe, Retry, SagaStep, StepError};
+pub use step::{Evidence, Executed, ForwardStep, Probe, Retry, SagaStep, StepError};
 pub use store::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;

@@ -288,7 +288,7 @@ impl Orchestrator {
         Ok(self.handle.engine.store.list(filter).await?)
     }
 
-    /// Tells how long a saga is past the [deadline](crate::SagaBuilder::deadline) of its definition, if it is
+    /// Tells how long a saga is past the [deadline](crate::definition::SagaBuilder::deadline) of its definition, if it is
     /// still open and this process knows its definition.
     #[must_use]
     pub fn overdue(&self, instance: &Instance) -> Option<Duration> {

@@ -6,6 +6,7 @@
 pub(crate) mod context;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod local;
+pub(crate) mod output;
 mod retry;
 
 use std::fmt;

@@ -36,13 +36,13 @@ pub(crate) use rows::fuzzing;
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 
 use crate::alert::tell_of_stop;
-use crate::error::StoreError;
+pub use crate::error::StoreError;
 use crate::metrics;
 pub use crate::record::{
-    Change, ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga,
-    OpenCounts, Record, Requests, Settled, Verdict, Worker, WorkerId,
+    Change, ClaimRequest, Definition, Document, Heartbeat, Inserted, Instance, Intervened, Intervention,
+    Journal, NewSaga, OpenCounts, Record, Requests, Settled, StepRow, Verdict, Worker, WorkerId,
 };
-use crate::record::{Instance, ListFilter, SagaId};
+use crate::record::{ListFilter, SagaId};
 use crate::status::Status;
 
 /// A place that keeps sagas. Object-safe and batch-shaped: one call, one round trip, many sagas.

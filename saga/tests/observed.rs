@@ -42,7 +42,7 @@ impl SagaStep for Charge {
             "panics" if cx.attempt() == 1 => panic!("card {}", cx.input()),
             "retried" if cx.attempt() == 1 => Err(StepError::retryable("busy")),
             "fatal" => Err(StepError::fatal("bug")),
-            _ => cx.output::<Store>(),
+            _ => cx.output::<Store, _>(),
         }
     }
     async fn compensate(&self, _: &StepContext<String>, _: Executed<String>) -> Result<Evidence, StepError> {

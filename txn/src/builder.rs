@@ -104,7 +104,7 @@ impl<'p, DB: Backend> Txn<'p, DB> {
     }
 
     /// Declares that the closure only reads. The database refuses writes, and SQLite does not take
-    /// the write lock; so nothing can be locked ([`LockError::ReadOnly`](crate::LockError::ReadOnly)).
+    /// the write lock; so nothing can be locked ([`LockError::ReadOnly`](crate::lock::LockError::ReadOnly)).
     pub fn read_only(mut self) -> Self {
         self.settings.read_only = true;
         self

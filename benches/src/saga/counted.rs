@@ -8,7 +8,10 @@ use probity_saga::store::{
     ClaimRequest, Definition, Heartbeat, Inserted, Intervened, Intervention, Journal, NewSaga, Record,
     SagaStore, Verdict, Worker, WorkerId,
 };
-use probity_saga::{Instance, ListFilter, SagaId, StoreError};
+use probity_saga::{
+    ListFilter, SagaId,
+    store::{Instance, StoreError},
+};
 
 /// The number of records and commits that were written.
 #[derive(Debug, Default)]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use probity_saga::store::{
     Change, Heartbeat, Inserted, NewSaga, Record, SagaStore, Verdict, Worker, WorkerId,
 };
-use probity_saga::{Document, SagaId, Status, StepRow, StepStatus};
+use probity_saga::{
+    SagaId, Status, StepStatus,
+    store::{Document, StepRow},
+};
 
 use tokio::sync::Semaphore;
 

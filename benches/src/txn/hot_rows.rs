@@ -3,7 +3,11 @@
 //! A transfer that was not committed does not count, and after each contest the money is counted: a lost update
 //! would show there.
 
-use probity_txn::{Isolation, LockError, Lockable, Policy, Tx, Txn, on};
+use probity_txn::{
+    Isolation, Policy, Tx, Txn,
+    lock::{LockError, Lockable},
+    on,
+};
 use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, PgConnection, Postgres};
 

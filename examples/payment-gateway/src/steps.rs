@@ -221,7 +221,7 @@ impl SagaStep for PayOrder {
     async fn execute(&self, cx: &StepContext<PaymentRequest>) -> Result<PaidOrder, StepError> {
         let request = cx.input();
         // A note in our own database, before the effect of this step: a payment whose order is paid has it.
-        let charge = cx.output::<CallPaymentChannel>()?;
+        let charge = cx.output::<CallPaymentChannel, _>()?;
         store::note_charge(&self.pool, &request.payment_no, &charge.channel_order_no).await?;
         let path = format!("/api/v1/orders/{}/pay", segment(&request.order_no));
         let body = json!({

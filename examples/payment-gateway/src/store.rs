@@ -4,7 +4,7 @@
 //! when its saga has proven that everything is undone; no step decides it. Every change is one UPDATE guarded by the state it starts
 //! from.
 
-use probity_txn::{Lockable, Tx};
+use probity_txn::{Tx, lock::Lockable};
 use service_shell::{Database, Id, Pool, Schema, sql_ago, sql_now, sql_saga_is, text_enum};
 
 use crate::auth::Merchant;

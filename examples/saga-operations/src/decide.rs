@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use probity_saga::{Cancelled, Document, Resolution, SagaError, SagaView};
+use probity_saga::{Cancelled, Resolution, SagaError, SagaView, store::Document};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_shell::{Currency, Id, Json, Money, Operator, Problem, text_enum};

@@ -2,7 +2,10 @@
 
 use axum::extract::{Path, Query, State};
 use chrono::{DateTime, Utc};
-use probity_saga::{Instance, ListFilter, Status, StepRow, StepStatus};
+use probity_saga::{
+    ListFilter, Status, StepStatus,
+    store::{Instance, StepRow},
+};
 use serde::{Deserialize, Serialize};
 use service_shell::{Id, Json, Pool, Problem};
 use utoipa::{IntoParams, ToSchema};

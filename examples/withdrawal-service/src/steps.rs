@@ -89,7 +89,7 @@ impl SagaStep for RequireFrozen {
     const USES: &'static [&'static str] = &[FreezeBalance::NAME];
 
     async fn execute(&self, cx: &StepContext<Payout>) -> Result<(), StepError> {
-        if cx.local_output::<Database, FreezeBalance>()? == Frozen::Yes {
+        if cx.output::<FreezeBalance, _>()? == Frozen::Yes {
             return Ok(());
         }
         // The step has no effect, so a note that failed is tried again.
@@ -162,7 +162,7 @@ impl LocalForwardStep<Database> for DeductBalance {
     const USES: &'static [&'static str] = &[BankTransfer::NAME];
 
     async fn execute(&self, cx: &StepContext<Payout>, tx: &mut Connection) -> Result<(), StepError> {
-        let transfer = cx.forward_output::<BankTransfer>()?;
+        let transfer = cx.output::<BankTransfer, _>()?;
         if spend(tx, cx.input(), &transfer.bank_reference).await? {
             Ok(())
         } else {

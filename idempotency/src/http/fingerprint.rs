@@ -38,7 +38,7 @@ type BodyFn = dyn Fn(&Parts, &Bytes) -> Bytes + Send + Sync;
 /// ```
 /// # use std::sync::Arc;
 /// use http::HeaderName;
-/// use probity_idempotency::{FingerprintRules, IdempotencyLayer, MemoryStore};
+/// use probity_idempotency::{IdempotencyLayer, MemoryStore, layer::FingerprintRules};
 ///
 /// let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant().fingerprint(
 ///     FingerprintRules::new()

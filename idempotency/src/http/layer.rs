@@ -45,7 +45,7 @@ use crate::store::timed::Timed;
 ///
 /// ```compile_fail
 /// # use std::sync::{Arc, OnceLock};
-/// # use probity_idempotency::{IdempotencyLayer, MemoryStore, ReplayBody};
+/// # use probity_idempotency::{IdempotencyLayer, MemoryStore, layer::ReplayBody};
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
 ///     .layer(IdempotencyLayer::new(Arc::new(MemoryStore::new())))
@@ -56,7 +56,7 @@ use crate::store::timed::Timed;
 ///
 /// ```
 /// # use std::sync::{Arc, OnceLock};
-/// # use probity_idempotency::{IdempotencyLayer, MemoryStore, ReplayBody};
+/// # use probity_idempotency::{IdempotencyLayer, MemoryStore, layer::ReplayBody};
 /// # use tower::ServiceBuilder;
 /// ServiceBuilder::new()
 ///     .layer(IdempotencyLayer::new(Arc::new(MemoryStore::new())).single_tenant())
@@ -274,7 +274,7 @@ impl<S> IdempotencyLayer<S> {
     ///
     /// [The guide](crate::guide::wire) lists the statuses that always free it. Add statuses that only this service
     /// knows, such as a 503 of a load shedder inside the layer, or a 422 that only its extractors answer. An answer
-    /// after a mark is still recorded, and a [`Verdict`](crate::Verdict) decides before the status does.
+    /// after a mark is still recorded, and a [`Verdict`](crate::layer::Verdict) decides before the status does.
     ///
     /// # Panics
     /// If one of them is below 400: such an answer reports what was done.

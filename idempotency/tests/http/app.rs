@@ -14,7 +14,9 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use http::{Request, Response, StatusCode};
-use probity_idempotency::{Effects, IdempotencyLayer, Lease, MemoryStore, Policy, Refusal, Scope, Verdict};
+use probity_idempotency::{
+    Effects, IdempotencyLayer, Lease, MemoryStore, Policy, Refusal, Scope, layer::Verdict,
+};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tower::ServiceExt;

@@ -19,6 +19,7 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use probity_idempotency::layer::{ReplayBody, Verdict};
 use probity_idempotency::store::{
     Answer, Claim, Fence, Holder, RecordId, Renewed, Resolution, Snapshot, Written,
 };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use probity_idempotency::layer::{ReplayBody, Verdict};
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;
 use tower::{Layer, Service, ServiceExt, service_fn};

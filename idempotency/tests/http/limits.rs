@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::layer::ReplayBody;
 use probity_idempotency::store::RecordId;
 use probity_idempotency::testing::{Call, FaultyStore, Side};
 use probity_idempotency::*;

@@ -26,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::layer::ReplayBody;
 use probity_idempotency::testing::HistoryStore;
 use probity_idempotency::*;
 use tokio::sync::Barrier;

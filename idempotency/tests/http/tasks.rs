@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::poll;
 use http::{Request, Response};
 use http_body_util::Full;
+use probity_idempotency::layer::{ReplayBody, Tasks};
 use probity_idempotency::*;
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt, service_fn};

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::layer::{ReplayBody, Tasks};
 use probity_idempotency::testing::HistoryStore;
 use probity_idempotency::*;
 use tokio::sync::Semaphore;

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
+use probity_idempotency::layer::ReplayBody;
 use probity_idempotency::lease::claim;
 use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, State, Terms};
 use probity_idempotency::*;

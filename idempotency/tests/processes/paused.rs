@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use probity_idempotency::layer::ReplayBody;
 use probity_idempotency::lease::{LeaseGuard, claim};
 use probity_idempotency::store::{Answer, Claim, OwnerToken, RecordId, Terms, Written};
 use probity_idempotency::*;

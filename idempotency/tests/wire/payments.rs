@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
+use probity_idempotency::layer::{ReplayBody, Verdict};
 use probity_idempotency::store::*;
 use probity_idempotency::*;
 use tower::{ServiceBuilder, ServiceExt};

@@ -10,6 +10,7 @@ use crate::codec::Unstorable;
 use crate::policy::StepPolicy;
 use crate::record::{Document, unquoted};
 use crate::step::context::{Frame, StepContext};
+use crate::step::output::{Forward, Undoable};
 use crate::step::{Evidence, Executed, ForwardStep, Payload, Probe, SagaStep, StepError};
 
 /// The decoded input of a saga.
@@ -55,14 +56,6 @@ pub(crate) trait AnyLocal: Send + Sync {
         connection: &'a mut LocalConnection,
     ) -> Answer<'a, Evidence>;
 }
-
-/// Marks steps with an undo.
-#[derive(Debug)]
-pub struct Undoable;
-
-/// Marks steps without an undo.
-#[derive(Debug)]
-pub struct Forward;
 
 /// Only [`SagaStep`] and [`ForwardStep`] are steps.
 pub trait Sealed<K> {}

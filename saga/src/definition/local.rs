@@ -11,12 +11,13 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use tokio::time::timeout;
 
-use super::erased::{self, Answer, AnyInput, AnyLocal, AnyStep, Forward, LocalConnection, Undoable, decodes};
+use super::erased::{self, Answer, AnyInput, AnyLocal, AnyStep, LocalConnection, decodes};
 use super::{AfterPivot, AnyStore, BeforePivot, Erased, NeedsReason, Planned, SagaBuilder};
 use crate::policy::StepPolicy;
 use crate::record::Document;
 use crate::step::context::{Frame, StepContext};
 use crate::step::local::{LocalDatabase, LocalForwardStep, LocalStep};
+use crate::step::output::{Forward, Undoable};
 use crate::step::{Evidence, Payload, Probe, StepError, whole};
 use crate::store::rows::{ends_the_session, is_gone};
 

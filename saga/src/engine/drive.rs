@@ -1,6 +1,6 @@
 //! Drives one saga from the state of its journal until it comes to rest.
 //!
-//! Invariant: the loop is machine → effect → write → acknowledgement, in that order; a refused
+//! Invariant: the loop is decision of the core → effect → write → acknowledgement, in that order; a refused
 //! write ends it without another effect.
 
 mod local;
@@ -19,8 +19,8 @@ use super::writer::Unanswered;
 use super::{Engine, Notification, Stop};
 use crate::alert::tell_of_stop;
 use crate::codec::Place;
+use crate::core::{Finding, Illegal, Next, State, Undoing, joined};
 use crate::definition::{AnyInput, Saga};
-use crate::machine::{Finding, Illegal, Next, State, Undoing, joined};
 use crate::metrics;
 use crate::policy::FARTHEST;
 use crate::record::{Change, Document, Journal, Record, Requests, Verdict};

@@ -7,7 +7,7 @@ use std::any::Any;
 use super::catch_panic::panic_text;
 use super::{Engine, Notification};
 use crate::alert::tell_of_stop;
-use crate::machine::joined;
+use crate::core::joined;
 use crate::metrics;
 use crate::record::{Change, Journal, Record, SagaId, Verdict};
 use crate::status::Status;

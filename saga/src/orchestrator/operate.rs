@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{Orchestrator, SagaView};
 use crate::codec::Place;
+use crate::core::{self, Resolution, State, Trigger, VerbError, transition};
 use crate::definition::Saga;
 use crate::error::SagaError;
-use crate::machine::{self, Resolution, State, Trigger, VerbError, transition};
 use crate::metrics;
 use crate::record::{Change, Document, Instance, Intervened, Intervention};
 use crate::status::Status;
@@ -31,7 +31,7 @@ pub enum Cancelled {
     ForCertain,
     /// It runs, or has to find out about its pivot, and its driver was asked. It turns back with its next result,
     /// unless that result completes it or passes its pivot, or it is unknown whether the pivot has happened:
-    /// [`Orchestrator::wait`] tells, and [`Instance::cancelled_too_late`](crate::Instance::cancelled_too_late).
+    /// [`Orchestrator::wait`] tells, and [`Instance::cancelled_too_late`](crate::store::Instance::cancelled_too_late).
     Requested,
 }
 
@@ -67,7 +67,7 @@ impl Operator {
     /// # Errors
     /// [`SagaError::Refused`] if it is not stuck, [`SagaError::Stale`] if it moved.
     pub async fn retry_now(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
-        self.decide("retry_now", saga, business_id, reason, |state, plan| machine::retry(state, &plan.shape))
+        self.decide("retry_now", saga, business_id, reason, |state, plan| core::retry(state, &plan.shape))
             .await
     }
 
@@ -79,8 +79,7 @@ impl Operator {
     /// # Errors
     /// [`SagaError::Refused`] if it is not paused, [`SagaError::Stale`] if it moved.
     pub async fn resume(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
-        self.decide("resume", saga, business_id, reason, |state, plan| machine::resume(state, &plan.shape))
-            .await
+        self.decide("resume", saga, business_id, reason, |state, plan| core::resume(state, &plan.shape)).await
     }
 
     /// Settles an open step by what the operator found out, and lets the saga go on: a step that
@@ -114,7 +113,7 @@ impl Operator {
                 }
                 other => other,
             };
-            machine::resolve(state, &plan.shape, step, resolution, evidence, &actor)
+            core::resolve(state, &plan.shape, step, resolution, evidence, &actor)
         };
         self.decide("resolve_step", saga, business_id, evidence, settle).await
     }
@@ -186,7 +185,7 @@ impl Operator {
         Change {
             status: Status::Paused,
             resume_status: Some(*status),
-            reason: Some(machine::joined(before.as_deref(), said)),
+            reason: Some(core::joined(before.as_deref(), said)),
             current_step: *current_step,
             unresolved: *unresolved,
             steps: Vec::new(),
@@ -203,8 +202,7 @@ impl Operator {
     pub async fn abort(&self, saga: &str, business_id: &str, reason: &str) -> Result<(), SagaError> {
         let view = self.look(saga, business_id).await?;
         let said = format!("closed by {}: {reason}", self.actor);
-        let closed =
-            self.change("abort", &view, |state, plan| machine::abort(state, &plan.shape, said.clone()));
+        let closed = self.change("abort", &view, |state, plan| core::abort(state, &plan.shape, said.clone()));
         let change = match closed {
             Ok(change) => change,
             // A journal that cannot be read, or whose definition is gone, must still be closable.
@@ -233,8 +231,8 @@ impl Operator {
                 let turn = |state: &mut State, plan: &Saga| {
                     in_doubt = state.pivot_in_doubt(&plan.shape).is_some();
                     match in_doubt {
-                        true => machine::find_out(state, &plan.shape),
-                        false => machine::compensate(state, &plan.shape, said.clone()),
+                        true => core::find_out(state, &plan.shape),
+                        false => core::compensate(state, &plan.shape, said.clone()),
                     }
                 };
                 let change = Some(self.change(verb, &view, turn)?);
@@ -344,7 +342,7 @@ fn close_unread(instance: &Instance, said: String) -> Result<Change, SagaError> 
     Ok(Change {
         status,
         resume_status: None,
-        reason: Some(machine::joined(instance.reason.as_deref(), said)),
+        reason: Some(core::joined(instance.reason.as_deref(), said)),
         current_step: instance.current_step,
         unresolved: instance.unresolved,
         steps: Vec::new(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ForwardStep, Payload, SagaStep, StepError};
+use super::output::StepOutput;
+use super::{Payload, StepError};
 use crate::codec::{Place, Sealer};
 use crate::record::{Document, SagaId};
 
@@ -127,7 +128,7 @@ impl<I> StepContext<I> {
     /// From then on a failure of this attempt is never clean, whatever the step says: a [`StepError::Rejected`] or
     /// [`StepError::Retryable`] speaks of the call that was refused, and the step has had an effect. A refusal turns the
     /// saga back and this step is undone as well; a retryable error counts as unknown, for later attempts too, until
-    /// [`probe`](SagaStep::probe) answers [`NotApplied`](crate::Probe::NotApplied). Without it, a step that charges and
+    /// [`probe`](crate::SagaStep::probe) answers [`NotApplied`](crate::Probe::NotApplied). Without it, a step that charges and
     /// then finds the next service away would end as "no effect", and its charge would never be undone (S-12).
     ///
     /// A step with one effect needs none of this, which is the better form: split the step if you can. A local step has
@@ -172,23 +173,42 @@ impl<I> StepContext<I> {
         &self.frame.saga_type
     }
 
-    /// The output of an earlier step, which is listed in [`SagaStep::USES`]: a saga without that step before this one
-    /// does not build.
+    /// The output of an earlier step of any kind, which is listed in [`USES`](crate::SagaStep::USES): a saga without that step before
+    /// this one does not build. The second parameter is the kind of the step; write `_`.
     ///
     /// # Errors
     /// [`StepError::Fatal`] if that step is not part of this saga, stands later, or its stored
     /// output cannot be read: the saga is paused for a person, nothing is undone. The same, with debug assertions, if it
     /// is not listed; `testing::explore` finds that in every build.
-    pub fn output<S: SagaStep>(&self) -> Result<S::Output, StepError> {
-        self.output_named(S::NAME)
-    }
-
-    /// The output of an earlier step that has no undo; otherwise as [`output`](Self::output).
     ///
-    /// # Errors
-    /// The errors of [`output`](Self::output).
-    pub fn forward_output<S: ForwardStep>(&self) -> Result<S::Output, StepError> {
-        self.output_named(S::NAME)
+    /// # Examples
+    ///
+    /// ```
+    /// # use probity_saga::*;
+    /// # struct ReserveStock;
+    /// # impl SagaStep for ReserveStock {
+    /// #     type Input = u32; type Output = String; const NAME: &'static str = "ReserveStock";
+    /// #     async fn execute(&self, _: &StepContext<u32>) -> Result<String, StepError> { Ok(String::new()) }
+    /// #     async fn compensate(&self, _: &StepContext<u32>, _: Executed<String>) -> Result<Evidence, StepError> {
+    /// #         Ok(Evidence::new("released"))
+    /// #     }
+    /// # }
+    /// struct Ship;
+    ///
+    /// impl ForwardStep for Ship {
+    ///     type Input = u32;
+    ///     type Output = String;
+    ///     const NAME: &'static str = "Ship";
+    ///     const USES: &'static [&'static str] = &[ReserveStock::NAME];
+    ///
+    ///     async fn execute(&self, cx: &StepContext<u32>) -> Result<String, StepError> {
+    ///         let reservation = cx.output::<ReserveStock, _>()?;
+    ///         Ok(format!("parcel of {reservation}"))
+    ///     }
+    /// }
+    /// ```
+    pub fn output<S: StepOutput<K>, K>(&self) -> Result<S::Value, StepError> {
+        self.output_named(S::STEP)
     }
 
     pub(crate) fn output_named<T: Payload>(&self, name: &str) -> Result<T, StepError> {

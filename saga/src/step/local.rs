@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::policy::{Backoff, StepPolicy};
 use crate::step::context::StepContext;
+use crate::step::output::{Forward, StepOutput, Undoable};
 use crate::step::{Evidence, Payload, StepError};
 
 /// A database in which a store keeps sagas and a step may have its effect. Sealed.
@@ -163,22 +164,12 @@ fn local_policy() -> StepPolicy {
     StepPolicy::default().timeout(Duration::from_secs(5)).patience(patience.jittered())
 }
 
-impl<I> StepContext<I> {
-    /// The output of an earlier [`LocalStep`]; otherwise as [`output`](Self::output).
-    ///
-    /// # Errors
-    /// The errors of [`output`](Self::output).
-    pub fn local_output<DB: LocalDatabase, S: LocalStep<DB>>(&self) -> Result<S::Output, StepError> {
-        self.output_named(S::NAME)
-    }
+impl<DB: LocalDatabase, S: LocalStep<DB>> StepOutput<(DB, Undoable)> for S {
+    type Value = S::Output;
+    const STEP: &'static str = S::NAME;
+}
 
-    /// The output of an earlier [`LocalForwardStep`]; otherwise as [`output`](Self::output).
-    ///
-    /// # Errors
-    /// The errors of [`output`](Self::output).
-    pub fn local_forward_output<DB: LocalDatabase, S: LocalForwardStep<DB>>(
-        &self,
-    ) -> Result<S::Output, StepError> {
-        self.output_named(S::NAME)
-    }
+impl<DB: LocalDatabase, S: LocalForwardStep<DB>> StepOutput<(DB, Forward)> for S {
+    type Value = S::Output;
+    const STEP: &'static str = S::NAME;
 }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::SagaStore;
+use crate::core::{Trigger, transition};
 use crate::error::StoreError;
-use crate::machine::{Trigger, transition};
 use crate::policy::{FARTHEST_BELIEVED, LONGEST};
 use crate::record::{
     Change, ClaimRequest, Definition, Heartbeat, Inserted, Instance, Intervened, Intervention, Journal,

@@ -19,8 +19,8 @@ use crate::store::SagaStore;
 #[error("the store breaks its contract: {0}")]
 pub struct Violation(String);
 
-impl From<crate::StoreError> for Violation {
-    fn from(error: crate::StoreError) -> Self {
+impl From<crate::store::StoreError> for Violation {
+    fn from(error: crate::store::StoreError) -> Self {
         Self(error.to_string())
     }
 }

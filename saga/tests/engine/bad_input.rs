@@ -55,7 +55,7 @@ impl SagaStep for Charge {
             _ => {}
         }
         self.0.calls.fetch_add(1, Ordering::SeqCst);
-        cx.output::<Reserve>()
+        cx.output::<Reserve, _>()
     }
     async fn compensate(&self, _: &StepContext<String>, _: Executed<u32>) -> Result<Evidence, StepError> {
         Ok(Evidence::new("refunded"))

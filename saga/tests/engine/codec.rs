@@ -73,7 +73,7 @@ impl SagaStep for Charge {
         match cx.business_id() {
             "rejected" => Err(StepError::rejected("no")),
             "broken" => Err(StepError::fatal("bug")),
-            _ => Ok(format!("charged {}", cx.output::<Store>()?)),
+            _ => Ok(format!("charged {}", cx.output::<Store, _>()?)),
         }
     }
     async fn compensate(&self, _: &StepContext<String>, _: Executed<String>) -> Result<Evidence, StepError> {

@@ -55,7 +55,7 @@ impl SagaStep for Charge {
     const NAME: &'static str = "Charge";
     const USES: &'static [&'static str] = &[Remember::NAME];
     async fn execute(&self, cx: &StepContext<u32>) -> Result<(), StepError> {
-        cx.output::<Remember>().map(|_| ())
+        cx.output::<Remember, _>().map(|_| ())
     }
     async fn compensate(&self, _: &StepContext<u32>, _: Executed<()>) -> Result<Evidence, StepError> {
         Ok(Evidence::new("refunded"))

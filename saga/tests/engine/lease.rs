@@ -11,7 +11,7 @@ use probity_saga::store::{Heartbeat, SagaStore};
 use probity_saga::testing::{Answered, Call, FaultyStore, Observed, start_unattended};
 use probity_saga::{
     Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaStep, Status, StepContext, StepError,
-    StoreError,
+    store::StoreError,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;

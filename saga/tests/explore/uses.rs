@@ -17,10 +17,10 @@ impl SagaStep for Charge {
     type Output = u32;
     const NAME: &'static str = "Charge";
     async fn execute(&self, cx: &StepContext<u32>) -> Result<u32, StepError> {
-        if self.in_undo { Ok(1) } else { cx.output::<Reserve>() }
+        if self.in_undo { Ok(1) } else { cx.output::<Reserve, _>() }
     }
     async fn compensate(&self, cx: &StepContext<u32>, _: Executed<u32>) -> Result<Evidence, StepError> {
-        Ok(Evidence::new(format!("refunded {}", cx.output::<Reserve>()?)))
+        Ok(Evidence::new(format!("refunded {}", cx.output::<Reserve, _>()?)))
     }
 }
 

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use probity_saga::store::{Change, NewSaga, Record, WorkerId};
-use probity_saga::{Document, SagaId, Status, StepRow, StepStatus};
+use probity_saga::{
+    SagaId, Status, StepStatus,
+    store::{Document, StepRow},
+};
 
 /// A saga that no worker of this test can run.
 pub(crate) fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {

@@ -121,7 +121,7 @@ macro_rules! on {
                 const USES: &'static [&'static str] = &["Take"];
 
                 async fn execute(&self, cx: &StepContext<u32>) -> Result<(), StepError> {
-                    assert_eq!(cx.local_output::<Db, Take>()?, "taken");
+                    assert_eq!(cx.output::<Take, _>()?, "taken");
                     if self.refuses { Err(StepError::rejected("no ship")) } else { Ok(()) }
                 }
 
@@ -156,7 +156,7 @@ macro_rules! on {
                 const USES: &'static [&'static str] = &["Pay"];
 
                 async fn execute(&self, cx: &StepContext<u32>) -> Result<(), StepError> {
-                    assert_eq!(cx.local_forward_output::<Db, Pay>()?, "taken");
+                    assert_eq!(cx.output::<Pay, _>()?, "taken");
                     Ok(())
                 }
             }

@@ -12,8 +12,8 @@ use metrics::{
 };
 use probity_saga::store::{ClaimRequest, NewSaga, SagaStore, Worker, WorkerId};
 use probity_saga::{
-    Document, Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaId, SagaStep, SqliteStore,
-    StepContext, StepError,
+    Evidence, Executed, MemoryStore, Orchestrator, Outcome, Saga, SagaId, SagaStep, SqliteStore, StepContext,
+    StepError, store::Document,
 };
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use probity_saga::store::{ClaimRequest, NewSaga, SagaStore, Worker, WorkerId};
 use probity_saga::{
-    Document, Evidence, Executed, Orchestrator, OrchestratorBuilder, Outcome, PostgresStore, Saga, SagaError,
-    SagaId, SagaStep, Status, StepContext, StepError,
+    Evidence, Executed, Orchestrator, OrchestratorBuilder, Outcome, PostgresStore, Saga, SagaError, SagaId,
+    SagaStep, Status, StepContext, StepError, store::Document,
 };
 use sqlx::PgPool;
 use tokio::sync::{Notify, Semaphore};

@@ -52,7 +52,7 @@ impl SagaStep for CallChannel {
     const NAME: &'static str = "CallPaymentChannel";
     const USES: &'static [&'static str] = &[CreateOrder::NAME];
     async fn execute(&self, cx: &StepContext<String>) -> Result<String, StepError> {
-        assert_eq!(cx.output::<CreateOrder>()?, format!("order of {}", cx.input()));
+        assert_eq!(cx.output::<CreateOrder, _>()?, format!("order of {}", cx.input()));
         self.0.reached.notify_one();
         if let Some(answers) = &self.0.answers {
             answers.acquire().await?.forget();

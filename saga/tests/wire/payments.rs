@@ -70,7 +70,7 @@ impl ForwardStep for Charge {
     const NAME: &'static str = "Charge";
     const USES: &'static [&'static str] = &[Reserve::NAME];
     async fn execute(&self, cx: &StepContext<Payment>) -> Result<String, StepError> {
-        let reservation = cx.output::<Reserve>()?;
+        let reservation = cx.output::<Reserve, _>()?;
         match (self.0, cx.business_id()) {
             (_, "declined") => Err(StepError::rejected("card declined")),
             (World::Troubled, "broken") => Err(StepError::fatal("no credentials")),

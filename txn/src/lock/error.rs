@@ -42,7 +42,7 @@ pub enum LockError {
         /// The error of the database.
         source: sqlx::Error,
     },
-    /// [`Lockable::Key`](crate::Lockable::Key) is not the type of the key column.
+    /// [`Lockable::Key`](crate::lock::Lockable::Key) is not the type of the key column.
     #[error("Lockable::Key is not the type of the column {key} of {table}: {source}")]
     KeyType {
         /// The table.

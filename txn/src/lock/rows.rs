@@ -35,7 +35,7 @@ impl<'b, DB: Backend> Tx<'b, DB> {
     /// # async fn example(pool: &sqlx::SqlitePool) -> Result<(), probity_txn::Error<sqlx::Error>> {
     /// struct Account;
     ///
-    /// impl probity_txn::Lockable for Account {
+    /// impl probity_txn::lock::Lockable for Account {
     ///     type Key = String;
     ///     const TABLE: &'static str = "accounts";
     /// }

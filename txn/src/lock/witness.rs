@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 /// ```
 /// struct Payment;
 ///
-/// impl probity_txn::Lockable for Payment {
+/// impl probity_txn::lock::Lockable for Payment {
 ///     type Key = String;
 ///     const TABLE: &'static str = "payments";
 ///     const KEY: &'static str = "payment_no";
@@ -32,7 +32,7 @@ pub trait Lockable: 'static {
 /// A function that sums the children of a payment can demand it, so that no caller sums before locking:
 ///
 /// ```
-/// # use probity_txn::{Lockable, Locked, Tx};
+/// # use probity_txn::{Tx, lock::{Lockable, Locked}};
 /// # struct Payment;
 /// # impl Lockable for Payment { type Key = String; const TABLE: &'static str = "payments"; }
 /// # #[cfg(feature = "sqlite")]

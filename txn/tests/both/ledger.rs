@@ -4,7 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use probity_txn::{Affected as _, Error, LockError, Lockable, Policy, Tx, create_token_table, on};
+use probity_txn::{
+    Affected as _, Error, Policy, Tx, create_token_table,
+    lock::{LockError, Lockable},
+    on,
+};
 use sqlx::Pool;
 use testkit::Rng;
 

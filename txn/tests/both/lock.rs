@@ -1,4 +1,8 @@
-use probity_txn::{Affected as _, Error, LockError, Lockable, Misuse, TryLock, on};
+use probity_txn::{
+    Affected as _, Error, Misuse,
+    lock::{LockError, Lockable, TryLock},
+    on,
+};
 
 use super::{Bank, move_60};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use probity_txn::{LockError, Policy, on};
+use probity_txn::{Policy, lock::LockError, on};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};

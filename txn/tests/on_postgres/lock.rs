@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use probity_txn::{Error, Isolation, LockError, Lockable, Misuse, Policy, TryLock, on};
+use probity_txn::{
+    Error, Isolation, Misuse, Policy,
+    lock::{LockError, Lockable, TryLock},
+    on,
+};
 use sqlx::postgres::PgPoolOptions;
 use tokio::sync::{Barrier, oneshot};
 use tokio::time::Instant;

@@ -1,6 +1,10 @@
 //! Through a real PgBouncer: the tests show that the chapter on poolers is right, its warnings included.
 
-use probity_txn::{LockError, Lockable, Policy, create_token_table, on};
+use probity_txn::{
+    Policy, create_token_table,
+    lock::{LockError, Lockable},
+    on,
+};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use testkit::{Cut, PgBouncer, Pooling, Postgres, TestDatabase};

@@ -1,6 +1,6 @@
 //! Counts the round trips of a run.
 
-use probity_txn::{LockError, create_token_table, on};
+use probity_txn::{create_token_table, lock::LockError, on};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use testkit::PostgresProxy;

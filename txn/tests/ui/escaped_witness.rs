@@ -2,7 +2,7 @@
 
 struct Payment;
 
-impl probity_txn::Lockable for Payment {
+impl probity_txn::lock::Lockable for Payment {
     type Key = i64;
     const TABLE: &'static str = "payments";
 }

@@ -118,7 +118,7 @@ mod tests {
         for file in &all {
             assert!(edited.contains(&format!(" --file {file} ")), "{file}");
         }
-        assert!(all.iter().any(|file| file == "saga/src/machine/state/back.rs"), "{all:?}");
+        assert!(all.iter().any(|file| file == "saga/src/core/state/back.rs"), "{all:?}");
         assert!(all.iter().any(|file| file == "idempotency/src/http/fingerprint.rs"), "{all:?}");
     }
 }

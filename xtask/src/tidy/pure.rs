@@ -12,7 +12,7 @@ use super::tree::{File, Tree};
 const CORES: [&str; 6] = [
     "idempotency/src/core",
     "idempotency/src/http/fingerprint",
-    "saga/src/machine",
+    "saga/src/core",
     "saga/src/policy",
     "txn/src/lock/sql",
     "txn/src/policy",
@@ -91,16 +91,16 @@ mod tests {
         let text =
             "//! Never awaits.\nuse std::time::{Duration, Instant};\nfn a(now: u64) {}\nasync fn b() {}\n";
         let files = [
-            ("saga/src/machine/state/back.rs", text),
+            ("saga/src/core/state/back.rs", text),
             ("saga/src/engine.rs", text),
-            ("saga/src/machines.rs", text),
+            ("saga/src/cores.rs", text),
             ("txn/src/policy.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n    async fn t() {}\n}\n"),
         ];
         assert_eq!(
             found(&files),
             [
-                "saga/src/machine/state/back.rs:2: a pure core does not need `Instant`",
-                "saga/src/machine/state/back.rs:4: a pure core does not need `async`"
+                "saga/src/core/state/back.rs:2: a pure core does not need `Instant`",
+                "saga/src/core/state/back.rs:4: a pure core does not need `async`"
             ]
         );
     }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_module_that_is_gone_is_found() {
         assert_eq!(check(&Tree::of(&[])).len(), CORES.len() + READERS.len());
-        let found = check(&Tree::of(&[("saga/src/machine/state.rs", ""), ("saga/src/policy.rs", "")]));
+        let found = check(&Tree::of(&[("saga/src/core/state.rs", ""), ("saga/src/policy.rs", "")]));
         assert_eq!(found.len(), CORES.len() + READERS.len() - 2, "{found:?}");
     }
 }

@@ -145,7 +145,7 @@ impl ForwardStep for RefundOrder {
 
     async fn execute(&self, cx: &StepContext<RefundRequest>) -> Result<OrderTold, StepError> {
         let request = cx.input();
-        if !cx.local_forward_output::<Database, BookRefund>()?.in_full {
+        if !cx.output::<BookRefund, _>()?.in_full {
             return Ok(OrderTold {});
         }
         let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));

@@ -3,7 +3,7 @@
 //! Invariant: whoever sums the refunds of a payment holds the lock of its row, and a refund counts from its insert until
 //! it has failed. So refunds at the same time never give back more than was paid.
 
-use probity_txn::{Locked, Tx};
+use probity_txn::{Tx, lock::Locked};
 use service_shell::{Database, Id, Pool, sql_now, sql_saga_is};
 
 use crate::auth::Merchant;

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use probity_idempotency::FingerprintRules;
+use probity_idempotency::layer::FingerprintRules;
 
 use super::*;
 

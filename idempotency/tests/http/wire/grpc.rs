@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use probity_idempotency::{IdempotencyLayer, MemoryStore, ReplayBody};
+use probity_idempotency::{IdempotencyLayer, MemoryStore, layer::ReplayBody};
 use tower::{ServiceBuilder, ServiceExt};
 
 use super::client::raw;

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use probity_idempotency::layer::{ReplayBody, Tasks};
 use probity_idempotency::testing::HistoryStore;
 use probity_idempotency::*;
 use tokio::net::TcpListener;

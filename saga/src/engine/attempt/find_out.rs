@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::known::Known;
 use super::{Attempts, Waited, why};
+use crate::core::Finding;
 use crate::engine::lease::Lost;
 use crate::engine::providers::Closed;
-use crate::machine::Finding;
 use crate::policy::Failure;
 use crate::step::Probe;
 

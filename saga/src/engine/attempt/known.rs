@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{after, effects_in, without_effects};
+use crate::core::{Finding, Undoing};
 use crate::engine::providers::Closed;
 use crate::error::StoreError;
-use crate::machine::{Finding, Undoing};
 use crate::policy::{Failure, StepPolicy, Tries};
 use crate::step::Retry;
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Driver, Gone};
+use crate::core::{Finding, Illegal, State, Undoing};
 use crate::definition::AnyLocal;
 use crate::engine::attempt::{Attempts, Known, LATE, Waited, after, proof};
 use crate::engine::lease::LeaseTerm;
 use crate::error::{Effect, StoreError};
-use crate::machine::{Finding, Illegal, State, Undoing};
 use crate::metrics;
 use crate::policy::StepPolicy;
 use crate::record::{Change, Document, Record, Requests, Verdict};

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Driver, Gone};
-use crate::machine::{Finding, Next, Undoing};
+use crate::core::{Finding, Next, Undoing};
 use crate::policy::FARTHEST;
 use crate::status::{Status, StepStatus};
 

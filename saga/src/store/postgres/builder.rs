@@ -15,7 +15,7 @@ use crate::store::tables::{Tables, USUAL_PREFIX};
 /// A service whose role may not create tables, beside another service in one database:
 ///
 /// ```no_run
-/// # async fn example(pool: sqlx::PgPool) -> Result<(), probity_saga::StoreError> {
+/// # async fn example(pool: sqlx::PgPool) -> Result<(), probity_saga::store::StoreError> {
 /// use probity_saga::PostgresStore;
 ///
 /// let store = PostgresStore::builder(pool).schema("payments").connections(4).verify().await?;

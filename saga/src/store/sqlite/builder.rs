@@ -18,7 +18,7 @@ const QUEUE: Duration = Duration::from_secs(60);
 /// # Examples
 ///
 /// ```no_run
-/// # async fn example(pool: sqlx::SqlitePool) -> Result<(), probity_saga::StoreError> {
+/// # async fn example(pool: sqlx::SqlitePool) -> Result<(), probity_saga::store::StoreError> {
 /// use probity_saga::SqliteStore;
 ///
 /// let store = SqliteStore::builder(pool).table_prefix("payouts_").build().await?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use probity_saga::store::{NewSaga, SagaStore, Verdict, WorkerId};
 use probity_saga::{
-    Cancelled, Document, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe,
-    Resolution, Saga, SagaError, SagaStep, SagaView, Started, Status, StepContext, StepError, StepPolicy,
-    StepRow, StepStatus,
+    Cancelled, Evidence, Executed, ForwardStep, MemoryStore, Orchestrator, Outcome, Probe, Resolution, Saga,
+    SagaError, SagaStep, SagaView, Started, Status, StepContext, StepError, StepPolicy, StepStatus,
+    store::{Document, StepRow},
 };
 
 use crate::handmade::{first_step, new_saga};

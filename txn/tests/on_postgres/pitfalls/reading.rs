@@ -1,4 +1,8 @@
-use probity_txn::{Affected as _, Error, Isolation, LockError, Locked, Misuse, Tx, create_token_table, on};
+use probity_txn::{
+    Affected as _, Error, Isolation, Misuse, Tx, create_token_table,
+    lock::{LockError, Locked},
+    on,
+};
 use tokio::sync::Barrier;
 
 use super::*;

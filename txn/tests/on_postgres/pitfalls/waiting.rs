@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use probity_txn::{Error, LockError, Misuse, Policy, RollbackReason, on};
+use probity_txn::{Error, Misuse, Policy, RollbackReason, lock::LockError, on};
 use tokio::sync::Barrier;
 
 use super::*;

@@ -1,19 +1,7 @@
-//! The pure core: the transitions of a saga, and the meaning of a journal. No async, no clock, no IO.
+//! The table of transitions: every change that the status of a saga may make.
 //!
-//! Invariant: every status change of a saga is one row of [`TRANSITIONS`];
-//! stores enforce the same with the writer's `from` status, its epoch, and CHECK constraints.
-//! Start at [`TRANSITIONS`]; `state.rs` turns journal rows into the next thing to do.
-
-mod shape;
-mod state;
-mod text;
-mod verbs;
-
-pub(crate) use shape::{Shape, StepShape};
-pub(crate) use state::{Finding, Next, State, Undoing};
-pub(crate) use text::joined;
-pub use verbs::Resolution;
-pub(crate) use verbs::{VerbError, abort, compensate, find_out, resolve, resume, retry};
+//! Invariant: every status change is one row of [`TRANSITIONS`]; stores enforce the same with the writer's `from` status,
+//! its epoch, and CHECK constraints.
 
 use crate::status::Status;
 pub use crate::status::UnknownStatus;
@@ -151,8 +139,3 @@ pub fn transition(from: Status, resume: Option<Status>, trigger: Trigger) -> Res
         _ => Err(illegal),
     }
 }
-
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-mod walk;

@@ -198,7 +198,7 @@ impl State {
 }
 
 /// Said of a saga that turned back although its pivot happened.
-pub(in crate::machine) fn no_way_back(pivot: &str) -> String {
+pub(in crate::core) fn no_way_back(pivot: &str) -> String {
     format!(
         "{pivot} has happened, after which nothing may be undone: take it back by hand and resolve it as compensated, or \
          close the saga and settle it by hand"

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::state::Finding::{Fatal, Later, NotApplied, Succeeded, Unknown};
+
 use super::*;
 use crate::policy::WhenUnknown;
 use crate::record::{Change, Document, Journal, NewSaga, SagaId, WorkerId};
+use crate::status::Status;
 use crate::status::StepStatus;
 
 const WAIT: Duration = Duration::from_secs(2);

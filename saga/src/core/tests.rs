@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::transitions::*;
 use super::walk::{fresh, shape};
 use super::*;
 use crate::policy::WhenUnknown;
 use crate::record::{Document, Journal, StepRow};
+use crate::status::Status;
 use crate::status::StepStatus;
 
 /// The table of the design, written a second time and differently: per status, what it may become.
