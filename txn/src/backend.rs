@@ -3,6 +3,8 @@
 //! Invariant: everything the runner knows about SQL dialects, error codes and drivers comes through
 //! [`Driver`]; a further database is one more folder.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use sqlx::database::HasStatementCache;
@@ -47,8 +49,15 @@ pub(crate) type Step<DB> =
 /// The mark by which a transaction can be looked up after its COMMIT got no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    pub(crate) xid: String,
-    pub(crate) server: String,
+    pub(crate) xid: u64,
+    pub(crate) timeline: u32,
+    pub(crate) server: Arc<ServerRun>,
+}
+
+/// A server between two resets of its statistics.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ServerRun {
+    pub(crate) system: String,
     pub(crate) stats_epoch: String,
 }
 

@@ -32,20 +32,19 @@ const TAKE: &str =
 const STORE: &str = "UPDATE raw_tokens SET result = $2 WHERE token = $1";
 
 /// The text that a run with the default policy sends instead of BEGIN.
-pub(super) const GUARDED_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
+pub(super) const GUARDED_BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; \
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
     SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
-    SELECT pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text, \
-    (current_setting('transaction_read_only') = 'off')::text, \
-    CASE WHEN current_setting('transaction_read_only') = 'off' THEN pg_current_xact_id()::text END, \
-    CASE WHEN current_setting('transaction_read_only') = 'off' \
-    THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
-    pg_stat_get_bgwriter_stat_reset_time()::text";
+    SELECT pg_backend_pid(), now() = statement_timestamp(), current_setting('transaction_read_only'), \
+    extract(epoch FROM now()), pg_walfile_name(pg_current_wal_lsn()), \
+    pg_current_xact_id(), extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())";
 pub(super) const GUARDED_COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 /// The text that a run with a token sends instead of BEGIN: it needs no transaction id.
-const TOKEN_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
+const TOKEN_BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; \
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 2000; \
     SET LOCAL statement_timeout = 5000; SET LOCAL idle_in_transaction_session_timeout = 5000; \
-    SELECT pg_backend_pid()::text, (extract(epoch FROM now()) * 1000000)::bigint::text, \
-    (current_setting('transaction_read_only') = 'off')::text";
+    SELECT pg_backend_pid(), now() = statement_timestamp(), current_setting('transaction_read_only'), \
+    extract(epoch FROM now())";
 
 /// The sides and the side each is compared with: as little as possible, the same statements, and with a token.
 const POSTGRES_LINES: [(&str, &str); 11] = [

@@ -10,13 +10,13 @@
 //!   "committed" is believed. "Aborted" is true either way: an id that was given away again was
 //!   not committed by us.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Either, Executor, PgConnection, Row as _};
 
-use crate::backend::{CommitStatus, Mark};
+use crate::backend::{CommitStatus, Mark, ServerRun};
 
 /// The version from which the statistics live in memory. Before it they live in a file that is too slow to ask for
 /// in every transaction.
@@ -25,53 +25,60 @@ const STATISTICS_IN_MEMORY: u32 = 150_000;
 const TIMELINE: &str = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 /// The time of the last reset of the statistics, as a number: the text of a time depends on settings of the session.
 const STATS_EPOCH: &str = "extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text";
-/// A standby has neither transaction ids to give nor a place in the log.
-pub(super) const WRITABLE: &str = "current_setting('transaction_read_only') = 'off'";
+
+/// The columns of a mark. A standby refuses the first one: it has neither a place in the log nor transaction ids to give.
+pub(super) const QUESTION: &str = "pg_walfile_name(pg_current_wal_lsn()), pg_current_xact_id(), \
+     extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())";
+
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 
-/// The system identifiers seen so far, by the reset of the statistics that came with them.
+/// The servers seen so far, by the reset of the statistics that came with them.
 ///
 /// The server reads its identifier from a file, which would cost each transaction more than its own
 /// COMMIT. The moment of the reset, in microseconds, already tells servers apart: only a copy of a
 /// server that was stopped has the same, and that has the same identifier too.
-static SYSTEMS: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+static SERVERS: Mutex<Vec<Arc<ServerRun>>> = Mutex::new(Vec::new());
 
-/// The columns of a mark, which travel with BEGIN if the server is new enough.
-pub(super) fn question(connection: &PgConnection) -> Option<String> {
-    let version = connection.server_version_num()?;
-    (version >= STATISTICS_IN_MEMORY)
-        .then(|| format!("CASE WHEN {WRITABLE} THEN pg_current_xact_id()::text END, CASE WHEN {WRITABLE} THEN {TIMELINE} END, {STATS_EPOCH}"))
+/// Tells whether a mark may travel with BEGIN: the server is new enough.
+pub(super) fn is_cheap(connection: &PgConnection) -> bool {
+    connection.server_version_num().is_some_and(|version| version >= STATISTICS_IN_MEMORY)
 }
 
-/// Reads the answer to [`question`], which begins in `column`.
+/// Reads the answer to [`QUESTION`], which begins in `column`.
 pub(super) async fn mark(
     connection: &mut PgConnection,
     row: &PgRow,
     column: usize,
 ) -> Result<Mark, sqlx::Error> {
-    let xid = row.try_get(column)?;
-    let timeline: String = row.try_get(column + 1)?;
-    let stats_epoch = row.try_get::<Option<String>, _>(column + 2)?.unwrap_or_default();
-    let system = system(connection, &stats_epoch).await?;
-    Ok(Mark { xid, server: format!("{system}/{timeline}"), stats_epoch })
+    // The name of a file of the log begins with its timeline.
+    let timeline = text(row, column)?.get(..8).unwrap_or_default();
+    let timeline = u32::from_str_radix(timeline, 16).map_err(sqlx::Error::decode)?;
+    let xid = text(row, column + 1)?.parse().map_err(sqlx::Error::decode)?;
+    let stats_epoch = row.try_get_unchecked::<Option<&str>, _>(column + 2)?.unwrap_or_default();
+    Ok(Mark { xid, timeline, server: server(connection, stats_epoch).await? })
 }
 
-/// The system identifier; costs a round trip at the first sight of a server.
-async fn system(connection: &mut PgConnection, stats_epoch: &str) -> Result<String, sqlx::Error> {
+/// The server behind the connection; costs a round trip at its first sight.
+async fn server(connection: &mut PgConnection, stats_epoch: &str) -> Result<Arc<ServerRun>, sqlx::Error> {
     // A panic of another thread leaves the list consistent.
-    let known = |systems: &mut Vec<(String, String)>| {
-        systems.iter().find(|(epoch, _)| epoch == stats_epoch).map(|(_, system)| system.clone())
+    let known = |servers: &mut Vec<Arc<ServerRun>>| {
+        servers.iter().find(|server| server.stats_epoch == stats_epoch).cloned()
     };
-    if let Some(system) = known(&mut SYSTEMS.lock().unwrap_or_else(PoisonError::into_inner)) {
-        return Ok(system);
+    if let Some(server) = known(&mut SERVERS.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return Ok(server);
     }
     let row = first_row(connection, SYSTEM.to_owned()).await?.ok_or(sqlx::Error::RowNotFound)?;
-    let system: String = row.try_get(0)?;
-    let mut systems = SYSTEMS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !stats_epoch.is_empty() && known(&mut systems).is_none() {
-        systems.push((stats_epoch.to_owned(), system.clone()));
+    let server = Arc::new(ServerRun { system: row.try_get(0)?, stats_epoch: stats_epoch.to_owned() });
+    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !stats_epoch.is_empty() && known(&mut servers).is_none() {
+        servers.push(Arc::clone(&server));
     }
-    Ok(system)
+    Ok(server)
+}
+
+/// A value of a simple query, whose answers are all text.
+pub(super) fn text(row: &PgRow, column: usize) -> Result<&str, sqlx::Error> {
+    row.try_get_unchecked(column)
 }
 
 /// The first row of a simple query, whose answer is read to its end.
@@ -92,9 +99,10 @@ pub(super) async fn first_row(
 /// Asks for the status of the transaction behind `mark`: in one statement, so that it is one server that says who
 /// it is and what it knows, and as a simple query. Behind a pooler the next message may go to another session.
 pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Result<CommitStatus, sqlx::Error> {
-    let (expected, xid) = (literal(&mark.server), literal(&mark.xid));
+    let Mark { xid, timeline, server } = mark;
+    let expected = format!("{}/{timeline:08X}", server.system);
     let text = format!(
-        "SELECT server, stats_epoch, CASE WHEN server = {expected} THEN pg_xact_status({xid}::xid8) END
+        "SELECT server, stats_epoch, CASE WHEN server = '{expected}' THEN pg_xact_status('{xid}'::xid8) END
          FROM (SELECT ({SYSTEM}) || '/' || {TIMELINE} AS server, {STATS_EPOCH} AS stats_epoch) AS this"
     );
     let row = match first_row(connection, text).await {
@@ -105,18 +113,12 @@ pub(super) async fn look_up(connection: &mut PgConnection, mark: &Mark) -> Resul
         }
         Err(error) => return Err(error),
     };
-    let server: String = row.try_get(0)?;
-    let stats_epoch: Option<String> = row.try_get(1)?;
-    let status: Option<String> = row.try_get(2)?;
-    if server != mark.server {
+    if row.try_get::<&str, _>(0)? != expected {
         return Ok(CommitStatus::Unknown);
     }
-    Ok(judge(status.as_deref(), stats_epoch.as_deref() == Some(mark.stats_epoch.as_str())))
-}
-
-/// Writes a text that the server gave before as a string constant.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    let stats_epoch: Option<&str> = row.try_get(1)?;
+    let status: Option<&str> = row.try_get(2)?;
+    Ok(judge(status, stats_epoch == Some(server.stats_epoch.as_str())))
 }
 
 fn judge(status: Option<&str>, no_crash_since: bool) -> CommitStatus {
