@@ -135,12 +135,12 @@ async fn add_key(
     Extension(caller): Called,
     Json(new): Json<NewKey>,
 ) -> Result<Response, Problem> {
-    caller.may_manage(new.mode)?;
+    caller.may_add(new.mode)?;
     let issued = state.store.add_key(caller.merchant()?, new.mode).await?;
     Ok((StatusCode::CREATED, secret(Json(issued))).into_response())
 }
 
-/// Lists all keys of a merchant, without secrets.
+/// Lists the keys of a merchant, without secrets; a test key sees no production keys.
 #[utoipa::path(get, path = "/api/v1/api-keys", params(
     ("X-Merchant-Id" = Option<Id>, Header, description = "Whose keys; needed when an operator calls.")
 ), responses(
@@ -150,14 +150,15 @@ async fn list_keys(
     State(state): State<AppState>,
     Extension(caller): Called,
 ) -> Result<Json<ApiKeys>, Problem> {
-    Ok(Json(ApiKeys { api_keys: state.store.keys(caller.merchant()?).await? }))
+    let mut api_keys = state.store.keys(caller.merchant()?).await?;
+    api_keys.retain(|key| caller.sees_mode(key.mode));
+    Ok(Json(ApiKeys { api_keys }))
 }
 
 /// Replaces the secret of a key; the old one stops at once.
 #[utoipa::path(post, path = "/api/v1/api-keys/{id}/rotate", params(("id" = Id, Path)), responses(
     (status = 200, description = "The key with its secret, shown here and never again.", body = IssuedKey),
-    (status = 403, description = "A production key is managed with a production key."),
-    (status = 404, description = "There is none, or it is another merchant's."),
+    (status = 404, description = "There is none, or the caller may not see it."),
     (status = 409, description = "The key is revoked."),
 ))]
 async fn rotate(
@@ -175,8 +176,7 @@ async fn rotate(
 /// Ends a key, unless it is the last active one of its mode.
 #[utoipa::path(post, path = "/api/v1/api-keys/{id}/revoke", params(("id" = Id, Path)), responses(
     (status = 200, description = "The revoked key.", body = ApiKey),
-    (status = 403, description = "A production key is managed with a production key."),
-    (status = 404, description = "There is none, or it is another merchant's."),
+    (status = 404, description = "There is none, or the caller may not see it."),
     (status = 409, description = "It is the last active key of its mode."),
 ))]
 async fn revoke(

@@ -46,25 +46,27 @@ impl Caller {
         }
     }
 
+    /// Returns true if the caller may know of keys of this mode: a test key knows of no production keys.
+    pub(crate) fn sees_mode(self, mode: Mode) -> bool {
+        !matches!((self, mode), (Caller::Merchant(Authenticated { mode: Mode::Test, .. }), Mode::Production))
+    }
+
     /// A leaked test key must not become a production key.
-    pub(crate) fn may_manage(self, mode: Mode) -> Result<(), Problem> {
-        match (self, mode) {
-            (Caller::Merchant(Authenticated { mode: Mode::Test, .. }), Mode::Production) => {
-                Err(Problem::new(
-                    http::StatusCode::FORBIDDEN,
-                    "production-key-needed",
-                    "production keys are managed with a production key: sign with one",
-                ))
-            }
-            _ => Ok(()),
+    pub(crate) fn may_add(self, mode: Mode) -> Result<(), Problem> {
+        if self.sees_mode(mode) {
+            return Ok(());
         }
+        Err(Problem::new(
+            http::StatusCode::FORBIDDEN,
+            "production-key-needed",
+            "production keys are managed with a production key: sign with one",
+        ))
     }
 
     /// The key, if the caller may see and manage it.
     pub(crate) fn own(self, key: Option<ApiKey>) -> Result<ApiKey, Problem> {
-        let key =
-            key.filter(|key| self.sees(key.merchant_id)).ok_or_else(|| Problem::not_found("API key"))?;
-        self.may_manage(key.mode).map(|()| key)
+        key.filter(|key| self.sees(key.merchant_id) && self.sees_mode(key.mode))
+            .ok_or_else(|| Problem::not_found("API key"))
     }
 }
 

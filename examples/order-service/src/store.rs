@@ -13,8 +13,8 @@ use crate::domain::{Change, Item, NewOrder, Order, PayStatus, Status, Verdict};
 /// The tables of orders.
 pub const SCHEMA: Schema = Schema {
     service: "order-service",
-    sqlite: &[include_str!("../schema/sqlite.sql")],
-    postgres: &[include_str!("../schema/postgres.sql")],
+    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-expiry.sql")],
+    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-expiry.sql")],
 };
 
 /// The answer to a create.
@@ -380,9 +380,12 @@ pub(crate) async fn expire(tx: &mut Tx<'_, Database>, seconds: i64) -> Result<u6
     let expired: Vec<Id> = sqlx::query_scalar(concat!(
         "UPDATE orders SET status = 'expired', updated_at = ",
         sql_now!(),
-        " WHERE status = 'pending' AND payment_no IS NULL AND created_at < ",
+        " WHERE status = 'pending' AND payment_no IS NULL
+            AND id IN (SELECT id FROM orders
+                        WHERE status = 'pending' AND payment_no IS NULL AND created_at < ",
         sql_ago!("$1"),
-        " RETURNING id"
+        "       ORDER BY created_at LIMIT 100)
+         RETURNING id"
     ))
     .bind(seconds)
     .fetch_all(&mut *tx)

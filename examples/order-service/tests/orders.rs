@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use service_shell::{Clock, HttpTimeouts, Id, PROBLEM_TYPES, Pool, Settings, database};
+use sqlx::Row as _;
 
 struct Orders {
     base: String,
@@ -243,4 +244,21 @@ async fn orders_are_listed_by_pages_and_by_status() {
         let status = orders.get(shop, &format!("/api/v1/orders?{wrong}")).await.0;
         assert!(matches!(status, 400 | 422), "{wrong}: {status}");
     }
+}
+
+#[tokio::test]
+async fn the_sweep_reads_only_orders_that_may_expire() {
+    let orders = Orders::start().await;
+    let mut tx = orders.pool.begin().await.unwrap();
+    let sql = if service_shell::POSTGRES {
+        sqlx::query("SET LOCAL enable_seqscan = off").execute(&mut *tx).await.unwrap();
+        "EXPLAIN SELECT id FROM orders WHERE status = 'pending' AND payment_no IS NULL
+            AND created_at < clock_timestamp() - interval '1 hour' ORDER BY created_at LIMIT 100"
+    } else {
+        "EXPLAIN QUERY PLAN SELECT id FROM orders WHERE status = 'pending' AND payment_no IS NULL
+            AND created_at < strftime('%Y') ORDER BY created_at LIMIT 100"
+    };
+    let rows = sqlx::query(sql).fetch_all(&mut *tx).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| row.get(row.len() - 1)).collect();
+    assert!(plan.iter().any(|line| line.contains("orders_to_expire")), "{plan:?}");
 }

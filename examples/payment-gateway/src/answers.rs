@@ -37,8 +37,8 @@ pub(crate) trait SagaRow: Serialize + Send + Sync + Sized + 'static {
     fn number(&self) -> &str;
     /// Returns true if its merchant need not ask again.
     fn is_final(&self) -> bool;
-    /// Returns true if this request asks for what the row is.
-    fn is_made_by(&self, request: &Self::Request) -> bool;
+    /// Returns true if this request asks for what the row and the input of its saga are.
+    fn is_made_by(&self, input: &Self::Input, request: &Self::Request) -> bool;
     /// Reads the row that a record made, if it made one.
     fn find_by_record(
         pool: &Pool,
@@ -114,12 +114,15 @@ impl Gateway {
             Ok(row) => row?,
             Err(error) => return Some(undecided(&error)),
         };
-        if !row.is_made_by(request) {
-            return Some(key_reused(R::PATH, row.number()).into_response());
-        }
         Some(match self.sagas.get(R::SAGA, row.number()).await {
-            Ok(Some(view)) => match self.rejoin::<R>(&view.instance.input, row.number()).await {
-                Ok(started) => self.settled::<R>(record, &started).await,
+            Ok(Some(view)) => match view.instance.input.decode::<R::Input>() {
+                Ok(input) if !row.is_made_by(&input, request) => {
+                    key_reused(R::PATH, row.number()).into_response()
+                }
+                Ok(_) => match self.rejoin::<R>(&view.instance.input, row.number()).await {
+                    Ok(started) => self.settled::<R>(record, &started).await,
+                    Err(error) => undecided(&error),
+                },
                 Err(error) => undecided(&error),
             },
             Ok(None) => undecided(&"a row without a saga"),

@@ -237,6 +237,9 @@ pub struct Payment {
     pub refunded_amount: i64,
     /// The state of the notification of its end.
     pub notify_status: NotifyStatus,
+    /// The address to be told of the end; not shown.
+    #[serde(skip)]
+    pub notify_url: Option<String>,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
     /// By the database's clock.

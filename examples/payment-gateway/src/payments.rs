@@ -30,13 +30,13 @@ impl SagaRow for Payment {
         self.status.is_final()
     }
 
-    fn is_made_by(&self, request: &NewPayment) -> bool {
-        let NewPayment { order_no, money, payment_method, channel, description, notify_url: _, items: _ } =
-            request;
+    fn is_made_by(&self, input: &PaymentRequest, request: &NewPayment) -> bool {
+        let NewPayment { order_no, money, payment_method, channel, description, notify_url, items } = request;
         (&self.order_no, self.amount, self.currency.as_str())
             == (order_no, money.amount(), money.currency().code())
             && (&self.payment_method, &self.channel, &self.description)
                 == (payment_method, channel, description)
+            && (&self.notify_url, &input.items) == (notify_url, items)
     }
 
     async fn find_by_record(pool: &Pool, record: &str) -> Result<Option<Payment>, sqlx::Error> {

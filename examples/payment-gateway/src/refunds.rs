@@ -39,7 +39,7 @@ impl SagaRow for Refund {
         matches!(self.status, RefundStatus::Success | RefundStatus::Failed)
     }
 
-    fn is_made_by(&self, request: &NewRefund) -> bool {
+    fn is_made_by(&self, _: &RefundRequest, request: &NewRefund) -> bool {
         let NewRefund { payment_no, money, reason } = request;
         (&self.payment_no, self.amount, self.currency.as_str())
             == (payment_no, money.amount(), money.currency().code())

@@ -222,7 +222,9 @@ impl SagaStep for PayOrder {
         let request = cx.input();
         // A note in our own database, before the effect of this step: a payment whose order is paid has it.
         let charge = cx.output::<CallPaymentChannel, _>()?;
-        store::note_charge(&self.pool, &request.payment_no, &charge.channel_order_no).await?;
+        if !store::note_charge(&self.pool, &request.payment_no, &charge.channel_order_no).await? {
+            return Err(StepError::fatal("the channel tells of another charge, or that this one was voided"));
+        }
         let path = format!("/api/v1/orders/{}/pay", segment(&request.order_no));
         let body = json!({
             "payment_no": request.payment_no,

@@ -18,12 +18,14 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../schema/sqlite-2-refunds.sql"),
         include_str!("../schema/sqlite-3-webhooks.sql"),
         include_str!("../schema/sqlite-4-notifications.sql"),
+        include_str!("../schema/sqlite-5-follow.sql"),
     ],
     postgres: &[
         include_str!("../schema/postgres.sql"),
         include_str!("../schema/postgres-2-refunds.sql"),
         include_str!("../schema/postgres-3-webhooks.sql"),
         include_str!("../schema/postgres-4-notifications.sql"),
+        include_str!("../schema/postgres-5-follow.sql"),
     ],
 };
 
@@ -41,7 +43,7 @@ macro_rules! columns {
         // What may still turn out well has not failed, whatever a step has noted.
         "payment_no, order_no, amount, currency, channel, payment_method, mode, description, status,
          CASE WHEN status IN ('pending', 'processing') THEN NULL ELSE failure_reason END AS failure_reason,
-         channel_order_no, refunded_amount, notify_status, created_at, updated_at"
+         channel_order_no, refunded_amount, notify_status, notify_url, created_at, updated_at"
     };
 }
 
@@ -162,23 +164,26 @@ pub(crate) async fn list(
     Ok(rows.into_iter().map(|row| (row.id, row.payment)).collect())
 }
 
-/// Keeps the channel's number. The payment is no success yet: until its saga has completed it may still be
-/// undone, and a merchant who was told of a success must never see it fail.
+/// Keeps the channel's number; false if the channel has told of another charge, or that this one was voided. The payment
+/// is no success yet: until its saga has completed it may still be undone, and a merchant who was told of a success must
+/// never see it fail.
 pub(crate) async fn note_charge(
     pool: &Pool,
     payment_no: &str,
     channel_order_no: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(concat!(
+) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query(concat!(
         "UPDATE payments SET channel_order_no = $2, updated_at = ",
         sql_now!(),
-        " WHERE payment_no = $1 AND status IN ('pending', 'processing')"
+        " WHERE payment_no = $1 AND status IN ('pending', 'processing')
+            AND (channel_order_no IS NULL OR channel_order_no = $2)
+            AND (voided_charge IS NULL OR voided_charge <> $2)"
     ))
     .bind(payment_no)
     .bind(channel_order_no)
     .execute(pool)
     .await?;
-    Ok(())
+    Ok(noted.rows_affected() == 1)
 }
 
 /// Reads the channel's number of an open payment, once a webhook has proven that it was charged.

@@ -17,6 +17,7 @@ const ACTOR: &str = "expiry";
 pub(crate) async fn run(gateway: Gateway, expiry: Duration, clock: Clock) {
     loop {
         warn("parked webhooks", gateway.take_up_parked().await);
+        warn("stuck payments that a webhook has spoken of", gateway.let_stuck_go_on().await);
         warn("payments that were not paid in time", gateway.expire(expiry, &clock).await);
         match close_ended(&gateway.pool).await {
             Ok(0) => {}

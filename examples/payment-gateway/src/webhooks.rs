@@ -11,7 +11,6 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use chrono::Utc;
 use http::{HeaderMap, StatusCode};
-use probity_saga::Status as SagaStatus;
 use serde_json::{Value, json};
 use service_shell::{Problem, verify_webhook};
 
@@ -19,7 +18,6 @@ use crate::answers::Gateway;
 use crate::domain::CHANNEL;
 use crate::steps::PAYMENT;
 use crate::webhooks::event::{Event, Fate};
-use crate::webhooks::store::Received;
 
 /// The name under which the audit of a saga keeps what a webhook decided.
 const ACTOR: &str = "channel webhook";
@@ -36,41 +34,47 @@ pub(crate) async fn receive(
     }
     verify_webhook(gateway.webhook_secret.text().as_bytes(), &headers, Utc::now().timestamp(), &body)?;
     let event = Event::read(&body);
-    let received = probity_txn::on(&gateway.pool, "receive_webhook")
+    let fate = probity_txn::on(&gateway.pool, "receive_webhook")
         .run(async |tx| store::receive(tx, &channel, &event, &body).await)
         .await
         .map_err(|error| Problem::unavailable("the database", &error))?;
-    gateway.follow(&event, &received).await;
-    if received.fate == Fate::Unreadable {
+    tell_people(&event, fate);
+    if fate == Fate::Applied
+        && let Err(error) = gateway.let_stuck_go_on().await
+    {
+        tracing::warn!(%error, "stuck payments wait for the next sweep");
+    }
+    if fate == Fate::Unreadable {
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "unreadable-event",
             "the body is kept, and is no event: send id, type and data as the document says",
         ));
     }
-    Ok(Json(json!({"event_id": event.id, "status": received.fate})))
+    Ok(Json(json!({"event_id": event.id, "status": fate})))
+}
+
+/// Tells people what they must look at.
+fn tell_people(event: &Event, fate: Fate) {
+    let (event_id, subject) = (&event.id, event.subject());
+    match fate {
+        Fate::Contradicts => tracing::error!(event_id, subject, "a webhook contradicts what is known"),
+        Fate::Mismatch | Fate::Unreadable => tracing::warn!(event_id, subject, "a webhook was not applied"),
+        _ => {}
+    }
 }
 
 impl Gateway {
-    /// Tells people what they must look at, and lets a saga go on that was stuck.
-    async fn follow(&self, event: &Event, received: &Received) {
-        let (event_id, subject) = (&event.id, event.subject());
-        match received.fate {
-            Fate::Contradicts => tracing::error!(event_id, subject, "a webhook contradicts the payment"),
-            Fate::Mismatch | Fate::Unreadable => {
-                tracing::warn!(event_id, subject, "a webhook was not applied")
+    /// Lets sagas go on that are stuck although a webhook has brought what they need: once per webhook, also if this process
+    /// dies in between, or the saga becomes stuck after the webhook came.
+    pub(crate) async fn let_stuck_go_on(&self) -> Result<(), sqlx::Error> {
+        for (id, payment_no, event_id) in store::to_follow(&self.pool).await? {
+            match self.sagas.operator(ACTOR).retry_now(PAYMENT, &payment_no, &event_id).await {
+                Ok(_) => store::followed(&self.pool, id).await?,
+                Err(error) => tracing::warn!(%error, payment_no, "a stuck payment was not let go on"),
             }
-            _ => {}
         }
-        let Some(payment_no) = &received.woken else { return };
-        let stuck = match self.sagas.get(PAYMENT, payment_no).await {
-            Ok(view) => view.is_some_and(|view| view.instance.status == SagaStatus::Stuck),
-            Err(_) => false,
-        };
-        if stuck && let Err(error) = self.sagas.operator(ACTOR).retry_now(PAYMENT, payment_no, event_id).await
-        {
-            tracing::warn!(%error, payment_no, "a stuck payment was not let go on");
-        }
+        Ok(())
     }
 
     /// Takes up webhooks that came before their payment.
@@ -81,7 +85,7 @@ impl Gateway {
                 .run(async |tx| store::settle(tx, id, &event).await)
                 .await;
             match settled {
-                Ok(received) => self.follow(&event, &received).await,
+                Ok(fate) => tell_people(&event, fate),
                 Err(error) => tracing::warn!(%error, event_id = event.id, "a parked webhook stays parked"),
             }
         }

@@ -73,7 +73,8 @@ struct Seen {
 async fn payments(pool: &Pool) -> Vec<Seen> {
     let rows: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
         "SELECT p.payment_no, p.order_no, p.status, si.status AS saga FROM payments p
-           LEFT JOIN saga_instances si ON si.business_id = p.payment_no ORDER BY p.payment_no",
+           LEFT JOIN saga_instances si ON si.business_id = p.payment_no
+                AND si.business_type = 'payment' ORDER BY p.payment_no",
     )
     .fetch_all(pool)
     .await
@@ -90,7 +91,9 @@ async fn at_rest(pool: &Pool) -> Vec<Seen> {
         let resting = |seen: &Seen| {
             let saga = seen.saga.as_deref().unwrap_or("none");
             match saga {
-                "completed" | "compensated" => matches!(seen.status.as_str(), "success" | "failed"),
+                "completed" | "compensated" => {
+                    matches!(seen.status.as_str(), "success" | "failed" | "expired")
+                }
                 "stuck" | "paused" => true,
                 _ => false,
             }
@@ -137,7 +140,7 @@ async fn assert_charged_as_told(platform: &Platform, seen: &[Seen]) {
         let open = count(&orders, open, &payment.order_no).await;
         match payment.status.as_str() {
             "success" => assert_eq!((live, open), (1, 1), "{payment:?}"),
-            "failed" => assert_eq!((live, open), (0, 0), "{payment:?}"),
+            "failed" | "expired" => assert_eq!((live, open), (0, 0), "{payment:?}"),
             _ => assert!(matches!(payment.saga.as_deref(), Some("stuck" | "paused")), "{payment:?}"),
         }
     }

@@ -85,8 +85,12 @@ async fn a_test_key_cannot_touch_production_keys() {
     let merchant = platform.register().await;
     let (test, production) = (merchant.key("test"), merchant.key("production"));
     problem(add(&platform, test, "production").await, 403).await;
-    problem(act(&platform, test, production, "rotate").await, 403).await;
-    problem(act(&platform, test, production, "revoke").await, 403).await;
+    problem(act(&platform, test, production, "rotate").await, 404).await;
+    problem(act(&platform, test, production, "revoke").await, 404).await;
+    let listed = platform.signed(test, Method::GET, "/api/v1/api-keys", "").send().await.unwrap();
+    let listed: Value = listed.json().await.unwrap();
+    let modes: Vec<_> = listed["api_keys"].as_array().unwrap().iter().map(|key| &key["mode"]).collect();
+    assert_eq!(modes, ["test"]);
     assert_eq!(act(&platform, production, test, "rotate").await.status(), 200);
     assert_eq!(active(&platform, &merchant, "production").await, 1);
 }

@@ -19,7 +19,8 @@ const PAGE: i64 = 100;
 pub(crate) async fn untold_payments(pool: &Pool) -> Result<Vec<Untold>, sqlx::Error> {
     sqlx::query_as(
         "SELECT payment_no AS number, merchant_id, mode, notify_url FROM payments
-          WHERE notify_url IS NOT NULL AND notify_status = 'none' AND status NOT IN ('pending', 'processing')
+          WHERE notify_url IS NOT NULL AND notify_status <> 'sent' AND notify_status = 'none'
+            AND status NOT IN ('pending', 'processing')
           ORDER BY id LIMIT $1",
     )
     .bind(PAGE)
@@ -30,11 +31,10 @@ pub(crate) async fn untold_payments(pool: &Pool) -> Result<Vec<Untold>, sqlx::Er
 /// Lists refunds that have ended and whose merchant was not told.
 pub(crate) async fn untold_refunds(pool: &Pool) -> Result<Vec<Untold>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT refunds.refund_no AS number, refunds.merchant_id, refunds.mode, payments.notify_url
-           FROM refunds JOIN payments ON payments.payment_no = refunds.payment_no
-          WHERE payments.notify_url IS NOT NULL AND refunds.notify_status = 'none'
-            AND refunds.status NOT IN ('pending', 'processing')
-          ORDER BY refunds.id LIMIT $1",
+        "SELECT refund_no AS number, merchant_id, mode, notify_url FROM refunds
+          WHERE notify_url IS NOT NULL AND notify_status <> 'sent' AND notify_status = 'none'
+            AND status NOT IN ('pending', 'processing')
+          ORDER BY id LIMIT $1",
     )
     .bind(PAGE)
     .fetch_all(pool)
@@ -57,19 +57,23 @@ pub(crate) async fn mark_pending(tx: &mut Tx<'_, Database>, number: &str) -> Res
 pub(crate) async fn close_told(pool: &Pool) -> Result<(), sqlx::Error> {
     for sql in [
         concat!(
-            "UPDATE payments SET notify_status = 'sent' WHERE notify_url IS NOT NULL AND notify_status IN ('pending', 'failed') AND ",
+            "UPDATE payments SET notify_status = 'sent'
+              WHERE notify_url IS NOT NULL AND notify_status <> 'sent' AND notify_status IN ('pending', 'failed') AND ",
             sql_saga_is!("notification", "payments.payment_no", "completed")
         ),
         concat!(
-            "UPDATE payments SET notify_status = 'failed' WHERE notify_url IS NOT NULL AND notify_status = 'pending' AND ",
+            "UPDATE payments SET notify_status = 'failed'
+              WHERE notify_url IS NOT NULL AND notify_status <> 'sent' AND notify_status = 'pending' AND ",
             sql_saga_is!("notification", "payments.payment_no", "stuck")
         ),
         concat!(
-            "UPDATE refunds SET notify_status = 'sent' WHERE notify_status IN ('pending', 'failed') AND ",
+            "UPDATE refunds SET notify_status = 'sent'
+              WHERE notify_url IS NOT NULL AND notify_status <> 'sent' AND notify_status IN ('pending', 'failed') AND ",
             sql_saga_is!("notification", "refunds.refund_no", "completed")
         ),
         concat!(
-            "UPDATE refunds SET notify_status = 'failed' WHERE notify_status = 'pending' AND ",
+            "UPDATE refunds SET notify_status = 'failed'
+              WHERE notify_url IS NOT NULL AND notify_status <> 'sent' AND notify_status = 'pending' AND ",
             sql_saga_is!("notification", "refunds.refund_no", "stuck")
         ),
     ] {

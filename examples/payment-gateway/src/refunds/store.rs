@@ -13,8 +13,10 @@ use crate::store::{self, Origin, PaymentLock};
 
 macro_rules! columns {
     () => {
-        "refund_no, payment_no, amount, currency, reason, status, failure_reason, notify_status, created_at,
-         updated_at"
+        // What may still turn out well has not failed, whatever a step has noted.
+        "refund_no, payment_no, amount, currency, reason, status,
+         CASE WHEN status IN ('pending', 'processing') THEN NULL ELSE failure_reason END AS failure_reason,
+         notify_status, created_at, updated_at"
     };
 }
 
@@ -69,8 +71,9 @@ pub(crate) async fn insert<'b>(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO refunds (id, refund_no, merchant_id, mode, payment_no, amount, currency, reason, status,
-                              idempotency_record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'processing', $9)",
+                              idempotency_record, notify_url)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'processing', $9,
+                 (SELECT notify_url FROM payments WHERE payment_no = $5))",
     )
     .bind(Id::new())
     .bind(refund_no)

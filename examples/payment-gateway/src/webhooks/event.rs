@@ -18,7 +18,7 @@ text_enum! {
         Ignored = "ignored",
         /// Its amount or currency is not the payment's.
         Mismatch = "mismatch",
-        /// It says that more money was taken than the gateway knows of: a person has to look.
+        /// It says the opposite of what the gateway knows for good: a person has to look.
         Contradicts = "contradicts",
         /// It is not an event.
         Unreadable = "unreadable",
@@ -42,8 +42,10 @@ pub(crate) enum News {
     Refused(PaymentNews),
     /// A charge was voided, or made impossible.
     Voided(PaymentNews),
-    /// A refund was made or refused; the gateway asks for the rest itself.
-    Refund(RefundNews),
+    /// A refund was made.
+    Refunded(RefundNews),
+    /// The channel refused a refund.
+    RefundRefused(RefundNews),
     /// Something else.
     Other,
     /// It cannot be read.
@@ -91,14 +93,16 @@ impl Event {
             let plain = read.filter(|it| is_plain(&it.payment_no) && has_plain_words(it));
             plain.map_or(News::Unreadable, news)
         };
+        let refund = |news: fn(RefundNews) -> News| {
+            let read = serde_json::from_value::<RefundNews>(data.clone()).ok();
+            read.filter(|it| is_plain(&it.refund_no)).map_or(News::Unreadable, news)
+        };
         let news = match kind.as_str() {
             "payment.charged" => payment(News::Charged),
             "payment.refused" => payment(News::Refused),
             "payment.cancelled" => payment(News::Voided),
-            "refund.refunded" | "refund.refused" => {
-                let read = serde_json::from_value::<RefundNews>(data).ok();
-                read.filter(|it| is_plain(&it.refund_no)).map_or(News::Unreadable, News::Refund)
-            }
+            "refund.refunded" => refund(News::Refunded),
+            "refund.refused" => refund(News::RefundRefused),
             _ => News::Other,
         };
         Event { id, kind, news }
@@ -108,7 +112,7 @@ impl Event {
     pub(crate) fn subject(&self) -> Option<&str> {
         match &self.news {
             News::Charged(news) | News::Refused(news) | News::Voided(news) => Some(&news.payment_no),
-            News::Refund(news) => Some(&news.refund_no),
+            News::Refunded(news) | News::RefundRefused(news) => Some(&news.refund_no),
             News::Other | News::Unreadable => None,
         }
     }
@@ -143,7 +147,8 @@ mod tests {
         assert!(matches!(read("payment.cancelled", data.clone()).news, News::Voided(_)));
         assert_eq!(read("payment.disputed", data).news, News::Other);
         let refund = json!({"refund_no": "REF-1", "amount": 5, "currency": "USD"});
-        assert!(matches!(read("refund.refused", refund).news, News::Refund(_)));
+        assert!(matches!(read("refund.refunded", refund.clone()).news, News::Refunded(_)));
+        assert!(matches!(read("refund.refused", refund).news, News::RefundRefused(_)));
     }
 
     #[test]

@@ -117,8 +117,15 @@ async fn a_key_that_comes_back_after_its_retention_is_the_same_payment_or_refuse
     let same = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await;
     assert_eq!((same.status, &same.body), (201, &first.body));
     forget_keys(&platform).await;
-    let other = pay(&merchant, "key-1", &payment("A-2", "card_ok")).await;
-    assert_eq!((other.status, kind(&other)), (422, "idempotency-key-reused".to_owned()));
+    let told = ("notify_url", json!("http://127.0.0.1:1/"));
+    let items = ("items", json!([{"name": "tea", "quantity": 1, "unit_price": 1250}]));
+    for (name, value) in [("order_no", json!("A-2")), told, items] {
+        let mut body = payment("A-1", "card_ok");
+        body[name] = value;
+        let other = pay(&merchant, "key-1", &body).await;
+        assert_eq!((other.status, kind(&other)), (422, "idempotency-key-reused".to_owned()), "{name}");
+        forget_keys(&platform).await;
+    }
 
     let payment_no = first.json()["payment_no"].clone();
     let refund = async |amount: i64| {

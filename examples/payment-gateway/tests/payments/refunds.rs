@@ -201,6 +201,11 @@ async fn a_refund_goes_forward_while_the_channel_and_then_the_order_service_are_
     let first = refund(&merchant, "back-1", &payment_no, 1250).await;
     assert_eq!((first.status, &first.json()["status"]), (202, &json!("processing")));
     assert_eq!(refund(&merchant, "back-2", &payment_no, 1).await.status, 409, "it counts from its insert");
+    let pool = platform.gateway.open().await;
+    sqlx::query("UPDATE refunds SET failure_reason = 'noted by a step'").execute(&pool).await.unwrap();
+    pool.close().await;
+    let own = format!("{PATH}/{}", first.json()["refund_no"].as_str().unwrap());
+    assert_eq!(merchant.get(&own).await.unwrap().json()["failure_reason"], Value::Null, "it is open");
     platform.to_channel.restore();
     while given_back(&platform).await == 0 {
         sleep(Duration::from_millis(20)).await;

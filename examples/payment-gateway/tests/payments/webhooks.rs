@@ -109,7 +109,7 @@ async fn a_webhook_is_processed_once_and_a_late_one_changes_nothing() {
     for (id, kind, number, expected) in [
         ("evt_1", "payment.charged", charge, "unchanged"),
         ("evt_2", "payment.refused", charge, "unchanged"),
-        ("evt_3", "payment.cancelled", charge, "unchanged"),
+        ("evt_3", "payment.cancelled", charge, "contradicts"),
         ("evt_4", "payment.charged", "ch_another", "contradicts"),
         ("evt_5", "payment.disputed", charge, "ignored"),
     ] {
@@ -180,6 +180,11 @@ async fn a_signed_webhook_of_another_sum_or_that_is_no_event_is_kept_and_changes
 #[tokio::test]
 async fn a_webhook_that_comes_before_its_payment_is_taken_up_when_the_payment_is_there() {
     let (platform, merchant) = setup(&[("REQUEST_WAIT_MS", "50")]).await;
+    // Those of another kind than their subject never become ready, and stand in nobody's way.
+    for n in 0..100 {
+        let wrong = event(&format!("evt_wrong_{n}"), "refund.refunded", "PAY-EARLY", "ch_1");
+        assert_eq!(fate(&merchant, &wrong.replace("\"payment_no\"", "\"refund_no\"")).await, "parked");
+    }
     let early = event("evt_1", "payment.charged", "PAY-EARLY", "ch_early");
     assert_eq!(fate(&merchant, &early).await, "parked");
     assert_eq!(fate(&merchant, &early).await, "parked");
@@ -188,9 +193,138 @@ async fn a_webhook_that_comes_before_its_payment_is_taken_up_when_the_payment_is
     let pool = platform.gateway.open().await;
     sqlx::query("UPDATE payments SET payment_no = 'PAY-EARLY'").execute(&pool).await.unwrap();
     pool.close().await;
-    while word(&platform.gateway, "SELECT status FROM payment_callbacks").await == "parked" {
+    let became = "SELECT status FROM payment_callbacks WHERE event_id = 'evt_1'";
+    while word(&platform.gateway, became).await == "parked" {
         sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(word(&platform.gateway, "SELECT status FROM payment_callbacks").await, "applied");
+    assert_eq!(word(&platform.gateway, became).await, "applied");
     assert_eq!(word(&platform.gateway, "SELECT channel_order_no FROM payments").await, "ch_early");
+}
+
+/// An open payment whose charge is held back, and its number.
+async fn open_payment(extra: &[(&'static str, &str)]) -> (Platform, Merchant, String) {
+    let (platform, merchant) = setup(extra).await;
+    platform.gate.close();
+    let open = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.json();
+    platform.gate.arrived(1).await;
+    (platform, merchant, open["payment_no"].as_str().unwrap().to_owned())
+}
+
+async fn until(place: &crate::Place, sql: &'static str) {
+    while count(place, sql).await == 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const STUCK: &str =
+    "SELECT COUNT(*) FROM saga_instances WHERE business_type = 'payment' AND status = 'stuck'";
+
+#[tokio::test]
+async fn a_charge_that_the_channel_voided_is_no_proof_any_more() {
+    let (platform, merchant, payment_no) = open_payment(&[("REQUEST_WAIT_MS", "50")]).await;
+    for (id, kind, expected) in [
+        ("evt_1", "payment.charged", "applied"),
+        ("evt_2", "payment.cancelled", "applied"),
+        ("evt_3", "payment.charged", "unchanged"),
+    ] {
+        assert_eq!(fate(&merchant, &event(id, kind, &payment_no, "ch_1")).await, expected, "{id}");
+    }
+    until(&platform.gateway, "SELECT COUNT(*) FROM payments WHERE channel_order_no IS NULL").await;
+    platform.gate.reopen();
+    let shown = pay_and_look(&merchant, "key-1", &payment("A-1", "card_ok")).await;
+    let charge = word(&platform.channel, "SELECT channel_order_no FROM channel_charges").await;
+    assert_eq!((&shown["status"], &shown["channel_order_no"]), (&json!("success"), &json!(charge)));
+}
+
+#[tokio::test]
+async fn another_charge_or_a_voided_one_stops_the_payment_before_its_order_is_paid() {
+    for kind in ["payment.charged", "payment.cancelled"] {
+        // The answer comes after the webhook, and before anybody asks.
+        let (platform, merchant) = setup(&[("REQUEST_WAIT_MS", "100")]).await;
+        platform.gate.keep_answers();
+        let body = payment("A-1", "card_ok");
+        let told = async {
+            platform.gate.answered(1).await;
+            let payment_no = word(&platform.gateway, "SELECT payment_no FROM payments").await;
+            let charge = match kind {
+                "payment.charged" => "ch_other".to_owned(),
+                _ => word(&platform.channel, "SELECT channel_order_no FROM channel_charges").await,
+            };
+            assert_eq!(fate(&merchant, &event("evt_1", kind, &payment_no, &charge)).await, "applied");
+            platform.gate.answer_again();
+        };
+        let _ = tokio::join!(pay(&merchant, "key-1", &body), told);
+        until(&platform.gateway, "SELECT COUNT(*) FROM saga_instances WHERE status = 'paused'").await;
+        assert_eq!(word(&platform.orders, "SELECT status FROM orders").await, "pending", "{kind}");
+        assert_eq!(word(&platform.gateway, "SELECT status FROM payments").await, "processing", "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_void_of_a_charge_whose_order_is_being_paid_is_a_contradiction() {
+    let (platform, merchant, payment_no) = open_payment(&SHORT).await;
+    platform.to_orders.cut();
+    platform.gate.reopen();
+    let charged =
+        "SELECT COUNT(*) FROM saga_steps WHERE step_name = 'CallPaymentChannel' AND status = 'succeeded'";
+    until(&platform.gateway, charged).await;
+    let charge = word(&platform.channel, "SELECT channel_order_no FROM channel_charges").await;
+    let void = event("evt_1", "payment.cancelled", &payment_no, &charge);
+    assert_eq!(fate(&merchant, &void).await, "contradicts");
+    platform.to_orders.restore();
+    let shown = pay_and_look(&merchant, "key-1", &payment("A-1", "card_ok")).await;
+    assert_eq!(shown["channel_order_no"], json!(charge));
+}
+
+#[tokio::test]
+async fn a_refund_that_ended_otherwise_at_the_channel_is_a_contradiction() {
+    let (platform, merchant) = setup(&[]).await;
+    let paid = pay(&merchant, "key-1", &payment("A-1", "card_ok")).await.json();
+    let refund = async |key: &str| {
+        let body = json!({"payment_no": paid["payment_no"], "amount": 100, "currency": "USD"});
+        merchant.post("/api/v1/refunds", key, &body).await.unwrap().json()
+    };
+    let made = refund("back-1").await;
+    let channel = platform.channel.open().await;
+    sqlx::query("UPDATE channel_charges SET amount = 1").execute(&channel).await.unwrap();
+    channel.close().await;
+    let failed = refund("back-2").await;
+    for (id, refund, kind, expected) in [
+        ("evt_1", &made, "refund.refunded", "unchanged"),
+        ("evt_2", &made, "refund.refused", "contradicts"),
+        ("evt_3", &failed, "refund.refused", "unchanged"),
+        ("evt_4", &failed, "refund.refunded", "contradicts"),
+    ] {
+        let data = json!({"refund_no": refund["refund_no"], "amount": 100, "currency": "USD"});
+        let event = json!({"id": id, "type": kind, "data": data}).to_string();
+        assert_eq!(fate(&merchant, &event).await, expected, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_wake_up_that_was_lost_with_its_process_is_made_by_the_next_sweep() {
+    let patience = [SHORT[0], SHORT[1], ("STEP_PATIENCE", "2"), SHORT[3], SHORT[4], SHORT[5]];
+    let (platform, merchant) = setup(&patience).await;
+    platform.gate.keep_answers();
+    let outage = async {
+        platform.gate.answered(1).await;
+        platform.to_channel.cut();
+    };
+    let body = payment("A-1", "card_ok");
+    let _ = tokio::join!(pay(&merchant, "key-1", &body), outage);
+    until(&platform.gateway, STUCK).await;
+    platform.to_channel.restore();
+    // What a process leaves that dies after it has stored a webhook.
+    let pool = platform.gateway.open().await;
+    sqlx::query(
+        "INSERT INTO payment_callbacks (id, channel, event_id, event_type, subject, raw, status)
+         SELECT id, 'card', 'evt_1', 'payment.charged', payment_no, '{}', 'applied' FROM payments",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+    let shown = pay_and_look(&merchant, "key-1", &body).await;
+    assert_ne!(shown["status"], "processing");
+    until(&platform.gateway, "SELECT COUNT(*) FROM payment_callbacks WHERE followed_at IS NOT NULL").await;
 }

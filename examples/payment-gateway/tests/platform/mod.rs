@@ -80,6 +80,11 @@ impl Gate {
         self.silent.send_replace(true);
     }
 
+    /// Answers are no longer kept back.
+    pub(crate) fn answer_again(&self) {
+        self.silent.send_replace(false);
+    }
+
     /// Returns when so many charges have taken effect or were refused.
     pub(crate) async fn answered(&self, count: u32) {
         self.answered.subscribe().wait_for(|answered| *answered >= count).await.unwrap();

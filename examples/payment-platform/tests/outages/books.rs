@@ -63,7 +63,8 @@ impl Books {
         let payments: Vec<(String, String, String)> = rows(
             &open("payment-gateway").await,
             "SELECT p.payment_no, p.status, si.status FROM payments p
-               JOIN saga_instances si ON si.business_id = p.payment_no ORDER BY p.payment_no",
+               JOIN saga_instances si ON si.business_id = p.payment_no
+                AND si.business_type = 'payment' ORDER BY p.payment_no",
         )
         .await;
         let withdrawals: Vec<Withdrawn> = rows(
@@ -133,7 +134,7 @@ impl Books {
                     assert!(matches!(order, Some("paid" | "refunded")), "not paid: {payment:?}");
                     assert_eq!(payment.saga, "completed", "{payment:?}");
                 }
-                "failed" => {
+                "failed" | "expired" => {
                     assert_eq!(payment.charged, 0, "a charge with a failed payment: {payment:?}");
                     assert!(matches!(order, None | Some("cancelled" | "refunded")), "{payment:?}");
                     assert_eq!(payment.saga, "compensated", "{payment:?}");
@@ -212,7 +213,7 @@ impl Books {
 
     /// Lists the payments and withdrawals without an end, for a person to read.
     pub(crate) fn moving(&self) -> Vec<String> {
-        let ended = |status: &str| matches!(status, "success" | "failed" | "completed");
+        let ended = |status: &str| matches!(status, "success" | "failed" | "expired" | "completed");
         let payments = self.payments.iter().filter(|payment| !ended(&payment.status));
         let withdrawals = self.withdrawals.iter().filter(|withdrawal| !ended(&withdrawal.status));
         let payments = payments.map(|payment| format!("{payment:?}"));

@@ -69,6 +69,7 @@ impl Neighbours {
             ("CHANNEL_TIMEOUT_MS", seconds(60, 1_000)),
             ("BANK_TIMEOUT_MS", seconds(120, 1_000)),
             ("REQUEST_WAIT_MS", seconds(10, 500)),
+            ("PAYMENT_EXPIRY_MS", seconds(1800, 30_000)),
             ("SAGA_LEASE_MS", seconds(30, 3_000)),
             ("IDEMPOTENCY_LEASE_MS", seconds(30, 3_000)),
             ("CHANNEL_SLOW_MS", seconds(2, 100)),
