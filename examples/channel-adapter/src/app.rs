@@ -6,8 +6,8 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use service_shell::{
-    Drain, Health, HttpTimeouts, JsonBody, Pool, Problem, Routes, ServiceToken, Settings, Shell, StartError,
-    database, http_client,
+    Drain, Health, HttpTimeouts, JsonBody, Mode, Pool, Problem, Routes, ServiceToken, Settings, Shell,
+    StartError, database, http_client,
 };
 
 use crate::book::{Book, PAYMENTS, TRANSFERS};
@@ -74,17 +74,19 @@ pub(crate) fn routes(token: &ServiceToken) -> Routes<App> {
 
 async fn pay(
     State(app): State<App>,
+    mode: Mode,
     headers: HeaderMap,
     JsonBody(body): JsonBody<PaymentBody>,
 ) -> Result<Response, Problem> {
     let money = money(body.amount, &body.currency)?;
     let behaviour = behaviour("payment_method", "card_", &body.payment_method)?;
     let demand = demand(&headers, ("payment_no", body.payment_no), body.payment_method, money)?;
-    app.act(&PAYMENTS, behaviour, demand).await
+    app.act(&PAYMENTS, mode, behaviour, demand).await
 }
 
 async fn transfer(
     State(app): State<App>,
+    mode: Mode,
     headers: HeaderMap,
     JsonBody(body): JsonBody<TransferBody>,
 ) -> Result<Response, Problem> {
@@ -92,20 +94,21 @@ async fn transfer(
     // The refusal of an account that does not exist is a row of the ledger, so that GET proves it.
     let behaviour = Behaviour::of(&body.account).unwrap_or(Behaviour::Declined);
     let demand = demand(&headers, ("transfer_no", body.transfer_no), body.account, money)?;
-    app.act(&TRANSFERS, behaviour, demand).await
+    app.act(&TRANSFERS, mode, behaviour, demand).await
 }
 
 impl App {
     async fn act(
         self,
         book: &'static Book,
+        mode: Mode,
         behaviour: Behaviour,
         demand: Demand,
     ) -> Result<Response, Problem> {
         match behaviour {
-            Behaviour::Ok | Behaviour::Declined => answered(book, &self.record(book, &demand).await?),
+            Behaviour::Ok | Behaviour::Declined => answered(book, &self.record(book, mode, &demand).await?),
             Behaviour::Hangs => {
-                let answer = self.record(book, &demand).await?;
+                let answer = self.record(book, mode, &demand).await?;
                 if matches!(&answer, Answer::Entry(entry) if entry.attempts == 1) {
                     tokio::time::sleep(self.delays.hang).await;
                 }
@@ -115,7 +118,7 @@ impl App {
                 // A task of its own: a caller who hangs up does not stop what a provider has accepted.
                 let late = tokio::spawn(async move {
                     tokio::time::sleep(self.delays.slow).await;
-                    self.record(book, &demand).await
+                    self.record(book, mode, &demand).await
                 });
                 answered(book, &late.await.map_err(|error| Problem::internal(&error))??)
             }
@@ -130,8 +133,8 @@ impl App {
         }
     }
 
-    async fn record(&self, book: &Book, demand: &Demand) -> Result<Answer, Problem> {
-        store::demand(&self.pool, book, demand).await.map_err(ledger_failed)
+    async fn record(&self, book: &Book, mode: Mode, demand: &Demand) -> Result<Answer, Problem> {
+        store::demand(&self.pool, book, mode, demand).await.map_err(ledger_failed)
     }
 }
 
@@ -139,6 +142,9 @@ impl App {
 fn answered(book: &Book, answer: &Answer) -> Result<Response, Problem> {
     match answer {
         Answer::KeyReused => Err(Problem::key_reused()),
+        Answer::NumberTaken => {
+            Err(Problem::conflict("number-taken", "the number was used in the other mode: use another one"))
+        }
         Answer::Entry(entry) if entry.status == book.done => {
             Ok((StatusCode::CREATED, Json(shown(book, entry))).into_response())
         }
@@ -146,42 +152,63 @@ fn answered(book: &Book, answer: &Answer) -> Result<Response, Problem> {
     }
 }
 
-async fn payment(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
-    known(&app, &PAYMENTS, &number).await
+async fn payment(
+    State(app): State<App>,
+    mode: Mode,
+    Path(number): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    known(&app, &PAYMENTS, mode, &number).await
 }
 
-async fn transfer_of(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
-    known(&app, &TRANSFERS, &number).await
+async fn transfer_of(
+    State(app): State<App>,
+    mode: Mode,
+    Path(number): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    known(&app, &TRANSFERS, mode, &number).await
 }
 
-async fn known(app: &App, book: &Book, number: &str) -> Result<Json<Value>, Problem> {
-    match store::look_up(&app.pool, book, number).await? {
+async fn known(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json<Value>, Problem> {
+    match store::look_up(&app.pool, book, mode, number).await? {
         Known::Entry(entry) => Ok(Json(shown(book, &entry))),
         Known::CancelledUnseen => Ok(Json(json!({book.number: number, "status": Status::Cancelled}))),
-        Known::NeverSeen => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "never-seen",
-            "no demand with this number arrived yet; one may still be on its way, and a cancel makes sure",
-        )
-        .with("final", false)),
+        Known::NeverSeen => Err(never_seen()),
     }
 }
 
-async fn cancel_payment(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
-    cancel(&app, &PAYMENTS, &number).await
+fn never_seen() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "never-seen",
+        "no demand with this number arrived yet; one may still be on its way, and a cancel makes sure",
+    )
+    .with("final", false)
 }
 
-async fn cancel_transfer(State(app): State<App>, Path(number): Path<String>) -> Result<Json<Value>, Problem> {
-    cancel(&app, &TRANSFERS, &number).await
+async fn cancel_payment(
+    State(app): State<App>,
+    mode: Mode,
+    Path(number): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    cancel(&app, &PAYMENTS, mode, &number).await
+}
+
+async fn cancel_transfer(
+    State(app): State<App>,
+    mode: Mode,
+    Path(number): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    cancel(&app, &TRANSFERS, mode, &number).await
 }
 
 /// Needs no idempotency key: the number is one, and the second cancel changes nothing.
-async fn cancel(app: &App, book: &Book, number: &str) -> Result<Json<Value>, Problem> {
+async fn cancel(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json<Value>, Problem> {
     let number = valid_number(book.number, number.to_owned())?;
-    match store::cancel(&app.pool, book, &number).await.map_err(ledger_failed)? {
+    match store::cancel(&app.pool, book, mode, &number).await.map_err(ledger_failed)? {
         Cancelled::Done { voided } => {
             Ok(Json(json!({book.number: number, "status": Status::Cancelled, "voided": voided})))
         }
+        Cancelled::NeverSeen => Err(never_seen()),
         Cancelled::TooLate(status) => Err(Problem::conflict(
             "too-late-to-cancel",
             format!("the money was {} already and cannot be taken back by a cancel", status.as_str()),
@@ -192,6 +219,7 @@ async fn cancel(app: &App, book: &Book, number: &str) -> Result<Json<Value>, Pro
 
 async fn give_back(
     State(app): State<App>,
+    mode: Mode,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RefundBody>,
 ) -> Result<Response, Problem> {
@@ -203,7 +231,7 @@ async fn give_back(
         amount: money.amount(),
         currency: money.currency().code().to_owned(),
     };
-    match refund::give_back(&app.pool, &demand).await.map_err(ledger_failed)? {
+    match refund::give_back(&app.pool, mode, &demand).await.map_err(ledger_failed)? {
         RefundAnswer::KeyReused => Err(Problem::key_reused()),
         RefundAnswer::Refund(refund) if refund.status == Status::Refunded => {
             Ok((StatusCode::CREATED, Json(refund_shown(&refund))).into_response())
@@ -212,8 +240,12 @@ async fn give_back(
     }
 }
 
-async fn refund_of(State(app): State<App>, Path(refund_no): Path<String>) -> Result<Json<Value>, Problem> {
-    match refund::find(&app.pool, &refund_no).await? {
+async fn refund_of(
+    State(app): State<App>,
+    mode: Mode,
+    Path(refund_no): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    match refund::find(&app.pool, mode, &refund_no).await? {
         Some(refund) => Ok(Json(refund_shown(&refund))),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,

@@ -39,14 +39,16 @@ macro_rules! book {
                 $numbers,
                 " (",
                 $number,
-                ", status) VALUES ($1, 'open')
+                ", status, mode) VALUES ($1, 'open', $2)
                  ON CONFLICT (",
                 $number,
                 ") DO UPDATE SET updated_at = ",
                 sql_now!(),
-                " RETURNING status"
+                " WHERE ",
+                $numbers,
+                ".mode = excluded.mode RETURNING status"
             ),
-            find_number: concat!("SELECT status FROM ", $numbers, " WHERE ", $number, " = $1"),
+            find_number: concat!("SELECT status FROM ", $numbers, " WHERE ", $number, " = $1 AND mode = $2"),
             find_key: concat!(
                 "SELECT idempotency_key, ",
                 $number,

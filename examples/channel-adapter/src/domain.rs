@@ -87,6 +87,8 @@ pub enum Answer {
     Entry(Entry),
     /// The key came before with another demand.
     KeyReused,
+    /// The number is one of the other mode.
+    NumberTaken,
 }
 
 /// The row that the channel has for a number, or none.
@@ -112,6 +114,8 @@ pub enum Cancelled {
     },
     /// Money was sent or refunded already; this cannot be taken back.
     TooLate(Status),
+    /// The number is one of the other mode, so there is none.
+    NeverSeen,
 }
 
 #[cfg(test)]

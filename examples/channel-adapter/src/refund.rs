@@ -1,7 +1,7 @@
 //! Refunds: money given back of a charge, never more than was charged.
 
 use probity_txn::{Error, Tx};
-use service_shell::{Database, Pool};
+use service_shell::{Database, Mode, Pool};
 
 use crate::domain::Status;
 use crate::events;
@@ -61,13 +61,21 @@ fn refund(row: Row) -> Refund {
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
-pub async fn give_back(pool: &Pool, demand: &RefundDemand) -> Result<RefundAnswer, Error<sqlx::Error>> {
-    probity_txn::on(pool, "channel_refund").run(async |tx| answer(tx, demand).await).await
+pub async fn give_back(
+    pool: &Pool,
+    mode: Mode,
+    demand: &RefundDemand,
+) -> Result<RefundAnswer, Error<sqlx::Error>> {
+    probity_txn::on(pool, "channel_refund").run(async |tx| answer(tx, mode, demand).await).await
 }
 
-async fn answer(tx: &mut Tx<'_, Database>, demand: &RefundDemand) -> Result<RefundAnswer, sqlx::Error> {
+async fn answer(
+    tx: &mut Tx<'_, Database>,
+    mode: Mode,
+    demand: &RefundDemand,
+) -> Result<RefundAnswer, sqlx::Error> {
     // The payment's lock first: the sum below must not change under us.
-    let charge = lock_charge(tx, &demand.payment_no).await?;
+    let charge = lock_charge(tx, mode, &demand.payment_no).await?;
     let found: Option<Row> = sqlx::query_as(
         "UPDATE channel_refunds SET attempts = attempts + 1 WHERE idempotency_key = $1
          RETURNING idempotency_key, refund_no, payment_no, amount, currency, status, reason, attempts",
@@ -120,12 +128,16 @@ async fn answer(tx: &mut Tx<'_, Database>, demand: &RefundDemand) -> Result<Refu
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub async fn find(pool: &Pool, refund_no: &str) -> Result<Option<Refund>, sqlx::Error> {
+pub async fn find(pool: &Pool, mode: Mode, refund_no: &str) -> Result<Option<Refund>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT idempotency_key, refund_no, payment_no, amount, currency, status, reason, attempts
-           FROM channel_refunds WHERE refund_no = $1 ORDER BY status, created_at LIMIT 1",
+           FROM channel_refunds
+          WHERE refund_no = $1 AND EXISTS (SELECT 1 FROM channel_payments
+                         WHERE channel_payments.payment_no = channel_refunds.payment_no AND mode = $2)
+          ORDER BY status, created_at LIMIT 1",
     )
     .bind(refund_no)
+    .bind(mode)
     .fetch_optional(pool)
     .await?;
     Ok(row.map(refund))

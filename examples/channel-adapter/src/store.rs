@@ -4,7 +4,7 @@
 //! cancel and a late charge meet in one order or the other, never in between.
 
 use probity_txn::{Error, Tx};
-use service_shell::{Database, Id, Pool, Schema};
+use service_shell::{Database, Id, Mode, Pool, Schema};
 
 use crate::book::{Book, PAYMENTS};
 use crate::domain::{Answer, Behaviour, Cancelled, Demand, Entry, Known, Status};
@@ -14,8 +14,16 @@ use crate::wire::shown;
 /// The tables of the channel.
 pub const SCHEMA: Schema = Schema {
     service: "channel-adapter",
-    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-events.sql")],
-    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-events.sql")],
+    sqlite: &[
+        include_str!("../schema/sqlite.sql"),
+        include_str!("../schema/sqlite-2-events.sql"),
+        include_str!("../schema/sqlite-3-modes.sql"),
+    ],
+    postgres: &[
+        include_str!("../schema/postgres.sql"),
+        include_str!("../schema/postgres-2-events.sql"),
+        include_str!("../schema/postgres-3-modes.sql"),
+    ],
 };
 
 type Row = (String, String, String, i64, String, Status, Option<String>, String, i64);
@@ -33,12 +41,22 @@ fn entry(row: Row) -> Entry {
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
-pub async fn demand(pool: &Pool, book: &Book, demand: &Demand) -> Result<Answer, Error<sqlx::Error>> {
-    probity_txn::on(pool, "channel_demand").run(async |tx| answer(tx, book, demand).await).await
+pub async fn demand(
+    pool: &Pool,
+    book: &Book,
+    mode: Mode,
+    demand: &Demand,
+) -> Result<Answer, Error<sqlx::Error>> {
+    probity_txn::on(pool, "channel_demand").run(async |tx| answer(tx, book, mode, demand).await).await
 }
 
-async fn answer(tx: &mut Tx<'_, Database>, book: &Book, demand: &Demand) -> Result<Answer, sqlx::Error> {
-    let state: String = sqlx::query_scalar(book.lock).bind(&demand.number).fetch_one(&mut *tx).await?;
+async fn answer(
+    tx: &mut Tx<'_, Database>,
+    book: &Book,
+    mode: Mode,
+    demand: &Demand,
+) -> Result<Answer, sqlx::Error> {
+    let Some(state) = lock(tx, book, mode, &demand.number).await? else { return Ok(Answer::NumberTaken) };
     if let Some(found) = find_key(tx, book, &demand.key).await? {
         if found.demand != *demand {
             return Ok(Answer::KeyReused);
@@ -77,6 +95,16 @@ async fn answer(tx: &mut Tx<'_, Database>, book: &Book, demand: &Demand) -> Resu
     Ok(Answer::Entry(new))
 }
 
+/// Locks a number and reads its state; `None` if it is of the other mode.
+async fn lock(
+    tx: &mut Tx<'_, Database>,
+    book: &Book,
+    mode: Mode,
+    number: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(book.lock).bind(number).bind(mode).fetch_optional(&mut *tx).await
+}
+
 /// Writes the event of an entry, of a book that tells.
 async fn tell(tx: &mut Tx<'_, Database>, book: &Book, entry: &Entry) -> Result<(), sqlx::Error> {
     let Some(prefix) = book.events else { return Ok(()) };
@@ -95,17 +123,18 @@ async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<O
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub async fn look_up(pool: &Pool, book: &Book, number: &str) -> Result<Known, sqlx::Error> {
+pub async fn look_up(pool: &Pool, book: &Book, mode: Mode, number: &str) -> Result<Known, sqlx::Error> {
     // The rows are read first: a cancel that commits in between can only make the answer more final.
     let rows: Vec<Row> = sqlx::query_as(book.find_rows).bind(number).fetch_all(pool).await?;
     let entries: Vec<_> = rows.into_iter().map(entry).collect();
     let state: Option<String> =
-        sqlx::query_scalar(book.find_number).bind(number).fetch_optional(pool).await?;
+        sqlx::query_scalar(book.find_number).bind(number).bind(mode).fetch_optional(pool).await?;
     let decided = entries.iter().find(|e| e.status == book.done).or(entries.first()).cloned();
     Ok(match (decided, state.as_deref()) {
-        (Some(entry), _) => Known::Entry(entry),
+        (_, None) => Known::NeverSeen,
+        (Some(entry), Some(_)) => Known::Entry(entry),
         (None, Some("cancelled")) => Known::CancelledUnseen,
-        (None, _) => Known::NeverSeen,
+        (None, Some(_)) => Known::NeverSeen,
     })
 }
 
@@ -116,10 +145,17 @@ pub async fn look_up(pool: &Pool, book: &Book, number: &str) -> Result<Known, sq
 ///
 /// # Errors
 /// When the ledger cannot be written.
-pub async fn cancel(pool: &Pool, book: &Book, number: &str) -> Result<Cancelled, Error<sqlx::Error>> {
+pub async fn cancel(
+    pool: &Pool,
+    book: &Book,
+    mode: Mode,
+    number: &str,
+) -> Result<Cancelled, Error<sqlx::Error>> {
     probity_txn::on(pool, "channel_cancel")
         .run(async |tx| {
-            let _: String = sqlx::query_scalar(book.lock).bind(number).fetch_one(&mut *tx).await?;
+            if lock(tx, book, mode, number).await?.is_none() {
+                return Ok(Cancelled::NeverSeen);
+            }
             let rows: Vec<Row> = sqlx::query_as(book.find_rows).bind(number).fetch_all(&mut *tx).await?;
             let entries: Vec<_> = rows.into_iter().map(entry).collect();
             let done = entries.iter().any(|e| e.status == book.done);
@@ -157,9 +193,12 @@ pub(crate) async fn refunded(tx: &mut Tx<'_, Database>, payment_no: &str) -> Res
 /// Locks a payment and says what was charged under it, if anything is.
 pub(crate) async fn lock_charge(
     tx: &mut Tx<'_, Database>,
+    mode: Mode,
     payment_no: &str,
 ) -> Result<Option<Entry>, sqlx::Error> {
-    let _: String = sqlx::query_scalar(PAYMENTS.lock).bind(payment_no).fetch_one(&mut *tx).await?;
+    if lock(tx, &PAYMENTS, mode, payment_no).await?.is_none() {
+        return Ok(None);
+    }
     let rows: Vec<Row> = sqlx::query_as(PAYMENTS.find_rows).bind(payment_no).fetch_all(&mut *tx).await?;
     Ok(rows.into_iter().map(entry).find(|entry| entry.status == Status::Charged))
 }

@@ -229,3 +229,26 @@ async fn a_request_that_cannot_be_right_is_a_problem_and_writes_nothing() {
     let call = channel.client.post(format!("{}{path}", channel.base)).json(&payment("PAY-1", "card_ok"));
     assert_eq!(answer(call.bearer_auth(&channel.token)).await.0, 400, "a missing key");
 }
+
+#[tokio::test]
+async fn what_one_mode_charged_is_never_seen_in_the_other() {
+    let channel = Channel::start().await;
+    let body = json!({"payment_no": "PAY-1", "amount": 500, "currency": "USD", "payment_method": "card_ok"});
+    let in_test = async |call: reqwest::RequestBuilder| {
+        answer(call.bearer_auth(&channel.token).header("x-merchant-mode", "test")).await.0
+    };
+    let url = |path: &str| format!("{}/api/v1/channel/{path}", channel.base);
+    let post =
+        |path: &str, body: &Value| channel.client.post(url(path)).header("idempotency-key", "t").json(body);
+    assert_eq!(channel.post("/api/v1/channel/payments", "k-1", &body).await.0, 201);
+    assert_eq!(in_test(channel.client.get(url("payments/PAY-1"))).await, 404);
+    assert_eq!(in_test(post("payments/PAY-1/cancel", &json!({}))).await, 404);
+    assert_eq!(in_test(post("payments", &body)).await, 409);
+    let back = json!({"refund_no": "REF-1", "payment_no": "PAY-1", "amount": 500, "currency": "USD"});
+    assert_eq!(in_test(post("refunds", &back)).await, 402);
+    assert_eq!(channel.get("/api/v1/channel/payments/PAY-1").await.1["status"], "charged");
+    let back = json!({"refund_no": "REF-2", "payment_no": "PAY-1", "amount": 500, "currency": "USD"});
+    assert_eq!(channel.post("/api/v1/channel/refunds", "r-1", &back).await.0, 201);
+    assert_eq!(in_test(channel.client.get(url("refunds/REF-2"))).await, 404);
+    assert_eq!(channel.get("/api/v1/channel/refunds/REF-2").await.0, 200);
+}

@@ -13,8 +13,8 @@ use probity_txn::Tx;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{
-    Clock, Database, Drain, Health, Id, JsonBody, MerchantId, Pool, Problem, Routes, Settings, Shell,
-    StartError, database,
+    Clock, Database, Drain, Health, Id, JsonBody, Mode, Pool, Problem, Routes, Settings, Shell, StartError,
+    World, database,
 };
 
 use crate::domain::{NewOrder, Order, OrderBody, Status, number};
@@ -102,11 +102,14 @@ pub(crate) fn routes() -> Routes<App> {
         .post("/api/v1/orders/{order_no}/refund", refund)
 }
 
-/// Keys belong to the merchant the call is about: two merchants may use the same one.
+/// Keys belong to the merchant and the mode the call is about: two of them may use the same one.
 fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
-    let merchant = MerchantId::from_headers(&parts.headers)
+    let World { merchant, mode } = World::from_headers(&parts.headers)
         .map_err(|problem| Refusal::new(problem.status(), problem.detail()))?;
-    Ok(Scope::new(format!("order-service:merchant:{}", merchant.0))?)
+    Ok(Scope::new(match mode {
+        Mode::Production => format!("order-service:merchant:{merchant}"),
+        Mode::Test => format!("order-service:merchant:{merchant}:test"),
+    })?)
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,14 +137,14 @@ struct Page {
 
 async fn create(
     State(app): State<App>,
-    merchant: MerchantId,
+    world: World,
     lease: Lease,
     JsonBody(body): JsonBody<OrderBody>,
 ) -> Result<Recording, Problem> {
     let new = NewOrder::try_from(body)?;
     probity_txn::on(&app.pool, "create_order")
         .run(async |tx| {
-            let answer = match store::create(tx, merchant, &new).await? {
+            let answer = match store::create(tx, world, &new).await? {
                 Created::New(order) => success(StatusCode::CREATED, &order),
                 Created::Existing(order) => success(StatusCode::OK, &order),
                 Created::NumberTaken => refusal(&Problem::conflict(
@@ -161,7 +164,7 @@ async fn create(
 
 async fn pay(
     State(app): State<App>,
-    merchant: MerchantId,
+    world: World,
     Path(order_no): Path<String>,
     lease: Lease,
     JsonBody(body): JsonBody<PayBody>,
@@ -170,7 +173,7 @@ async fn pay(
     let payment = Payment { payment_no, amount: body.amount, currency: body.currency };
     probity_txn::on(&app.pool, "pay_order")
         .run(async |tx| {
-            let answer = shown(&store::pay(tx, merchant, &order_no, &payment).await?);
+            let answer = shown(&store::pay(tx, world, &order_no, &payment).await?);
             recorded(tx, &lease, answer).await
         })
         .await
@@ -179,7 +182,7 @@ async fn pay(
 
 async fn cancel(
     State(app): State<App>,
-    merchant: MerchantId,
+    world: World,
     Path(order_no): Path<String>,
     lease: Lease,
     JsonBody(body): JsonBody<ReasonBody>,
@@ -188,7 +191,7 @@ async fn cancel(
     probity_txn::on(&app.pool, "cancel_order")
         .run(async |tx| {
             let payment_no = body.payment_no.as_deref();
-            let answer = match store::cancel(tx, merchant, &order_no, payment_no, &body.reason).await? {
+            let answer = match store::cancel(tx, world, &order_no, payment_no, &body.reason).await? {
                 // The barrier is set: an order with this number can no longer be created.
                 Changed::Missing => success(
                     StatusCode::OK,
@@ -208,7 +211,7 @@ async fn cancel(
 
 async fn refund(
     State(app): State<App>,
-    merchant: MerchantId,
+    world: World,
     Path(order_no): Path<String>,
     lease: Lease,
     JsonBody(body): JsonBody<ReasonBody>,
@@ -216,7 +219,7 @@ async fn refund(
     probity_txn::on(&app.pool, "refund_order")
         .run(async |tx| {
             let payment_no = body.payment_no.as_deref();
-            let answer = shown(&store::refund(tx, merchant, &order_no, payment_no, &body.reason).await?);
+            let answer = shown(&store::refund(tx, world, &order_no, payment_no, &body.reason).await?);
             recorded(tx, &lease, answer).await
         })
         .await
@@ -225,15 +228,15 @@ async fn refund(
 
 async fn get(
     State(app): State<App>,
-    merchant: MerchantId,
+    world: World,
     Path(order_no): Path<String>,
 ) -> Result<Json<Order>, Problem> {
-    store::get(&app.pool, merchant, &order_no).await?.map(Json).ok_or_else(|| Problem::not_found("order"))
+    store::get(&app.pool, world, &order_no).await?.map(Json).ok_or_else(|| Problem::not_found("order"))
 }
 
 async fn list(
     State(app): State<App>,
-    merchant: MerchantId,
+    world: World,
     Query(page): Query<Page>,
 ) -> Result<Json<Value>, Problem> {
     let limit = page.limit.unwrap_or(20);
@@ -241,7 +244,7 @@ async fn list(
         return Err(Problem::invalid("limit", "must be from 1 to 100"));
     }
     let selection = Selection { status: page.status, before: page.before, limit };
-    let found = store::list(&app.pool, merchant, selection).await?;
+    let found = store::list(&app.pool, world, selection).await?;
     let full = i64::try_from(found.len()).is_ok_and(|count| count == limit);
     let next = found.last().filter(|_| full).map(|(id, _)| *id);
     let orders: Vec<_> = found.into_iter().map(|(_, order)| order).collect();

@@ -6,15 +6,23 @@
 
 use chrono::{DateTime, Utc};
 use probity_txn::Tx;
-use service_shell::{Database, Id, MerchantId, Pool, Schema, sql_ago, sql_now};
+use service_shell::{Database, Id, Pool, Schema, World, sql_ago, sql_now};
 
 use crate::domain::{Change, Item, NewOrder, Order, PayStatus, Status, Verdict};
 
 /// The tables of orders.
 pub const SCHEMA: Schema = Schema {
     service: "order-service",
-    sqlite: &[include_str!("../schema/sqlite.sql"), include_str!("../schema/sqlite-2-expiry.sql")],
-    postgres: &[include_str!("../schema/postgres.sql"), include_str!("../schema/postgres-2-expiry.sql")],
+    sqlite: &[
+        include_str!("../schema/sqlite.sql"),
+        include_str!("../schema/sqlite-2-expiry.sql"),
+        include_str!("../schema/sqlite-3-modes.sql"),
+    ],
+    postgres: &[
+        include_str!("../schema/postgres.sql"),
+        include_str!("../schema/postgres-2-expiry.sql"),
+        include_str!("../schema/postgres-3-modes.sql"),
+    ],
 };
 
 /// The answer to a create.
@@ -76,19 +84,16 @@ fn order(row: Row) -> (Id, Order) {
 }
 
 /// Takes the lock of a number; true if it was cancelled before its order arrived.
-async fn lock_number(
-    tx: &mut Tx<'_, Database>,
-    merchant: MerchantId,
-    order_no: &str,
-) -> Result<bool, sqlx::Error> {
+async fn lock_number(tx: &mut Tx<'_, Database>, world: World, order_no: &str) -> Result<bool, sqlx::Error> {
     // The update writes nothing new; it is there because it locks and returns the row on both databases.
     sqlx::query_scalar(
-        "INSERT INTO order_numbers (merchant_id, order_no) VALUES ($1, $2)
-         ON CONFLICT (merchant_id, order_no) DO UPDATE SET order_no = excluded.order_no
+        "INSERT INTO order_numbers (merchant_id, order_no, mode) VALUES ($1, $2, $3)
+         ON CONFLICT (merchant_id, mode, order_no) DO UPDATE SET order_no = excluded.order_no
          RETURNING cancelled_at IS NOT NULL",
     )
-    .bind(merchant.0)
+    .bind(world.merchant)
     .bind(order_no)
+    .bind(world.mode)
     .fetch_one(&mut *tx)
     .await
 }
@@ -96,28 +101,29 @@ async fn lock_number(
 /// Order, items and log row, in the caller's transaction.
 pub(crate) async fn create(
     tx: &mut Tx<'_, Database>,
-    merchant: MerchantId,
+    world: World,
     new: &NewOrder,
 ) -> Result<Created, sqlx::Error> {
-    if lock_number(tx, merchant, &new.order_no).await? {
+    if lock_number(tx, world, &new.order_no).await? {
         return Ok(Created::Cancelled);
     }
     let inserted: Option<Row> = sqlx::query_as(concat!(
-        "INSERT INTO orders (id, merchant_id, order_no, payment_no, amount, currency, status, pay_status)
-         VALUES ($1, $2, $3, $4, $5, $6, 'pending', 'unpaid')
-         ON CONFLICT (merchant_id, order_no) DO NOTHING RETURNING ",
+        "INSERT INTO orders (id, merchant_id, order_no, payment_no, amount, currency, mode, status, pay_status)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', 'unpaid')
+         ON CONFLICT (merchant_id, mode, order_no) DO NOTHING RETURNING ",
         columns!()
     ))
     .bind(Id::new())
-    .bind(merchant.0)
+    .bind(world.merchant)
     .bind(&new.order_no)
     .bind(&new.payment_no)
     .bind(new.money.amount())
     .bind(new.money.currency().code())
+    .bind(world.mode)
     .fetch_optional(&mut *tx)
     .await?;
     let Some((id, mut order)) = inserted.map(order) else {
-        return match find(&mut *tx, merchant, &new.order_no).await? {
+        return match find(&mut *tx, world, &new.order_no).await? {
             Some((id, mut order)) if is_same(new, &order) => match order.status {
                 Status::Pending | Status::Paid | Status::Completed => {
                     order.items = items(&mut *tx, id).await?;
@@ -155,7 +161,7 @@ fn is_same(new: &NewOrder, order: &Order) -> bool {
 /// One UPDATE guarded by the status and by the payment's own figures, plus the log.
 pub(crate) async fn pay(
     tx: &mut Tx<'_, Database>,
-    merchant: MerchantId,
+    world: World,
     order_no: &str,
     payment: &Payment,
 ) -> Result<Changed, sqlx::Error> {
@@ -166,21 +172,23 @@ pub(crate) async fn pay(
         sql_now!(),
         " WHERE merchant_id = $1 AND order_no = $2 AND status = 'pending'
             AND (payment_no IS NULL OR payment_no = $3) AND amount = $4 AND currency = $5
+            AND mode = $6
          RETURNING ",
         columns!()
     ))
-    .bind(merchant.0)
+    .bind(world.merchant)
     .bind(order_no)
     .bind(&payment.payment_no)
     .bind(payment.amount)
     .bind(&payment.currency)
+    .bind(world.mode)
     .fetch_optional(&mut *tx)
     .await?;
     if let Some((id, order)) = paid.map(order) {
         log(tx, id, Some(Status::Pending), Status::Paid, &payment.payment_no).await?;
         return Ok(Changed::Order { order, changed: true });
     }
-    let Some(order) = find(&mut *tx, merchant, order_no).await?.map(|(_, order)| order) else {
+    let Some(order) = find(&mut *tx, world, order_no).await?.map(|(_, order)| order) else {
         return Ok(Changed::Missing);
     };
     let same = order.amount == payment.amount
@@ -197,26 +205,27 @@ pub(crate) async fn pay(
 /// this number will ever be created. With a payment number only an order made for that payment is cancelled.
 pub(crate) async fn cancel(
     tx: &mut Tx<'_, Database>,
-    merchant: MerchantId,
+    world: World,
     order_no: &str,
     payment_no: Option<&str>,
     reason: &str,
 ) -> Result<Changed, sqlx::Error> {
-    let _cancelled = lock_number(tx, merchant, order_no).await?;
-    if let (Some(payment), Some((_, order))) = (payment_no, find(&mut *tx, merchant, order_no).await?)
+    let _cancelled = lock_number(tx, world, order_no).await?;
+    if let (Some(payment), Some((_, order))) = (payment_no, find(&mut *tx, world, order_no).await?)
         && order.payment_no.as_deref() != Some(payment)
     {
         return Ok(Changed::OtherPayment(order));
     }
-    let answer = change(tx, merchant, order_no, Change::Cancel, reason).await?;
+    let answer = change(tx, world, order_no, Change::Cancel, reason).await?;
     if answer == Changed::Missing {
         sqlx::query(concat!(
             "UPDATE order_numbers SET cancelled_at = COALESCE(cancelled_at, ",
             sql_now!(),
-            ") WHERE merchant_id = $1 AND order_no = $2"
+            ") WHERE merchant_id = $1 AND order_no = $2 AND mode = $3"
         ))
-        .bind(merchant.0)
+        .bind(world.merchant)
         .bind(order_no)
+        .bind(world.mode)
         .execute(&mut *tx)
         .await?;
     }
@@ -226,23 +235,23 @@ pub(crate) async fn cancel(
 /// Marks a paid order as given back. With a payment number only an order that this payment paid.
 pub(crate) async fn refund(
     tx: &mut Tx<'_, Database>,
-    merchant: MerchantId,
+    world: World,
     order_no: &str,
     payment_no: Option<&str>,
     reason: &str,
 ) -> Result<Changed, sqlx::Error> {
     // A payment number never changes once it is there, so no lock is needed for this look.
-    if let (Some(payment), Some((_, order))) = (payment_no, find(&mut *tx, merchant, order_no).await?)
+    if let (Some(payment), Some((_, order))) = (payment_no, find(&mut *tx, world, order_no).await?)
         && order.payment_no.as_deref() != Some(payment)
     {
         return Ok(Changed::OtherPayment(order));
     }
-    change(tx, merchant, order_no, Change::Refund, reason).await
+    change(tx, world, order_no, Change::Refund, reason).await
 }
 
 async fn change(
     tx: &mut Tx<'_, Database>,
-    merchant: MerchantId,
+    world: World,
     order_no: &str,
     change: Change,
     reason: &str,
@@ -251,7 +260,7 @@ async fn change(
         Change::Refund => concat!(
             "UPDATE orders SET status = $3, pay_status = 'refunded', updated_at = ",
             sql_now!(),
-            " WHERE merchant_id = $1 AND order_no = $2 AND status = $4 RETURNING ",
+            " WHERE merchant_id = $1 AND order_no = $2 AND status = $4 AND mode = $5 RETURNING ",
             columns!()
         ),
         Change::Cancel | Change::Pay => concat!(
@@ -259,22 +268,23 @@ async fn change(
             sql_now!(),
             ", updated_at = ",
             sql_now!(),
-            " WHERE merchant_id = $1 AND order_no = $2 AND status = $4 RETURNING ",
+            " WHERE merchant_id = $1 AND order_no = $2 AND status = $4 AND mode = $5 RETURNING ",
             columns!()
         ),
     };
     let changed: Option<Row> = sqlx::query_as(sql)
-        .bind(merchant.0)
+        .bind(world.merchant)
         .bind(order_no)
         .bind(change.to())
         .bind(change.from())
+        .bind(world.mode)
         .fetch_optional(&mut *tx)
         .await?;
     if let Some((id, order)) = changed.map(order) {
         log(tx, id, Some(change.from()), change.to(), reason).await?;
         return Ok(Changed::Order { order, changed: true });
     }
-    Ok(match find(&mut *tx, merchant, order_no).await? {
+    Ok(match find(&mut *tx, world, order_no).await? {
         None => Changed::Missing,
         Some((_, order)) if change.verdict(order.status) == Verdict::Already => {
             Changed::Order { order, changed: false }
@@ -305,28 +315,25 @@ async fn log(
 
 async fn find<'e>(
     executor: impl sqlx::Executor<'e, Database = Database>,
-    merchant: MerchantId,
+    world: World,
     order_no: &str,
 ) -> Result<Option<(Id, Order)>, sqlx::Error> {
     let row: Option<Row> = sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
-        " FROM orders WHERE merchant_id = $1 AND order_no = $2"
+        " FROM orders WHERE merchant_id = $1 AND order_no = $2 AND mode = $3"
     ))
-    .bind(merchant.0)
+    .bind(world.merchant)
     .bind(order_no)
+    .bind(world.mode)
     .fetch_optional(executor)
     .await?;
     Ok(row.map(order))
 }
 
 /// One order with its items.
-pub(crate) async fn get(
-    pool: &Pool,
-    merchant: MerchantId,
-    order_no: &str,
-) -> Result<Option<Order>, sqlx::Error> {
-    let Some((id, mut order)) = find(pool, merchant, order_no).await? else { return Ok(None) };
+pub(crate) async fn get(pool: &Pool, world: World, order_no: &str) -> Result<Option<Order>, sqlx::Error> {
+    let Some((id, mut order)) = find(pool, world, order_no).await? else { return Ok(None) };
     order.items = items(pool, id).await?;
     Ok(Some(order))
 }
@@ -355,20 +362,21 @@ pub(crate) struct Selection {
 /// The newest orders of a merchant, without their items, each with the cursor that continues after it.
 pub(crate) async fn list(
     pool: &Pool,
-    merchant: MerchantId,
+    world: World,
     selection: Selection,
 ) -> Result<Vec<(Id, Order)>, sqlx::Error> {
     let rows: Vec<Row> = sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
         " FROM orders
-          WHERE merchant_id = $1 AND ($2 IS NULL OR status = $2) AND ($3 IS NULL OR id < $3)
+          WHERE merchant_id = $1 AND mode = $5 AND ($2 IS NULL OR status = $2) AND ($3 IS NULL OR id < $3)
           ORDER BY id DESC LIMIT $4"
     ))
-    .bind(merchant.0)
+    .bind(world.merchant)
     .bind(selection.status)
     .bind(selection.before)
     .bind(selection.limit)
+    .bind(world.mode)
     .fetch_all(pool)
     .await?;
     Ok(rows.into_iter().map(order).collect())

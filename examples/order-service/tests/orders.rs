@@ -262,3 +262,28 @@ async fn the_sweep_reads_only_orders_that_may_expire() {
     let plan: Vec<String> = rows.iter().map(|row| row.get(row.len() - 1)).collect();
     assert!(plan.iter().any(|line| line.contains("orders_to_expire")), "{plan:?}");
 }
+
+#[tokio::test]
+async fn a_number_of_one_mode_is_none_of_the_other() {
+    let (orders, shop) = (Orders::start().await, Id::new());
+    assert_eq!(orders.post(shop, "/api/v1/orders", "k-1", order("A-1")).await.0, 201);
+    let in_test = async |call: reqwest::RequestBuilder| {
+        orders.answer(shop, call.header("x-merchant-mode", "test")).await
+    };
+    let url = |path: &str| format!("{}/api/v1/orders{path}", orders.base);
+    let post = |path: &str, key: &str, body: &Value| {
+        orders.client.post(url(path)).header("idempotency-key", key).json(body)
+    };
+    assert_eq!(in_test(orders.client.get(url("/A-1"))).await.0, 404);
+    assert_eq!(in_test(orders.client.get(url(""))).await.1["orders"], json!([]));
+    assert_eq!(in_test(post("/A-1/pay", "p-1", &paid_by("PAY-1"))).await.0, 404);
+    // The same key and number, and neither a replay nor a conflict.
+    assert_eq!(in_test(post("", "k-1", &order("A-1"))).await.0, 201);
+    assert_eq!(
+        in_test(post("/A-1/cancel", "c-1", &json!({"reason": "test"}))).await.1["status"],
+        "cancelled"
+    );
+    assert_eq!(orders.get(shop, "/api/v1/orders/A-1").await.1["status"], "pending");
+    let wrong = orders.client.get(url("")).header("x-merchant-mode", "live");
+    assert_eq!(orders.answer(shop, wrong).await.0, 400);
+}

@@ -240,6 +240,9 @@ pub struct Payment {
     /// The address to be told of the end; not shown.
     #[serde(skip)]
     pub notify_url: Option<String>,
+    /// The mode that its saga tells its neighbours; not shown.
+    #[serde(skip)]
+    pub peer_mode: Option<String>,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
     /// By the database's clock.

@@ -98,6 +98,7 @@ fn request(payment_no: &str, origin: &Origin, new: &NewPayment) -> PaymentReques
         currency: new.money.currency().code().to_owned(),
         payment_method: new.payment_method.clone(),
         items: new.items.clone(),
+        mode: Some(origin.merchant.mode.clone()),
     }
 }
 

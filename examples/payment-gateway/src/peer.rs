@@ -4,11 +4,18 @@
 //! one, or one we do not understand is a [`CallError`]: the call may have taken effect.
 
 use serde_json::Value;
-use service_shell::{CallError, Id, MERCHANT_HEADER, Reply};
+use service_shell::{CallError, Id, MERCHANT_HEADER, MODE_HEADER, Reply};
 
 /// One service of the platform, called on behalf of a merchant.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer(service_shell::Peer);
+
+/// The merchant that a call is about, and the mode of its key. Requests of before modes travelled have none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose<'a> {
+    pub(crate) merchant: Id,
+    pub(crate) mode: Option<&'a str>,
+}
 
 /// An answer that proves something. Every other one is a [`CallError`].
 #[derive(Clone, Debug, PartialEq)]
@@ -34,20 +41,22 @@ impl Peer {
     pub(crate) async fn post(
         &self,
         path: &str,
-        merchant: Id,
+        whose: Whose<'_>,
         key: &str,
         body: &Value,
     ) -> Result<Said, CallError> {
-        self.send(self.0.post(path, key, body), merchant).await
+        self.send(self.0.post(path, key, body), whose).await
     }
 
     /// `GET`.
-    pub(crate) async fn get(&self, path: &str, merchant: Id) -> Result<Said, CallError> {
-        self.send(self.0.get(path), merchant).await
+    pub(crate) async fn get(&self, path: &str, whose: Whose<'_>) -> Result<Said, CallError> {
+        self.send(self.0.get(path), whose).await
     }
 
-    async fn send(&self, call: reqwest::RequestBuilder, merchant: Id) -> Result<Said, CallError> {
-        let reply = self.0.send(call.header(MERCHANT_HEADER, merchant.to_string())).await?;
+    async fn send(&self, call: reqwest::RequestBuilder, whose: Whose<'_>) -> Result<Said, CallError> {
+        let call = call.header(MERCHANT_HEADER, whose.merchant.to_string());
+        let call = whose.mode.into_iter().fold(call, |call, mode| call.header(MODE_HEADER, mode));
+        let reply = self.0.send(call).await?;
         said(reply).map_err(|unclear| self.0.unclear(&unclear))
     }
 }

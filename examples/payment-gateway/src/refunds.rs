@@ -111,6 +111,7 @@ impl Gateway {
             order_no: payment.order_no,
             amount: new.money.amount(),
             currency: payment.currency,
+            mode: payment.peer_mode,
         };
         Ok(Some(self.sagas.start_in(&mut *tx, REFUND, refund_no, &request).await?))
     }

@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use service_shell::{Id, Pool, only_effect};
 
 use crate::domain::Item;
-use crate::peer::{Peer, Said};
+use crate::peer::{Peer, Said, Whose};
 use crate::store;
 
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const PAYMENT: &str = "payment";
 
-/// The input of a payment saga. It is stored with the saga and survives deploys: only ever add optional fields.
+/// The input of a payment saga. It is stored with the saga and survives deploys: only ever add optional fields, and leave
+/// them out while they are none, so that what was stored before stays the same input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentRequest {
     /// Our number for the payment; the saga's business id.
@@ -34,6 +35,15 @@ pub struct PaymentRequest {
     pub payment_method: String,
     /// The items that are paid for.
     pub items: Vec<Item>,
+    /// `test` or `production`, from the API key; none before it travelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+impl PaymentRequest {
+    fn whose(&self) -> Whose<'_> {
+        Whose { merchant: self.merchant_id, mode: self.mode.as_deref() }
+    }
 }
 
 /// The order as the saga remembers it.
@@ -77,7 +87,7 @@ impl SagaStep for CreateOrder {
             "currency": request.currency,
             "items": request.items,
         });
-        let said = self.orders.post("/api/v1/orders", request.merchant_id, cx.idempotency_key(), &body).await;
+        let said = self.orders.post("/api/v1/orders", request.whose(), cx.idempotency_key(), &body).await;
         match said.map_err(only_effect)? {
             Said::Yes(_) => Ok(Order { order_no: request.order_no.clone() }),
             Said::No { kind, .. } => {
@@ -145,7 +155,7 @@ impl SagaStep for CallPaymentChannel {
             "payment_method": request.payment_method,
         });
         let path = "/api/v1/channel/payments";
-        let said = self.channel.post(path, request.merchant_id, cx.idempotency_key(), &body).await;
+        let said = self.channel.post(path, request.whose(), cx.idempotency_key(), &body).await;
         match said.map_err(only_effect)? {
             Said::Yes(answer) => charge(&answer),
             Said::No { reason, .. } => {
@@ -162,7 +172,7 @@ impl SagaStep for CallPaymentChannel {
     ) -> Result<Evidence, StepError> {
         let request = cx.input();
         let path = format!("/api/v1/channel/payments/{}/cancel", segment(&request.payment_no));
-        let said = self.channel.post(&path, request.merchant_id, cx.idempotency_key(), &json!({})).await;
+        let said = self.channel.post(&path, request.whose(), cx.idempotency_key(), &json!({})).await;
         let evidence = match said.map_err(only_effect)? {
             Said::Yes(answer) if answer["voided"] == true => "the charge was voided",
             Said::Yes(_) => "nothing was charged, and a late charge will be refused",
@@ -183,7 +193,7 @@ impl SagaStep for CallPaymentChannel {
             return Ok(Probe::Applied(Charge { channel_order_no }));
         }
         let path = format!("/api/v1/channel/payments/{}", segment(&request.payment_no));
-        Ok(match self.channel.get(&path, request.merchant_id).await? {
+        Ok(match self.channel.get(&path, request.whose()).await? {
             Said::Yes(answer) => match word(&answer, "status") {
                 "charged" => Probe::Applied(charge(&answer)?),
                 "refused" | "cancelled" => {
@@ -231,7 +241,7 @@ impl SagaStep for PayOrder {
             "amount": request.amount,
             "currency": request.currency,
         });
-        let said = self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await;
+        let said = self.orders.post(&path, request.whose(), cx.idempotency_key(), &body).await;
         match said.map_err(only_effect)? {
             Said::Yes(_) => Ok(PaidOrder {}),
             // The saga turns back, and the undo of the step before gives the money back.
@@ -290,18 +300,18 @@ pub(crate) enum Found {
 }
 
 async fn order_of(orders: &Peer, request: &PaymentRequest) -> Result<Found, StepError> {
-    order_at(orders, &request.order_no, request.merchant_id, &request.payment_no).await
+    order_at(orders, &request.order_no, request.whose(), &request.payment_no).await
 }
 
 /// Looks for the order of a payment.
 pub(crate) async fn order_at(
     orders: &Peer,
     order_no: &str,
-    merchant: Id,
+    whose: Whose<'_>,
     payment_no: &str,
 ) -> Result<Found, StepError> {
     let path = format!("/api/v1/orders/{}", segment(order_no));
-    Ok(match orders.get(&path, merchant).await.map_err(only_effect)? {
+    Ok(match orders.get(&path, whose).await.map_err(only_effect)? {
         Said::Yes(order) if order["payment_no"] == payment_no => {
             Found::Ours(word(&order, "status").to_owned())
         }
@@ -314,7 +324,7 @@ pub(crate) async fn order_at(
 async fn cancel_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
     let path = format!("/api/v1/orders/{}/cancel", segment(&request.order_no));
     let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
-    match orders.post(&path, request.merchant_id, key, &body).await.map_err(only_effect)? {
+    match orders.post(&path, request.whose(), key, &body).await.map_err(only_effect)? {
         Said::Yes(answer) => {
             Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
         }
@@ -332,7 +342,7 @@ async fn cancel_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Res
 async fn refund_order(orders: &Peer, request: &PaymentRequest, key: &str) -> Result<Evidence, StepError> {
     let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
     let body = json!({"reason": "payment undone", "payment_no": request.payment_no});
-    match orders.post(&path, request.merchant_id, key, &body).await.map_err(only_effect)? {
+    match orders.post(&path, request.whose(), key, &body).await.map_err(only_effect)? {
         Said::Yes(answer) => {
             Ok(Evidence::new(format!("order {} is {}", request.order_no, word(&answer, "status"))))
         }

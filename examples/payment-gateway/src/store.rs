@@ -19,6 +19,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../schema/sqlite-3-webhooks.sql"),
         include_str!("../schema/sqlite-4-notifications.sql"),
         include_str!("../schema/sqlite-5-follow.sql"),
+        include_str!("../schema/sqlite-6-modes.sql"),
     ],
     postgres: &[
         include_str!("../schema/postgres.sql"),
@@ -26,6 +27,7 @@ pub const SCHEMA: Schema = Schema {
         include_str!("../schema/postgres-3-webhooks.sql"),
         include_str!("../schema/postgres-4-notifications.sql"),
         include_str!("../schema/postgres-5-follow.sql"),
+        include_str!("../schema/postgres-6-modes.sql"),
     ],
 };
 
@@ -43,7 +45,7 @@ macro_rules! columns {
         // What may still turn out well has not failed, whatever a step has noted.
         "payment_no, order_no, amount, currency, channel, payment_method, mode, description, status,
          CASE WHEN status IN ('pending', 'processing') THEN NULL ELSE failure_reason END AS failure_reason,
-         channel_order_no, refunded_amount, notify_status, notify_url, created_at, updated_at"
+         channel_order_no, refunded_amount, notify_status, notify_url, peer_mode, created_at, updated_at"
     };
 }
 
@@ -82,8 +84,8 @@ pub(crate) async fn insert(
 ) -> Result<Inserted, sqlx::Error> {
     let inserted = sqlx::query(
         "INSERT INTO payments (id, payment_no, merchant_id, order_no, amount, currency, channel,
-                               payment_method, mode, description, notify_url, status, idempotency_record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'processing', $12) ON CONFLICT DO NOTHING",
+                               payment_method, mode, description, notify_url, peer_mode, status, idempotency_record)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $9, 'processing', $12) ON CONFLICT DO NOTHING",
     )
     .bind(Id::new())
     .bind(payment_no)

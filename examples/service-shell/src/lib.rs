@@ -51,7 +51,7 @@ pub use http_client::{HttpTimeouts, http_client};
 pub use id::Id;
 pub use json::{Json, Json as JsonBody};
 pub use logging::init_logging;
-pub use merchant_header::{MERCHANT_HEADER, MerchantId};
+pub use merchant_header::{MERCHANT_HEADER, MODE_HEADER, MerchantId, Mode, World};
 pub use money::{Currency, Money, MoneyError};
 pub use openapi::{Credential, Guarded, api, operations};
 pub use operators::{Operator, Operators, Role};

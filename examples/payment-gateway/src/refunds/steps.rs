@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_shell::{Database, Id, Pool, only_effect};
 
-use crate::peer::{Peer, Said};
+use crate::peer::{Peer, Said, Whose};
 use crate::refunds::store::{self, Connection};
 use crate::steps::{Found, order_at, segment, word};
 
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const REFUND: &str = "refund";
 
-/// The input of a refund saga. It is stored with the saga and survives deploys: only ever add optional fields.
+/// The input of a refund saga. It is stored with the saga and survives deploys: only ever add optional fields, and leave
+/// them out while they are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundRequest {
     /// Our number for the refund; the saga's business id.
@@ -31,6 +32,15 @@ pub struct RefundRequest {
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,
+    /// The mode that the payment's saga told its neighbours; none before it travelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+impl RefundRequest {
+    pub(crate) fn whose(&self) -> Whose<'_> {
+        Whose { merchant: self.merchant_id, mode: self.mode.as_deref() }
+    }
 }
 
 /// The refund at the channel as the saga remembers it.
@@ -70,7 +80,7 @@ impl ForwardStep for RefundAtChannel {
             "currency": request.currency,
         });
         let path = "/api/v1/channel/refunds";
-        let said = self.channel.post(path, request.merchant_id, cx.idempotency_key(), &body).await;
+        let said = self.channel.post(path, request.whose(), cx.idempotency_key(), &body).await;
         match said.map_err(only_effect)? {
             Said::Yes(_) => Ok(GivenBack {}),
             Said::No { reason, .. } => {
@@ -83,7 +93,7 @@ impl ForwardStep for RefundAtChannel {
     async fn probe(&self, cx: &StepContext<RefundRequest>) -> Result<Probe<GivenBack>, StepError> {
         let request = cx.input();
         let path = format!("/api/v1/channel/refunds/{}", segment(&request.refund_no));
-        Ok(match self.channel.get(&path, request.merchant_id).await? {
+        Ok(match self.channel.get(&path, request.whose()).await? {
             Said::Yes(answer) => match word(&answer, "status") {
                 "refunded" => Probe::Applied(GivenBack {}),
                 "refused" => {
@@ -150,7 +160,7 @@ impl ForwardStep for RefundOrder {
         }
         let path = format!("/api/v1/orders/{}/refund", segment(&request.order_no));
         let body = json!({"reason": request.refund_no, "payment_no": request.payment_no});
-        let said = self.orders.post(&path, request.merchant_id, cx.idempotency_key(), &body).await;
+        let said = self.orders.post(&path, request.whose(), cx.idempotency_key(), &body).await;
         match said.map_err(only_effect)? {
             Said::Yes(_) => Ok(OrderTold {}),
             Said::No { reason, .. } => {
@@ -161,8 +171,7 @@ impl ForwardStep for RefundOrder {
 
     async fn probe(&self, cx: &StepContext<RefundRequest>) -> Result<Probe<OrderTold>, StepError> {
         let request = cx.input();
-        let found =
-            order_at(&self.orders, &request.order_no, request.merchant_id, &request.payment_no).await?;
+        let found = order_at(&self.orders, &request.order_no, request.whose(), &request.payment_no).await?;
         Ok(match found {
             Found::Ours(status) => match status.as_str() {
                 // Delivered: it stays completed, although its money is back.

@@ -307,9 +307,17 @@ async fn test_and_production_keys_of_one_merchant_are_two_worlds() {
         (listed["payments"].as_array().unwrap().len(), &listed["payments"][0]["order_no"]),
         (1, &json!("A-2"))
     );
-    // The number of a test order takes none from production at the gateway.
+    // The number of a test order takes none from production, anywhere.
     let taken = pay(&live, "key-2", &payment("A-1", "card_ok")).await;
-    assert_ne!(taken.status, 409, "{taken:?}");
+    assert_eq!((taken.status, &taken.json()["status"]), (201, &json!("success")), "{taken:?}");
+    let back = json!({"payment_no": taken.json()["payment_no"], "amount": 1250, "currency": "USD"});
+    assert_eq!(live.post("/api/v1/refunds", "back-2", &back).await.unwrap().json()["status"], "success");
+    let of_test = "SELECT status FROM orders WHERE order_no = 'A-1' AND mode = 'test'";
+    assert_eq!(word(&platform.orders, of_test).await, "paid");
+    let of_live = "SELECT status FROM orders WHERE order_no = 'A-1' AND mode = 'production'";
+    assert_eq!(word(&platform.orders, of_live).await, "refunded");
+    let modes = "SELECT COUNT(*) FROM channel_payments WHERE mode = 'production'";
+    assert_eq!(count(&platform.channel, modes).await, 2);
 }
 
 #[tokio::test]
@@ -360,4 +368,29 @@ async fn only_an_operator_turns_a_saga_back_and_only_while_it_can() {
     assert_eq!(read(as_service).await.unwrap().status, 401, "a service is no person");
     assert_eq!(read(order("PAY-NONE")).await.unwrap().status, 404);
     assert_eq!(read(order(payment_no)).await.unwrap().status, 409, "it is completed");
+}
+
+/// Replaces the input of the only saga by one that an older version stored.
+async fn age_input(platform: &Platform) {
+    let pool = platform.gateway.open().await;
+    let sql = if service_shell::POSTGRES {
+        "UPDATE saga_instances SET input = (input::jsonb - 'mode')::TEXT"
+    } else {
+        "UPDATE saga_instances SET input = json_remove(input, '$.mode')"
+    };
+    sqlx::query(sql).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_payment_of_an_older_version_is_waited_for_by_its_repetition() {
+    let (platform, merchant) = setup(&[("REQUEST_WAIT_MS", "50")]).await;
+    platform.gate.close();
+    let body = payment("A-1", "card_ok");
+    assert_eq!(pay(&merchant, "key-1", &body).await.status, 202);
+    age_input(&platform).await;
+    forget_keys(&platform).await;
+    let again = pay(&merchant, "key-1", &body).await;
+    assert_eq!((again.status, &again.json()["status"]), (202, &json!("processing")), "{again:?}");
+    platform.gate.reopen();
 }
