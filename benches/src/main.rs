@@ -1,7 +1,8 @@
 //! Measurements as ratios against the raw driver doing the minimum, in the same run.
 //!
 //! ```text
-//! cargo run --release -p benches -- all          every bench, five rounds of two seconds
+//! cargo run --release -p benches -- all          every bench of the crates, five rounds of two seconds
+//! cargo run --release -p benches -- payments     POST /payments through five services, which it builds first
 //! cargo run --release -p benches -- txn --quick  one short round: proves that the bench still runs
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 mod closed_loop;
 mod idempotency;
+mod payments;
 mod saga;
 mod txn;
 
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use closed_loop::Rounds;
 
-const USAGE: &str = "usage: benches [all|txn [one-update|sqlite|hot-rows]|idempotency|\
+const USAGE: &str = "usage: benches [all|txn [one-update|sqlite|hot-rows]|idempotency|payments|\
     saga [memory|sqlite|postgres|standing|slow-disk]...] [--quick]";
 
 #[tokio::main]
@@ -39,6 +41,7 @@ async fn main() -> ExitCode {
         ["txn", "sqlite"] => txn::measure(&[txn::Part::Sqlite], rounds).await,
         ["txn", "hot-rows"] => txn::measure(&[txn::Part::HotRows], rounds).await,
         ["idempotency"] => idempotency::measure(rounds).await,
+        ["payments"] => payments::measure(rounds).await,
         ["saga", parts @ ..] => saga::measure(rounds, parts).await,
         [] | ["all"] => {
             txn::measure(txn::Part::ALL, rounds).await;
