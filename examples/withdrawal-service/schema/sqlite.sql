@@ -1,49 +1,77 @@
 -- Version 1 of withdrawal-service, SQLite. Version 2 will be another file.
 -- `request` is the id of the idempotency record: an attempt that was lost after its commit finds its own row.
 
--- One row per merchant, taken as a lock by whatever changes its accounts.
+-- Test and live are two worlds: each row of a merchant belongs to one of them.
+-- One row per merchant and mode, taken as a lock by whatever changes its accounts.
 CREATE TABLE withdrawal_merchants (
-    merchant_id TEXT PRIMARY KEY,
-    changed_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+    merchant_id TEXT NOT NULL,
+    mode        TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    changed_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    PRIMARY KEY (merchant_id, mode)
 ) STRICT;
 
 CREATE TABLE bank_accounts (
     id          TEXT PRIMARY KEY,
-    merchant_id TEXT NOT NULL REFERENCES withdrawal_merchants (merchant_id),
+    merchant_id TEXT NOT NULL,
+    mode        TEXT NOT NULL,
     holder      TEXT NOT NULL,
     account     TEXT NOT NULL,
     currency    TEXT NOT NULL,
     is_default  INTEGER NOT NULL CHECK (is_default IN (FALSE, TRUE)),
+    asked_default INTEGER NOT NULL CHECK (asked_default IN (FALSE, TRUE)),
     request     TEXT NOT NULL UNIQUE,
-    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+    created_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    FOREIGN KEY (merchant_id, mode) REFERENCES withdrawal_merchants (merchant_id, mode)
 ) STRICT;
-CREATE UNIQUE INDEX bank_accounts_one_default ON bank_accounts (merchant_id) WHERE is_default;
-CREATE INDEX bank_accounts_of_merchant ON bank_accounts (merchant_id, id);
+CREATE UNIQUE INDEX bank_accounts_one_default ON bank_accounts (merchant_id, mode) WHERE is_default;
+CREATE INDEX bank_accounts_of_merchant ON bank_accounts (merchant_id, mode, id);
 
 -- What a merchant owns is available + frozen. Neither is ever negative.
 CREATE TABLE balances (
     merchant_id TEXT NOT NULL,
+    mode        TEXT NOT NULL CHECK (mode IN ('test', 'live')),
     currency    TEXT NOT NULL,
-    available   INTEGER NOT NULL CHECK (available >= 0),
+    available   INTEGER NOT NULL DEFAULT 0 CHECK (available >= 0),
     frozen      INTEGER NOT NULL DEFAULT 0 CHECK (frozen >= 0),
-    PRIMARY KEY (merchant_id, currency)
+    PRIMARY KEY (merchant_id, mode, currency)
 ) STRICT;
 
--- What made a balance grow; a number is booked once.
-CREATE TABLE balance_credits (
+-- What changes a balance; a reference does it once. One that was cancelled before it came has no amount, and never gets one.
+CREATE TABLE balance_entries (
+    kind        TEXT NOT NULL CHECK (kind IN ('credit', 'debit', 'freeze', 'withdrawal')),
+    reference   TEXT NOT NULL,
+    merchant_id TEXT,
+    mode        TEXT,
+    currency    TEXT,
+    amount      INTEGER CHECK (amount > 0),
+    status      TEXT NOT NULL CHECK (status IN ('frozen', 'booked', 'cancelled')),
+    updated_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    PRIMARY KEY (kind, reference),
+    CHECK (status = 'cancelled'
+        OR (merchant_id IS NOT NULL AND mode IS NOT NULL AND currency IS NOT NULL AND amount IS NOT NULL))
+) STRICT;
+
+-- The ledger: one row per movement, by the status that its entry reached. A balance is the sum of its rows.
+CREATE TABLE balance_movements (
+    kind        TEXT NOT NULL,
+    reference   TEXT NOT NULL,
+    status      TEXT NOT NULL,
     merchant_id TEXT NOT NULL,
-    credit_no   TEXT NOT NULL,
-    amount      INTEGER NOT NULL CHECK (amount > 0),
+    mode        TEXT NOT NULL,
     currency    TEXT NOT NULL,
-    request     TEXT NOT NULL UNIQUE,
-    created_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-    PRIMARY KEY (merchant_id, credit_no)
+    available   INTEGER NOT NULL,
+    frozen      INTEGER NOT NULL,
+    moved_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    PRIMARY KEY (kind, reference, status),
+    FOREIGN KEY (kind, reference) REFERENCES balance_entries (kind, reference),
+    FOREIGN KEY (merchant_id, mode, currency) REFERENCES balances (merchant_id, mode, currency)
 ) STRICT;
 
 CREATE TABLE withdrawals (
     id                 TEXT PRIMARY KEY,
     withdrawal_no      TEXT NOT NULL UNIQUE,
     merchant_id        TEXT NOT NULL,
+    mode               TEXT NOT NULL CHECK (mode IN ('test', 'live')),
     bank_account_id    TEXT NOT NULL REFERENCES bank_accounts (id),
     amount             INTEGER NOT NULL CHECK (amount > 0),
     fee                INTEGER NOT NULL CHECK (fee >= 0),
@@ -60,7 +88,7 @@ CREATE TABLE withdrawals (
     updated_at         TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     CHECK (status NOT IN ('approved', 'processing', 'completed', 'failed') OR approvals = approvals_required)
 ) STRICT;
-CREATE INDEX withdrawals_of_merchant ON withdrawals (merchant_id, id);
+CREATE INDEX withdrawals_of_merchant ON withdrawals (merchant_id, mode, id);
 
 -- A person approves once.
 CREATE TABLE withdrawal_approvals (
@@ -69,12 +97,4 @@ CREATE TABLE withdrawal_approvals (
     request       TEXT NOT NULL UNIQUE,
     approved_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     PRIMARY KEY (withdrawal_id, person)
-) STRICT;
-
--- The money of a withdrawal on its way: frozen, then released or spent, never both.
-CREATE TABLE withdrawal_holds (
-    withdrawal_id TEXT PRIMARY KEY REFERENCES withdrawals (id),
-    total         INTEGER NOT NULL CHECK (total > 0),
-    state         TEXT NOT NULL CHECK (state IN ('frozen', 'released', 'spent')),
-    updated_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
 ) STRICT;

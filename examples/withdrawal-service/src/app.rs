@@ -1,6 +1,7 @@
 //! The routes of withdrawal-service: for merchants behind the service token, for operators behind tokens of their own.
 
 mod accounts;
+mod balances;
 mod withdrawals;
 
 use axum::extract::FromRef;
@@ -9,12 +10,11 @@ use http::{StatusCode, header};
 use probity_idempotency::{IdempotencyLayer, Recording, Refusal, Scope};
 use saga_operations::Operations;
 use serde::Serialize;
-use service_shell::{
-    Credential, Guarded, MerchantId, Operator, Operators, Pool, Problem, Role, ServiceToken, api,
-};
+use service_shell::{Credential, Guarded, Operator, Operators, Pool, Problem, Role, ServiceToken, api};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::owner::Owner;
 use crate::payouts::Payouts;
 
 /// The state that the handlers share.
@@ -45,12 +45,19 @@ pub(crate) fn routes(guards: &Guards) -> OpenApiRouter<App> {
     let merchants = OpenApiRouter::default()
         .routes(routes!(accounts::create, accounts::list))
         .routes(routes!(accounts::set_default))
-        .routes(routes!(accounts::balances))
-        .routes(routes!(accounts::credit))
         .routes(routes!(withdrawals::create, withdrawals::list))
         .routes(routes!(withdrawals::get))
         .routes(routes!(withdrawals::cancel))
         .keyed(guards.merchants.clone())
+        .require(Credential::Service, &guards.service_token);
+    let services = OpenApiRouter::default()
+        .routes(routes!(balances::list))
+        .routes(routes!(balances::credit))
+        .routes(routes!(balances::debit))
+        .routes(routes!(balances::cancel_debit))
+        .routes(routes!(balances::freeze))
+        .routes(routes!(balances::confirm_freeze))
+        .routes(routes!(balances::cancel_freeze))
         .require(Credential::Service, &guards.service_token);
     let approvers = OpenApiRouter::default()
         .routes(routes!(withdrawals::approve))
@@ -63,16 +70,17 @@ pub(crate) fn routes(guards: &Guards) -> OpenApiRouter<App> {
         .operators(&guards.operators, Role::Act);
     api("Merchants' bank accounts, balances and withdrawals. Money is an integer of minor units.")
         .merge(merchants)
+        .merge(services)
         .merge(approvers)
         .merge(actors)
         .merge(saga_operations::routes(&guards.operators))
 }
 
-/// Keys belong to the merchant a call is about. The service is named because services may share a database.
+/// Keys belong to the merchant a call is about, and to the mode. The service is named because services may share a database.
 pub(crate) fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
-    let MerchantId(merchant) = MerchantId::from_headers(&parts.headers)
+    let Owner { merchant, mode } = Owner::from_headers(&parts.headers)
         .map_err(|problem| Refusal::new(problem.status(), problem.detail()))?;
-    Ok(Scope::new(format!("withdrawal-service:merchant:{merchant}"))?)
+    Ok(Scope::new(format!("withdrawal-service:merchant:{merchant}:{mode}"))?)
 }
 
 /// Keys belong to the operator who sent the request.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{CallError, Peer};
 
-use crate::steps::Payout;
+use crate::domain::Payout;
 
 /// The bank, through the channel adapter.
 #[derive(Clone, Debug)]

@@ -1,9 +1,90 @@
 //! Withdrawals: pure rules, no clock, no SQL. All money is minor units in `i64`.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use service_shell::{Currency, Id, Money, MoneyError, Problem, text_enum};
-use utoipa::ToSchema;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use service_shell::{Currency, Id, Money, MoneyError, Problem, UnknownWord, text_enum};
+use utoipa::{IntoParams, ToSchema};
+
+text_enum! {
+    /// The world of a merchant's data: one is never seen in the other.
+    pub enum Mode {
+        /// Of test keys: no money.
+        Test = "test",
+        /// Of production keys.
+        Live = "live",
+    }
+}
+
+impl Mode {
+    /// Reads a mode. `production`, the word of an API key, is `live`.
+    pub(crate) fn read(text: &str) -> Result<Mode, UnknownWord> {
+        if text == "production" { Ok(Mode::Live) } else { text.parse() }
+    }
+
+    fn from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Mode, D::Error> {
+        Mode::read(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+text_enum! {
+    /// The kind of a change of a balance.
+    pub enum EntryKind {
+        /// Money that came, such as a settled payment.
+        Credit = "credit",
+        /// Money that left, such as a refund.
+        Debit = "debit",
+        /// Money that another service may spend or give back.
+        Freeze = "freeze",
+        /// A freeze of a withdrawal of this service.
+        Withdrawal = "withdrawal",
+    }
+}
+
+text_enum! {
+    /// The status of an entry.
+    pub enum EntryStatus {
+        /// Neither available nor gone.
+        Frozen = "frozen",
+        /// Come or gone.
+        Booked = "booked",
+        /// Given back, or cancelled before it came.
+        Cancelled = "cancelled",
+    }
+}
+
+/// A change of a balance: one row of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Movement {
+    /// The status that the entry reaches by it.
+    pub(crate) status: EntryStatus,
+    pub(crate) available: i64,
+    pub(crate) frozen: i64,
+}
+
+impl EntryKind {
+    /// The movement of a new entry.
+    pub(crate) fn begin(self, amount: i64) -> Movement {
+        let (status, available, frozen) = match self {
+            EntryKind::Credit => (EntryStatus::Booked, amount, 0),
+            EntryKind::Debit => (EntryStatus::Booked, -amount, 0),
+            EntryKind::Freeze | EntryKind::Withdrawal => (EntryStatus::Frozen, -amount, amount),
+        };
+        Movement { status, available, frozen }
+    }
+
+    /// The movement that spends what is frozen.
+    pub(crate) fn confirm(self, amount: i64) -> Movement {
+        let Movement { frozen, .. } = self.begin(amount);
+        Movement { status: EntryStatus::Booked, available: 0, frozen: -frozen }
+    }
+
+    /// The movement that gives everything back.
+    pub(crate) fn cancel(self, amount: i64) -> Movement {
+        let Movement { available, frozen, .. } = self.begin(amount);
+        Movement { status: EntryStatus::Cancelled, available: -available, frozen: -frozen }
+    }
+}
 
 text_enum! {
     /// The speed at which the money is wanted; it decides the fee.
@@ -79,7 +160,7 @@ pub struct BankAccount {
     pub account: String,
     /// The only currency it takes.
     pub currency: String,
-    /// Used when a withdrawal names no account; exactly one per merchant.
+    /// Used when a withdrawal names no account; exactly one per merchant and mode.
     pub is_default: bool,
     /// By the database's clock.
     pub created_at: DateTime<Utc>,
@@ -105,6 +186,8 @@ pub struct Withdrawal {
     pub withdrawal_no: String,
     /// Whose money.
     pub merchant_id: Id,
+    /// `test` or `live`.
+    pub mode: Mode,
     /// To which account.
     pub bank_account_id: Id,
     /// The amount that the bank receives.
@@ -210,30 +293,114 @@ impl NewWithdrawal {
     }
 }
 
-/// The body by which a settlement is booked on a merchant's balance.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+/// The body by which a service changes a merchant's balance.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewCredit {
-    /// 1 to 64 visible ASCII characters; booked once per merchant.
-    #[schema(min_length = 1, max_length = 64)]
-    pub credit_no: String,
+pub struct NewEntry {
+    /// Whose balance.
+    pub merchant_id: Id,
+    /// `test` or `live`.
+    #[serde(deserialize_with = "Mode::from_text")]
+    pub mode: Mode,
+    /// ISO 4217.
+    pub currency: String,
     /// Minor units.
     #[schema(minimum = 1)]
     pub amount: i64,
-    /// ISO 4217.
-    pub currency: String,
+    /// 1 to 64 visible ASCII characters; it changes a balance once, whoever sends it how often.
+    #[schema(min_length = 1, max_length = 64)]
+    pub reference: String,
 }
 
-impl NewCredit {
+impl NewEntry {
     /// Checks every field.
     ///
     /// # Errors
     /// 422 naming the field.
-    pub fn checked(&self) -> Result<Money, Problem> {
-        if !is_number(&self.credit_no) {
-            return Err(Problem::invalid("credit_no", "must have 1 to 64 visible ASCII characters"));
+    pub fn checked(self) -> Result<NewEntry, Problem> {
+        checked_reference(&self.reference)?;
+        money(self.amount, &self.currency)?;
+        Ok(self)
+    }
+}
+
+/// A reference of an entry.
+///
+/// # Errors
+/// 422 naming the field.
+pub(crate) fn checked_reference(reference: &str) -> Result<(), Problem> {
+    if is_number(reference) {
+        return Ok(());
+    }
+    Err(Problem::invalid("reference", "must have 1 to 64 visible ASCII characters"))
+}
+
+/// An entry of a balance as shown. One that was cancelled before it came has a reference and a status only.
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+pub struct Entry {
+    /// The caller's own.
+    pub reference: String,
+    /// Whose balance.
+    pub merchant_id: Option<Id>,
+    /// `test` or `live`.
+    pub mode: Option<Mode>,
+    /// ISO 4217.
+    pub currency: Option<String>,
+    /// Minor units.
+    pub amount: Option<i64>,
+    /// `booked`, `frozen` or `cancelled`.
+    pub status: EntryStatus,
+}
+
+impl Entry {
+    /// The request that made it; none if only its cancel has come.
+    pub(crate) fn body(&self) -> Option<NewEntry> {
+        Some(NewEntry {
+            merchant_id: self.merchant_id?,
+            mode: self.mode?,
+            currency: self.currency.clone()?,
+            amount: self.amount?,
+            reference: self.reference.clone(),
+        })
+    }
+}
+
+/// Asks for the balances of a merchant.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Whose {
+    pub(crate) merchant_id: Id,
+    #[serde(deserialize_with = "Mode::from_text")]
+    pub(crate) mode: Mode,
+}
+
+/// The input of the saga. It is stored with the saga and survives deploys: only ever add optional fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+pub(crate) struct Payout {
+    pub(crate) withdrawal_id: Id,
+    /// The saga's business id, and what the bank knows.
+    pub(crate) withdrawal_no: String,
+    pub(crate) merchant_id: Id,
+    pub(crate) mode: Mode,
+    /// The amount that the bank receives.
+    pub(crate) amount: i64,
+    /// The sum that leaves the merchant's balance: the amount and the fee.
+    pub(crate) total: i64,
+    pub(crate) currency: String,
+    pub(crate) account: String,
+}
+
+impl Payout {
+    /// The total as an entry of the balance.
+    pub(crate) fn entry(&self) -> NewEntry {
+        NewEntry {
+            merchant_id: self.merchant_id,
+            mode: self.mode,
+            currency: self.currency.clone(),
+            amount: self.total,
+            reference: self.withdrawal_no.clone(),
         }
-        money(self.amount, &self.currency)
     }
 }
 

@@ -12,7 +12,8 @@ use saga_operations::{Operations, TwoOperators};
 use service_shell::{HttpTimeouts, Peer, Pool, Settings, StartError, http_client, milliseconds, step_policy};
 
 use crate::bank::Bank;
-use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, Payout, RequireFrozen, WITHDRAWAL};
+use crate::domain::Payout;
+use crate::steps::{BankTransfer, DeductBalance, FreezeBalance, RequireFrozen, WITHDRAWAL};
 use crate::store;
 
 #[cfg(not(feature = "postgres"))]

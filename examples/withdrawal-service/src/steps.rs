@@ -12,32 +12,17 @@ use probity_saga::{
     Evidence, Executed, ForwardStep, LocalForwardStep, LocalStep, Probe, SagaStep, StepContext, StepError,
     StepPolicy,
 };
-use serde::{Deserialize, Serialize};
-use service_shell::{Database, Id, Pool, only_effect};
+use service_shell::{Database, Pool, only_effect};
 
 use crate::bank::{Bank, Said, Transfer};
-use crate::store::{Connection, Frozen, freeze, is_frozen, note_reason, release, spend};
+use crate::domain::Payout;
+use crate::store::{Connection, Frozen, deduct, freeze, is_frozen, note_reason, release};
 
 /// The business name of the saga; `business_type` in `saga_instances`.
 pub(crate) const WITHDRAWAL: &str = "withdrawal";
 
 /// The reason that a merchant is shown.
 const INSUFFICIENT_BALANCE: &str = "insufficient_balance";
-
-/// The input of the saga. It is stored with the saga and survives deploys: only ever add optional fields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
-pub(crate) struct Payout {
-    pub(crate) withdrawal_id: Id,
-    /// The saga's business id, and what the bank knows.
-    pub(crate) withdrawal_no: String,
-    pub(crate) merchant_id: Id,
-    /// The amount that the bank receives.
-    pub(crate) amount: i64,
-    /// The sum that leaves the merchant's balance: the amount and the fee.
-    pub(crate) total: i64,
-    pub(crate) currency: String,
-    pub(crate) account: String,
-}
 
 /// Try: available becomes frozen. Undo: it becomes available again.
 #[derive(Debug)]
@@ -64,7 +49,7 @@ impl LocalStep<Database> for FreezeBalance {
             return Ok(Evidence::new("nothing was frozen"));
         }
         if !release(tx, cx.input()).await? {
-            return Err(StepError::fatal("the money is not frozen any more and cannot be released"));
+            return Err(StepError::fatal("the money is spent and cannot be released"));
         }
         Ok(Evidence::new(format!("released {}", cx.input().total)))
     }
@@ -127,7 +112,7 @@ impl ForwardStep for BankTransfer {
     async fn execute(&self, cx: &StepContext<Payout>) -> Result<Transfer, StepError> {
         let withdrawal = cx.input().withdrawal_id;
         // An operator may have said that the steps before this one happened.
-        let frozen = is_frozen(&self.pool, withdrawal).await;
+        let frozen = is_frozen(&self.pool, cx.input()).await;
         if !frozen.map_err(|error| StepError::retryable(error.to_string()))? {
             return Err(StepError::rejected("nothing_is_frozen"));
         }
@@ -163,7 +148,7 @@ impl LocalForwardStep<Database> for DeductBalance {
 
     async fn execute(&self, cx: &StepContext<Payout>, tx: &mut Connection) -> Result<(), StepError> {
         let transfer = cx.output::<BankTransfer, _>()?;
-        if spend(tx, cx.input(), &transfer.bank_reference).await? {
+        if deduct(tx, cx.input(), &transfer.bank_reference).await? {
             Ok(())
         } else {
             Err(StepError::fatal("the bank has the money, but none is frozen for it"))

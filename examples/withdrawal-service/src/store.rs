@@ -10,8 +10,8 @@ mod withdrawals;
 use service_shell::{Database, Schema};
 
 pub(crate) use accounts::{accounts, add_account, set_default};
-pub(crate) use balances::{balances, credit};
-pub(crate) use holds::{Connection, Frozen, close_ended, freeze, is_frozen, note_reason, release, spend};
+pub(crate) use balances::{balances, book, cancel, confirm};
+pub(crate) use holds::{Connection, Frozen, close_ended, deduct, freeze, is_frozen, note_reason, release};
 pub(crate) use withdrawals::{Change, approve, change, create, execute, find_of, list, without_saga};
 
 /// The tables of withdrawals.

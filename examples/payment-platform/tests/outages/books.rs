@@ -69,8 +69,9 @@ impl Books {
         .await;
         let withdrawals: Vec<Withdrawn> = rows(
             &open("withdrawal-service").await,
-            "SELECT w.withdrawal_no, CAST(w.id AS TEXT), w.status, w.amount + w.fee, h.state, si.status
-               FROM withdrawals w LEFT JOIN withdrawal_holds h ON h.withdrawal_id = w.id
+            "SELECT w.withdrawal_no, CAST(w.id AS TEXT), w.status, w.amount + w.fee, h.status, si.status
+               FROM withdrawals w
+               LEFT JOIN balance_entries h ON h.kind = 'withdrawal' AND h.reference = w.withdrawal_no
                LEFT JOIN saga_instances si ON si.business_id = w.withdrawal_no ORDER BY w.id",
         )
         .await;
@@ -146,12 +147,12 @@ impl Books {
             assert!(withdrawal.sent <= 1, "sent twice: {withdrawal:?}");
             let hold = withdrawal.hold.as_deref();
             match withdrawal.status.as_str() {
-                "completed" => assert_eq!((withdrawal.sent, hold), (1, Some("spent")), "{withdrawal:?}"),
+                "completed" => assert_eq!((withdrawal.sent, hold), (1, Some("booked")), "{withdrawal:?}"),
                 "failed" => {
                     assert_eq!(withdrawal.sent, 0, "sent, and told as failed: {withdrawal:?}");
-                    assert!(matches!(hold, None | Some("released")), "{withdrawal:?}");
+                    assert!(matches!(hold, None | Some("cancelled")), "{withdrawal:?}");
                 }
-                _ => assert!(hold != Some("released") || withdrawal.sent == 0, "{withdrawal:?}"),
+                _ => assert!(hold != Some("cancelled") || withdrawal.sent == 0, "{withdrawal:?}"),
             }
         }
     }
@@ -193,7 +194,7 @@ impl Books {
             of.map(|withdrawal| withdrawal.total).sum()
         };
         let owned = (self.available, self.frozen);
-        assert_eq!(owned, (CREDIT - total("spent") - total("frozen"), total("frozen")), "the balance");
+        assert_eq!(owned, (CREDIT - total("booked") - total("frozen"), total("frozen")), "the balance");
     }
 
     /// Sagas that wait for a person, as `payment/NUMBER` and `withdrawal/NUMBER`.

@@ -1,12 +1,15 @@
-//! The money of a withdrawal on its way: frozen, then released or spent, never both.
+//! The money of a withdrawal on its way: frozen, then given back or spent, never both.
 //!
 //! Each function runs in the transaction of a saga's local step, which commits together with the record of that
-//! step: each of them happens once, in the order of the saga, so none asks what an earlier attempt left behind.
+//! step. Each of them may come again and changes nothing then; a cancel before its try is remembered.
 
 use serde::{Deserialize, Serialize};
 use service_shell::{Database, Id, Pool, sql_now, sql_saga_is};
 
-use crate::steps::Payout;
+use super::balances::{claim, find, record, shift, spend, take_back};
+use crate::domain::{EntryKind, EntryStatus, Movement, NewEntry, Payout};
+
+const KIND: EntryKind = EntryKind::Withdrawal;
 
 /// A connection in its transaction.
 pub(crate) type Connection = <Database as sqlx::Database>::Connection;
@@ -17,75 +20,58 @@ pub(crate) type Connection = <Database as sqlx::Database>::Connection;
 pub(crate) enum Frozen {
     /// It is.
     Yes,
-    /// There is not enough.
+    /// There is not enough, or the freeze was cancelled before it came.
     NotEnough,
 }
 
 /// Returns true while the money of a withdrawal is frozen, which no statement of an operator can bring about.
-pub(crate) async fn is_frozen(pool: &Pool, withdrawal: Id) -> Result<bool, sqlx::Error> {
-    let held: Option<Id> = sqlx::query_scalar(
-        "SELECT withdrawal_id FROM withdrawal_holds WHERE withdrawal_id = $1 AND state = 'frozen'",
-    )
-    .bind(withdrawal)
-    .fetch_optional(pool)
-    .await?;
-    Ok(held.is_some())
+pub(crate) async fn is_frozen(pool: &Pool, payout: &Payout) -> Result<bool, sqlx::Error> {
+    let entry = find(pool, KIND, &payout.withdrawal_no).await?;
+    Ok(entry.is_some_and(|entry| entry.status == EntryStatus::Frozen))
 }
 
 /// Try: moves the total from available to frozen.
 pub(crate) async fn freeze(tx: &mut Connection, payout: &Payout) -> Result<Frozen, sqlx::Error> {
-    let moved = sqlx::query(
-        "UPDATE balances SET available = available - $3, frozen = frozen + $3
-          WHERE merchant_id = $1 AND currency = $2 AND available >= $3",
-    )
-    .bind(payout.merchant_id)
-    .bind(&payout.currency)
-    .bind(payout.total)
-    .execute(&mut *tx)
-    .await?;
-    if moved.rows_affected() == 0 {
+    let (entry, movement) = (payout.entry(), KIND.begin(payout.total));
+    if !claim(&mut *tx, KIND, &entry, movement.status).await? {
+        let before = find(&mut *tx, KIND, &payout.withdrawal_no).await?;
+        let cancelled = before.is_some_and(|before| before.status == EntryStatus::Cancelled);
+        return Ok(if cancelled { Frozen::NotEnough } else { Frozen::Yes });
+    }
+    if !shift(&mut *tx, &entry, movement).await? {
+        take_back(&mut *tx, KIND, &payout.withdrawal_no).await?;
         return Ok(Frozen::NotEnough);
     }
-    sqlx::query("INSERT INTO withdrawal_holds (withdrawal_id, total, state) VALUES ($1, $2, 'frozen')")
-        .bind(payout.withdrawal_id)
-        .bind(payout.total)
-        .execute(tx)
-        .await?;
+    record(tx, KIND, &entry, movement).await?;
     Ok(Frozen::Yes)
 }
 
-/// Cancel: moves the total back. False if it is not frozen.
+/// Cancel: moves the total back. False if it is spent.
 pub(crate) async fn release(tx: &mut Connection, payout: &Payout) -> Result<bool, sqlx::Error> {
-    if !step(tx, payout.withdrawal_id, "released").await? {
-        return Ok(false);
+    let Some(entry) = take_back(&mut *tx, KIND, &payout.withdrawal_no).await? else {
+        let before = find(tx, KIND, &payout.withdrawal_no).await?;
+        return Ok(before.is_some_and(|before| before.status == EntryStatus::Cancelled));
+    };
+    match entry.body() {
+        Some(body) => moved(tx, &body, KIND.cancel(body.amount)).await,
+        None => Ok(true),
     }
-    sqlx::query(
-        "UPDATE balances SET available = available + $3, frozen = frozen - $3
-          WHERE merchant_id = $1 AND currency = $2",
-    )
-    .bind(payout.merchant_id)
-    .bind(&payout.currency)
-    .bind(payout.total)
-    .execute(tx)
-    .await?;
-    Ok(true)
 }
 
 /// Confirm: the frozen money left; the bank's number is kept. False if nothing is frozen.
-pub(crate) async fn spend(
+pub(crate) async fn deduct(
     tx: &mut Connection,
     payout: &Payout,
     bank_reference: &str,
 ) -> Result<bool, sqlx::Error> {
-    if !step(tx, payout.withdrawal_id, "spent").await? {
+    let Some(entry) = spend(&mut *tx, KIND, &payout.withdrawal_no).await? else {
+        let before = find(tx, KIND, &payout.withdrawal_no).await?;
+        return Ok(before.is_some_and(|before| before.status == EntryStatus::Booked));
+    };
+    let Some(body) = entry.body() else { return Ok(false) };
+    if !moved(&mut *tx, &body, KIND.confirm(body.amount)).await? {
         return Ok(false);
     }
-    sqlx::query("UPDATE balances SET frozen = frozen - $3 WHERE merchant_id = $1 AND currency = $2")
-        .bind(payout.merchant_id)
-        .bind(&payout.currency)
-        .bind(payout.total)
-        .execute(&mut *tx)
-        .await?;
     sqlx::query(concat!(
         "UPDATE withdrawals SET bank_reference = $2, updated_at = ",
         sql_now!(),
@@ -96,6 +82,14 @@ pub(crate) async fn spend(
     .execute(tx)
     .await?;
     Ok(true)
+}
+
+async fn moved(tx: &mut Connection, body: &NewEntry, movement: Movement) -> Result<bool, sqlx::Error> {
+    let held = shift(&mut *tx, body, movement).await?;
+    if held {
+        record(tx, KIND, body, movement).await?;
+    }
+    Ok(held)
 }
 
 /// Keeps the first reason why a withdrawal is going to fail. It fails when its saga has undone everything, and until
@@ -109,20 +103,6 @@ pub(crate) async fn note_reason(pool: &Pool, withdrawal: Id, reason: &str) -> Re
     .execute(pool)
     .await
     .map(drop)
-}
-
-/// Moves a hold out of `frozen`; false if it was not there.
-async fn step(tx: &mut Connection, withdrawal: Id, to: &'static str) -> Result<bool, sqlx::Error> {
-    let moved = sqlx::query(concat!(
-        "UPDATE withdrawal_holds SET state = $2, updated_at = ",
-        sql_now!(),
-        " WHERE withdrawal_id = $1 AND state = 'frozen'"
-    ))
-    .bind(withdrawal)
-    .bind(to)
-    .execute(tx)
-    .await?;
-    Ok(moved.rows_affected() == 1)
 }
 
 /// Brings withdrawals to the end their sagas have reached: a completed saga is never undone, and an undone one never

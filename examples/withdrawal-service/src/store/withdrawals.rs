@@ -4,12 +4,12 @@
 use service_shell::{Id, Money, Pool, Problem, TxError, public_number, sql_now};
 
 use super::Tx;
-use crate::domain::{NewWithdrawal, Status, Withdrawal, approvals_required};
-use crate::steps::Payout;
+use crate::domain::{Mode, NewWithdrawal, Payout, Status, Withdrawal, approvals_required};
+use crate::owner::Owner;
 
 macro_rules! columns {
     () => {
-        "id, withdrawal_no, merchant_id, bank_account_id, amount, fee, currency, speed, status,
+        "id, withdrawal_no, merchant_id, mode, bank_account_id, amount, fee, currency, speed, status,
          approvals_required, approvals, CASE WHEN status <> 'processing' THEN reason END AS reason,
          bank_reference, created_at, updated_at"
     };
@@ -17,7 +17,7 @@ macro_rules! columns {
 
 macro_rules! payouts {
     () => {
-        "SELECT w.id AS withdrawal_id, w.withdrawal_no, w.merchant_id, w.amount, w.amount + w.fee AS total,
+        "SELECT w.id AS withdrawal_id, w.withdrawal_no, w.merchant_id, w.mode, w.amount, w.amount + w.fee AS total,
                 w.currency, a.account
            FROM withdrawals w JOIN bank_accounts a ON a.id = w.bank_account_id"
     };
@@ -35,7 +35,7 @@ pub(crate) enum Change {
 /// Inserts a withdrawal to the named account, or to the default one.
 pub(crate) async fn create(
     tx: &mut Tx<'_>,
-    merchant: Id,
+    owner: Owner,
     new: &NewWithdrawal,
     money: Money,
     request: &str,
@@ -54,10 +54,11 @@ pub(crate) async fn create(
     }
     let account: Option<(Id, String)> = sqlx::query_as(
         "SELECT id, currency FROM bank_accounts
-          WHERE merchant_id = $1 AND (id = $2 OR ($2 IS NULL AND is_default))",
+          WHERE merchant_id = $1 AND mode = $3 AND (id = $2 OR ($2 IS NULL AND is_default))",
     )
-    .bind(merchant)
+    .bind(owner.merchant)
     .bind(new.bank_account_id)
+    .bind(owner.mode)
     .fetch_optional(&mut *tx)
     .await?;
     let Some((account, currency)) = account else {
@@ -68,14 +69,15 @@ pub(crate) async fn create(
         return Err(Problem::invalid("currency", format!("must be the account's, {currency}")).into());
     }
     let withdrawal = sqlx::query_as(concat!(
-        "INSERT INTO withdrawals (id, withdrawal_no, merchant_id, bank_account_id, amount, fee, currency, speed,
-                                  approvals_required, request)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING ",
+        "INSERT INTO withdrawals (id, withdrawal_no, merchant_id, mode, bank_account_id, amount, fee, currency,
+                                  speed, approvals_required, request)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING ",
         columns!()
     ))
     .bind(Id::new())
     .bind(public_number("WD"))
-    .bind(merchant)
+    .bind(owner.merchant)
+    .bind(owner.mode)
     .bind(account)
     .bind(money.amount())
     .bind(new.speed.fee(money))
@@ -161,7 +163,7 @@ async fn approved_before(tx: &mut Tx<'_>, id: Id, request: &str) -> Result<Withd
 /// Cancels or rejects, as long as the money is not on its way. Doing it again changes nothing.
 pub(crate) async fn change(
     tx: &mut Tx<'_>,
-    merchant: Option<Id>,
+    owner: Option<Owner>,
     id: Id,
     change: &Change,
 ) -> Result<Withdrawal, TxError> {
@@ -173,19 +175,21 @@ pub(crate) async fn change(
         "UPDATE withdrawals SET status = $3, reason = COALESCE(reason, $4), rejected_by = COALESCE(rejected_by, $5),
                 updated_at = ",
         sql_now!(),
-        " WHERE id = $1 AND (merchant_id = $2 OR $2 IS NULL) AND status IN ('pending', 'approved', $3) RETURNING ",
+        " WHERE id = $1 AND (merchant_id = $2 OR $2 IS NULL) AND (mode = $6 OR $6 IS NULL)
+            AND status IN ('pending', 'approved', $3) RETURNING ",
         columns!()
     ))
     .bind(id)
-    .bind(merchant)
+    .bind(owner.map(|owner| owner.merchant))
     .bind(status)
     .bind(reason)
     .bind(operator)
+    .bind(owner.map(|owner| owner.mode))
     .fetch_optional(&mut *tx)
     .await?;
     match changed {
         Some(withdrawal) => Ok(withdrawal),
-        None if visible(tx, merchant, id).await? => Err(unchanged(tx, id, status.as_str()).await?.into()),
+        None if visible(tx, owner, id).await? => Err(unchanged(tx, id, status.as_str()).await?.into()),
         None => Err(Problem::not_found("withdrawal").into()),
     }
 }
@@ -238,12 +242,12 @@ pub(crate) async fn without_saga(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error
     .await
 }
 
-async fn visible(tx: &mut Tx<'_>, merchant: Option<Id>, id: Id) -> Result<bool, sqlx::Error> {
-    let found: Option<Id> = sqlx::query_scalar("SELECT merchant_id FROM withdrawals WHERE id = $1")
+async fn visible(tx: &mut Tx<'_>, owner: Option<Owner>, id: Id) -> Result<bool, sqlx::Error> {
+    let found: Option<(Id, Mode)> = sqlx::query_as("SELECT merchant_id, mode FROM withdrawals WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut *tx)
         .await?;
-    Ok(found.is_some_and(|owner| merchant.is_none_or(|merchant| merchant == owner)))
+    Ok(found.is_some_and(|(merchant, mode)| owner.is_none_or(|owner| owner == Owner { merchant, mode })))
 }
 
 /// Explains that an UPDATE met no row.
@@ -271,23 +275,25 @@ async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
 }
 
 /// A merchant's own.
-pub(crate) async fn find_of(pool: &Pool, merchant: Id, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
-    Ok(find(pool, id).await?.filter(|withdrawal| withdrawal.merchant_id == merchant))
+pub(crate) async fn find_of(pool: &Pool, owner: Owner, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
+    let found = find(pool, id).await?;
+    Ok(found.filter(|found| (found.merchant_id, found.mode) == (owner.merchant, owner.mode)))
 }
 
 /// A merchant's own, in the order of creation, after the given one.
 pub(crate) async fn list(
     pool: &Pool,
-    merchant: Id,
+    owner: Owner,
     after: Option<Id>,
     limit: i64,
 ) -> Result<Vec<Withdrawal>, sqlx::Error> {
     sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
-        " FROM withdrawals WHERE merchant_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+        " FROM withdrawals WHERE merchant_id = $1 AND mode = $2 AND id > $3 ORDER BY id LIMIT $4"
     ))
-    .bind(merchant)
+    .bind(owner.merchant)
+    .bind(owner.mode)
     .bind(after.unwrap_or(Id(uuid::Uuid::nil())))
     .bind(limit)
     .fetch_all(pool)

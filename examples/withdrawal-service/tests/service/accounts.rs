@@ -4,9 +4,8 @@ use http::Method;
 use serde_json::{Value, json};
 use service_shell::Id;
 
-use crate::platform::{Platform, SERVICE, account, problem, serve, token_of};
+use crate::platform::{NOWHERE as NOBODY, Platform, SERVICE, account, problem, serve, token_of};
 
-const NOBODY: &str = "0195f000-0000-7000-8000-000000000000";
 const ACCOUNTS: &str = "/api/v1/bank-accounts";
 
 async fn defaults(platform: &Platform, merchant: Id) -> Vec<Value> {
@@ -103,27 +102,10 @@ async fn only_a_service_that_names_the_merchant_may_call() {
     let wrong = client.post(platform.url(ACCOUNTS)).bearer_auth(crate::platform::SERVICE);
     let wrong = wrong.header("x-merchant-id", "M-1").header("idempotency-key", "k").json(&account("acct_ok"));
     problem(wrong.send().await.unwrap(), 400).await;
+    let modeless = client.get(platform.url(ACCOUNTS)).bearer_auth(crate::platform::SERVICE);
+    let modeless = problem(modeless.header("x-merchant-id", NOBODY).send().await.unwrap(), 400).await;
+    assert!(modeless["detail"].as_str().unwrap().contains("X-Merchant-Mode"), "{modeless}");
     assert_eq!(platform.number("SELECT COUNT(*) FROM bank_accounts").await, 0);
-}
-
-#[tokio::test]
-async fn a_credit_is_booked_once() {
-    let platform = Platform::start().await;
-    let merchant = Id::new();
-    let credit = json!({"credit_no": "SETTLE-1", "amount": 500, "currency": "USD"});
-    let booked: Value = platform.post(merchant, "/internal/v1/credits", &credit).await.json().await.unwrap();
-    assert_eq!(booked, json!({"currency": "USD", "available": 500, "frozen": 0}));
-    problem(platform.post(merchant, "/internal/v1/credits", &credit).await, 409).await;
-    for (field, value) in [("amount", json!(0)), ("credit_no", json!("")), ("currency", json!("usd"))] {
-        let mut bad = credit.clone();
-        bad[field] = value;
-        assert_eq!(
-            problem(platform.post(merchant, "/internal/v1/credits", &bad).await, 422).await["field"],
-            field
-        );
-    }
-    let balances = platform.get(merchant, "/api/v1/balances").await;
-    assert_eq!(balances, json!({"balances": [booked]}));
 }
 
 #[tokio::test]
@@ -157,10 +139,11 @@ async fn the_document_says_which_routes_need_credentials_and_keys() {
         let token =
             if shown["security"][0].get("operator").is_some() { token_of("ada") } else { SERVICE.to_owned() };
         let call = platform.client.request(method, &url).bearer_auth(token).header("x-merchant-id", NOBODY);
+        let call = call.header("x-merchant-mode", "test");
         let keyless = call.send().await.unwrap();
         if shown["parameters"].to_string().contains("Idempotency-Key") {
             assert!(problem(keyless, 400).await["detail"].as_str().unwrap().contains("Idempotency-Key"));
         }
     }
-    assert_eq!((operations.len(), operations.iter().filter(|one| one.guarded).count()), (23, 18));
+    assert_eq!((operations.len(), operations.iter().filter(|one| one.guarded).count()), (28, 23));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use service_shell::Id;
 
-use crate::platform::{Platform, account, problem, serve, withdrawal};
+use crate::platform::{Platform, account, entry, problem, serve, withdrawal};
 
 const TRANSFERS: &str = "SELECT COUNT(*) FROM channel_transfers WHERE status = 'sent'";
 
@@ -13,17 +13,15 @@ const TRANSFERS: &str = "SELECT COUNT(*) FROM channel_transfers WHERE status = '
 pub(crate) async fn approved(platform: &Platform, number: &str) -> (Id, Value) {
     let merchant = Id::new();
     assert_eq!(platform.post(merchant, "/api/v1/bank-accounts", &account(number)).await.status(), 201);
-    let credit = json!({"credit_no": "SETTLE-1", "amount": 10_000, "currency": "USD"});
-    assert_eq!(platform.post(merchant, "/internal/v1/credits", &credit).await.status(), 201);
+    let credit = entry(merchant, &format!("SETTLE-{merchant}"), 10_000);
+    assert_eq!(platform.book("credits", &credit).await.status(), 201);
     let reply = platform.post(merchant, "/api/v1/withdrawals", &withdrawal(10)).await;
     let created: Value = reply.json().await.unwrap();
     (merchant, platform.approve(&created, "ada").await.json().await.unwrap())
 }
 
 pub(crate) async fn balance(platform: &Platform, merchant: Id) -> (i64, i64) {
-    let balances = platform.get(merchant, "/api/v1/balances").await;
-    let balance = &balances["balances"][0];
-    (balance["available"].as_i64().unwrap(), balance["frozen"].as_i64().unwrap())
+    platform.balance(merchant, "live").await.unwrap()
 }
 
 /// Asks until the saga of this withdrawal rests and the row says so, and returns how.
@@ -174,7 +172,7 @@ async fn money_whose_freeze_cannot_be_recorded_is_not_frozen() {
     assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
     assert_eq!(rest(&platform, &withdrawal).await, "paused");
     assert_eq!(balance(&platform, merchant).await, (10_000, 0));
-    assert_eq!(platform.number("SELECT COUNT(*) FROM withdrawal_holds").await, 0);
+    assert_eq!(platform.number("SELECT COUNT(*) FROM balance_entries WHERE kind = 'withdrawal'").await, 0);
     assert_eq!(sent(&platform).await, 0);
 }
 

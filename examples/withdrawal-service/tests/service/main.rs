@@ -4,6 +4,7 @@
 
 mod accounts;
 mod approvals;
+mod balances;
 mod execution;
 mod operators;
 mod outages;

@@ -23,6 +23,9 @@ fn operators() -> String {
     entries.join(",")
 }
 
+/// The id of no merchant.
+pub(crate) const NOWHERE: &str = "0195f000-0000-7000-8000-000000000000";
+
 pub(crate) const SERVICE: &str = "service-of-the-tests";
 
 pub(crate) struct Platform {
@@ -113,7 +116,22 @@ impl Platform {
     /// A call of another service on behalf of a merchant, with a key of its own.
     pub(crate) fn call(&self, merchant: Id, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, self.url(path)).bearer_auth(SERVICE);
-        request.header("x-merchant-id", merchant.to_string()).header("idempotency-key", key())
+        let request = request.header("x-merchant-id", merchant.to_string()).header("x-merchant-mode", "live");
+        request.header("idempotency-key", key())
+    }
+
+    /// A call of another service about balances, which needs neither a merchant's headers nor a key.
+    pub(crate) async fn book(&self, path: &str, body: &Value) -> Response {
+        let request = self.client.post(self.url(&format!("/api/v1/balances/{path}"))).bearer_auth(SERVICE);
+        request.json(body).send().await.unwrap()
+    }
+
+    /// Available and frozen, in dollars' cents.
+    pub(crate) async fn balance(&self, merchant: Id, mode: &str) -> Option<(i64, i64)> {
+        let balances =
+            self.get(merchant, &format!("/api/v1/balances?merchant_id={merchant}&mode={mode}")).await;
+        let balance = balances["balances"].as_array().unwrap().first()?;
+        Some((balance["available"].as_i64().unwrap(), balance["frozen"].as_i64().unwrap()))
     }
 
     pub(crate) async fn post(&self, merchant: Id, path: &str, body: &Value) -> Response {
@@ -206,6 +224,13 @@ async fn listen(settings: Settings, (router, drain): (axum::Router, service_shel
 
 pub(crate) fn account(number: &str) -> Value {
     json!({"holder": "Corner Shop", "account": number, "currency": "USD"})
+}
+
+/// A change of a merchant's live balance.
+pub(crate) fn entry(merchant: Id, reference: &str, amount: i64) -> Value {
+    json!({
+        "merchant_id": merchant, "mode": "live", "currency": "USD", "amount": amount, "reference": reference,
+    })
 }
 
 pub(crate) fn withdrawal(dollars: i64) -> Value {

@@ -77,19 +77,21 @@ async fn a_key_that_is_used_again_after_its_record_was_purged_does_not_answer_wi
         sqlx::query("DELETE FROM idempotency_records").execute(&platform.pool).await.unwrap();
         platform.client.execute(request).await.unwrap()
     };
-    let credit = |number: &str| json!({"credit_no": number, "amount": 700, "currency": "USD"});
+    let mut chosen = account("acct_ok");
+    chosen["is_default"] = json!(true);
     for (path, made, other) in [
         (WITHDRAWALS, withdrawal(10), withdrawal(11)),
         ("/api/v1/bank-accounts", account("acct_ok"), account("acct_slow")),
-        ("/internal/v1/credits", credit("SETTLE-1"), credit("SETTLE-2")),
     ] {
         let first: Value = send(path, &made).await.json().await.unwrap();
         assert_eq!(send(path, &made).await.json::<Value>().await.unwrap(), first, "{path}");
         let refused = problem(send(path, &other).await, 422).await;
         assert!(refused["type"].as_str().unwrap().ends_with("#idempotency-key-reused"), "{refused}");
     }
+    // Another wish to be the default is another request, also where the rest is the same.
+    problem(send("/api/v1/bank-accounts", &chosen).await, 422).await;
     assert_eq!(platform.number(COUNT).await, 1);
-    assert_eq!(platform.number("SELECT CAST(SUM(available) AS BIGINT) FROM balances").await, 700);
+    assert_eq!(platform.number("SELECT COUNT(*) FROM bank_accounts WHERE account = 'acct_ok'").await, 2);
 }
 
 #[tokio::test]
@@ -123,7 +125,8 @@ async fn what_cannot_be_withdrawn_is_refused_with_what_to_fix_and_nothing_is_wri
         problem(platform.post(merchant, WITHDRAWALS, &with(field, value)).await, 400).await;
     }
     let keyless = platform.client.post(platform.url(WITHDRAWALS)).bearer_auth(crate::platform::SERVICE);
-    let keyless = keyless.header("x-merchant-id", merchant.to_string()).json(&withdrawal(10));
+    let keyless = keyless.header("x-merchant-id", merchant.to_string()).header("x-merchant-mode", "live");
+    let keyless = keyless.json(&withdrawal(10));
     problem(keyless.send().await.unwrap(), 400).await;
     let mut long = platform.call(merchant, Method::POST, WITHDRAWALS).json(&withdrawal(10)).build().unwrap();
     long.headers_mut().insert("idempotency-key", "k".repeat(300).parse().unwrap());
@@ -217,4 +220,37 @@ async fn a_named_account_is_used_instead_of_the_default() {
     body["bank_account_id"] = second["id"].clone();
     let created: Value = platform.post(merchant, WITHDRAWALS, &body).await.json().await.unwrap();
     assert_eq!(created["bank_account_id"], second["id"]);
+}
+
+#[tokio::test]
+async fn a_test_key_neither_sees_nor_stops_nor_uses_what_is_live() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let live = platform.withdrawal(merchant, 10).await;
+    assert_eq!(live["mode"], "live");
+    let send = async |method: Method, path: &str, body: &Value| {
+        let mut request = platform.call(merchant, method, path).json(body).build().unwrap();
+        request.headers_mut().insert("x-merchant-mode", "test".parse().unwrap());
+        platform.client.execute(request).await.unwrap()
+    };
+    let path = format!("{WITHDRAWALS}/{}", live["id"].as_str().unwrap());
+    problem(send(Method::GET, &path, &json!({})).await, 404).await;
+    problem(send(Method::POST, &format!("{path}/cancel"), &json!({})).await, 404).await;
+    for (path, list) in [(WITHDRAWALS, "withdrawals"), ("/api/v1/bank-accounts", "bank_accounts")] {
+        let listed: Value = send(Method::GET, path, &json!({})).await.json().await.unwrap();
+        assert_eq!(listed[list], json!([]));
+    }
+    let mut body = withdrawal(10);
+    assert_eq!(problem(send(Method::POST, WITHDRAWALS, &body).await, 422).await["field"], "bank_account_id");
+    body["bank_account_id"] = live["bank_account_id"].clone();
+    assert_eq!(problem(send(Method::POST, WITHDRAWALS, &body).await, 422).await["field"], "bank_account_id");
+    let choose = format!("/api/v1/bank-accounts/{}/set-default", live["bank_account_id"].as_str().unwrap());
+    problem(send(Method::POST, &choose, &json!({})).await, 404).await;
+
+    let added: Value =
+        send(Method::POST, "/api/v1/bank-accounts", &account("acct_ok")).await.json().await.unwrap();
+    assert_eq!(added["is_default"], true, "the other world has a default of its own");
+    let test: Value = send(Method::POST, WITHDRAWALS, &withdrawal(10)).await.json().await.unwrap();
+    assert_eq!(test["mode"], "test");
+    assert_eq!(platform.get(merchant, WITHDRAWALS).await["withdrawals"], json!([live]));
 }
