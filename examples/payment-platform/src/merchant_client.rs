@@ -60,6 +60,12 @@ impl MerchantClient {
         Ok(Self { http, gateway: gateway.to_owned(), api_key, secret })
     }
 
+    /// The variables by which `examples/clients` pays as this merchant, as a line for a shell.
+    pub(crate) fn exports(&self) -> String {
+        let Self { gateway, api_key, secret, .. } = self;
+        format!("export PROBITY_GATEWAY={gateway} PROBITY_API_KEY={api_key} PROBITY_API_SECRET={secret}")
+    }
+
     /// The signed headers of one request. Each signature is good for one use within two minutes.
     pub(crate) fn headers(&self, method: &Method, path: &str, body: &[u8]) -> Vec<(&'static str, String)> {
         let now = chrono::Utc::now().timestamp();

@@ -105,6 +105,8 @@ async fn pass(seconds: Option<u64>) {
 
 async fn talk(console: &mut Console, fleet: &Fleet, ended: impl Future<Output = ()>) -> Result<(), Failure> {
     let merchant = registration::register(console, fleet, fleet.url(Service::Gateway)).await?;
+    console.line("\n# for the clients in examples/clients");
+    console.line(merchant.exports());
     commands(console, fleet, &merchant);
     let mut lines = standard_input::lines();
     let mut ended = std::pin::pin!(ended);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod cancels;
+mod clients;
 mod expiry;
 mod notifications;
 mod outages;
@@ -10,6 +11,7 @@ mod outages;
 mod platform;
 mod refunds;
 mod refusals;
+mod tenants;
 mod webhooks;
 
 use platform::{Answer, Merchant, Place, Platform, payment, read, serve};
