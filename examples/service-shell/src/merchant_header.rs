@@ -43,11 +43,14 @@ impl<S: Sync> FromRequestParts<S> for Mode {
 }
 
 /// The data that an internal call is about: of one merchant, in one mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Header)]
 pub struct World {
     /// The merchant.
+    #[param(rename = "X-Merchant-Id")]
     pub merchant: Id,
     /// The mode.
+    #[param(rename = "X-Merchant-Mode", required = false)]
     pub mode: Mode,
 }
 

@@ -1,11 +1,11 @@
 -- Version 1 of withdrawal-service, PostgreSQL. Version 2 will be another file.
 -- `request` is the id of the idempotency record: an attempt that was lost after its commit finds its own row.
 
--- Test and live are two worlds: each row of a merchant belongs to one of them.
+-- The modes are two worlds: each row of a merchant belongs to one of them.
 -- One row per merchant and mode, taken as a lock by whatever changes its accounts.
 CREATE TABLE withdrawal_merchants (
     merchant_id UUID NOT NULL,
-    mode        TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    mode        TEXT NOT NULL CHECK (mode IN ('test', 'production')),
     changed_at  TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (merchant_id, mode)
 );
@@ -29,7 +29,7 @@ CREATE INDEX bank_accounts_of_merchant ON bank_accounts (merchant_id, mode, id);
 -- What a merchant owns is available + frozen. Neither is ever negative.
 CREATE TABLE balances (
     merchant_id UUID NOT NULL,
-    mode        TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    mode        TEXT NOT NULL CHECK (mode IN ('test', 'production')),
     currency    TEXT NOT NULL,
     available   BIGINT NOT NULL DEFAULT 0 CHECK (available >= 0),
     frozen      BIGINT NOT NULL DEFAULT 0 CHECK (frozen >= 0),
@@ -71,7 +71,7 @@ CREATE TABLE withdrawals (
     id                 UUID PRIMARY KEY,
     withdrawal_no      TEXT NOT NULL UNIQUE,
     merchant_id        UUID NOT NULL,
-    mode               TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    mode               TEXT NOT NULL CHECK (mode IN ('test', 'production')),
     bank_account_id    UUID NOT NULL REFERENCES bank_accounts (id),
     amount             BIGINT NOT NULL CHECK (amount > 0),
     fee                BIGINT NOT NULL CHECK (fee >= 0),

@@ -1,11 +1,11 @@
 -- Version 1 of withdrawal-service, SQLite. Version 2 will be another file.
 -- `request` is the id of the idempotency record: an attempt that was lost after its commit finds its own row.
 
--- Test and live are two worlds: each row of a merchant belongs to one of them.
+-- The modes are two worlds: each row of a merchant belongs to one of them.
 -- One row per merchant and mode, taken as a lock by whatever changes its accounts.
 CREATE TABLE withdrawal_merchants (
     merchant_id TEXT NOT NULL,
-    mode        TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    mode        TEXT NOT NULL CHECK (mode IN ('test', 'production')),
     changed_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     PRIMARY KEY (merchant_id, mode)
 ) STRICT;
@@ -29,7 +29,7 @@ CREATE INDEX bank_accounts_of_merchant ON bank_accounts (merchant_id, mode, id);
 -- What a merchant owns is available + frozen. Neither is ever negative.
 CREATE TABLE balances (
     merchant_id TEXT NOT NULL,
-    mode        TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    mode        TEXT NOT NULL CHECK (mode IN ('test', 'production')),
     currency    TEXT NOT NULL,
     available   INTEGER NOT NULL DEFAULT 0 CHECK (available >= 0),
     frozen      INTEGER NOT NULL DEFAULT 0 CHECK (frozen >= 0),
@@ -71,7 +71,7 @@ CREATE TABLE withdrawals (
     id                 TEXT PRIMARY KEY,
     withdrawal_no      TEXT NOT NULL UNIQUE,
     merchant_id        TEXT NOT NULL,
-    mode               TEXT NOT NULL CHECK (mode IN ('test', 'live')),
+    mode               TEXT NOT NULL CHECK (mode IN ('test', 'production')),
     bank_account_id    TEXT NOT NULL REFERENCES bank_accounts (id),
     amount             INTEGER NOT NULL CHECK (amount > 0),
     fee                INTEGER NOT NULL CHECK (fee >= 0),

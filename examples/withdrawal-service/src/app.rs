@@ -10,11 +10,12 @@ use http::{StatusCode, header};
 use probity_idempotency::{IdempotencyLayer, Recording, Refusal, Scope};
 use saga_operations::Operations;
 use serde::Serialize;
-use service_shell::{Credential, Guarded, Operator, Operators, Pool, Problem, Role, ServiceToken, api};
+use service_shell::{
+    Credential, Guarded, Operator, Operators, Pool, Problem, Role, ServiceToken, World, api,
+};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::owner::Owner;
 use crate::payouts::Payouts;
 
 /// The state that the handlers share.
@@ -78,7 +79,7 @@ pub(crate) fn routes(guards: &Guards) -> OpenApiRouter<App> {
 
 /// Keys belong to the merchant a call is about, and to the mode. The service is named because services may share a database.
 pub(crate) fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
-    let Owner { merchant, mode } = Owner::from_headers(&parts.headers)
+    let World { merchant, mode } = World::from_headers(&parts.headers)
         .map_err(|problem| Refusal::new(problem.status(), problem.detail()))?;
     Ok(Scope::new(format!("withdrawal-service:merchant:{merchant}:{mode}"))?)
 }

@@ -4,9 +4,10 @@
 //! one, or one we do not understand is a [`CallError`]: the money may have left.
 
 use probity_saga::{Probe, StepError};
+use reqwest::RequestBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_shell::{CallError, Peer};
+use service_shell::{CallError, MODE_HEADER, Peer, Reply};
 
 use crate::domain::Payout;
 
@@ -41,6 +42,11 @@ impl Bank {
         self.0.name()
     }
 
+    /// Calls the bank in the mode of the withdrawal: test money never leaves.
+    async fn call(&self, payout: &Payout, call: RequestBuilder) -> Result<Reply, CallError> {
+        self.0.send(call.header(MODE_HEADER, payout.mode.as_str())).await
+    }
+
     /// Sends the money, once per key.
     pub(crate) async fn transfer(&self, payout: &Payout, key: &str) -> Result<Said, CallError> {
         let body = json!({
@@ -49,7 +55,7 @@ impl Bank {
             "currency": payout.currency,
             "account": payout.account,
         });
-        let reply = self.0.send(self.0.post("/api/v1/channel/transfers", key, &body)).await?;
+        let reply = self.call(payout, self.0.post("/api/v1/channel/transfers", key, &body)).await?;
         match (reply.status.as_u16(), reply.kind(), transfer(&reply.body)) {
             (200..300, _, Some(transfer)) => Ok(Said::Sent(transfer)),
             (402, Some("refused"), _) | (422, Some("invalid-field"), _) | (400, Some("bad-json"), _) => {
@@ -62,7 +68,7 @@ impl Bank {
     /// Asks what became of a transfer.
     pub(crate) async fn look(&self, payout: &Payout) -> Result<Probe<Transfer>, StepError> {
         let path = format!("/api/v1/channel/transfers/{}", payout.withdrawal_no);
-        let reply = self.0.send(self.0.get(&path)).await?;
+        let reply = self.call(payout, self.0.get(&path)).await?;
         match (reply.status.as_u16(), reply.body["status"].as_str(), transfer(&reply.body)) {
             (200, Some("sent"), Some(transfer)) => Ok(Probe::Applied(transfer)),
             (200, Some("refused" | "cancelled"), _) => Ok(Probe::NotApplied),

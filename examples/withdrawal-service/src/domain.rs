@@ -1,31 +1,9 @@
 //! Withdrawals: pure rules, no clock, no SQL. All money is minor units in `i64`.
 
 use chrono::{DateTime, Utc};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
-use service_shell::{Currency, Id, Money, MoneyError, Problem, UnknownWord, text_enum};
+use serde::{Deserialize, Serialize};
+use service_shell::{Currency, Id, Mode, Money, MoneyError, Problem, text_enum};
 use utoipa::{IntoParams, ToSchema};
-
-text_enum! {
-    /// The world of a merchant's data: one is never seen in the other.
-    pub enum Mode {
-        /// Of test keys: no money.
-        Test = "test",
-        /// Of production keys.
-        Live = "live",
-    }
-}
-
-impl Mode {
-    /// Reads a mode. `production`, the word of an API key, is `live`.
-    pub(crate) fn read(text: &str) -> Result<Mode, UnknownWord> {
-        if text == "production" { Ok(Mode::Live) } else { text.parse() }
-    }
-
-    fn from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Mode, D::Error> {
-        Mode::read(&String::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
 
 text_enum! {
     /// The kind of a change of a balance.
@@ -186,7 +164,7 @@ pub struct Withdrawal {
     pub withdrawal_no: String,
     /// Whose money.
     pub merchant_id: Id,
-    /// `test` or `live`.
+    /// `test` or `production`.
     pub mode: Mode,
     /// To which account.
     pub bank_account_id: Id,
@@ -299,8 +277,7 @@ impl NewWithdrawal {
 pub struct NewEntry {
     /// Whose balance.
     pub merchant_id: Id,
-    /// `test` or `live`.
-    #[serde(deserialize_with = "Mode::from_text")]
+    /// `test` or `production`.
     pub mode: Mode,
     /// ISO 4217.
     pub currency: String,
@@ -342,7 +319,7 @@ pub struct Entry {
     pub reference: String,
     /// Whose balance.
     pub merchant_id: Option<Id>,
-    /// `test` or `live`.
+    /// `test` or `production`.
     pub mode: Option<Mode>,
     /// ISO 4217.
     pub currency: Option<String>,
@@ -371,7 +348,6 @@ impl Entry {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Whose {
     pub(crate) merchant_id: Id,
-    #[serde(deserialize_with = "Mode::from_text")]
     pub(crate) mode: Mode,
 }
 

@@ -12,15 +12,14 @@
 mod app;
 mod bank;
 mod domain;
-mod owner;
 mod payouts;
 mod start;
 mod steps;
 mod store;
 
 pub use domain::{
-    Balance, BankAccount, Entry, EntryKind, EntryStatus, Mode, NewBankAccount, NewEntry, NewWithdrawal,
-    Speed, Status, Withdrawal, approvals_required,
+    Balance, BankAccount, Entry, EntryKind, EntryStatus, NewBankAccount, NewEntry, NewWithdrawal, Speed,
+    Status, Withdrawal, approvals_required,
 };
 pub use payouts::Own;
 pub use start::start;

@@ -92,7 +92,7 @@ impl Customers {
             shop.accounts.push(added["id"].clone());
         }
         let body = json!({
-            "merchant_id": shop.merchant, "mode": "live", "reference": "SETTLE-1", "amount": CREDIT, "currency": "USD",
+            "merchant_id": shop.merchant, "mode": "production", "reference": "SETTLE-1", "amount": CREDIT, "currency": "USD",
         });
         let url = format!("{}/api/v1/balances/credits", shop.withdrawals);
         assert_eq!(shop.internal(&url, "credit", &body).await.0, 201);
@@ -195,7 +195,7 @@ impl Shop {
     async fn internal(&self, url: &str, key: &str, body: &Value) -> (u16, Value) {
         let call = || {
             let call = self.http.post(url).bearer_auth(SERVICE_TOKEN).header("idempotency-key", key);
-            call.header("x-merchant-id", &self.merchant).header("x-merchant-mode", "live").json(body)
+            call.header("x-merchant-id", &self.merchant).json(body)
         };
         self.until_answered(&[200, 201], call).await
     }

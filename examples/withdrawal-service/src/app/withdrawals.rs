@@ -4,75 +4,74 @@ use axum::extract::{Path, Query, State};
 use http::{StatusCode, header};
 use probity_idempotency::{Lease, Recording};
 use serde::Deserialize;
-use service_shell::{Id, Json, Operator, Page, Problem};
+use service_shell::{Id, Json, Operator, Page, Problem, World};
 use utoipa::ToSchema;
 
 use super::{App, answer};
 use crate::domain::{NewWithdrawal, Withdrawal, Withdrawals, text};
-use crate::owner::Owner;
 use crate::store::{self, Change};
 
 /// Asks for a withdrawal; it waits for its approvals.
-#[utoipa::path(post, path = "/api/v1/withdrawals", params(Owner), responses(
+#[utoipa::path(post, path = "/api/v1/withdrawals", params(World), responses(
     (status = 201, description = "The withdrawal.", body = Withdrawal),
 ))]
 pub(super) async fn create(
     State(app): State<App>,
-    owner: Owner,
+    world: World,
     lease: Lease,
     Json(new): Json<NewWithdrawal>,
 ) -> Result<Recording, Problem> {
     let money = new.money()?;
     let request = lease.record_id();
     let withdrawal = probity_txn::on(&app.pool, "withdrawal.create")
-        .run(async |tx| store::create(tx, owner, &new, money, &request).await)
+        .run(async |tx| store::create(tx, world, &new, money, &request).await)
         .await?;
     let location = format!("/api/v1/withdrawals/{}", withdrawal.id);
     Ok(answer(StatusCode::CREATED, &withdrawal)?.header(header::LOCATION.as_str(), location))
 }
 
 /// Shows one withdrawal of a merchant.
-#[utoipa::path(get, path = "/api/v1/withdrawals/{id}", params(Owner, ("id" = Id, Path)), responses(
+#[utoipa::path(get, path = "/api/v1/withdrawals/{id}", params(World, ("id" = Id, Path)), responses(
     (status = 200, description = "The withdrawal.", body = Withdrawal),
     (status = 404, description = "The merchant has no such withdrawal."),
 ))]
 pub(super) async fn get(
     State(app): State<App>,
-    owner: Owner,
+    world: World,
     Path(id): Path<Id>,
 ) -> Result<Json<Withdrawal>, Problem> {
-    let found = store::find_of(&app.pool, owner, id).await?;
+    let found = store::find_of(&app.pool, world, id).await?;
     found.map(Json).ok_or_else(|| Problem::not_found("withdrawal"))
 }
 
 /// Lists a merchant's withdrawals in the order of creation; `next` is the `after` of the next page.
-#[utoipa::path(get, path = "/api/v1/withdrawals", params(Owner, Page), responses(
+#[utoipa::path(get, path = "/api/v1/withdrawals", params(World, Page), responses(
     (status = 200, description = "One page.", body = Withdrawals),
     (status = 422, description = "The limit is out of bounds."),
 ))]
 pub(super) async fn list(
     State(app): State<App>,
-    owner: Owner,
+    world: World,
     Query(page): Query<Page>,
 ) -> Result<Json<Withdrawals>, Problem> {
     let limit = page.limit()?;
-    let withdrawals = store::list(&app.pool, owner, page.after, limit).await?;
+    let withdrawals = store::list(&app.pool, world, page.after, limit).await?;
     let full = i64::try_from(withdrawals.len()).is_ok_and(|found| found == limit);
     let next = withdrawals.last().filter(|_| full).map(|last| last.id);
     Ok(Json(Withdrawals { withdrawals, next }))
 }
 
 /// Takes a withdrawal back, as long as the money is not on its way.
-#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/cancel", params(Owner, ("id" = Id, Path)), responses(
+#[utoipa::path(post, path = "/api/v1/withdrawals/{id}/cancel", params(World, ("id" = Id, Path)), responses(
     (status = 200, description = "The withdrawal.", body = Withdrawal),
     (status = 404, description = "The merchant has no such withdrawal."),
 ))]
 pub(super) async fn cancel(
     State(app): State<App>,
-    owner: Owner,
+    world: World,
     Path(id): Path<Id>,
 ) -> Result<Recording, Problem> {
-    change(&app, Some(owner), id, &Change::Cancel).await
+    change(&app, Some(world), id, &Change::Cancel).await
 }
 
 /// A body without fields: who approves says the token.
@@ -142,9 +141,9 @@ pub(super) async fn reject(
     change(&app, None, id, &Change::Reject { operator: operator.name().to_owned(), reason }).await
 }
 
-async fn change(app: &App, owner: Option<Owner>, id: Id, change: &Change) -> Result<Recording, Problem> {
+async fn change(app: &App, world: Option<World>, id: Id, change: &Change) -> Result<Recording, Problem> {
     let withdrawal = probity_txn::on(&app.pool, "withdrawal.change")
-        .run(async |tx| store::change(tx, owner, id, change).await)
+        .run(async |tx| store::change(tx, world, id, change).await)
         .await?;
     answer(StatusCode::OK, &withdrawal)
 }

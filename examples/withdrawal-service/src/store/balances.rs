@@ -4,11 +4,11 @@
 //! waits for the first and finds its status. Entry, balance and ledger row are one commit.
 
 use http::StatusCode;
-use service_shell::{Database, Id, Pool, Problem, TxError, sql_now};
+use service_shell::{Database, Id, Mode, Pool, Problem, TxError, sql_now};
 use sqlx::Executor;
 
 use super::Tx;
-use crate::domain::{Balance, Entry, EntryKind, EntryStatus, Mode, Movement, NewEntry};
+use crate::domain::{Balance, Entry, EntryKind, EntryStatus, Movement, NewEntry};
 
 macro_rules! columns {
     () => {

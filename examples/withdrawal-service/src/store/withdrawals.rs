@@ -1,11 +1,10 @@
 //! Withdrawals. Each change of status is one UPDATE that names the status it comes from: of two people who
 //! decide at once, one is first and the other is told.
 
-use service_shell::{Id, Money, Pool, Problem, TxError, public_number, sql_now};
+use service_shell::{Id, Mode, Money, Pool, Problem, TxError, World, public_number, sql_now};
 
 use super::Tx;
-use crate::domain::{Mode, NewWithdrawal, Payout, Status, Withdrawal, approvals_required};
-use crate::owner::Owner;
+use crate::domain::{NewWithdrawal, Payout, Status, Withdrawal, approvals_required};
 
 macro_rules! columns {
     () => {
@@ -35,7 +34,7 @@ pub(crate) enum Change {
 /// Inserts a withdrawal to the named account, or to the default one.
 pub(crate) async fn create(
     tx: &mut Tx<'_>,
-    owner: Owner,
+    world: World,
     new: &NewWithdrawal,
     money: Money,
     request: &str,
@@ -56,9 +55,9 @@ pub(crate) async fn create(
         "SELECT id, currency FROM bank_accounts
           WHERE merchant_id = $1 AND mode = $3 AND (id = $2 OR ($2 IS NULL AND is_default))",
     )
-    .bind(owner.merchant)
+    .bind(world.merchant)
     .bind(new.bank_account_id)
-    .bind(owner.mode)
+    .bind(world.mode)
     .fetch_optional(&mut *tx)
     .await?;
     let Some((account, currency)) = account else {
@@ -76,8 +75,8 @@ pub(crate) async fn create(
     ))
     .bind(Id::new())
     .bind(public_number("WD"))
-    .bind(owner.merchant)
-    .bind(owner.mode)
+    .bind(world.merchant)
+    .bind(world.mode)
     .bind(account)
     .bind(money.amount())
     .bind(new.speed.fee(money))
@@ -163,7 +162,7 @@ async fn approved_before(tx: &mut Tx<'_>, id: Id, request: &str) -> Result<Withd
 /// Cancels or rejects, as long as the money is not on its way. Doing it again changes nothing.
 pub(crate) async fn change(
     tx: &mut Tx<'_>,
-    owner: Option<Owner>,
+    world: Option<World>,
     id: Id,
     change: &Change,
 ) -> Result<Withdrawal, TxError> {
@@ -180,16 +179,16 @@ pub(crate) async fn change(
         columns!()
     ))
     .bind(id)
-    .bind(owner.map(|owner| owner.merchant))
+    .bind(world.map(|world| world.merchant))
     .bind(status)
     .bind(reason)
     .bind(operator)
-    .bind(owner.map(|owner| owner.mode))
+    .bind(world.map(|world| world.mode))
     .fetch_optional(&mut *tx)
     .await?;
     match changed {
         Some(withdrawal) => Ok(withdrawal),
-        None if visible(tx, owner, id).await? => Err(unchanged(tx, id, status.as_str()).await?.into()),
+        None if visible(tx, world, id).await? => Err(unchanged(tx, id, status.as_str()).await?.into()),
         None => Err(Problem::not_found("withdrawal").into()),
     }
 }
@@ -242,12 +241,12 @@ pub(crate) async fn without_saga(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error
     .await
 }
 
-async fn visible(tx: &mut Tx<'_>, owner: Option<Owner>, id: Id) -> Result<bool, sqlx::Error> {
+async fn visible(tx: &mut Tx<'_>, world: Option<World>, id: Id) -> Result<bool, sqlx::Error> {
     let found: Option<(Id, Mode)> = sqlx::query_as("SELECT merchant_id, mode FROM withdrawals WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut *tx)
         .await?;
-    Ok(found.is_some_and(|(merchant, mode)| owner.is_none_or(|owner| owner == Owner { merchant, mode })))
+    Ok(found.is_some_and(|(merchant, mode)| world.is_none_or(|world| world == World { merchant, mode })))
 }
 
 /// Explains that an UPDATE met no row.
@@ -275,15 +274,15 @@ async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
 }
 
 /// A merchant's own.
-pub(crate) async fn find_of(pool: &Pool, owner: Owner, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
+pub(crate) async fn find_of(pool: &Pool, world: World, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
     let found = find(pool, id).await?;
-    Ok(found.filter(|found| (found.merchant_id, found.mode) == (owner.merchant, owner.mode)))
+    Ok(found.filter(|found| (found.merchant_id, found.mode) == (world.merchant, world.mode)))
 }
 
 /// A merchant's own, in the order of creation, after the given one.
 pub(crate) async fn list(
     pool: &Pool,
-    owner: Owner,
+    world: World,
     after: Option<Id>,
     limit: i64,
 ) -> Result<Vec<Withdrawal>, sqlx::Error> {
@@ -292,8 +291,8 @@ pub(crate) async fn list(
         columns!(),
         " FROM withdrawals WHERE merchant_id = $1 AND mode = $2 AND id > $3 ORDER BY id LIMIT $4"
     ))
-    .bind(owner.merchant)
-    .bind(owner.mode)
+    .bind(world.merchant)
+    .bind(world.mode)
     .bind(after.unwrap_or(Id(uuid::Uuid::nil())))
     .bind(limit)
     .fetch_all(pool)

@@ -102,9 +102,10 @@ async fn only_a_service_that_names_the_merchant_may_call() {
     let wrong = client.post(platform.url(ACCOUNTS)).bearer_auth(crate::platform::SERVICE);
     let wrong = wrong.header("x-merchant-id", "M-1").header("idempotency-key", "k").json(&account("acct_ok"));
     problem(wrong.send().await.unwrap(), 400).await;
-    let modeless = client.get(platform.url(ACCOUNTS)).bearer_auth(crate::platform::SERVICE);
-    let modeless = problem(modeless.header("x-merchant-id", NOBODY).send().await.unwrap(), 400).await;
-    assert!(modeless["detail"].as_str().unwrap().contains("X-Merchant-Mode"), "{modeless}");
+    let other = client.get(platform.url(ACCOUNTS)).bearer_auth(crate::platform::SERVICE);
+    let other = other.header("x-merchant-id", NOBODY).header("x-merchant-mode", "live");
+    let other = problem(other.send().await.unwrap(), 400).await;
+    assert!(other["detail"].as_str().unwrap().contains("X-Merchant-Mode"), "{other}");
     assert_eq!(platform.number("SELECT COUNT(*) FROM bank_accounts").await, 0);
 }
 

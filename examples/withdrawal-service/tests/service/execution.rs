@@ -21,7 +21,7 @@ pub(crate) async fn approved(platform: &Platform, number: &str) -> (Id, Value) {
 }
 
 pub(crate) async fn balance(platform: &Platform, merchant: Id) -> (i64, i64) {
-    platform.balance(merchant, "live").await.unwrap()
+    platform.balance(merchant, "production").await.unwrap()
 }
 
 /// Asks until the saga of this withdrawal rests and the row says so, and returns how.

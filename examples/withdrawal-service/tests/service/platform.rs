@@ -116,7 +116,8 @@ impl Platform {
     /// A call of another service on behalf of a merchant, with a key of its own.
     pub(crate) fn call(&self, merchant: Id, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, self.url(path)).bearer_auth(SERVICE);
-        let request = request.header("x-merchant-id", merchant.to_string()).header("x-merchant-mode", "live");
+        let request =
+            request.header("x-merchant-id", merchant.to_string()).header("x-merchant-mode", "production");
         request.header("idempotency-key", key())
     }
 
@@ -226,10 +227,10 @@ pub(crate) fn account(number: &str) -> Value {
     json!({"holder": "Corner Shop", "account": number, "currency": "USD"})
 }
 
-/// A change of a merchant's live balance.
+/// A change of a merchant's balance of production.
 pub(crate) fn entry(merchant: Id, reference: &str, amount: i64) -> Value {
     json!({
-        "merchant_id": merchant, "mode": "live", "currency": "USD", "amount": amount, "reference": reference,
+        "merchant_id": merchant, "mode": "production", "currency": "USD", "amount": amount, "reference": reference,
     })
 }
 

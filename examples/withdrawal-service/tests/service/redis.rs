@@ -23,7 +23,7 @@ async fn a_request_is_remembered_by_redis_alone() {
     let post = async |base: &str| {
         let request = platform.client.post(format!("{base}{ACCOUNTS}")).bearer_auth(SERVICE);
         let request = request.header("x-merchant-id", merchant.to_string()).header("idempotency-key", "once");
-        let request = request.header("x-merchant-mode", "live");
+        let request = request.header("x-merchant-mode", "production");
         request.json(&account("acct_redis")).send().await.unwrap()
     };
     let first = post(&bases[0]).await;

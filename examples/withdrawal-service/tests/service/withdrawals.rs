@@ -4,7 +4,8 @@ use http::Method;
 use serde_json::{Value, json};
 use service_shell::Id;
 
-use crate::platform::{Platform, account, key, problem, withdrawal};
+use crate::execution::rest;
+use crate::platform::{Platform, account, entry, key, problem, withdrawal};
 
 const WITHDRAWALS: &str = "/api/v1/withdrawals";
 const COUNT: &str = "SELECT COUNT(*) FROM withdrawals";
@@ -125,7 +126,8 @@ async fn what_cannot_be_withdrawn_is_refused_with_what_to_fix_and_nothing_is_wri
         problem(platform.post(merchant, WITHDRAWALS, &with(field, value)).await, 400).await;
     }
     let keyless = platform.client.post(platform.url(WITHDRAWALS)).bearer_auth(crate::platform::SERVICE);
-    let keyless = keyless.header("x-merchant-id", merchant.to_string()).header("x-merchant-mode", "live");
+    let keyless =
+        keyless.header("x-merchant-id", merchant.to_string()).header("x-merchant-mode", "production");
     let keyless = keyless.json(&withdrawal(10));
     problem(keyless.send().await.unwrap(), 400).await;
     let mut long = platform.call(merchant, Method::POST, WITHDRAWALS).json(&withdrawal(10)).build().unwrap();
@@ -223,11 +225,11 @@ async fn a_named_account_is_used_instead_of_the_default() {
 }
 
 #[tokio::test]
-async fn a_test_key_neither_sees_nor_stops_nor_uses_what_is_live() {
+async fn a_test_key_neither_sees_nor_stops_nor_uses_what_is_of_production() {
     let platform = Platform::start().await;
     let merchant = platform.merchant().await;
     let live = platform.withdrawal(merchant, 10).await;
-    assert_eq!(live["mode"], "live");
+    assert_eq!(live["mode"], "production");
     let send = async |method: Method, path: &str, body: &Value| {
         let mut request = platform.call(merchant, method, path).json(body).build().unwrap();
         request.headers_mut().insert("x-merchant-mode", "test".parse().unwrap());
@@ -253,4 +255,28 @@ async fn a_test_key_neither_sees_nor_stops_nor_uses_what_is_live() {
     let test: Value = send(Method::POST, WITHDRAWALS, &withdrawal(10)).await.json().await.unwrap();
     assert_eq!(test["mode"], "test");
     assert_eq!(platform.get(merchant, WITHDRAWALS).await["withdrawals"], json!([live]));
+}
+
+#[tokio::test]
+async fn the_money_of_a_test_key_is_sent_in_the_test_mode_of_the_bank() {
+    let platform = Platform::start().await;
+    let merchant = Id::new();
+    let send = async |path: &str, body: &Value| {
+        let mut request = platform.call(merchant, Method::POST, path).json(body).build().unwrap();
+        request.headers_mut().insert("x-merchant-mode", "test".parse().unwrap());
+        platform.client.execute(request).await.unwrap().json::<Value>().await.unwrap()
+    };
+    let mut credit = entry(merchant, "PAY-1", 10_000);
+    credit["mode"] = json!("test");
+    assert_eq!(platform.book("credits", &credit).await.status(), 201);
+    send("/api/v1/bank-accounts", &account("acct_ok")).await;
+    let withdrawal = send(WITHDRAWALS, &withdrawal(10)).await;
+    assert_eq!(platform.approve(&withdrawal, "ada").await.status(), 200);
+    assert_eq!(platform.decide(&withdrawal, "execute", &json!({})).await.status(), 202);
+    assert_eq!(rest(&platform, &withdrawal).await, "completed");
+    assert_eq!(platform.balance(merchant, "test").await, Some((8_900, 0)));
+    assert_eq!(platform.balance(merchant, "production").await, None);
+    let mode = "SELECT mode FROM channel_transfer_orders";
+    let mode: String = sqlx::query_scalar(mode).fetch_one(&platform.ledger).await.unwrap();
+    assert_eq!(mode, "test");
 }
