@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     // `cargo demo -- --serve` and `cargo demo --serve` are the same.
     let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);
     look_for_c_compiler(&compiler())?;
-    let program = build()?;
+    let program = build(&[])?;
     // We become the program, so that its exit status and Ctrl-C are its own affair.
     let error = Command::new(&program).arg("demo").args(arguments).exec();
     Err(format!("failed to run {}: {error}", program.display()))
@@ -60,9 +60,9 @@ fn look_for_c_compiler(compiler: &str) -> Result<(), String> {
 
 /// Builds the platform and gives the path of its program, which cargo alone knows: the target folder can be set in
 /// several places.
-fn build() -> Result<PathBuf, String> {
+pub(crate) fn build(features: &[&str]) -> Result<PathBuf, String> {
     let mut command = workspace::cargo();
-    command.args(["build", "--package", PLATFORM, "--bin", PLATFORM]);
+    command.args(["build", "--package", PLATFORM, "--bin", PLATFORM]).args(features);
     let mut made = workspace::build(command)?.into_iter().filter(|artifact| artifact.target.name == PLATFORM);
     let program = made.find_map(|artifact| artifact.executable);
     program.map(PathBuf::from).ok_or_else(|| format!("cargo built {PLATFORM}, but did not say where"))

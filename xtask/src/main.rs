@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo demo                     the whole platform, one kill -9 in the middle of a payment, and the books checked
+//! cargo xtask up                 the whole platform on PostgreSQL and Redis, until Ctrl-C
 //! cargo xtask test               everything a change must pass, on SQLite, PostgreSQL and Redis
 //! cargo xtask ci                 the same, and packages and benches: what a fresh machine must pass
 //! cargo xtask tidy               the cheap rules that no compiler checks
@@ -29,6 +30,7 @@ mod services;
 mod step;
 mod test;
 mod tidy;
+mod up;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ const HELP: &str = "\
 The developer's commands of Probity.
 
   cargo demo [-- OPTIONS]        run the platform's story and check its books; -- --help says more
+  cargo xtask up [--sqlite]      run the platform on a PostgreSQL and a Redis that it starts, or on those that DATABASE_URL
+                                 and REDIS_URL name, until Ctrl-C; --ports N and --seconds N as for the demo
   cargo xtask test               fmt, clippy, rustdoc, doctests, all tests; installs the servers they need
   cargo xtask ci                 tidy, test, package the published crates, run the benches once
   cargo xtask tidy               sizes, dependency edges, circles, twins, first sentences, promises, decisions, links, leftovers
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["demo", rest @ ..] => demo::run(rest),
+        ["up", rest @ ..] => up::run(rest),
         ["test"] => test::run(),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),

@@ -27,6 +27,7 @@ pub(crate) async fn serve(
     let folder = Folder::open(data)?;
     let mut variables = variables();
     let mut tokens = operators(&mut variables);
+    let elsewhere = ["DATABASE_URL", "DB_HOST"].into_iter().find(|name| variables.contains_key(*name));
     tokens.push(("the services", variables["SERVICE_TOKEN"].clone()));
     let mut stopped = std::pin::pin!(service_shell::shutdown_signal());
     let fleet = tokio::select! {
@@ -46,7 +47,10 @@ pub(crate) async fn serve(
     {
         console.say(format!("{:<20} {}", service.name(), fleet.url(service)));
     }
-    console.say(format!("databases in {}", folder.path().display()));
+    console.say(match elsewhere {
+        Some(variable) => format!("the database is the one of {variable}"),
+        None => format!("databases in {}", folder.path().display()),
+    });
     for (whose, token) in tokens {
         console.say(format!("{:<20} {token}", format!("token of {whose}")));
     }

@@ -13,6 +13,7 @@ mod boundary;
 mod clock;
 pub mod database;
 mod drain;
+mod environment;
 mod health;
 mod http_client;
 mod id;

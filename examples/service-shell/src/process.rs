@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use axum::Router;
 use clap::Args;
 
-use crate::settings::{NoSettings, environment};
+use crate::environment;
+use crate::settings::NoSettings;
 use crate::{Drain, Settings, StartError, bind, init_logging, serve, shutdown_signal};
 
 /// Reads flags and environment, binds, starts, serves until Ctrl-C or SIGTERM, drains.
@@ -32,7 +33,11 @@ pub async fn run<Own: Args>(
     default_port: u16,
     start: impl AsyncFnOnce(Settings) -> Result<(Router, Drain), StartError>,
 ) -> ExitCode {
-    match Settings::from_command_line::<Own>(name, default_port, std::env::args_os(), environment()) {
+    let variables = match environment::read() {
+        Ok(variables) => variables,
+        Err(refused) => return run_with(Err(refused), name, start).await,
+    };
+    match Settings::from_command_line::<Own>(name, default_port, std::env::args_os(), variables) {
         Ok(settings) => run_with(Ok(settings), name, start).await,
         Err(NoSettings::Refused(refused)) => run_with(Err(refused), name, start).await,
         Err(NoSettings::Said(help)) => {

@@ -19,6 +19,7 @@ use clap::parser::ValueSource;
 use clap::{Args, Command};
 
 use crate::database::{DatabaseArguments, parse_choice};
+use crate::environment;
 use crate::records::{Redis, RedisArguments};
 use crate::{Operators, ServiceToken, StartError};
 
@@ -123,12 +124,12 @@ pub(crate) enum NoSettings {
 }
 
 impl Settings {
-    /// Reads the environment of this process.
+    /// Reads the environment of this process, and its file `.env`.
     ///
     /// # Errors
     /// [`StartError::Setting`] names the variable that cannot work and what to do.
     pub fn from_env(name: &'static str, default_port: u16) -> Result<Settings, StartError> {
-        Settings::from_vars(name, default_port, environment())
+        Settings::from_vars(name, default_port, environment::read()?)
     }
 
     /// Reads flags and environment; `Own` describes the settings of this service alone, for `--help`.
@@ -294,11 +295,6 @@ pub fn in_flight(text: &str) -> Result<usize, String> {
 fn filter(text: &str) -> Result<String, String> {
     let parsed = tracing_subscriber::EnvFilter::try_new(text);
     parsed.map(|_| text.to_owned()).map_err(|error| format!("is no filter such as info,sqlx=warn: {error}"))
-}
-
-/// The variables of this process that are text.
-pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
 /// A URL without its user, its password and its parameters.
