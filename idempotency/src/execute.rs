@@ -17,7 +17,7 @@ use crate::core::recording::{Recording, Tombstone, TombstoneReason};
 use crate::error::{Effect, ErrorKind, StoreError};
 use crate::lease::guard::{LeaseGuard, Settlement};
 use crate::lease::handle::Lease;
-use crate::lease::inquiry;
+use crate::lease::inquiry::{self, Claimed};
 use crate::lease::renew::renewing;
 use crate::policy::{Policy, STORE_TIMEOUT};
 use crate::store::manager::IdempotencyManager;
@@ -30,7 +30,7 @@ use crate::token::OwnerToken;
 pub enum Execution<T> {
     /// The work ran now.
     Fresh(T),
-    /// It ran before; this is its result.
+    /// It ran before; this is its result, as of now if the hook said [`Recovered::Pending`](crate::Recovered::Pending).
     Replayed(T),
     /// Another attempt is running it. Ask again after this long.
     InFlight {
@@ -165,6 +165,10 @@ where
     F: AsyncFnOnce(Lease) -> Result<T, E>,
 {
     let answer = inquiry::claim(manager, claim, policy, &Bytes::new()).await.map_err(ExecuteError::NotRun)?;
+    let answer = match answer {
+        Claimed::Answer(answer) => answer,
+        Claimed::Pending(recording) => return decode(recording),
+    };
     let guard = match answer {
         Answer::Acquired(guard) => guard,
         Answer::Replay(recording) => return decode(recording),

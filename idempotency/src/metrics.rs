@@ -127,8 +127,17 @@ pub(crate) fn count_answer<G>(record: RecordId, answer: &Answer<G>, took: Durati
         Answer::NotReplayable(_) => "not_replayable",
         Answer::Indeterminate(_) => "indeterminate",
     };
+    count_claim(outcome, took);
+}
+
+/// Counts an answer that the hook has rendered and that is not final.
+pub(crate) fn count_pending(took: Duration) {
+    count_claim("pending", took);
+}
+
+fn count_claim(outcome: &'static str, took: Duration) {
     labelled!(counter, "probity_idempotency_claims_total", "outcome" => outcome,
-        "acquired" "replay" "in_flight" "mismatch" "not_replayable" "indeterminate")
+        "acquired" "replay" "in_flight" "mismatch" "not_replayable" "indeterminate" "pending")
     .increment(1);
     metrics::histogram!("probity_idempotency_claim_seconds").record(took);
 }

@@ -13,6 +13,8 @@ use crate::core::recording::Recording;
 /// Finds out what happened to an attempt that may have had its effect: usually by asking the downstream system about
 /// [`RecoverContext::downstream_key`].
 ///
+/// The layer asks it too for the answer of an attempt that has told its client `Verdict::Pending`.
+///
 /// One caller asks at a time about a key, in all processes that share the store; the others are answered
 /// [`Answer::InFlight`](crate::store::Answer::InFlight). After [`Recovered::Unknown`] the hook is asked again a second
 /// later at the earliest.
@@ -32,6 +34,8 @@ pub trait Recover: Send + Sync + 'static {
 pub enum Recovered {
     /// It had its effect; this is the answer the client should have got.
     Done(Recording),
+    /// It had its effect, and this is the answer as of now, which is not recorded. The next retry asks the hook again.
+    Pending(Recording),
     /// It provably had no effect and never will: the other side has refused or fenced its key. Run it again.
     Absent,
     /// It cannot be said. The record stays indeterminate.

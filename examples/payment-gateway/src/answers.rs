@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{StatusCode, header};
-use probity_idempotency::{Recording, layer::Verdict};
+use probity_idempotency::{Recording, Recovered, layer::Verdict};
 use probity_saga::{Orchestrator, Outcome, SagaError, Started, store::Document};
 use saga_operations::Operations;
 use serde::Serialize;
@@ -101,7 +101,7 @@ impl Gateway {
             return undecided(&error);
         }
         match R::find_by_record(&self.pool, record).await {
-            Ok(Some(row)) => shown(&row).into_response(),
+            Ok(Some(row)) => answered(&row),
             Ok(None) => undecided(&"a committed row cannot be found"),
             Err(error) => undecided(&error),
         }
@@ -182,8 +182,19 @@ pub(crate) fn released(problem: Problem) -> Response {
     (Extension(Verdict::Retryable), problem).into_response()
 }
 
+/// Answers with a row. The repetition of an answer that is not final asks for the row again.
+fn answered<R: SagaRow>(row: &R) -> Response {
+    let verdict = if row.is_final() { Verdict::Final } else { Verdict::Pending };
+    (Extension(verdict), shown(row)).into_response()
+}
+
+/// Answers the repetition of a request with its row.
+pub(crate) fn repeated<R: SagaRow>(row: &R) -> Recovered {
+    if row.is_final() { Recovered::Done(shown(row)) } else { Recovered::Pending(shown(row)) }
+}
+
 /// Renders 201 when the row is final, 202 while it is not. A declined payment is a payment: 201 with `failed`.
-pub(crate) fn shown<R: SagaRow>(row: &R) -> Recording {
+fn shown<R: SagaRow>(row: &R) -> Recording {
     let status = if row.is_final() { StatusCode::CREATED } else { StatusCode::ACCEPTED };
     Recording::new(status.as_u16())
         .header(header::CONTENT_TYPE.as_str(), "application/json")

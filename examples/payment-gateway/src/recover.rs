@@ -1,4 +1,4 @@
-//! After a crash: what became of a request whose process is gone?
+//! The repetition of a request whose answer is not recorded: its process is gone, or the answer was not final.
 //!
 //! The row carries the idempotency record it was made under, so the answer is looked up, not guessed. No row means that
 //! the transaction never committed; and it never will *with an effect of its own*, because the record is unique: a late
@@ -8,11 +8,10 @@ use std::marker::PhantomData;
 
 use async_trait::async_trait;
 use probity_idempotency::{Recover, RecoverContext, Recovered};
-use probity_saga::Status;
 
-use crate::answers::{Gateway, SagaRow, shown};
+use crate::answers::{Gateway, SagaRow, repeated};
 
-/// Finds the row of a lost attempt and renders the answer the client should have got.
+/// Finds the row that an attempt made, and renders it as it is now.
 pub(crate) struct FindRow<R> {
     gateway: Gateway,
     row: PhantomData<fn() -> R>,
@@ -25,31 +24,19 @@ impl<R: SagaRow> FindRow<R> {
 
     async fn look(&self, record: &str) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {
         let gateway = &self.gateway;
-        let Some(row) = R::find_by_record(&gateway.pool, record).await? else {
+        let Some(mut row) = R::find_by_record(&gateway.pool, record).await? else {
             return Ok(Recovered::Absent);
         };
-        if row.is_final() {
-            return Ok(Recovered::Done(shown(&row)));
-        }
-        let Some(view) = gateway.sagas.get(R::SAGA, row.number()).await? else {
-            return Ok(Recovered::Unknown);
-        };
-        // Waiting for a person may take days: say so now. Everything else is worth waiting for.
-        let waits_for_a_person =
-            matches!(view.instance.status, Status::Stuck | Status::Paused | Status::Aborted);
-        if !waits_for_a_person {
+        if !row.is_final() {
+            let Some(view) = gateway.sagas.get(R::SAGA, row.number()).await? else {
+                return Ok(Recovered::Unknown);
+            };
             let started = gateway.rejoin::<R>(&view.instance.input, row.number()).await?;
+            // It ends at once for a saga that waits for a person.
             let _ = gateway.wait(&started).await?;
+            row = R::find_by_record(&gateway.pool, record).await?.ok_or("a committed row cannot be found")?;
         }
-        let Some(row) = R::find_by_record(&gateway.pool, record).await? else {
-            return Ok(Recovered::Unknown);
-        };
-        // Not final yet: leave the key open, so that a later retry gets the final answer.
-        Ok(if row.is_final() || waits_for_a_person {
-            Recovered::Done(shown(&row))
-        } else {
-            Recovered::Unknown
-        })
+        Ok(repeated(&row))
     }
 }
 
@@ -59,7 +46,7 @@ impl<R: SagaRow> Recover for FindRow<R> {
         match self.look(&cx.record_id()).await {
             Ok(recovered) => recovered,
             Err(error) => {
-                tracing::warn!(%error, "the outcome of a lost request is still unknown");
+                tracing::warn!(%error, "the outcome of a request is still unknown");
                 Recovered::Unknown
             }
         }

@@ -54,6 +54,8 @@ pub(crate) enum Fate {
     Tombstone,
     Release,
     Expire,
+    /// Leave the record open: the answer is not final.
+    Leave,
 }
 
 /// Tells whether the status of an answer says that the request was turned away before anything was done. `at_once` says that
@@ -89,6 +91,7 @@ pub(crate) fn fate(
         (Some(Verdict::Final), _) => Fate::Record,
         (Some(Verdict::Unknown), _) => Fate::Expire,
         (Some(Verdict::NoStore), _) => Fate::Tombstone,
+        (Some(Verdict::Pending), _) if marked || effects == Effects::Opaque => Fate::Leave,
         (Some(Verdict::Retryable), _) if !marked => Fate::Release,
         (None, _) if turned_away && !marked => Fate::Release,
         (None, 100..200) => Fate::Tombstone,
@@ -241,12 +244,15 @@ fn tombstone(parts: &Parts, reason: TombstoneReason) -> Tombstone {
     Tombstone { reason, status: parts.status.as_u16(), location }
 }
 
-/// The recorded answer again, and its trailers.
-pub(crate) fn replay(recording: &Recording) -> Result<(Response<Bytes>, HeaderMap), StoreError> {
+/// The answer of an earlier attempt under this `status`, and its trailers.
+pub(crate) fn replay(
+    recording: &Recording,
+    status: &'static str,
+) -> Result<(Response<Bytes>, HeaderMap), StoreError> {
     let (mut response, trailers) = answer(recording)?;
     let headers = response.headers_mut();
     headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
-    headers.insert(STATUS_HEADER, HeaderValue::from_static("replayed"));
+    headers.insert(STATUS_HEADER, HeaderValue::from_static(status));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok((response, trailers))
 }
@@ -291,6 +297,10 @@ mod tests {
             (Some(Verdict::Unknown), 504, Opaque, false, Fate::Expire),
             (Some(Verdict::NoStore), 200, Opaque, false, Fate::Tombstone),
             (Some(Verdict::Final), 429, Opaque, false, Fate::Record),
+            (Some(Verdict::Pending), 202, Opaque, false, Fate::Leave),
+            (Some(Verdict::Pending), 202, Marked, true, Fate::Leave),
+            (Some(Verdict::Pending), 202, Marked, false, Fate::Record),
+            (Some(Verdict::Pending), 503, Local, false, Fate::Record),
         ] {
             let status = StatusCode::from_u16(status).expect("valid");
             assert_eq!(
@@ -308,7 +318,7 @@ mod tests {
             .header("x-raw", &b"\xff\xfe"[..])
             .header("link", "</b>; rel=prev")
             .body("x");
-        let (response, _) = replay(&recording).expect("valid headers");
+        let (response, _) = replay(&recording, "replayed").expect("valid headers");
         let links: Vec<_> = response.headers().get_all(LINK).iter().map(HeaderValue::as_bytes).collect();
         assert_eq!(links, [&b"</a>; rel=next"[..], b"</b>; rel=prev"]);
         assert_eq!(response.headers()["x-raw"].as_bytes(), b"\xff\xfe");
@@ -316,10 +326,10 @@ mod tests {
 
     #[test]
     fn a_damaged_recording_is_an_error() {
-        assert!(replay(&Recording::new(42)).is_err());
-        assert!(replay(&Recording::new(200).header("bad name", "v")).is_err());
-        assert!(replay(&Recording::new(200).header("name", "bad\nvalue")).is_err());
+        assert!(replay(&Recording::new(42), "replayed").is_err());
+        assert!(replay(&Recording::new(200).header("bad name", "v"), "replayed").is_err());
+        assert!(replay(&Recording::new(200).header("name", "bad\nvalue"), "replayed").is_err());
         let many = (0..40_000).map(|number| (format!("x-{number}").into(), Bytes::new())).collect();
-        assert!(replay(&Recording::from_parts(200, many, Bytes::new())).is_err());
+        assert!(replay(&Recording::from_parts(200, many, Bytes::new()), "replayed").is_err());
     }
 }

@@ -28,14 +28,14 @@ use super::outer;
 use super::passage::{self, Passage};
 use super::problem::{Problem, STATUS_HEADER};
 use super::verdict::Verdict;
-use super::wait::Claimed;
+use super::wait::Asked;
 use crate::core::claim::{Answer, Claim, State, Written};
 use crate::core::fingerprint::Fingerprint;
 use crate::core::identity::RecordId;
 use crate::core::recording::{Tombstone, TombstoneReason};
 use crate::error::{ErrorKind, StoreError};
 use crate::lease::guard::{LeaseGuard, Settlement};
-use crate::lease::inquiry;
+use crate::lease::inquiry::{self, Claimed};
 use crate::lease::renew::renewing;
 use crate::metrics;
 use crate::shield::Shield;
@@ -98,7 +98,7 @@ where
     // An answer at the first poll, such as a replay from memory, needs no shield.
     let work: Pin<Box<dyn Future<Output = _> + Send>> =
         match poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await {
-            Poll::Ready(Ok(Answer::Acquired(guard))) => {
+            Poll::Ready(Ok(Claimed::Answer(Answer::Acquired(guard)))) => {
                 Box::pin(run_handler(shared, inner, request, (guard, origin), counted).instrument(span))
             }
             Poll::Ready(answer) => {
@@ -107,7 +107,7 @@ where
             Poll::Pending => {
                 let later = async move {
                     match asking.await {
-                        Ok(Answer::Acquired(guard)) => {
+                        Ok(Claimed::Answer(Answer::Acquired(guard))) => {
                             run_handler(shared, inner, request, (guard, origin), counted).await
                         }
                         answer => Ok(answer_without_running(&shared.config, answer, origin.came)),
@@ -123,14 +123,15 @@ where
 type Gone = Option<oneshot::Receiver<Infallible>>;
 
 /// Asks the store, and again if the request is to wait for one that is running.
-async fn claim_or_wait(shared: Arc<Shared>, run: Run, gone: Gone) -> Claimed {
+async fn claim_or_wait(shared: Arc<Shared>, run: Run, gone: Gone) -> Asked {
     let config = &shared.config;
     let ask = || inquiry::claim(&config.manager, &run.claim, &config.policy, &run.payload);
     let answer = ask().await;
-    if let (Ok(Answer::InFlight { .. }), Some(waiting), Some(gone)) = (&answer, &config.waiting, gone) {
+    let in_flight = matches!(answer, Ok(Claimed::Answer(Answer::InFlight { .. })));
+    if let (true, Some(waiting), Some(gone)) = (in_flight, &config.waiting, gone) {
         let gone = async { drop(gone.await) };
         // A client that has left gets no answer and holds no claim.
-        let left = || Ok(Answer::InFlight { retry_after: Duration::ZERO });
+        let left = || Ok(Claimed::Answer(Answer::InFlight { retry_after: Duration::ZERO }));
         return waiting.follow(run.claim.record, answer, ask, gone).await.unwrap_or_else(left);
     }
     answer
@@ -171,7 +172,8 @@ where
     match answer {
         Ok(Ok(response)) => {
             let turned_away = answer::is_turned_away(&shared.config, &response, origin.no_route, at_once);
-            let said = Said { verdict: passage.verdict(&response), turned_away };
+            let verdict = passage.verdict(&response).map(|verdict| believe(&shared.config, verdict));
+            let said = Said { verdict, turned_away };
             Ok(finish(&shared.config, guard, response, said, origin.came).await)
         }
         Ok(Err(error)) => {
@@ -189,26 +191,40 @@ where
 /// The answers that need no handler.
 fn answer_without_running<B: Body>(
     config: &Config,
-    answer: Result<Answer<LeaseGuard>, StoreError>,
+    asked: Asked,
     came: Option<Passage>,
 ) -> Response<ReplayBody<B>> {
-    let problem = match answer {
-        Ok(Answer::Replay(recording)) => match answer::replay(&recording) {
-            Ok((response, trailers)) => {
-                Span::current().record("status", "replayed");
+    let problem = match asked {
+        Ok(Claimed::Answer(answer)) => match answer {
+            Answer::Replay(recording) => match answer::replay(&recording, "replayed") {
+                Ok((response, trailers)) => {
+                    Span::current().record("status", "replayed");
+                    return response.map(|bytes| ReplayBody::whole(bytes, trailers));
+                }
+                Err(error) => {
+                    error!(%error, "the recording cannot be decoded; the request is answered not-replayable");
+                    let (reason, status) = (TombstoneReason::Broken, recording.status());
+                    Problem::NotReplayable(Tombstone { reason, status, location: None })
+                }
+            },
+            Answer::InFlight { retry_after } => Problem::InFlight(retry_after),
+            Answer::Mismatch => Problem::Mismatch,
+            Answer::NotReplayable(tombstone) => Problem::NotReplayable(tombstone),
+            // A guard in this place would be a bug of the caller; dropping it settles the record by its effects.
+            Answer::Indeterminate(_) | Answer::Acquired(_) => Problem::OutcomeUnknown,
+        },
+        Ok(Claimed::Pending(recording)) => match answer::replay(&recording, "pending") {
+            Ok((mut response, trailers)) => {
+                Span::current().record("status", "pending");
+                // A layer further out must not record it either.
+                response.extensions_mut().insert(Verdict::Pending);
                 return response.map(|bytes| ReplayBody::whole(bytes, trailers));
             }
             Err(error) => {
-                error!(%error, "the recording cannot be decoded; the request is answered not-replayable");
-                let status = recording.status();
-                Problem::NotReplayable(Tombstone { reason: TombstoneReason::Broken, status, location: None })
+                error!(%error, "the answer that the hook rendered is no HTTP answer");
+                Problem::OutcomeUnknown
             }
         },
-        Ok(Answer::InFlight { retry_after }) => Problem::InFlight(retry_after),
-        Ok(Answer::Mismatch) => Problem::Mismatch,
-        Ok(Answer::NotReplayable(tombstone)) => Problem::NotReplayable(tombstone),
-        // A guard in this place would be a bug of the caller; dropping it settles the record by its effects.
-        Ok(Answer::Indeterminate(_) | Answer::Acquired(_)) => Problem::OutcomeUnknown,
         Err(error) => refuse_without_store(error),
     };
     Span::current().record("status", problem.idempotency_status());
@@ -241,6 +257,15 @@ async fn release_or_expire(mut guard: LeaseGuard) {
     if let Err(error) = guard.release_or_expire().await {
         warn!(%error, "the lease could not be settled; it expires by itself");
     }
+}
+
+/// Takes an answer for final if no hook can render the last one.
+fn believe(config: &Config, verdict: Verdict) -> Verdict {
+    if verdict == Verdict::Pending && config.policy.recover.is_none() {
+        warn!("an answer is not final, and no Recover hook can render the last one: it is recorded as it is");
+        return Verdict::Final;
+    }
+    verdict
 }
 
 /// The grounds on which a key may be given back.
@@ -277,6 +302,12 @@ where
                 warn!(%error, "the lease could not be ended; it expires by itself");
             }
             return with_status(response.map(ReplayBody::inner), "indeterminate");
+        }
+        Fate::Leave => {
+            if let Err(error) = guard.leave_open().await {
+                warn!(%error, "the lease could not be ended; until it ends by itself, retries are in flight");
+            }
+            return with_status(response.map(ReplayBody::inner), "pending");
         }
         Fate::Release => (Settlement::Release, response.map(ReplayBody::inner)),
         fate => match answer::keep(config, response, fate == Fate::Tombstone).await {

@@ -16,15 +16,15 @@ use crate::core::claim::Answer;
 use crate::core::identity::RecordId;
 use crate::deadline::deadline;
 use crate::error::StoreError;
-use crate::lease::guard::LeaseGuard;
+use crate::lease::inquiry::Claimed;
 
 /// The first interval at which the store is asked about a request of another process.
 const POLL_FIRST: Duration = Duration::from_millis(25);
 /// And the longest.
 const POLL_MAX: Duration = Duration::from_millis(500);
 
-/// The answer of the store, or of the hook that was asked about a lost attempt.
-pub(crate) type Claimed = Result<Answer<LeaseGuard>, StoreError>;
+/// The answer of the store, or of the hook that was asked about an attempt.
+pub(crate) type Asked = Result<Claimed, StoreError>;
 
 /// The requests that wait for a running one, and those that run in this process.
 pub(crate) struct Waiting {
@@ -48,13 +48,13 @@ impl Waiting {
 
     /// Asks again until the answer is another one than "in flight", or the time is over. `None` if the client has `gone`
     /// before. When every seat is taken, the first answer is the last.
-    pub(crate) async fn follow<Asking: Future<Output = Claimed>>(
+    pub(crate) async fn follow<Asking: Future<Output = Asked>>(
         &self,
         record: RecordId,
-        first: Claimed,
+        first: Asked,
         mut ask: impl FnMut() -> Asking,
         gone: impl Future<Output = ()>,
-    ) -> Option<Claimed> {
+    ) -> Option<Asked> {
         let Ok(_seat) = self.seats.try_acquire() else { return Some(first) };
         let until = deadline(Instant::now(), self.limit);
         let mut gone = std::pin::pin!(gone);
@@ -65,7 +65,7 @@ impl Waiting {
             let ended = here.as_ref().map(|here| here.notified());
             let last = Instant::now() >= until;
             let answer = ask().await;
-            if last || !matches!(answer, Ok(Answer::InFlight { .. })) {
+            if last || !matches!(answer, Ok(Claimed::Answer(Answer::InFlight { .. }))) {
                 return Some(answer);
             }
             match ended {

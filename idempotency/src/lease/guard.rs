@@ -108,6 +108,14 @@ impl LeaseGuard {
         expire(&self.lease.0).await
     }
 
+    /// Ends the lease of an attempt whose answer is not final: the record stays open until the hook has the last one.
+    #[cfg(feature = "tower")]
+    pub(crate) async fn leave_open(&mut self) -> Result<(), StoreError> {
+        self.lease.0.stop_renewing();
+        self.settled = true;
+        end_lease(&self.lease.0).await
+    }
+
     /// Settles once.
     ///
     /// # Cancel safety
@@ -204,5 +212,9 @@ async fn expire(held: &Held) -> Result<(), StoreError> {
     if held.may_have_had_effect() {
         metrics::count_indeterminate(held.holder.record, held.grant.fence, held.grant.attempt);
     }
+    end_lease(held).await
+}
+
+async fn end_lease(held: &Held) -> Result<(), StoreError> {
     metrics::time_call("renew", held.manager.renew(&held.holder, Duration::ZERO)).await.map(|_| ())
 }

@@ -40,6 +40,14 @@ const HELD_MAX: Duration = Duration::from_secs(3600);
 /// The time for which callers get the answer "unknown" without asking the hook again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The result of a claim.
+pub(crate) enum Claimed {
+    /// The answer of the store.
+    Answer(Answer<LeaseGuard>),
+    /// The attempt ran; the hook says that this is its answer as of now.
+    Pending(Recording),
+}
+
 /// Claims, and lets the policy's hook settle an indeterminate record first. The work must be polled by
 /// [`renewing`].
 pub(crate) async fn claim(
@@ -47,7 +55,7 @@ pub(crate) async fn claim(
     claim: &Claim,
     policy: &Policy,
     payload: &Bytes,
-) -> Result<Answer<LeaseGuard>, StoreError> {
+) -> Result<Claimed, StoreError> {
     let asked_at = Instant::now();
     let mut answer = claim_unrenewed(manager, claim).await;
     for _ in 0..ROUNDS {
@@ -60,6 +68,10 @@ pub(crate) async fn claim(
                 answer = Ok(end);
                 break;
             }
+            Ok(Inquired::Pending(recording)) => {
+                metrics::count_pending(asked_at.elapsed());
+                return Ok(Claimed::Pending(recording));
+            }
             Err(error) => answer = Err(error),
         }
     }
@@ -67,7 +79,7 @@ pub(crate) async fn claim(
         Ok(answer) => metrics::count_answer(claim.record, answer, asked_at.elapsed()),
         Err(_) => metrics::count_store_error(),
     }
-    answer
+    answer.map(Claimed::Answer)
 }
 
 /// A caller that met a lost attempt.
@@ -84,6 +96,8 @@ enum Inquired {
     Settled,
     /// This is the answer for now.
     Answered(Answer<LeaseGuard>),
+    /// The hook says that the answer is not final.
+    Pending(Recording),
 }
 
 impl Asking<'_> {
@@ -108,6 +122,10 @@ impl Asking<'_> {
         let resolution = match renewing(inquiry.lease(), self.ask(hook)).await {
             Recovered::Done(recording) => Resolution::Done(recording),
             Recovered::Absent => Resolution::Absent,
+            Recovered::Pending(recording) => {
+                close(&mut inquiry, None).await;
+                return Ok(Inquired::Pending(recording));
+            }
             Recovered::Unknown => {
                 close(&mut inquiry, Some(&Recording::default())).await;
                 return undecided();

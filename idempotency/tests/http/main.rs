@@ -4,6 +4,7 @@ mod app;
 mod faults;
 mod in_doubt;
 mod limits;
+mod pending;
 mod race;
 mod sqlite;
 mod stack;

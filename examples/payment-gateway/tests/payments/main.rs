@@ -163,18 +163,23 @@ async fn while_the_first_request_runs_its_repetition_is_told_to_wait() {
 }
 
 #[tokio::test]
-async fn a_payment_that_takes_longer_than_the_request_is_processing_until_it_is_asked_for() {
+async fn a_payment_that_takes_longer_than_the_request_is_shown_to_a_retry_as_it_is_then() {
     let (platform, merchant) = setup(&[("REQUEST_WAIT_MS", "50")]).await;
     platform.gate.close();
     let body = payment("A-1", "card_ok");
     let first = pay(&merchant, "key-1", &body).await;
     assert_eq!((first.status, &first.json()["status"]), (202, &json!("processing")));
+    let again = pay(&merchant, "key-1", &body).await;
+    assert_eq!((again.status, &again.body), (202, &first.body), "it is rendered as it is now");
     platform.gate.reopen();
     let path = format!("/api/v1/payments/{}", first.json()["payment_no"].as_str().unwrap());
     while merchant.get(&path).await.unwrap().json()["status"] != "success" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(pay(&merchant, "key-1", &body).await.body, first.body, "a replay is the first answer");
+    let ended = pay(&merchant, "key-1", &body).await;
+    assert_eq!((ended.status, ended.replayed, &ended.json()["status"]), (201, true, &json!("success")));
+    assert_eq!(pay(&merchant, "key-1", &body).await.body, ended.body, "the last answer is recorded");
+    assert_eq!(pay(&merchant, "key-1", &payment("A-1", "card_declined")).await.status, 422);
     assert_eq!(charges(&platform).await, 1);
 }
 

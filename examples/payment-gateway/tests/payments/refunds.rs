@@ -217,5 +217,8 @@ async fn a_refund_goes_forward_while_the_channel_and_then_the_order_service_are_
     assert_eq!(order(&platform).await, "paid");
     platform.to_orders.restore();
     assert_eq!(ended(&merchant, &first).await["status"], "success");
+    let again = refund(&merchant, "back-1", &payment_no, 1250).await;
+    assert_eq!((again.status, again.replayed, &again.json()["status"]), (201, true, &json!("success")));
+    assert_eq!(refund(&merchant, "back-1", &payment_no, 1250).await.body, again.body);
     assert_eq!((given_back(&platform).await, order(&platform).await.as_str()), (1250, "refunded"));
 }
