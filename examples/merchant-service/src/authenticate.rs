@@ -208,17 +208,31 @@ impl Authenticator {
             .map(drop)
     }
 
-    /// Removes nonces and failures that no longer decide anything.
-    pub(crate) async fn purge(&self) -> Result<(), sqlx::Error> {
-        sqlx::query(concat!("DELETE FROM used_nonces WHERE used_at < ", sql_unix_now!(), " - $1"))
-            .bind(NONCE_LIFETIME)
-            .execute(&self.pool)
-            .await?;
-        sqlx::query(concat!("DELETE FROM auth_failures WHERE window_started <= ", sql_unix_now!(), " - $1"))
-            .bind(FAILURE_WINDOW)
-            .execute(&self.pool)
-            .await
-            .map(drop)
+    /// Forgets nonces that no request can bring again.
+    pub(crate) async fn purge_nonces(&self, batch: u32) -> Result<u64, sqlx::Error> {
+        let sql = concat!(
+            "DELETE FROM used_nonces WHERE (api_key_id, nonce) IN
+             (SELECT api_key_id, nonce FROM used_nonces WHERE used_at < ",
+            sql_unix_now!(),
+            " - $1 LIMIT $2)"
+        );
+        self.purge(sql, NONCE_LIFETIME, batch).await
+    }
+
+    /// Forgets failures that count no more.
+    pub(crate) async fn purge_failures(&self, batch: u32) -> Result<u64, sqlx::Error> {
+        let sql = concat!(
+            "DELETE FROM auth_failures WHERE (api_key, address) IN
+             (SELECT api_key, address FROM auth_failures WHERE window_started <= ",
+            sql_unix_now!(),
+            " - $1 LIMIT $2)"
+        );
+        self.purge(sql, FAILURE_WINDOW, batch).await
+    }
+
+    async fn purge(&self, sql: &'static str, age: i64, batch: u32) -> Result<u64, sqlx::Error> {
+        let purged = sqlx::query(sql).bind(age).bind(i64::from(batch)).execute(&self.pool).await?;
+        Ok(purged.rows_affected())
     }
 }
 

@@ -1,18 +1,13 @@
 //! Wires the service: database, sealing key, routes, housekeeping.
 
-use std::time::Duration;
-
 use axum::Router;
-use service_shell::{Drain, Health, Id, Pool, Schema, Settings, StartError, database, shell};
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use service_shell::{Drain, Health, Id, Pool, Purging, Schema, Settings, StartError, database, shell};
 
 use crate::app::{AppState, routes};
 use crate::authenticate::Authenticator;
 use crate::sealing::{Sealer, VARIABLE};
 use crate::store::Store;
 
-const PURGE_EVERY: Duration = Duration::from_secs(60);
 const KNOWN_TEXT: &str = "merchant-service";
 
 const SCHEMA: Schema = Schema {
@@ -43,7 +38,17 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let api = routes(&state, &settings.service_token).with_state(state);
     let health = Health::named(settings.name).database(&pool);
     let router = shell(settings.name, health, api)?;
-    Ok((router, housekeeping(authenticator).close(&pool)))
+    let (nonces, failures) = (authenticator.clone(), authenticator);
+    let purging = Purging::of(&settings)
+        .then("nonces", move |batch| {
+            let nonces = nonces.clone();
+            async move { nonces.purge_nonces(batch).await }
+        })
+        .then("failures", move |batch| {
+            let failures = failures.clone();
+            async move { failures.purge_failures(batch).await }
+        });
+    Ok((router, purging.start(Drain::nothing()).close(&pool)))
 }
 
 /// A database sealed with another key must be found at start, not at the first payment.
@@ -69,26 +74,4 @@ async fn check_sealing_key(pool: &Pool, sealer: &Sealer) -> Result<(), StartErro
                 .to_owned(),
         }),
     }
-}
-
-fn housekeeping(authenticator: Authenticator) -> Drain {
-    let (stop, mut stopped) = watch::channel(false);
-    let purging = tokio::spawn(async move {
-        let mut ticks = interval(PURGE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = authenticator.purge().await {
-                tracing::warn!(%error, "old nonces stay until the next round");
-            }
-        }
-    });
-    Drain::nothing().then("housekeeping", move || async move {
-        stop.send_replace(true);
-        // A panic of the purge was logged where it happened.
-        drop(purging.await);
-    })
 }

@@ -8,13 +8,15 @@ use axum::extract::{Path, Query, State};
 use axum::{Json, Router};
 use http::request::Parts;
 use http::{StatusCode, header};
-use probity_idempotency::{Effects, IdempotencyLayer, Lease, Recording, Refusal, Scope, StoreError};
+use probity_idempotency::{
+    Effects, IdempotencyLayer, IdempotencyManager, Lease, Recording, Refusal, Scope, StoreError,
+};
 use probity_txn::Tx;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_shell::{
-    Clock, Database, Drain, Health, Id, JsonBody, Mode, Pool, Problem, Routes, Settings, Shell, StartError,
-    World, database,
+    Clock, Database, Drain, Health, Id, JsonBody, Mode, Pool, Problem, Purging, Routes, Settings, Shell,
+    StartError, World, database,
 };
 
 use crate::domain::{NewOrder, Order, OrderBody, Status, number};
@@ -60,11 +62,14 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
     let records = Records::new(pool.clone())
         .await
         .map_err(|error| StartError::other("the idempotency records", error))?;
-    let idempotent = IdempotencyLayer::new(Arc::new(records)).scope(merchant_scope).effects(Effects::Local);
+    let records: Arc<dyn IdempotencyManager> = Arc::new(records);
+    let purging = Purging::of(&settings).records(Arc::clone(&records));
+    let idempotent = IdempotencyLayer::new(records).scope(merchant_scope).effects(Effects::Local);
     let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
     let tasks = idempotent.tasks();
     let expiring = tokio::spawn(keep_expiring(pool.clone(), order_expiry, clock));
-    let drain = Drain::nothing()
+    let drain = purging
+        .start(Drain::nothing())
         .then("requests", move || async move { tasks.drain().await })
         .then("expiring", move || async move { expiring.abort() })
         .close(&pool);

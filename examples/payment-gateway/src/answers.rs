@@ -125,6 +125,8 @@ impl Gateway {
                 },
                 Err(error) => undecided(&error),
             },
+            // Its saga was purged, long after the record of the key.
+            Ok(None) if row.is_final() => key_reused(R::PATH, row.number()).into_response(),
             Ok(None) => undecided(&"a row without a saga"),
             Err(error) => undecided(&error),
         })

@@ -9,11 +9,11 @@ use http::request::Parts;
 use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
 use saga_operations::Operations;
 use service_shell::{
-    Clock, Drain, Health, HttpTimeouts, Operator, Operators, Problem, Records, Role, Routes, Settings, Shell,
-    StartError, database, http_client,
+    Clock, Drain, Health, HttpTimeouts, Operator, Operators, Problem, Purging, Records, Role, Routes,
+    Settings, Shell, StartError, database, http_client,
 };
 
-use crate::answers::{Gateway, checked};
+use crate::answers::{Gateway, checked, close_ended};
 use crate::auth::{Gatekeeper, Merchant, signed};
 use crate::cancel;
 use crate::domain::{NewPayment, Payment, PaymentBody};
@@ -55,7 +55,7 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
     store::SCHEMA.apply(&pool).await?;
     saga_operations::SCHEMA.apply(&pool).await?;
     let records = Records::open(&settings, &pool).await?;
-    let sagas = sagas::start(&settings, &tempo, &notification_secret, &pool).await?;
+    let (sagas, saga_store) = sagas::start(&settings, &tempo, &notification_secret, &pool).await?;
     let gateway = Gateway {
         pool: pool.clone(),
         sagas: sagas.clone(),
@@ -83,7 +83,19 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
         .peer("merchant-service", &client, &settings.peers.merchant)
         .peer("order-service", &client, &settings.peers.order)
         .peer("channel-adapter", &client, &settings.peers.channel);
-    let drain = Drain::nothing()
+    let purging = Purging::of(&settings).records(records.manager());
+    let (keep, purged) = (purging.saga_keep(), pool.clone());
+    let purging = purging.then("sagas", move |batch| {
+        let (store, pool) = (saga_store.clone(), purged.clone());
+        async move {
+            // First, because a row learns its end from its saga.
+            close_ended(&pool).await.map_err(|error| error.to_string())?;
+            notifications::store::close_told(&pool).await.map_err(|error| error.to_string())?;
+            store.purge(keep, batch).await.map_err(|error| error.to_string())
+        }
+    });
+    let drain = purging
+        .start(Drain::nothing())
         .then("requests", move || async move {
             paying.drain().await;
             refunding.drain().await;

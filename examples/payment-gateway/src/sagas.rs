@@ -12,9 +12,9 @@ use crate::settings::Tempo;
 use crate::steps::{CallPaymentChannel, CreateOrder, PAYMENT, PayOrder};
 
 #[cfg(not(feature = "postgres"))]
-type Sagas = probity_saga::SqliteStore;
+pub(crate) type Sagas = probity_saga::SqliteStore;
 #[cfg(feature = "postgres")]
-type Sagas = probity_saga::PostgresStore;
+pub(crate) type Sagas = probity_saga::PostgresStore;
 
 /// The types of the sagas that this service runs.
 pub(crate) const TYPES: &[&str] = &[PAYMENT, REFUND, NOTIFICATION];
@@ -28,7 +28,7 @@ pub(crate) async fn start(
     tempo: &Tempo,
     notification_secret: &ServiceToken,
     pool: &Pool,
-) -> Result<Orchestrator, StartError> {
+) -> Result<(Orchestrator, Sagas), StartError> {
     let failed = |error: BuildError| StartError::other("the sagas", error);
     let client = |total: Duration| http_client(HttpTimeouts { total, ..HttpTimeouts::default() });
     let (token, peers) = (&settings.service_token, &settings.peers);
@@ -65,12 +65,14 @@ pub(crate) async fn start(
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    let sagas = Orchestrator::new(store)
+    let sagas = Orchestrator::new(store.clone())
         .lease(tempo.saga_lease)
         .poll(tempo.saga_poll)
         .in_flight(tempo.sagas_in_flight)
         .provider_pause(tempo.provider_pause)
         // Merchants whose servers hang take no place from payments.
         .provider_limit(MERCHANTS, tempo.sagas_in_flight.div_ceil(8));
-    sagas.register(paying).register(refunding).register(notifying).start().await.map_err(failed)
+    let sagas =
+        sagas.register(paying).register(refunding).register(notifying).start().await.map_err(failed)?;
+    Ok((sagas, store))
 }

@@ -20,6 +20,7 @@ use clap::{Args, Command};
 
 use crate::database::{DatabaseArguments, parse_choice};
 use crate::environment;
+use crate::purging::PurgingArguments;
 use crate::records::{Redis, RedisArguments};
 use crate::{Operators, ServiceToken, StartError};
 
@@ -90,6 +91,8 @@ struct Common {
     database: DatabaseArguments,
     #[command(flatten)]
     peers: Peers,
+    #[command(flatten)]
+    purging: PurgingArguments,
 }
 
 /// The settings of one service.
@@ -112,6 +115,7 @@ pub struct Settings {
     /// `RUST_LOG`, the filter of the log.
     pub log: String,
     pub(crate) redis: Option<Redis>,
+    pub(crate) purging: PurgingArguments,
     variables: BTreeMap<String, String>,
 }
 
@@ -189,8 +193,18 @@ impl Settings {
             .map(|(k, v)| (k.into(), v.into()))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        let Common { host, port, data_dir, service_token, operators, database, redis, peers, rust_log } =
-            parsed(common(name, default_port), &variables)?;
+        let Common {
+            host,
+            port,
+            data_dir,
+            service_token,
+            operators,
+            database,
+            redis,
+            peers,
+            purging,
+            rust_log,
+        } = parsed(common(name, default_port), &variables)?;
         let service_token = shared("SERVICE_TOKEN", service_token, host)?;
         let operators = Operators::from_setting(operators.as_deref(), host)?;
         if operators.knows(service_token.text()) {
@@ -209,6 +223,7 @@ impl Settings {
             peers,
             log: rust_log,
             redis: redis.parse(name)?,
+            purging,
             variables,
         })
     }

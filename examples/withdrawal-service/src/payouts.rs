@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use probity_saga::{BuildError, Orchestrator, Saga};
+use probity_saga::{BuildError, Orchestrator, Probe, Saga};
 use saga_operations::{Operations, TwoOperators};
 use service_shell::{HttpTimeouts, Peer, Pool, Settings, StartError, http_client, milliseconds, step_policy};
 
@@ -38,6 +38,9 @@ pub struct Own {
     /// The time without a sign of life after which another process takes over its sagas, in milliseconds.
     #[arg(long = "saga-lease-ms", env = "SAGA_LEASE_MS", default_value = "30000", value_parser = milliseconds)]
     saga_lease: Duration,
+    /// The time between two questions to the bank about each transfer of which it could not tell the outcome, in milliseconds.
+    #[arg(long = "bank-ask-again-ms", env = "BANK_ASK_AGAIN_MS", default_value = "60000", value_parser = milliseconds)]
+    bank_ask_again: Duration,
     /// The number of withdrawals that this process drives at the same time.
     #[arg(long, env = "SAGAS_IN_FLIGHT", default_value = "1024", value_parser = service_shell::in_flight)]
     sagas_in_flight: usize,
@@ -50,6 +53,9 @@ pub struct Own {
 #[derive(Clone, Debug)]
 pub(crate) struct Payouts {
     pool: Pool,
+    bank: Bank,
+    bank_ask_again: Duration,
+    store: Sagas,
     sagas: Orchestrator,
 }
 
@@ -68,16 +74,18 @@ impl Payouts {
         let saga = Saga::named(WITHDRAWAL)
             .local_step(FreezeBalance { policy: local.clone() })
             .step(require)
-            .pivot(BankTransfer { pool: pool.clone(), bank, policy: transfer })
+            .pivot(BankTransfer { pool: pool.clone(), bank: bank.clone(), policy: transfer })
             .local_step(DeductBalance { policy: local })
             .build()
             .map_err(failed)?;
         let store =
             Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-        let sagas =
-            Orchestrator::new(store).lease(own.saga_lease).in_flight(own.sagas_in_flight).register(saga);
+        let sagas = Orchestrator::new(store.clone())
+            .lease(own.saga_lease)
+            .in_flight(own.sagas_in_flight)
+            .register(saga);
         let sagas = sagas.start().await.map_err(failed)?;
-        Ok(Payouts { pool: pool.clone(), sagas })
+        Ok(Payouts { pool: pool.clone(), bank, bank_ask_again: own.bank_ask_again, store, sagas })
     }
 
     /// Starts the saga of a withdrawal that is `processing`, unless it runs already.
@@ -114,6 +122,46 @@ impl Payouts {
             }
             tokio::time::sleep(SWEEP_EVERY).await;
         }
+    }
+
+    /// Asks the bank about transfers whose outcome it could not tell in all the time that a saga asks, until it is aborted.
+    /// Once the bank knows, the saga goes on: it asks as well, and ends by the answer.
+    pub(crate) async fn ask_again(self) {
+        loop {
+            tokio::time::sleep(self.bank_ask_again).await;
+            match store::in_doubt(&self.pool).await {
+                Ok(payouts) => self.ask_about(&payouts).await,
+                Err(error) => tracing::warn!(%error, "transfers in doubt cannot be looked for"),
+            }
+        }
+    }
+
+    async fn ask_about(&self, payouts: &[Payout]) {
+        for payout in payouts {
+            let number = &payout.withdrawal_no;
+            let reason = match self.bank.look(payout).await {
+                Ok(Probe::Applied(transfer)) => {
+                    format!("the bank has sent it as {}", transfer.bank_reference)
+                }
+                Ok(Probe::NotApplied) => "the bank has not sent it and never will".to_owned(),
+                Ok(_) => continue,
+                // The bank is away: the next round asks about all of them.
+                Err(error) => {
+                    return tracing::warn!(number, %error, "a transfer in doubt cannot be asked about");
+                }
+            };
+            match self.sagas.operator(self.bank.name()).retry_now(WITHDRAWAL, number, &reason).await {
+                Ok(()) => tracing::info!(number, reason, "a transfer in doubt goes on"),
+                // A person was faster.
+                Err(error) => tracing::warn!(number, %error, "a transfer in doubt stays as it is"),
+            }
+        }
+    }
+
+    /// Forgets sagas that ended long ago, after their withdrawals were told so: one without a saga would begin again.
+    pub(crate) async fn purge(&self, keep: Duration, batch: u32) -> Result<u64, String> {
+        store::close_ended(&self.pool).await.map_err(|error| error.to_string())?;
+        self.store.purge(keep, batch).await.map_err(|error| error.to_string())
     }
 
     /// Gives every saga back, so that the next process need not wait.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use probity_idempotency::{Effects, IdempotencyLayer, IdempotencyManager};
 use service_shell::{
-    Drain, Health, HttpTimeouts, Records, Settings, StartError, database, http_client, shell,
+    Drain, Health, HttpTimeouts, Purging, Records, Settings, StartError, database, http_client, shell,
 };
 
 use crate::app::{App, Guards, merchant_scope, operator_scope, routes};
@@ -27,6 +27,13 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let payouts = Payouts::start(&settings, &pool).await?;
     let operations = payouts.operations(settings.own::<saga_operations::TwoOperators>()?.two_operators_from);
     let sweeping = tokio::spawn(payouts.clone().sweep());
+    let asking = tokio::spawn(payouts.clone().ask_again());
+    let purging = Purging::of(&settings).records(records.manager());
+    let (keep, purged) = (purging.saga_keep(), payouts.clone());
+    let purging = purging.then("sagas", move |batch| {
+        let payouts = purged.clone();
+        async move { payouts.purge(keep, batch).await }
+    });
     let guards = guards(&settings, records.manager());
     let (merchants, operators) = (guards.merchants.tasks(), guards.operators_idempotency.tasks());
     let app = App { pool: pool.clone(), payouts: payouts.clone(), operations };
@@ -38,10 +45,14 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         &settings.peers.channel,
     );
     let router = shell(settings.name, records.watched_by(health), api)?;
-    let drain = Drain::nothing()
+    let drain = purging
+        .start(Drain::nothing())
         .then("merchants' requests", move || async move { merchants.drain().await })
         .then("operators' requests", move || async move { operators.drain().await })
-        .then("sweeping", move || async move { sweeping.abort() })
+        .then("sweeping", move || async move {
+            sweeping.abort();
+            asking.abort();
+        })
         .then("sagas", move || payouts.drain())
         .close(&pool);
     Ok((router, drain))

@@ -1,6 +1,6 @@
 //! Authentication: the right requests are let in, the wrong ones are not, and the refusals do not tell a caller why.
 
-use crate::platform::{Platform, SERVICE, problem, sign, sign_at, unique};
+use crate::platform::{Platform, SERVICE, problem, serve, sign, sign_at, unique};
 use http::Method;
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -149,4 +149,29 @@ async fn a_request_without_a_signature_or_with_a_changed_body_is_not_let_in() {
     let changed = platform.with(&signed, Method::POST, keys, r#"{"mode":"production"}"#);
     problem(changed.send().await.unwrap(), 401).await;
     assert_eq!(platform.number("SELECT COUNT(*) FROM api_keys").await, 2);
+}
+
+#[tokio::test]
+async fn nonces_and_failures_that_decide_nothing_any_more_are_forgotten() {
+    let platform = Platform::start().await;
+    let now = chrono::Utc::now().timestamp();
+    for (nonce, at) in [("old", 1), ("older", 2), ("new", now)] {
+        let nonces = "INSERT INTO used_nonces (api_key_id, nonce, used_at) VALUES ($1, $2, $3)";
+        let nonces = sqlx::query(nonces).bind(service_shell::Id::new()).bind(nonce).bind(at);
+        nonces.execute(&platform.pool).await.unwrap();
+        let failures =
+            "INSERT INTO auth_failures (api_key, address, failures, window_started) VALUES ($1, 'a', 1, $2)";
+        sqlx::query(failures).bind(nonce).bind(at).execute(&platform.pool).await.unwrap();
+    }
+    let left = "SELECT (SELECT COUNT(*) FROM used_nonces) + (SELECT COUNT(*) FROM auth_failures)";
+    assert_eq!(platform.number(left).await, 6);
+    // The first purge of a process is at its start.
+    serve(platform.settings.clone()).await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while platform.number(left).await > 2 {
+        assert!(tokio::time::Instant::now() < deadline, "old rows stay");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let new = "SELECT COUNT(*) FROM used_nonces WHERE nonce = 'new'";
+    assert_eq!((platform.number(left).await, platform.number(new).await), (2, 1));
 }

@@ -8,7 +8,7 @@ use service_shell::{Id, Json, Operator, Page, Problem, World};
 use utoipa::ToSchema;
 
 use super::{App, answer};
-use crate::domain::{NewWithdrawal, Withdrawal, Withdrawals, text};
+use crate::domain::{NewWithdrawal, Status, Withdrawal, Withdrawals, text};
 use crate::store::{self, Change};
 
 /// Asks for a withdrawal; it waits for its approvals.
@@ -115,7 +115,10 @@ pub(super) async fn execute(
     let (withdrawal, payout) = probity_txn::on(&app.pool, "withdrawal.execute")
         .run(async |tx| store::execute(tx, id, operator.name()).await)
         .await?;
-    app.payouts.run(&payout).await;
+    // The saga of one that has ended may be forgotten, and would begin again.
+    if withdrawal.status == Status::Processing {
+        app.payouts.run(&payout).await;
+    }
     answer(StatusCode::ACCEPTED, &withdrawal)
 }
 

@@ -241,6 +241,20 @@ pub(crate) async fn without_saga(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error
     .await
 }
 
+/// Withdrawals whose saga is stuck because the bank could not tell what became of the transfer, oldest first.
+pub(crate) async fn in_doubt(pool: &Pool) -> Result<Vec<Payout>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        payouts!(),
+        " WHERE w.status = 'processing'
+            AND EXISTS (SELECT 1 FROM saga_instances si JOIN saga_steps s ON s.saga_id = si.id
+                         WHERE si.business_type = 'withdrawal' AND si.business_id = w.withdrawal_no
+                           AND si.status = 'stuck' AND s.step_name = 'BankTransfer' AND s.status = 'unknown')
+          ORDER BY w.id"
+    ))
+    .fetch_all(pool)
+    .await
+}
+
 async fn visible(tx: &mut Tx<'_>, world: Option<World>, id: Id) -> Result<bool, sqlx::Error> {
     let found: Option<(Id, Mode)> = sqlx::query_as("SELECT merchant_id, mode FROM withdrawals WHERE id = $1")
         .bind(id)

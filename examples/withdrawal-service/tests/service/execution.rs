@@ -209,3 +209,30 @@ async fn a_withdrawal_whose_process_died_before_its_saga_began_is_finished_by_th
     assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "completed");
     assert_eq!(sent(&platform).await, 1);
 }
+
+/// A purge forgets the saga of a withdrawal that has ended, and nothing begins again; a stuck one stays.
+#[tokio::test]
+async fn an_old_saga_is_forgotten_and_its_withdrawal_stays_as_it_ended() {
+    let platform = Platform::start().await;
+    let (merchant, withdrawal) = approved(&platform, "acct_ok").await;
+    let (_, doubtful) = approved(&platform, "acct_never_arrives").await;
+    for withdrawal in [&withdrawal, &doubtful] {
+        assert_eq!(platform.decide(withdrawal, "execute", &json!({})).await.status(), 202);
+    }
+    assert_eq!(rest(&platform, &withdrawal).await, "completed");
+    assert_eq!(rest(&platform, &doubtful).await, "stuck");
+    let purging = platform.serve_with(&[("PURGE_EVERY_MS", "50"), ("SAGA_KEEP_MS", "1")]).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while platform.number("SELECT COUNT(*) FROM saga_instances WHERE status = 'completed'").await > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the saga is kept");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let late = platform.decide(&withdrawal, "execute", &json!({})).await;
+    assert_eq!(late.json::<Value>().await.unwrap()["status"], "completed");
+    assert_eq!(shown(&platform, merchant, &withdrawal).await["status"], "completed");
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_instances").await, 1, "the stuck one");
+    assert_eq!((balance(&platform, merchant).await, sent(&platform).await), ((8_900, 0), 1));
+    let metrics =
+        platform.client.get(format!("{purging}/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"purged_rows_total{service="withdrawal-service",rows="sagas"}"#), "{metrics}");
+}

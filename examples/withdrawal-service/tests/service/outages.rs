@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use service_shell::Id;
 use tokio::time::{Instant, sleep};
 
-use crate::execution::{approved, balance, sent, shown};
-use crate::platform::Platform;
+use crate::execution::{approved, balance, rest, sent, shown};
+use crate::platform::{Platform, SERVICE, key};
 
 /// The time within which everything must have come; only a fault reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -125,4 +125,56 @@ async fn money_that_is_not_frozen_is_not_sent_whatever_was_said_of_the_steps_bef
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(sent(&platform).await, 0);
+}
+
+// proves: S-5, S-8
+#[tokio::test]
+async fn a_bank_that_does_not_know_for_longer_than_a_saga_asks_is_asked_again_until_it_does() {
+    let platform = Platform::start().await;
+    let sent_late = approved(&platform, "acct_never_arrives").await;
+    let never_sent = approved(&platform, "acct_never_arrives").await;
+    for withdrawal in [&sent_late.1, &never_sent.1] {
+        assert_eq!(platform.decide(withdrawal, "execute", &json!({})).await.status(), 202);
+    }
+    for withdrawal in [&sent_late.1, &never_sent.1] {
+        assert_eq!(rest(&platform, withdrawal).await, "stuck");
+    }
+    platform.serve_with(&[("BANK_ASK_AGAIN_MS", "50")]).await;
+    // Many questions without an answer: nothing is sent, given back or decided.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit").await, 0);
+    assert_eq!(platform.number("SELECT CAST(SUM(frozen) AS BIGINT) FROM balances").await, 2_200);
+
+    // The bank finds one of them, and makes sure that the other never leaves.
+    let bank = format!("http://{}/api/v1/channel/transfers", platform.to_bank.address());
+    let number = |withdrawal: &Value| withdrawal["withdrawal_no"].as_str().unwrap().to_owned();
+    let found = json!({
+        "transfer_no": number(&sent_late.1), "amount": 1_000, "currency": "USD", "account": "acct_ok",
+    });
+    let found =
+        platform.client.post(&bank).bearer_auth(SERVICE).header("idempotency-key", key()).json(&found);
+    assert_eq!(found.send().await.unwrap().status(), 201);
+    let cancelled =
+        platform.client.post(format!("{bank}/{}/cancel", number(&never_sent.1))).bearer_auth(SERVICE);
+    assert_eq!(cancelled.send().await.unwrap().status(), 200);
+    assert_eq!(rest_for_good(&platform, &sent_late.1).await, "completed");
+    assert_eq!(rest_for_good(&platform, &never_sent.1).await, "compensated");
+    assert_eq!(balance(&platform, sent_late.0).await, (8_900, 0));
+    assert_eq!(balance(&platform, never_sent.0).await, (10_000, 0));
+    assert_eq!(shown(&platform, never_sent.0, &never_sent.1).await["status"], "failed");
+    assert_eq!(sent(&platform).await, 1);
+    assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit WHERE actor = 'bank'").await, 2);
+}
+
+/// Waits until the saga is stuck no more, and then until it rests.
+async fn rest_for_good(platform: &Platform, withdrawal: &Value) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let rests = rest(platform, withdrawal).await;
+        if rests != "stuck" {
+            return rests;
+        }
+        assert!(Instant::now() < deadline, "still stuck");
+        sleep(Duration::from_millis(50)).await;
+    }
 }

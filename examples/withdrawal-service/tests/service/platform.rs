@@ -104,7 +104,6 @@ impl Platform {
     }
 
     /// Serves the same database a second time, with more settings.
-    #[cfg(feature = "redis")]
     pub(crate) async fn serve_with(&self, more: &[(&str, &str)]) -> String {
         serve(self._place.settings(&format!("http://{}", self.to_bank.address()), more)).await
     }
