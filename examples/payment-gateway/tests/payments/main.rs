@@ -11,6 +11,7 @@ mod outages;
 mod platform;
 mod refunds;
 mod refusals;
+mod runbook;
 mod tenants;
 mod webhooks;
 
