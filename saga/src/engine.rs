@@ -5,7 +5,8 @@
 //! worker cannot be sure of its lease. `start.rs` inserts a saga, `drive.rs` drives one, `attempt.rs`
 //! makes the tries of one step, `drive/local.rs` those of a local step, `park.rs` stops sagas that
 //! cannot be driven, `writer.rs` batches writes by `group_commit.rs`, `heartbeat.rs` renews the lease
-//! of `lease.rs`, `recover.rs` finds lost sagas, `notifier.rs` notifies waiting callers, and `requests.rs` reads the
+//! of `lease.rs`, `recover.rs` finds lost sagas, `notifier.rs` notifies waiting callers, `trace_context.rs`
+//! names traces, and `requests.rs` reads the
 //! requests of operators for waiting sagas.
 
 mod attempt;
@@ -22,6 +23,7 @@ mod providers;
 mod recover;
 mod requests;
 pub(crate) mod start;
+pub(crate) mod trace_context;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +48,7 @@ use lease::{Lease, LeaseTerm};
 use notifier::{Notification, Notifier};
 use providers::Providers;
 use requests::OperatorRequests;
+use trace_context::TraceContext;
 use writer::Writer;
 
 /// The settings of an orchestrator.
@@ -87,6 +90,7 @@ pub(crate) struct Engine {
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
     pub(crate) sealer: Sealer,
+    pub(crate) tracing: TraceContext,
     /// By name, then fingerprint: old and new definitions side by side.
     pub(crate) plans: BTreeMap<String, BTreeMap<String, Arc<Saga>>>,
     /// The fingerprint that new sagas of a name start with.
@@ -150,6 +154,7 @@ impl Engine {
         settings: Settings,
         sealer: Sealer,
         sagas: Vec<Saga>,
+        tracing: TraceContext,
     ) -> Arc<Self> {
         let (mut plans, mut newest) = (BTreeMap::<_, BTreeMap<_, _>>::new(), BTreeMap::new());
         let mut versions = BTreeMap::new();
@@ -174,6 +179,7 @@ impl Engine {
             worker,
             settings,
             sealer,
+            tracing,
             plans,
             newest,
             notifier: Notifier::default(),
@@ -294,6 +300,10 @@ impl Engine {
         let (read, suspect) = (Instant::now(), reservation.suspect.take());
         let (id, saga_type) = (journal.instance.id, journal.instance.saga_type.as_str());
         let span = tracing::info_span!("saga", saga_id = %id, saga_type);
+        if let Some(trace) = &journal.instance.trace {
+            // A claim and a decision begin an epoch.
+            (self.tracing.join)(&span, trace, journal.instance.epoch > 1);
+        }
         let driving = async move {
             let _permit = match permit {
                 Some(permit) => Some(permit),

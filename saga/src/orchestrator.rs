@@ -26,6 +26,7 @@ use crate::engine::notifier::Notification;
 use crate::engine::start::{Started, insert_and_drive};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::engine::start::{accept, count_start};
+use crate::engine::trace_context::TraceContext;
 use crate::engine::writer::Unanswered;
 use crate::engine::{Engine, Settings, Stop};
 use crate::error::SagaError;
@@ -65,6 +66,7 @@ pub struct OrchestratorBuilder<S: ?Sized = dyn SagaStore> {
     settings: Settings,
     sealer: Sealer,
     sagas: Vec<Saga>,
+    tracing: TraceContext,
     kind: PhantomData<fn(&S)>,
 }
 
@@ -364,6 +366,7 @@ impl Orchestrator {
             input_hash,
             input,
             owner: engine.worker,
+            trace: engine.tracing.current(),
         })
     }
 }

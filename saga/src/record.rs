@@ -205,6 +205,8 @@ pub struct Instance {
     pub pause_requested: bool,
     /// Its age by the store's clock.
     pub age: Duration,
+    /// The trace in which it was started, in the form of the program that started it.
+    pub trace: Option<String>,
     /// The part of its rows that cannot be read, if there is one: something else stands here in its place. Such
     /// a saga is shown and can be closed, but no worker drives it.
     pub unreadable: Option<String>,

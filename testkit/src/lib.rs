@@ -1,7 +1,7 @@
 //! Real servers, kills and seeds for tests.
 //!
 //! A promise about money is worth what its test survived. So the tests of this workspace talk to real `postgres` and
-//! real `redis-server` processes, some of them through a real `pgbouncer`, cut them off with `kill -9`, freeze them with
+//! real `redis-server` processes, some of them through a real `pgbouncer` or read by a real `prometheus`, cut them off with `kill -9`, freeze them with
 //! `SIGSTOP`, and run our own binaries the same way. This crate makes that one line each, and makes sure that nothing
 //! outlives the test.
 //!
@@ -47,6 +47,7 @@ mod port;
 mod postgres;
 mod process;
 mod program;
+mod prometheus;
 mod proxy;
 mod random;
 mod redis;
@@ -55,12 +56,13 @@ mod worker;
 
 pub use documented::{Documented, documented};
 pub use golden::golden;
-pub use locate::{Missing, pgbouncer, postgres_tools, redis_server};
+pub use locate::{Missing, pgbouncer, postgres_tools, prometheus, redis_server};
 pub use patience::time_limit;
 pub use pgbouncer::{PgBouncer, Pooling};
 pub use port::free_port;
 pub use postgres::{Postgres, TestDatabase, TestRole};
 pub use program::Program;
+pub use prometheus::Prometheus;
 pub use proxy::Proxy;
 pub use proxy::postgres::{Cut, PostgresProxy};
 pub use random::{Rng, seed};

@@ -34,6 +34,12 @@ impl Missing {
         Missing { what: "PgBouncer (pgbouncer)", debian: "pgbouncer", homebrew: "pgbouncer" }
     }
 
+    /// Prometheus, as if it were missing.
+    #[must_use]
+    pub fn prometheus() -> Missing {
+        Missing { what: "Prometheus (prometheus, promtool)", debian: "prometheus", homebrew: "prometheus" }
+    }
+
     /// The name of the missing program, in words.
     #[must_use]
     pub fn what(&self) -> &'static str {
@@ -102,6 +108,16 @@ pub fn redis_server() -> Result<PathBuf, Missing> {
 /// [`Missing`] if it is neither on the `PATH` nor where packages put it.
 pub fn pgbouncer() -> Result<PathBuf, Missing> {
     packaged("pgbouncer").ok_or_else(Missing::pgbouncer)
+}
+
+/// The programs `prometheus` and `promtool`.
+///
+/// # Errors
+///
+/// [`Missing`] if one of them is neither on the `PATH` nor where packages put it.
+pub fn prometheus() -> Result<[PathBuf; 2], Missing> {
+    let both = packaged("prometheus").zip(packaged("promtool"));
+    both.map(|(server, tool)| [server, tool]).ok_or_else(Missing::prometheus)
 }
 
 /// A program on the `PATH`, or where packages put programs. Debian keeps servers in `sbin`, off the `PATH` of users.

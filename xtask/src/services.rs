@@ -14,7 +14,7 @@ use crate::{say, workspace};
 pub(crate) fn install() -> Result<(), String> {
     let missing = missing();
     if missing.is_empty() {
-        say::line("redis-server, PostgreSQL and PgBouncer are installed.");
+        say::line("redis-server, PostgreSQL, PgBouncer and Prometheus are installed.");
         return Ok(());
     }
     let Some(commands) = commands(&missing, Machine::look()) else {
@@ -29,10 +29,13 @@ pub(crate) fn install() -> Result<(), String> {
 }
 
 fn missing() -> Vec<Missing> {
-    [testkit::redis_server().err(), testkit::postgres_tools().err(), testkit::pgbouncer().err()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let missing = [
+        testkit::redis_server().err(),
+        testkit::postgres_tools().err(),
+        testkit::pgbouncer().err(),
+        testkit::prometheus().err(),
+    ];
+    missing.into_iter().flatten().collect()
 }
 
 /// The package manager of this machine.
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<Missing> {
-        [Missing::redis(), Missing::postgres(), Missing::pgbouncer()].into()
+        [Missing::redis(), Missing::postgres(), Missing::pgbouncer(), Missing::prometheus()].into()
     }
 
     fn typed(machine: Machine) -> Option<Vec<String>> {
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn apt_never_asks_a_question() {
-        let install = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends redis-server postgresql pgbouncer";
+        let install = "env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends redis-server postgresql pgbouncer prometheus";
         let as_root = typed(Machine::Apt { as_root: true }).expect("apt can");
         assert_eq!(as_root, ["env DEBIAN_FRONTEND=noninteractive apt-get -qq update", install]);
         let with_sudo = typed(Machine::Apt { as_root: false }).expect("apt can");
@@ -130,7 +133,7 @@ mod tests {
     fn homebrew_installs_all_at_once() {
         assert_eq!(
             typed(Machine::Homebrew).expect("brew can"),
-            ["brew install redis postgresql@17 pgbouncer"]
+            ["brew install redis postgresql@17 pgbouncer prometheus"]
         );
     }
 

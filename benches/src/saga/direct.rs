@@ -48,6 +48,7 @@ pub(super) fn new_saga(owner: WorkerId) -> NewSaga {
         input: Document::from_stored("0".into()),
         input_hash: "0123456789abcdef0123456789abcdef".into(),
         owner,
+        trace: None,
     }
 }
 

@@ -49,6 +49,7 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
 /// # Errors
 /// The errors of [`start`].
 pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain), StartError> {
+    webhooks::describe_metrics();
     let Own { tempo, operations, channel_webhook_secret, notification_secret } = settings.own()?;
     let notification_secret = settings.secret("NOTIFICATION_SECRET", notification_secret)?;
     let pool = database::open(&settings).await?;

@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 use service_shell::signature::{SignedBy, body_sha256};
-use service_shell::{BODY_LIMIT, Id, Problem, ServiceToken};
+use service_shell::{BODY_LIMIT, Id, Problem, ServiceToken, traced};
 
 /// The merchant whose signature was verified; in the extensions of every signed request.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -60,7 +60,7 @@ impl Gatekeeper {
     async fn ask(&self, question: &serde_json::Value) -> Result<Merchant, Problem> {
         let down = |cause: &dyn std::fmt::Display| Problem::unavailable("the merchant service", cause);
         let call = self.client.post(format!("{}/internal/v1/authenticate", self.merchant_service));
-        let reply = call
+        let reply = traced(call)
             .bearer_auth(self.token.text())
             .json(question)
             .send()

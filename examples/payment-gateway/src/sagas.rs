@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use probity_saga::{Backoff, BuildError, Orchestrator, Saga, StepPolicy};
-use service_shell::{HttpTimeouts, Pool, ServiceToken, Settings, StartError, http_client, step_policy};
+use service_shell::{
+    HttpTimeouts, Pool, ServiceToken, Settings, StartError, http_client, step_policy, traced_sagas,
+};
 
 use crate::notifications::step::{DeliverNotification, MERCHANTS, NOTIFICATION};
 use crate::peer::Peer;
@@ -65,7 +67,7 @@ pub(crate) async fn start(
         .build()
         .map_err(failed)?;
     let store = Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-    let sagas = Orchestrator::new(store.clone())
+    let sagas = traced_sagas(Orchestrator::new(store.clone()))
         .lease(tempo.saga_lease)
         .poll(tempo.saga_poll)
         .in_flight(tempo.sagas_in_flight)

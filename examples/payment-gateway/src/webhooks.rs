@@ -22,6 +22,17 @@ use crate::webhooks::event::{Event, Fate};
 /// The name under which the audit of a saga keeps what a webhook decided.
 const ACTOR: &str = "channel webhook";
 
+const CONTRADICTING: &str = "payment_webhooks_contradicting_total";
+
+/// Describes the metrics of webhooks. The counter begins at 0, so that its first step is seen as one.
+pub(crate) fn describe_metrics() {
+    metrics::describe_counter!(
+        CONTRADICTING,
+        "Webhooks that contradict a payment; nothing is changed by them"
+    );
+    metrics::counter!(CONTRADICTING).increment(0);
+}
+
 /// `POST /api/v1/webhooks/{channel}`: answers 200 once the event is stored, so that the channel stops sending it.
 pub(crate) async fn receive(
     State(gateway): State<Gateway>,
@@ -58,7 +69,10 @@ pub(crate) async fn receive(
 fn tell_people(event: &Event, fate: Fate) {
     let (event_id, subject) = (&event.id, event.subject());
     match fate {
-        Fate::Contradicts => tracing::error!(event_id, subject, "a webhook contradicts what is known"),
+        Fate::Contradicts => {
+            metrics::counter!(CONTRADICTING).increment(1);
+            tracing::error!(event_id, subject, "a webhook contradicts what is known");
+        }
         Fate::Mismatch | Fate::Unreadable => tracing::warn!(event_id, subject, "a webhook was not applied"),
         _ => {}
     }

@@ -108,7 +108,7 @@ impl GatewayProcess {
 /// The failure that keeps the gateway from starting or serving.
 pub(crate) async fn serve_alone() -> Result<(), Failure> {
     let settings = Settings::from_env("payment-gateway", 40003)?;
-    service_shell::init_logging(&settings.log);
+    let _telemetry = settings.telemetry.begin(settings.name)?;
     let listener = service_shell::bind(settings.address).await?;
     let (router, drain) = payment_gateway::start(settings).await?;
     let mut lines = standard_input::lines();

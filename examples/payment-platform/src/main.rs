@@ -31,11 +31,7 @@ async fn main() -> ExitCode {
             None => report(std::io::stderr(), &format!("there is no service `{name}`\n"), ExitCode::FAILURE),
         },
         Ok(Command::Demo { data }) => finish(unless_interrupted(Box::pin(story::tell(data))).await),
-        Ok(Command::Serve { data, seconds, ports }) => {
-            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
-            service_shell::init_logging(&filter);
-            finish(serve::serve(data, seconds, ports).await)
-        }
+        Ok(Command::Serve { data, seconds, ports }) => finish(serve::serve(data, seconds, ports).await),
         Err(mistake) => report(std::io::stderr(), &format!("{mistake}\n\n{USAGE}"), ExitCode::FAILURE),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use service_shell::{Operators, Role, StartError, random_text};
+use service_shell::{Operators, Role, StartError, TelemetrySettings, random_text};
 
 use crate::console::Console;
 use crate::fleet::{Berths, Fleet, Service};
@@ -24,6 +24,7 @@ pub(crate) async fn serve(
     seconds: Option<u64>,
     ports: Option<u16>,
 ) -> Result<(), Failure> {
+    let _telemetry = TelemetrySettings::from_env()?.begin("payment-platform")?;
     let folder = Folder::open(data)?;
     let mut variables = variables();
     let mut tokens = operators(&mut variables);

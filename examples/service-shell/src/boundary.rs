@@ -1,6 +1,6 @@
 //! The layers between the network and a handler.
 //!
-//! From the outside in: a request is counted and timed; a panic becomes a 500; whatever else leaves as an
+//! From the outside in: a request gets an id and a span, and is counted and timed; a panic becomes a 500; whatever else leaves as an
 //! error becomes a [`Problem`]; the body is read whole, up to [`BODY_LIMIT`].
 
 use std::panic::AssertUnwindSafe;
@@ -10,18 +10,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, map_request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::{Instant, timeout};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::json::too_large;
 use crate::problem::PROBLEM_JSON;
-use crate::{Health, Problem, StartError, health, metrics, openapi};
+use crate::{Health, Problem, StartError, health, metrics, openapi, trace};
 
 /// The largest request body, in bytes. No route needs more than a few kilobytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
@@ -103,6 +105,16 @@ fn around(service: &'static str, routes: Router) -> Router {
         .layer(from_fn(errors_are_problems))
         .layer(from_fn(panics_are_problems))
         .layer(from_fn(move |request: Request, next: Next| counted(service, request, next)))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(move |request: &Request| trace::request_span(service, request))
+                .on_request(())
+                .on_response(trace::answered)
+                .on_failure(()),
+        )
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(map_request(trace::keep_fit_id))
 }
 
 async fn no_such_route() -> Problem {
@@ -118,9 +130,7 @@ async fn counted(service: &'static str, request: Request, next: Next) -> Respons
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let response = next.run(request).await;
-    let took = started.elapsed();
-    tracing::debug!(service, %method, route, status = response.status().as_u16(), ?took, "answered");
-    metrics::request(service, &method, route, response.status().as_u16(), took);
+    metrics::request(service, &method, route, response.status().as_u16(), started.elapsed());
     response
 }
 

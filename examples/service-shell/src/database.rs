@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::settings::redacted;
-use crate::{DatabaseChoice, Settings, StartError};
+use crate::{DatabaseChoice, Settings, StartError, metrics};
 
 /// The database of this build.
 #[cfg(not(feature = "postgres"))]
@@ -43,6 +43,7 @@ pub async fn open(settings: &Settings) -> Result<Pool, StartError> {
         .acquire_timeout(ACQUIRE_TIMEOUT);
     let pool = backend::connect(pool, settings).await?;
     sqlx::query("SELECT 1").execute(&pool).await.map_err(failed)?;
+    tokio::spawn(metrics::show_pool(settings.name, pool.clone()));
     Ok(pool)
 }
 

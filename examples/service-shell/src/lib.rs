@@ -18,7 +18,6 @@ mod health;
 mod http_client;
 mod id;
 mod json;
-mod logging;
 mod merchant_header;
 mod metrics;
 mod money;
@@ -40,7 +39,9 @@ mod settings;
 pub mod signature;
 mod sql_words;
 mod start_error;
+mod telemetry;
 mod text_enum;
+mod trace;
 mod tx_error;
 mod webhook_signature;
 
@@ -52,7 +53,6 @@ pub use health::Health;
 pub use http_client::{HttpTimeouts, http_client};
 pub use id::Id;
 pub use json::{Json, Json as JsonBody};
-pub use logging::init_logging;
 pub use merchant_header::{MERCHANT_HEADER, MODE_HEADER, MerchantId, Mode, World};
 pub use money::{Currency, Money, MoneyError};
 pub use openapi::{Credential, Guarded, api, operations};
@@ -71,9 +71,11 @@ pub use server::{bind, serve, shutdown_signal};
 pub use service_token::ServiceToken;
 pub use settings::{DatabaseChoice, Peers, Settings, in_flight, milliseconds, token};
 pub use start_error::StartError;
+pub use telemetry::{Telemetry, TelemetrySettings};
 pub use text_enum::UnknownWord;
 #[doc(hidden)]
 pub use text_enum::words_schema;
+pub use trace::{traced, traced_sagas};
 pub use tx_error::TxError;
 #[doc(hidden)]
 pub use utoipa;

@@ -7,8 +7,9 @@
 
 use http::StatusCode;
 use serde_json::Value;
+use tracing::Instrument as _;
 
-use crate::{PROBLEM_TYPES, ServiceToken};
+use crate::{PROBLEM_TYPES, ServiceToken, traced};
 
 /// A client of another service, with the token by which that service knows us.
 #[derive(Clone, Debug)]
@@ -119,6 +120,11 @@ impl Peer {
     /// # Errors
     /// [`CallError`] when no answer came, or one that is not JSON.
     pub async fn send(&self, call: reqwest::RequestBuilder) -> Result<Reply, CallError> {
+        let span = tracing::info_span!("call", otel.kind = "client", peer = self.name);
+        async { self.answer(traced(call)).await }.instrument(span).await
+    }
+
+    async fn answer(&self, call: reqwest::RequestBuilder) -> Result<Reply, CallError> {
         let peer = self.name;
         let no_answer = |error: reqwest::Error| CallError::NoAnswer { peer, source: error.without_url() };
         let reply = match call.bearer_auth(self.token.text()).send().await {

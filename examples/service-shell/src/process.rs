@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::environment;
 use crate::settings::NoSettings;
-use crate::{Drain, Settings, StartError, bind, init_logging, serve, shutdown_signal};
+use crate::{Drain, Settings, StartError, bind, serve, shutdown_signal};
 
 /// Reads flags and environment, binds, starts, serves until Ctrl-C or SIGTERM, drains.
 ///
@@ -72,7 +72,7 @@ async fn live(
     start: impl AsyncFnOnce(Settings) -> Result<(Router, Drain), StartError>,
 ) -> Result<(), StartError> {
     let settings = settings?;
-    init_logging(&settings.log);
+    let _telemetry = settings.telemetry.begin(name)?;
     let listener = bind(settings.address).await?;
     let address = listener.local_addr().map_err(|error| StartError::other("the listener", error))?;
     let (router, drain) = start(settings).await?;

@@ -22,7 +22,7 @@ use crate::database::{DatabaseArguments, parse_choice};
 use crate::environment;
 use crate::purging::PurgingArguments;
 use crate::records::{Redis, RedisArguments};
-use crate::{Operators, ServiceToken, StartError};
+use crate::{Operators, ServiceToken, StartError, TelemetrySettings};
 
 /// Which database was asked for. The build decides which of them it can serve.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,9 +82,8 @@ struct Common {
     /// loopback only: ann, bob and cyd with known tokens].
     #[arg(long, env = "OPERATORS")]
     operators: Option<String>,
-    /// The filter of the log, such as `info` or `info,sqlx=warn`.
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = filter)]
-    rust_log: String,
+    #[command(flatten)]
+    telemetry: TelemetrySettings,
     #[command(flatten)]
     redis: RedisArguments,
     #[command(flatten)]
@@ -112,8 +111,8 @@ pub struct Settings {
     pub operators: Operators,
     /// URLs of the other services.
     pub peers: Peers,
-    /// `RUST_LOG`, the filter of the log.
-    pub log: String,
+    /// `RUST_LOG`, `LOG_FORMAT` and `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub telemetry: TelemetrySettings,
     pub(crate) redis: Option<Redis>,
     pub(crate) purging: PurgingArguments,
     variables: BTreeMap<String, String>,
@@ -188,11 +187,7 @@ impl Settings {
         default_port: u16,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Settings, StartError> {
-        let variables: BTreeMap<String, String> = variables
-            .into_iter()
-            .map(|(k, v)| (k.into(), v.into()))
-            .filter(|(_, value)| !value.is_empty())
-            .collect();
+        let variables = given(variables.into_iter().map(|(k, v)| (k.into(), v.into())));
         let Common {
             host,
             port,
@@ -203,7 +198,7 @@ impl Settings {
             redis,
             peers,
             purging,
-            rust_log,
+            telemetry,
         } = parsed(common(name, default_port), &variables)?;
         let service_token = shared("SERVICE_TOKEN", service_token, host)?;
         let operators = Operators::from_setting(operators.as_deref(), host)?;
@@ -221,7 +216,7 @@ impl Settings {
             service_token,
             operators,
             peers,
-            log: rust_log,
+            telemetry,
             redis: redis.parse(name)?,
             purging,
             variables,
@@ -306,10 +301,9 @@ pub fn in_flight(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("must be a number from 1 to 1000000, not `{text}`"))
 }
 
-/// Reads a filter of the log, so that one with a mistake is not taken for `info`.
-fn filter(text: &str) -> Result<String, String> {
-    let parsed = tracing_subscriber::EnvFilter::try_new(text);
-    parsed.map(|_| text.to_owned()).map_err(|error| format!("is no filter such as info,sqlx=warn: {error}"))
+/// The variables that are not empty: an empty one counts as absent.
+pub(crate) fn given(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    variables.filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// A URL without its user, its password and its parameters.
@@ -346,7 +340,10 @@ fn unbound(command: Command) -> Command {
 }
 
 /// Reads `A` out of the variables that it describes.
-fn parsed<A: Args>(command: Command, variables: &BTreeMap<String, String>) -> Result<A, StartError> {
+pub(crate) fn parsed<A: Args>(
+    command: Command,
+    variables: &BTreeMap<String, String>,
+) -> Result<A, StartError> {
     let names = variable_names(&command);
     let line = command.get_arguments().filter_map(|argument| {
         let value = variables.get(argument.get_env()?.to_str()?)?;
@@ -365,7 +362,10 @@ fn refused(error: &clap::Error, names: &[[String; 3]]) -> StartError {
     };
     let name =
         names.iter().find(|[_, known, _]| known == flag).map_or(flag, |[.., variable]| variable).to_owned();
-    let why = error.source().map_or_else(|| error.kind().to_string(), ToString::to_string);
+    let why = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(words)) => format!("must be one of: {}", words.join(", ")),
+        _ => error.source().map_or_else(|| error.kind().to_string(), ToString::to_string),
+    };
     StartError::Setting { name, problem: why }
 }
 
@@ -439,6 +439,8 @@ mod tests {
         assert!(refusal([("SERVICE_TOKEN", "short")]).contains("at least 16"));
         assert!(refusal([("HOST", "0.0.0.0")]).starts_with("SERVICE_TOKEN must be set"));
         assert!(refusal([("ORDER_SERVICE_URL", "nowhere")]).starts_with("ORDER_SERVICE_URL must be"));
+        assert_eq!(refusal([("LOG_FORMAT", "xml")]), "LOG_FORMAT must be one of: text, json");
+        assert!(refusal([("OTEL_EXPORTER_OTLP_ENDPOINT", "https://x")]).contains("must be an http:// URL"));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use probity_saga::{BuildError, Orchestrator, Probe, Saga};
 use saga_operations::{Operations, TwoOperators};
-use service_shell::{HttpTimeouts, Peer, Pool, Settings, StartError, http_client, milliseconds, step_policy};
+use service_shell::{
+    HttpTimeouts, Peer, Pool, Settings, StartError, http_client, milliseconds, step_policy, traced_sagas,
+};
 
 use crate::bank::Bank;
 use crate::domain::Payout;
@@ -80,10 +82,8 @@ impl Payouts {
             .map_err(failed)?;
         let store =
             Sagas::new(pool.clone()).await.map_err(|error| StartError::other("the saga store", error))?;
-        let sagas = Orchestrator::new(store.clone())
-            .lease(own.saga_lease)
-            .in_flight(own.sagas_in_flight)
-            .register(saga);
+        let sagas = traced_sagas(Orchestrator::new(store.clone()));
+        let sagas = sagas.lease(own.saga_lease).in_flight(own.sagas_in_flight).register(saga);
         let sagas = sagas.start().await.map_err(failed)?;
         Ok(Payouts { pool: pool.clone(), bank, bank_ask_again: own.bank_ask_again, store, sagas })
     }

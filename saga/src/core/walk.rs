@@ -45,6 +45,7 @@ pub(super) fn fresh() -> Journal {
         input: Document::from_stored("1".into()),
         input_hash: "hash".into(),
         owner: WorkerId::generate(),
+        trace: None,
     };
     Journal { instance: new.into_instance(), steps: Vec::new() }
 }

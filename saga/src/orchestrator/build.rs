@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Handle, Orchestrator, OrchestratorBuilder};
 use crate::codec::{Codec, Sealer};
 use crate::definition::{AnyLocal, Saga, is_usable};
+use crate::engine::trace_context::TraceContext;
 use crate::engine::{Engine, Settings};
 use crate::error::BuildError;
 use crate::metrics;
@@ -24,6 +25,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
             settings: Settings::default(),
             sealer: Sealer::default(),
             sagas: Vec::new(),
+            tracing: TraceContext::default(),
             kind: PhantomData,
         }
     }
@@ -85,6 +87,20 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         self
     }
 
+    /// Connects sagas to the traces of the program.
+    ///
+    /// `current` names the trace of the caller of a start, at most 255 bytes without NUL; the text is stored with the saga.
+    /// `join` gets the span of each drive of such a saga with that text, and true if the saga was driven before: after a
+    /// crash, a wait or an operator's decision.
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<String> + Send + Sync + 'static,
+        join: impl Fn(&tracing::Span, &str, bool) + Send + Sync + 'static,
+    ) -> Self {
+        self.tracing = TraceContext { current: Arc::new(current), join: Arc::new(join) };
+        self
+    }
+
     /// Registers a saga. Several versions of one name may be registered: new sagas start with the
     /// highest, and each open saga goes on with the definition it began with.
     ///
@@ -105,7 +121,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
     /// # Errors
     /// [`BuildError`] if a setting or the registered sagas cannot be right, or the store fails.
     pub async fn start(self) -> Result<Orchestrator, BuildError> {
-        let Self { store, settings, sealer, sagas, kind: _ } = self;
+        let Self { store, settings, sealer, sagas, tracing, kind: _ } = self;
         if settings.lease < Duration::from_millis(100) || settings.lease > Duration::from_secs(3600) {
             return Err(BuildError::BadSetting("a lease must be between 100 ms and an hour"));
         }
@@ -136,7 +152,7 @@ impl<S: ?Sized> OrchestratorBuilder<S> {
         let definitions: Vec<_> = sagas.iter().map(|saga| saga.definition.clone()).collect();
         store.define(&definitions).await?;
         metrics::describe();
-        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
+        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas, tracing);
         let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
         engine.begin_work().await?;
         Ok(Orchestrator { handle })

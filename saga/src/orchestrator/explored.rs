@@ -14,8 +14,8 @@ use crate::record::WorkerId;
 impl<S: ?Sized> OrchestratorBuilder<S> {
     /// For the verbs of operators alone: it keeps no lease and takes no saga over.
     pub(crate) fn at_rest(self) -> Orchestrator {
-        let Self { store, settings, sealer, sagas, kind: _ } = self;
-        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas);
+        let Self { store, settings, sealer, sagas, tracing, kind: _ } = self;
+        let engine = Engine::new(store, WorkerId::generate(), settings, sealer, sagas, tracing);
         Orchestrator { handle: Arc::new(Handle { engine }) }
     }
 }

@@ -22,6 +22,8 @@ pub struct NewSaga {
     pub input_hash: String,
     /// The worker that drives it from the first moment, without a claim.
     pub owner: WorkerId,
+    /// The trace in which it was started, as [`Instance::trace`].
+    pub trace: Option<String>,
 }
 
 /// The answer of a store to one insert.
@@ -62,6 +64,7 @@ impl NewSaga {
             cancel_requested: None,
             pause_requested: false,
             age: Duration::ZERO,
+            trace: self.trace,
             unreadable: None,
         }
     }

@@ -487,6 +487,7 @@ impl StartIn for Postgres {
                 .bind(saga.input.as_json())
                 .bind(&saga.input_hash)
                 .bind(saga.owner.as_uuid())
+                .bind(&saga.trace)
                 .fetch_one(executor)
                 .await;
             row.and_then(|row| inserted(&saga, &row)).map_err(|error| store_error("insert a saga", error))

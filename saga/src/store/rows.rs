@@ -121,6 +121,7 @@ pub(super) fn instance(row: &impl Columns) -> Result<Instance, sqlx::Error> {
         cancel_requested: faults.or(None, row.maybe_text("cancel_reason")),
         pause_requested: faults.or(0, row.number("pause_requested")) != 0,
         age: millis(faults.or(0, row.number("age_ms"))),
+        trace: faults.or(None, row.maybe_text("trace")),
         unreadable: None,
     };
     instance.unreadable = faults.0;

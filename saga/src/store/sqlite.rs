@@ -483,6 +483,7 @@ impl StartIn for Sqlite {
                 .bind(saga.input.as_json())
                 .bind(&saga.input_hash)
                 .bind(saga.owner.to_string())
+                .bind(&saga.trace)
                 .fetch_all(executor)
                 .await
                 .map_err(failed)?;

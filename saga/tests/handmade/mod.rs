@@ -17,6 +17,7 @@ pub(crate) fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {
         input: Document::encode(&1).unwrap(),
         input_hash: "hash".into(),
         owner,
+        trace: None,
     }
 }
 

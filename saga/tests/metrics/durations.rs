@@ -146,7 +146,16 @@ async fn a_claim_that_is_not_committed_has_parked_nothing() {
     let (saga_type, definition) = ("payment".to_owned(), "v1".to_owned());
     let runnable = vec![(saga_type.clone(), definition.clone())];
     let business_id = "P-1".into();
-    let new = NewSaga { id, saga_type, business_id, definition, input, input_hash: hash, owner: worker };
+    let new = NewSaga {
+        id,
+        saga_type,
+        business_id,
+        definition,
+        input,
+        input_hash: hash,
+        owner: worker,
+        trace: None,
+    };
     let _ = store.insert(&[new]).await.unwrap();
     let lives = Worker { id: worker, lease: Duration::from_secs(3600), pid: 1 };
     let _first = store.heartbeat(&lives).await.unwrap();

@@ -219,6 +219,7 @@ async fn a_slow_claim_does_not_take_the_saga_of_a_worker_that_began_after_it() {
         input: Document::encode("tea").unwrap(),
         input_hash: "hash".into(),
         owner: dead,
+        trace: None,
     };
     let _ = store.insert(std::slice::from_ref(&new)).await.unwrap();
     let expired = "INSERT INTO saga_workers (worker_id, pid, heartbeat_at, expires_at)

@@ -7,7 +7,7 @@ pub const SETTINGS: [(&str, &str); 8] = session::SETTINGS;
 
 /// Each statement with a name for it and the number of its parameters.
 pub const STATEMENTS: [(&str, &str, usize); 15] = [
-    ("insert", sql::INSERT_MANY, 7),
+    ("insert", sql::INSERT_MANY, 8),
     ("inserted_before", sql::INSERTED_BEFORE, 2),
     ("append", sql::APPEND, 15),
     ("apply", sql::APPLY, 25),

@@ -8,18 +8,20 @@ pub(super) use claim::{ASKED, CENSUS, CLAIM, FORGET_WORKER, OWNED, RELEASE_ALL};
 pub(super) use write::{APPEND, APPLY, APPLY_SEVERAL, DECIDE, LOCAL, POSITIONS};
 
 pub(super) const INSERT_ONE: &str = "\
-INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
-VALUES ($1, $2, $3, 'in_progress', $4, $5, $6, $7)
+INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id, metadata)
+VALUES ($1, $2, $3, 'in_progress', $4, $5, $6, $7,
+    CASE WHEN $8::text IS NOT NULL THEN jsonb_build_object('trace', $8::text) END)
 ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
 RETURNING id, input_hash, business_id, business_type";
 
 /// The sagas whose business id is free. Without `ON CONFLICT`, which would write a record more for each into the log;
 /// a start that loses a race for a business id fails by its unique index.
 pub(super) const INSERT_MANY: &str = "\
-INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
-SELECT n.id, n.business_id, n.business_type, 'in_progress', n.definition, n.input, n.input_hash, n.owner
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[])
-    AS n (id, business_id, business_type, definition, input, input_hash, owner)
+INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id, metadata)
+SELECT n.id, n.business_id, n.business_type, 'in_progress', n.definition, n.input, n.input_hash, n.owner,
+    CASE WHEN n.trace IS NOT NULL THEN jsonb_build_object('trace', n.trace) END
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::text[])
+    AS n (id, business_id, business_type, definition, input, input_hash, owner, trace)
 WHERE NOT EXISTS (
     SELECT FROM saga_heads h WHERE h.business_id = n.business_id AND h.business_type = n.business_type)
 RETURNING id";
@@ -60,7 +62,8 @@ SELECT h.id::text AS id, h.business_type, h.business_id, h.definition, h.status,
                           WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch))::bigint AS write_no,
     h.unresolved::bigint AS unresolved, h.row_version::bigint AS row_version, h.stalled_claims::bigint AS stalled_claims, h.cancel_reason,
     h.pause_requested::int::bigint AS pause_requested,
-    (EXTRACT(EPOCH FROM clock_timestamp() - h.created_at) * 1000)::bigint AS age_ms
+    (EXTRACT(EPOCH FROM clock_timestamp() - h.created_at) * 1000)::bigint AS age_ms,
+    h.metadata ->> 'trace' AS trace
 FROM saga_heads h WHERE h.id = ANY ($1)";
 
 /// Reads the settled sagas by their own rows: every end or stop of a saga writes its row.

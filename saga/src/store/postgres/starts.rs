@@ -64,7 +64,8 @@ impl PostgresStore {
             .bind(column(|saga| &saga.definition))
             .bind(column(|saga| saga.input.as_json()))
             .bind(column(|saga| &saga.input_hash))
-            .bind(sagas.iter().map(|saga| saga.owner.as_uuid()).collect::<Vec<Uuid>>());
+            .bind(sagas.iter().map(|saga| saga.owner.as_uuid()).collect::<Vec<Uuid>>())
+            .bind(sagas.iter().map(|saga| saga.trace.as_deref()).collect::<Vec<Option<&str>>>());
         self.rows(insert).await?.iter().map(id).collect()
     }
 

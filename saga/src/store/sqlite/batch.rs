@@ -10,9 +10,9 @@ use crate::record::{Change, NewSaga, Record, SagaId, StepRow};
 /// New sagas, each as a list in the order of the statement.
 pub(super) fn starts(sagas: &[NewSaga]) -> Result<String, sqlx::Error> {
     let start = |saga: &'_ NewSaga| {
-        let NewSaga { id, saga_type, business_id, definition, input, input_hash, owner } = saga;
+        let NewSaga { id, saga_type, business_id, definition, input, input_hash, owner, trace } = saga;
         let (id, owner) = (id.to_string(), owner.to_string());
-        serde_json::json!([id, business_id, saga_type, definition, input.as_json(), input_hash, owner])
+        serde_json::json!([id, business_id, saga_type, definition, input.as_json(), input_hash, owner, trace])
     };
     json(&sagas.iter().map(start).collect::<Vec<_>>())
 }

@@ -1,16 +1,16 @@
 //! The statements. `now` is always SQLite's; durations arrive as modifiers such as `+2.500 seconds`.
 
 pub(super) const INSERT: &str = "\
-INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
-VALUES (?1, ?2, ?3, 'in_progress', ?4, ?5, ?6, ?7)
+INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id, metadata)
+VALUES (?1, ?2, ?3, 'in_progress', ?4, ?5, ?6, ?7, iif(?8 IS NULL, '{}', json_object('trace', ?8)))
 ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
 RETURNING id, input_hash";
 
 /// The same for a batch. `WHERE true` tells the parser that no join condition follows.
 pub(super) const INSERT_MANY: &str = "\
-INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id)
+INSERT INTO saga_heads (id, business_id, business_type, status, definition, input, input_hash, owner_id, metadata)
 SELECT s.value ->> 0, s.value ->> 1, s.value ->> 2, 'in_progress', s.value ->> 3, s.value ->> 4, s.value ->> 5,
-    s.value ->> 6
+    s.value ->> 6, iif(s.value ->> 7 IS NULL, '{}', json_object('trace', s.value ->> 7))
 FROM json_each(?1) s WHERE true
 ON CONFLICT (business_id, business_type) DO UPDATE SET business_id = excluded.business_id
 RETURNING id, input_hash, business_id, business_type";
@@ -141,7 +141,8 @@ SELECT h.id, h.business_type, h.business_id, h.definition, h.status, h.resume_st
     max(h.write_no, (SELECT COALESCE(max(s.write_no), 0) FROM saga_steps s
                      WHERE s.saga_id = h.id AND s.lease_epoch = h.lease_epoch)) AS write_no,
     h.unresolved, h.row_version, h.stalled_claims, h.cancel_reason, h.pause_requested,
-    CAST((julianday('now') - julianday(h.created_at)) * 86400000 AS INTEGER) AS age_ms
+    CAST((julianday('now') - julianday(h.created_at)) * 86400000 AS INTEGER) AS age_ms,
+    iif(json_valid(h.metadata), h.metadata ->> 'trace', NULL) AS trace
 FROM saga_heads h WHERE h.id IN (SELECT value FROM json_each(?1))";
 
 /// Reads the settled sagas by their own rows: every end or stop of a saga writes its row.

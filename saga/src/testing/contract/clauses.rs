@@ -29,11 +29,15 @@ clauses! {
         check(answer == [expected], || format!("a second insert was answered {answer:?}"))
     }
 
-    /// A new saga is in progress, owned by its starter with epoch 1.
+    /// A new saga is in progress, owned by its starter with epoch 1, and knows the trace of its start.
     a_new_saga_belongs_to_its_starter(store) {
         let me = worker(store, LONG).await?;
-        let id = saga(store, me, "B-1").await?;
+        let new = NewSaga { trace: Some("\"a trace\"".into()), ..new_saga(me, "B-1") };
+        let id = new.id;
+        let answer = store.insert(&[new]).await?;
+        check(answer == [Inserted::Created], || format!("a first insert was answered {answer:?}"))?;
         let found = load(store, id).await?.instance;
+        check(found.trace.as_deref() == Some("\"a trace\""), || format!("its trace is {:?}", found.trace))?;
         let seen = (found.status, found.owner, found.epoch, found.write_no, found.unresolved);
         check(seen == (Status::InProgress, Some(me), 1, 0, 0), || format!("{seen:?}"))?;
         let owned = store.owned(me).await?;

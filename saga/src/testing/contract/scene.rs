@@ -62,6 +62,7 @@ pub(super) fn new_saga(owner: WorkerId, business_id: &str) -> NewSaga {
         input: Document::from_stored("{\"amount\":1}".into()),
         input_hash: "hash".into(),
         owner,
+        trace: None,
     }
 }
 
