@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use probity_idempotency::layer::{ReplayBody, Verdict};
 use probity_idempotency::testing::{Call, FaultyStore, Side};
@@ -164,6 +164,28 @@ async fn an_open_record_that_could_not_be_left_is_in_flight_until_its_lease_is_o
     assert_eq!(call(&service, "{}").await.1, "in-flight");
     sleep(Duration::from_secs(31)).await;
     assert_eq!(call(&service, "{}").await, told(202, "pending", true, "processing"));
+    assert_eq!(payment.runs(), 1);
+}
+
+// proves: I-2
+#[tokio::test(start_paused = true)]
+async fn an_outer_layer_does_not_record_what_the_inner_one_has_rendered() {
+    let payment = Payment::in_processing();
+    let hook = || Render(Arc::clone(&payment));
+    let inner = service(layer(&store()).recover(hook()), &payment, false)
+        .map_request(|request: Request<ReplayBody<Full<Bytes>>>| request.map(|_| Full::from("{}")))
+        .map_response(|response| response.map(Full::new));
+    let outer = layer(&store()).recover(hook()).key_header(HeaderName::from_static("outer-key"));
+    let outer = ServiceBuilder::new().layer(outer).service(inner);
+    for key in ["runs", "rendered-inside"] {
+        let request = Request::post("/").header("idempotency-key", "k").header("outer-key", key);
+        let answer = outer.clone().oneshot(request.body(Full::from("{}")).unwrap()).await;
+        let response = answer.unwrap_or_else(|never| match never {});
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["idempotency-status"]),
+            (202, &"pending".parse().unwrap())
+        );
+    }
     assert_eq!(payment.runs(), 1);
 }
 
