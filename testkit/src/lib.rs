@@ -30,7 +30,7 @@
 //! `PROBITY_TEST_DATABASE_URL` and `PROBITY_TEST_REDIS_URL` make the `shared` servers be the given ones.
 //! `PROBITY_TEST_SEED` replays the random choices of a failed test ([`seed`]).
 //!
-//! Everything here but [`PostgresProxy`] is synchronous, and nothing knows our crates: it serves any runtime, and a test of
+//! Everything here but [`PostgresProxy`] and [`probe`](probe()) is synchronous, and nothing knows our crates: it serves any runtime, and a test of
 //! any crate can use it without compiling that crate twice. Start reading at `leash.rs`.
 
 #![forbid(unsafe_code)]
@@ -45,6 +45,7 @@ mod patience;
 mod pgbouncer;
 mod port;
 mod postgres;
+mod probe;
 mod process;
 mod program;
 mod prometheus;
@@ -61,6 +62,7 @@ pub use patience::time_limit;
 pub use pgbouncer::{PgBouncer, Pooling};
 pub use port::free_port;
 pub use postgres::{Postgres, TestDatabase, TestRole};
+pub use probe::{Probe, Words, probe};
 pub use program::Program;
 pub use prometheus::Prometheus;
 pub use proxy::Proxy;

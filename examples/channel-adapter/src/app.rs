@@ -1,14 +1,16 @@
 //! The routes of the channel, and the behaviour of its test methods.
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
 use service_shell::{
-    Drain, Health, HttpTimeouts, JsonBody, Mode, Pool, Problem, Routes, ServiceToken, Settings, Shell,
-    StartError, database, http_client,
+    Credential, Drain, Guarded, Health, HttpTimeouts, Json, Mode, Pool, Problem, ServiceToken, Settings,
+    StartError, api, database, http_client, shell,
 };
+use tower_layer::Identity;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::book::{Book, PAYMENTS, TRANSFERS};
 use crate::domain::{Answer, Behaviour, Cancelled, Demand, Known, Status};
@@ -17,8 +19,8 @@ use crate::refund::{self, RefundAnswer, RefundDemand};
 use crate::settings::{Delays, Own};
 use crate::store;
 use crate::wire::{
-    PaymentBody, RefundBody, TransferBody, behaviour, demand, idempotency_key, money, refund_shown, refused,
-    shown, valid_number,
+    PaymentBody, RefundBody, RefundShown, Shown, TransferBody, behaviour, demand, idempotency_key, money,
+    refused, valid_number,
 };
 
 /// The state that the handlers share.
@@ -39,7 +41,6 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
     let Own { delays, channel_webhook_url, channel_webhook_secret } = settings.own()?;
     let pool = database::open(&settings).await?;
     store::SCHEMA.apply(&pool).await?;
-    let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
     let sending = match channel_webhook_url {
         None => None,
         Some(url) => {
@@ -54,29 +55,40 @@ pub async fn start(settings: Settings) -> Result<(Router, Drain), StartError> {
         }
     };
     let drain = Drain::nothing().then("webhooks", stop).close(&pool);
-    let router = routes(&settings.service_token).into_router().with_state(App { pool, delays });
-    Ok((shell.wrap(router), drain))
+    let health = Health::named(settings.name).database(&pool);
+    let routes = routes(&settings.service_token).with_state(App { pool, delays });
+    Ok((shell(settings.name, health, routes)?, drain))
 }
 
 /// All routes, behind the service token.
-pub(crate) fn routes(token: &ServiceToken) -> Routes<App> {
-    Routes::new()
-        .post("/api/v1/channel/payments", pay)
-        .get("/api/v1/channel/payments/{payment_no}", payment)
-        .post("/api/v1/channel/payments/{payment_no}/cancel", cancel_payment)
-        .post("/api/v1/channel/refunds", give_back)
-        .get("/api/v1/channel/refunds/{refund_no}", refund_of)
-        .post("/api/v1/channel/transfers", transfer)
-        .get("/api/v1/channel/transfers/{transfer_no}", transfer_of)
-        .post("/api/v1/channel/transfers/{transfer_no}/cancel", cancel_transfer)
-        .require(token)
+fn routes(token: &ServiceToken) -> OpenApiRouter<App> {
+    let demands = OpenApiRouter::default()
+        .routes(routes!(pay))
+        .routes(routes!(give_back))
+        .routes(routes!(transfer))
+        // The ledger itself is what makes a key move money once.
+        .keyed(Identity::new());
+    api("Stands in for payment providers and a bank. Money is an integer of minor units.")
+        .merge(demands)
+        .routes(routes!(payment))
+        .routes(routes!(cancel_payment))
+        .routes(routes!(refund_of))
+        .routes(routes!(transfer_of))
+        .routes(routes!(cancel_transfer))
+        .require(Credential::Service, token)
 }
 
+/// Charges, once per key.
+#[utoipa::path(post, path = "/api/v1/channel/payments", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 201, description = "Charged.", body = Shown),
+    (status = 402, description = "The channel refused; no money moved."),
+    (status = 504, description = "The demand was lost; GET and cancel tell more."),
+))]
 async fn pay(
     State(app): State<App>,
     mode: Mode,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<PaymentBody>,
+    Json(body): Json<PaymentBody>,
 ) -> Result<Response, Problem> {
     let money = money(body.amount, &body.currency)?;
     let behaviour = behaviour("payment_method", "card_", &body.payment_method)?;
@@ -84,11 +96,17 @@ async fn pay(
     app.act(&PAYMENTS, mode, behaviour, demand).await
 }
 
+/// Sends money out, once per key.
+#[utoipa::path(post, path = "/api/v1/channel/transfers", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 201, description = "Sent.", body = Shown),
+    (status = 402, description = "The channel refused; no money moved."),
+    (status = 504, description = "The demand was lost; GET and cancel tell more."),
+))]
 async fn transfer(
     State(app): State<App>,
     mode: Mode,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<TransferBody>,
+    Json(body): Json<TransferBody>,
 ) -> Result<Response, Problem> {
     let money = money(body.amount, &body.currency)?;
     // The refusal of an account that does not exist is a row of the ledger, so that GET proves it.
@@ -146,32 +164,42 @@ fn answered(book: &Book, answer: &Answer) -> Result<Response, Problem> {
             Err(Problem::conflict("number-taken", "the number was used in the other mode: use another one"))
         }
         Answer::Entry(entry) if entry.status == book.done => {
-            Ok((StatusCode::CREATED, Json(shown(book, entry))).into_response())
+            Ok((StatusCode::CREATED, Json(Shown::row(book, entry))).into_response())
         }
         Answer::Entry(entry) => Err(refused(entry.reason.as_deref(), entry.status)),
     }
 }
 
+/// Shows a charge.
+#[utoipa::path(get, path = "/api/v1/channel/payments/{payment_no}", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 200, description = "The row that decides.", body = Shown),
+    (status = 404, description = "Nothing came yet; one may still be on its way."),
+))]
 async fn payment(
     State(app): State<App>,
     mode: Mode,
     Path(number): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     known(&app, &PAYMENTS, mode, &number).await
 }
 
+/// Shows a transfer.
+#[utoipa::path(get, path = "/api/v1/channel/transfers/{transfer_no}", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 200, description = "The row that decides.", body = Shown),
+    (status = 404, description = "Nothing came yet; one may still be on its way."),
+))]
 async fn transfer_of(
     State(app): State<App>,
     mode: Mode,
     Path(number): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     known(&app, &TRANSFERS, mode, &number).await
 }
 
-async fn known(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json<Value>, Problem> {
+async fn known(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json<Shown>, Problem> {
     match store::look_up(&app.pool, book, mode, number).await? {
-        Known::Entry(entry) => Ok(Json(shown(book, &entry))),
-        Known::CancelledUnseen => Ok(Json(json!({book.number: number, "status": Status::Cancelled}))),
+        Known::Entry(entry) => Ok(Json(Shown::row(book, &entry))),
+        Known::CancelledUnseen => Ok(Json(Shown::cancelled(book, number.to_owned(), None))),
         Known::NeverSeen => Err(never_seen()),
     }
 }
@@ -185,29 +213,39 @@ fn never_seen() -> Problem {
     .with("final", false)
 }
 
+/// Takes a charge back, or makes it impossible.
+#[utoipa::path(post, path = "/api/v1/channel/payments/{payment_no}/cancel", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 200, description = "Nothing is charged, now or later.", body = Shown),
+    (status = 409, description = "The money was sent or refunded."),
+    (status = 422, description = "The number cannot be one."),
+))]
 async fn cancel_payment(
     State(app): State<App>,
     mode: Mode,
     Path(number): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     cancel(&app, &PAYMENTS, mode, &number).await
 }
 
+/// Makes a transfer impossible that was not sent.
+#[utoipa::path(post, path = "/api/v1/channel/transfers/{transfer_no}/cancel", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 200, description = "Nothing is charged, now or later.", body = Shown),
+    (status = 409, description = "The money was sent or refunded."),
+    (status = 422, description = "The number cannot be one."),
+))]
 async fn cancel_transfer(
     State(app): State<App>,
     mode: Mode,
     Path(number): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     cancel(&app, &TRANSFERS, mode, &number).await
 }
 
 /// Needs no idempotency key: the number is one, and the second cancel changes nothing.
-async fn cancel(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json<Value>, Problem> {
+async fn cancel(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json<Shown>, Problem> {
     let number = valid_number(book.number, number.to_owned())?;
     match store::cancel(&app.pool, book, mode, &number).await.map_err(ledger_failed)? {
-        Cancelled::Done { voided } => {
-            Ok(Json(json!({book.number: number, "status": Status::Cancelled, "voided": voided})))
-        }
+        Cancelled::Done { voided } => Ok(Json(Shown::cancelled(book, number, Some(voided)))),
         Cancelled::NeverSeen => Err(never_seen()),
         Cancelled::TooLate(status) => Err(Problem::conflict(
             "too-late-to-cancel",
@@ -217,11 +255,16 @@ async fn cancel(app: &App, book: &Book, mode: Mode, number: &str) -> Result<Json
     }
 }
 
+/// Gives money of a charge back, once per key.
+#[utoipa::path(post, path = "/api/v1/channel/refunds", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 201, description = "Given back.", body = RefundShown),
+    (status = 402, description = "The channel refused; no money moved."),
+))]
 async fn give_back(
     State(app): State<App>,
     mode: Mode,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<RefundBody>,
+    Json(body): Json<RefundBody>,
 ) -> Result<Response, Problem> {
     let money = money(body.amount, &body.currency)?;
     let demand = RefundDemand {
@@ -234,19 +277,24 @@ async fn give_back(
     match refund::give_back(&app.pool, mode, &demand).await.map_err(ledger_failed)? {
         RefundAnswer::KeyReused => Err(Problem::key_reused()),
         RefundAnswer::Refund(refund) if refund.status == Status::Refunded => {
-            Ok((StatusCode::CREATED, Json(refund_shown(&refund))).into_response())
+            Ok((StatusCode::CREATED, Json(RefundShown::from(&refund))).into_response())
         }
         RefundAnswer::Refund(refund) => Err(refused(refund.reason.as_deref(), refund.status)),
     }
 }
 
+/// Shows a refund.
+#[utoipa::path(get, path = "/api/v1/channel/refunds/{refund_no}", params(("X-Merchant-Mode" = Option<Mode>, Header)), responses(
+    (status = 200, description = "The row that decides.", body = RefundShown),
+    (status = 404, description = "Nothing came yet; one may still be on its way."),
+))]
 async fn refund_of(
     State(app): State<App>,
     mode: Mode,
     Path(refund_no): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<RefundShown>, Problem> {
     match refund::find(&app.pool, mode, &refund_no).await? {
-        Some(refund) => Ok(Json(refund_shown(&refund))),
+        Some(refund) => Ok(Json(RefundShown::from(&refund))),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "never-seen",
@@ -258,15 +306,4 @@ async fn refund_of(
 
 fn ledger_failed(error: probity_txn::Error<sqlx::Error>) -> Problem {
     Problem::unavailable("the ledger", &error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_document_lists_exactly_the_routes() {
-        let routes = routes(&ServiceToken::new("0123456789abcdef"));
-        assert_eq!(*routes.listed(), service_shell::operations(crate::OPENAPI));
-    }
 }

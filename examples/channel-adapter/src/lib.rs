@@ -28,5 +28,3 @@ pub use store::{SCHEMA, cancel, demand, look_up};
 pub const NAME: &str = "channel-adapter";
 /// The port it listens on unless `PORT` says otherwise.
 pub const PORT: u16 = 40005;
-/// The document behind `GET /openapi.json`.
-pub const OPENAPI: &str = include_str!("../openapi.json");

@@ -1,12 +1,13 @@
 //! Refunds: money given back of a charge, never more than was charged.
 
 use probity_txn::{Error, Tx};
+use serde_json::json;
 use service_shell::{Database, Mode, Pool};
 
 use crate::domain::Status;
 use crate::events;
 use crate::store::{lock_charge, refunded};
-use crate::wire::refund_shown;
+use crate::wire::RefundShown;
 
 /// A request to give money back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ async fn answer(
     }
     let reason = refusal.map(str::to_owned);
     let refund = Refund { demand: demand.clone(), status, reason, attempts: 1 };
-    events::record(tx, &format!("refund.{status}"), &refund_shown(&refund)).await?;
+    events::record(tx, &format!("refund.{status}"), &json!(RefundShown::from(&refund))).await?;
     Ok(RefundAnswer::Refund(refund))
 }
 

@@ -4,12 +4,13 @@
 //! cancel and a late charge meet in one order or the other, never in between.
 
 use probity_txn::{Error, Tx};
+use serde_json::json;
 use service_shell::{Database, Id, Mode, Pool, Schema};
 
 use crate::book::{Book, PAYMENTS};
 use crate::domain::{Answer, Behaviour, Cancelled, Demand, Entry, Known, Status};
 use crate::events;
-use crate::wire::shown;
+use crate::wire::Shown;
 
 /// The tables of the channel.
 pub const SCHEMA: Schema = Schema {
@@ -108,7 +109,7 @@ async fn lock(
 /// Writes the event of an entry, of a book that tells.
 async fn tell(tx: &mut Tx<'_, Database>, book: &Book, entry: &Entry) -> Result<(), sqlx::Error> {
     let Some(prefix) = book.events else { return Ok(()) };
-    events::record(tx, &format!("{prefix}.{}", entry.status), &shown(book, entry)).await
+    events::record(tx, &format!("{prefix}.{}", entry.status), &json!(Shown::row(book, entry))).await
 }
 
 async fn find_key(tx: &mut Tx<'_, Database>, book: &Book, key: &str) -> Result<Option<Entry>, sqlx::Error> {

@@ -1,15 +1,15 @@
 //! The formats on the wire: bodies in, checked into demands; ledger rows and refusals out.
 
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Money, Problem};
+use utoipa::ToSchema;
 
-use crate::book::Book;
+use crate::book::{Book, PAYMENTS};
 use crate::domain::{Behaviour, Demand, Entry, Status};
-use crate::refund::Refund;
+use crate::refund::{Refund, RefundDemand};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PaymentBody {
     pub(crate) payment_no: String,
@@ -18,7 +18,7 @@ pub(crate) struct PaymentBody {
     pub(crate) payment_method: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TransferBody {
     pub(crate) transfer_no: String,
@@ -27,7 +27,7 @@ pub(crate) struct TransferBody {
     pub(crate) account: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefundBody {
     pub(crate) refund_no: String,
@@ -36,26 +36,82 @@ pub(crate) struct RefundBody {
     pub(crate) currency: String,
 }
 
-pub(crate) fn shown(book: &Book, entry: &Entry) -> Value {
-    json!({
-        book.number: entry.demand.number,
-        "status": entry.status,
-        "amount": entry.demand.amount,
-        "currency": entry.demand.currency,
-        "channel_order_no": entry.channel_order_no,
-        "reason": entry.reason,
-    })
+/// One row of the ledger as callers see it, or the cancel of a number that never came.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Shown {
+    /// The number of a payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_no: Option<String>,
+    /// The number of a transfer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer_no: Option<String>,
+    #[schema(inline)]
+    status: Status,
+    /// Minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_order_no: Option<String>,
+    /// The reason of a refusal.
+    reason: Option<String>,
+    /// True when a cancel gave money back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voided: Option<bool>,
 }
 
-pub(crate) fn refund_shown(refund: &Refund) -> Value {
-    json!({
-        "refund_no": refund.demand.refund_no,
-        "payment_no": refund.demand.payment_no,
-        "status": refund.status,
-        "amount": refund.demand.amount,
-        "currency": refund.demand.currency,
-        "reason": refund.reason,
-    })
+impl Shown {
+    pub(crate) fn row(book: &Book, entry: &Entry) -> Shown {
+        Shown {
+            amount: Some(entry.demand.amount),
+            currency: Some(entry.demand.currency.clone()),
+            channel_order_no: Some(entry.channel_order_no.clone()),
+            reason: entry.reason.clone(),
+            ..Shown::number(book, entry.demand.number.clone(), entry.status)
+        }
+    }
+
+    pub(crate) fn cancelled(book: &Book, number: String, voided: Option<bool>) -> Shown {
+        Shown { voided, ..Shown::number(book, number, Status::Cancelled) }
+    }
+
+    fn number(book: &Book, number: String, status: Status) -> Shown {
+        let is_payment = book.number == PAYMENTS.number;
+        let (payment_no, transfer_no) = if is_payment { (Some(number), None) } else { (None, Some(number)) };
+        Shown {
+            payment_no,
+            transfer_no,
+            status,
+            amount: None,
+            currency: None,
+            channel_order_no: None,
+            reason: None,
+            voided: None,
+        }
+    }
+}
+
+/// One refund as callers see it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RefundShown {
+    refund_no: String,
+    payment_no: String,
+    #[schema(inline)]
+    status: Status,
+    /// Minor units.
+    amount: i64,
+    currency: String,
+    /// The reason of a refusal.
+    reason: Option<String>,
+}
+
+impl From<&Refund> for RefundShown {
+    fn from(refund: &Refund) -> RefundShown {
+        let RefundDemand { refund_no, payment_no, amount, currency, .. } = refund.demand.clone();
+        let (status, reason) = (refund.status, refund.reason.clone());
+        RefundShown { refund_no, payment_no, status, amount, currency, reason }
+    }
 }
 
 pub(crate) fn demand(

@@ -252,3 +252,17 @@ async fn what_one_mode_charged_is_never_seen_in_the_other() {
     assert_eq!(in_test(channel.client.get(url("refunds/REF-2"))).await, 404);
     assert_eq!(channel.get("/api/v1/channel/refunds/REF-2").await.0, 200);
 }
+
+#[tokio::test]
+async fn every_answer_is_one_that_the_document_says() {
+    let channel = Channel::start().await;
+    let document = channel.client.get(format!("{}/openapi.json", channel.base)).send().await.unwrap();
+    let listed = testkit::documented(&document.json().await.unwrap());
+    assert_eq!((listed.len(), listed.iter().filter(|one| one.guarded).count()), (13, 8));
+    let words: testkit::Words<'_> = &[
+        ("currency", &["USD"]),
+        ("payment_method", &["card_ok", "card_declined"]),
+        ("account", &["acct_ok", "acct_unknown"]),
+    ];
+    testkit::probe(&channel.base, words, 40, |_, call| call.bearer_auth(&channel.token)).await;
+}

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::{Json, Router};
 use http::request::Parts;
 use http::{StatusCode, header};
 use probity_idempotency::{
@@ -13,11 +13,13 @@ use probity_idempotency::{
 };
 use probity_txn::Tx;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use service_shell::{
-    Clock, Database, Drain, Health, Id, JsonBody, Mode, Pool, Problem, Purging, Routes, Settings, Shell,
-    StartError, World, database,
+    Clock, Credential, Database, Drain, Guarded, Health, Id, Json, Mode, Pool, Problem, Purging,
+    ServiceToken, Settings, StartError, World, api, database, shell,
 };
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::domain::{NewOrder, Order, OrderBody, Status, number};
 use crate::settings::Own;
@@ -65,7 +67,6 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
     let records: Arc<dyn IdempotencyManager> = Arc::new(records);
     let purging = Purging::of(&settings).records(Arc::clone(&records));
     let idempotent = IdempotencyLayer::new(records).scope(merchant_scope).effects(Effects::Local);
-    let shell = Shell::new(settings.name, Health::named(settings.name).database(&pool), crate::OPENAPI)?;
     let tasks = idempotent.tasks();
     let expiring = tokio::spawn(keep_expiring(pool.clone(), order_expiry, clock));
     let drain = purging
@@ -73,12 +74,9 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
         .then("requests", move || async move { tasks.drain().await })
         .then("expiring", move || async move { expiring.abort() })
         .close(&pool);
-    let router = routes()
-        .map(|router| router.route_layer(idempotent))
-        .require(&settings.service_token)
-        .into_router()
-        .with_state(App { pool });
-    Ok((shell.wrap(router), drain))
+    let health = Health::named(settings.name).database(&pool);
+    let routes = routes(idempotent, &settings.service_token).with_state(App { pool });
+    Ok((shell(settings.name, health, routes)?, drain))
 }
 
 /// Lets orders expire that nobody paid, for ever.
@@ -96,15 +94,16 @@ async fn keep_expiring(pool: Pool, expiry: Duration, clock: Clock) {
     }
 }
 
-/// All routes; [`start`] puts idempotency and the service token around them.
-pub(crate) fn routes() -> Routes<App> {
-    Routes::new()
-        .post("/api/v1/orders", create)
-        .get("/api/v1/orders", list)
-        .get("/api/v1/orders/{order_no}", get)
-        .post("/api/v1/orders/{order_no}/pay", pay)
-        .post("/api/v1/orders/{order_no}/cancel", cancel)
-        .post("/api/v1/orders/{order_no}/refund", refund)
+/// All routes.
+fn routes(idempotent: IdempotencyLayer, token: &ServiceToken) -> OpenApiRouter<App> {
+    api("Orders of merchants. Money is an integer of minor units.")
+        .routes(routes!(create, list))
+        .routes(routes!(get))
+        .routes(routes!(pay))
+        .routes(routes!(cancel))
+        .routes(routes!(refund))
+        .keyed(idempotent)
+        .require(Credential::Service, token)
 }
 
 /// Keys belong to the merchant and the mode the call is about: two of them may use the same one.
@@ -117,7 +116,7 @@ fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     })?)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PayBody {
     payment_no: String,
@@ -125,26 +124,50 @@ struct PayBody {
     currency: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReasonBody {
     reason: String,
     payment_no: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Page {
+    #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
+    /// The `next` of the page before.
     before: Option<Id>,
+    #[param(inline)]
     status: Option<Status>,
 }
 
+#[derive(Debug, Serialize, ToSchema)]
+struct Orders {
+    orders: Vec<Order>,
+    /// The `before` of the next page.
+    next: Option<Id>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Cancelled<'a> {
+    order_no: &'a str,
+    status: Status,
+    /// False for an order that never came; one that comes late is refused.
+    seen: bool,
+}
+
+/// Creates an order; a repetition for the same payment gets the one that is there.
+#[utoipa::path(post, path = "/api/v1/orders", params(World), responses(
+    (status = 201, description = "The order.", body = Order),
+    (status = 200, description = "The order was there.", body = Order),
+))]
 async fn create(
     State(app): State<App>,
     world: World,
     lease: Lease,
-    JsonBody(body): JsonBody<OrderBody>,
+    Json(body): Json<OrderBody>,
 ) -> Result<Recording, Problem> {
     let new = NewOrder::try_from(body)?;
     probity_txn::on(&app.pool, "create_order")
@@ -167,12 +190,17 @@ async fn create(
         .map_err(write_failed)
 }
 
+/// Marks an order as paid by a payment.
+#[utoipa::path(post, path = "/api/v1/orders/{order_no}/pay", params(World), responses(
+    (status = 200, description = "The order.", body = Order),
+    (status = 404, description = "The merchant has no such order."),
+))]
 async fn pay(
     State(app): State<App>,
     world: World,
     Path(order_no): Path<String>,
     lease: Lease,
-    JsonBody(body): JsonBody<PayBody>,
+    Json(body): Json<PayBody>,
 ) -> Result<Recording, Problem> {
     let payment_no = number("payment_no", body.payment_no)?;
     let payment = Payment { payment_no, amount: body.amount, currency: body.currency };
@@ -185,12 +213,16 @@ async fn pay(
         .map_err(write_failed)
 }
 
+/// Cancels an order, also one that has not come yet.
+#[utoipa::path(post, path = "/api/v1/orders/{order_no}/cancel", params(World), responses(
+    (status = 200, description = "It will not be paid.", body = Cancelled<'_>),
+))]
 async fn cancel(
     State(app): State<App>,
     world: World,
     Path(order_no): Path<String>,
     lease: Lease,
-    JsonBody(body): JsonBody<ReasonBody>,
+    Json(body): Json<ReasonBody>,
 ) -> Result<Recording, Problem> {
     let order_no = number("order_no", order_no)?;
     probity_txn::on(&app.pool, "cancel_order")
@@ -198,14 +230,8 @@ async fn cancel(
             let payment_no = body.payment_no.as_deref();
             let answer = match store::cancel(tx, world, &order_no, payment_no, &body.reason).await? {
                 // The barrier is set: an order with this number can no longer be created.
-                Changed::Missing => success(
-                    StatusCode::OK,
-                    &json!({"order_no": order_no, "status": "cancelled", "seen": false}),
-                ),
-                Changed::Order { order, .. } => success(
-                    StatusCode::OK,
-                    &json!({"order_no": order_no, "status": order.status, "seen": true}),
-                ),
+                Changed::Missing => cancelled(&order_no, Status::Cancelled, false),
+                Changed::Order { order, .. } => cancelled(&order_no, order.status, true),
                 other => shown(&other),
             };
             recorded(tx, &lease, answer).await
@@ -214,12 +240,17 @@ async fn cancel(
         .map_err(write_failed)
 }
 
+/// Marks a paid order as given back.
+#[utoipa::path(post, path = "/api/v1/orders/{order_no}/refund", params(World), responses(
+    (status = 200, description = "The order.", body = Order),
+    (status = 404, description = "The merchant has no such order."),
+))]
 async fn refund(
     State(app): State<App>,
     world: World,
     Path(order_no): Path<String>,
     lease: Lease,
-    JsonBody(body): JsonBody<ReasonBody>,
+    Json(body): Json<ReasonBody>,
 ) -> Result<Recording, Problem> {
     probity_txn::on(&app.pool, "refund_order")
         .run(async |tx| {
@@ -231,6 +262,11 @@ async fn refund(
         .map_err(write_failed)
 }
 
+/// Shows one order with its items.
+#[utoipa::path(get, path = "/api/v1/orders/{order_no}", params(World), responses(
+    (status = 200, description = "The order.", body = Order),
+    (status = 404, description = "The merchant has no such order."),
+))]
 async fn get(
     State(app): State<App>,
     world: World,
@@ -239,11 +275,16 @@ async fn get(
     store::get(&app.pool, world, &order_no).await?.map(Json).ok_or_else(|| Problem::not_found("order"))
 }
 
+/// Lists orders, newest first, without their items.
+#[utoipa::path(get, path = "/api/v1/orders", params(World, Page), responses(
+    (status = 200, description = "One page.", body = Orders),
+    (status = 422, description = "The limit is out of bounds."),
+))]
 async fn list(
     State(app): State<App>,
     world: World,
     Query(page): Query<Page>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Orders>, Problem> {
     let limit = page.limit.unwrap_or(20);
     if !(1..=100).contains(&limit) {
         return Err(Problem::invalid("limit", "must be from 1 to 100"));
@@ -252,8 +293,7 @@ async fn list(
     let found = store::list(&app.pool, world, selection).await?;
     let full = i64::try_from(found.len()).is_ok_and(|count| count == limit);
     let next = found.last().filter(|_| full).map(|(id, _)| *id);
-    let orders: Vec<_> = found.into_iter().map(|(_, order)| order).collect();
-    Ok(Json(json!({"orders": orders, "next": next})))
+    Ok(Json(Orders { orders: found.into_iter().map(|(_, order)| order).collect(), next }))
 }
 
 /// Records the answer in the transaction that makes it true: both commit, or neither does.
@@ -284,6 +324,10 @@ fn shown(changed: &Changed) -> Recording {
     }
 }
 
+fn cancelled(order_no: &str, status: Status, seen: bool) -> Recording {
+    success(StatusCode::OK, &Cancelled { order_no, status, seen })
+}
+
 fn success(status: StatusCode, body: &impl Serialize) -> Recording {
     match serde_json::to_vec(body) {
         Ok(body) => answer(status, "application/json", body),
@@ -311,14 +355,4 @@ enum WriteError {
 
 fn write_failed(error: probity_txn::Error<WriteError>) -> Problem {
     Problem::unavailable("the database", &error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_document_lists_exactly_the_routes() {
-        assert_eq!(*routes().listed(), service_shell::operations(crate::OPENAPI));
-    }
 }

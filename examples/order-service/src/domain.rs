@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Money, Problem, text_enum};
+use utoipa::ToSchema;
 
 const ITEMS_MAX: usize = 200;
 const TEXT_MAX: usize = 200;
@@ -92,7 +93,7 @@ impl Change {
 }
 
 /// One line of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The name of the item.
@@ -104,7 +105,7 @@ pub struct Item {
 }
 
 /// An order as it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderBody {
     /// The merchant's own number, unique per merchant.
@@ -187,7 +188,7 @@ fn total(items: &[Item]) -> Result<i64, Problem> {
 }
 
 /// An order as it is stored and shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Order {
     /// The merchant's own number.
     pub order_no: String,

@@ -22,5 +22,3 @@ pub use store::{Changed, Created, Payment, SCHEMA};
 pub const NAME: &str = "order-service";
 /// The port it listens on unless `PORT` says otherwise.
 pub const PORT: u16 = 40004;
-/// The document behind `GET /openapi.json`.
-pub const OPENAPI: &str = include_str!("../openapi.json");

@@ -287,3 +287,14 @@ async fn a_number_of_one_mode_is_none_of_the_other() {
     let wrong = orders.client.get(url("")).header("x-merchant-mode", "live");
     assert_eq!(orders.answer(shop, wrong).await.0, 400);
 }
+
+#[tokio::test]
+async fn every_answer_is_one_that_the_document_says() {
+    let orders = Orders::start().await;
+    let document = orders.client.get(format!("{}/openapi.json", orders.base)).send().await.unwrap();
+    let listed = testkit::documented(&document.json().await.unwrap());
+    assert_eq!((listed.len(), listed.iter().filter(|one| one.guarded).count()), (11, 6));
+    let words: testkit::Words<'_> =
+        &[("currency", &["USD"]), ("order_no", &["A-1", "A-2"]), ("payment_no", &["PAY-1", "PAY-2"])];
+    testkit::probe(&orders.base, words, 40, |_, call| call.bearer_auth(&orders.token)).await;
+}

@@ -34,6 +34,10 @@ where
         if bytes.trim_ascii_start().first() == Some(&b'[') {
             return Err(refused("the body is a JSON array: send a JSON object".to_owned()));
         }
+        // PostgreSQL takes no NUL in a text and would answer with an error of its own.
+        if holds_nul(bytes) {
+            return Err(refused("the body holds \\u0000: leave it out".to_owned()));
+        }
         serde_json::from_slice(bytes).map(Json).map_err(|error| {
             let fault = if error.is_data() { "does not fit" } else { "is not valid JSON" };
             let error = error.to_string().replace("expected i64", "expected a whole number");
@@ -64,6 +68,15 @@ impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
     }
+}
+
+/// Returns true if a text of a JSON document has the escape of a NUL; a NUL itself is not valid in JSON.
+fn holds_nul(json: &[u8]) -> bool {
+    let escapes = json.windows(6).enumerate().filter(|(_, window)| window == b"\\u0000");
+    // An even number of backslashes before it are escaped backslashes.
+    escapes
+        .map(|(at, _)| json[..at].iter().rev().take_while(|byte| **byte == b'\\').count())
+        .any(|before| before % 2 == 0)
 }
 
 /// 413 in the words used everywhere.
@@ -116,6 +129,14 @@ mod tests {
     #[test]
     fn a_fitting_body_is_read() {
         assert_eq!(Json::<Order>::from_bytes(b"{\"amount\":5}").unwrap().0.amount, 5);
+    }
+
+    #[test]
+    fn a_nul_is_refused_and_a_backslash_before_u0000_is_none() {
+        let read = |body: &[u8]| Json::<String>::from_bytes(body).map(|text| text.0);
+        assert!(read(br#""a\u0000""#).unwrap_err().detail().contains("u0000"));
+        assert!(read(br#""a\\\u0000""#).is_err());
+        assert_eq!(read(br#""a\\u0000""#).unwrap(), "a\\u0000");
     }
 
     #[test]

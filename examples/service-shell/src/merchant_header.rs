@@ -49,7 +49,7 @@ pub struct World {
     /// The merchant.
     #[param(rename = "X-Merchant-Id")]
     pub merchant: Id,
-    /// The mode.
+    /// The mode; `production` when it is missing.
     #[param(rename = "X-Merchant-Mode", required = false)]
     pub mode: Mode,
 }

@@ -64,8 +64,8 @@ async fn a_body_that_cannot_be_a_payment_says_what_to_fix() {
     assert_problem(&send(&merchant, &positional).await, 400, "send a JSON object");
     assert_problem(&send(&merchant, &with("payment_method", json!("bitcoin"))).await, 422, "payment_method");
     assert_problem(&send(&merchant, &with("channel", json!("nonsuch"))).await, 422, "channel");
-    let nul = json!([{"name": "a\u{0}b", "quantity": 1, "unit_price": 1250}]);
-    assert_problem(&send(&merchant, &with("items", nul)).await, 422, "without control characters");
+    let bell = json!([{"name": "a\u{7}b", "quantity": 1, "unit_price": 1250}]);
+    assert_problem(&send(&merchant, &with("items", bell)).await, 422, "without control characters");
     assert_problem(&send(&merchant, &with("amount", json!("12"))).await, 400, "expected a whole number");
     assert_problem(&send(&merchant, &with("currency", json!("XXX"))).await, 422, "currency must be one of");
     assert_problem(&send(&merchant, &with("amount", json!(-1))).await, 422, "amount must be greater than 0");

@@ -135,7 +135,7 @@ async fn many_sagas_are_retried_at_once_and_a_preview_changes_nothing() {
     assert_eq!(answers(false).await["sagas"][0]["verb"], Value::Null, "it has moved");
     assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit WHERE actor = 'ada'").await, 1);
     problem(send(&platform, "eve", path, &retries(true, &saga["row_version"])).await, 403).await;
-    for (business_id, reason, field) in [("WD-\u{0}", "fine", "sagas"), ("WD-1", "a\u{7}", "reason")] {
+    for (business_id, reason, field) in [("WD-\u{7}", "fine", "sagas"), ("WD-1", "a\u{7}", "reason")] {
         let seen = json!({"type": "withdrawal", "business_id": business_id, "row_version": 1});
         let body = json!({"sagas": [seen], "reason": reason, "preview": false});
         assert_eq!(problem(send(&platform, "ada", path, &body).await, 422).await["field"], field);
