@@ -6,19 +6,19 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use http::{StatusCode, header};
 use probity_idempotency::{Recording, Recovered, layer::Verdict};
 use probity_saga::{Orchestrator, Outcome, SagaError, Started, store::Document};
 use saga_operations::Operations;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use service_shell::{BODY_LIMIT, Id, JsonBody, Pool, Problem, ServiceToken};
+use serde_json::json;
+use service_shell::{BODY_LIMIT, Id, Json, Pool, Problem, ServiceToken};
 
 use crate::{refunds, sagas, store};
 
@@ -216,7 +216,7 @@ where
         .await
         .map_err(|_| Problem::bad_request("the body broke off: send it again"))?;
     let copy = Request::from_parts(parts.clone(), Body::from(bytes.clone()));
-    let JsonBody(body) = JsonBody::<B>::from_request(copy, &()).await?;
+    let Json(body) = Json::<B>::from_request(copy, &()).await?;
     parts.extensions.insert(N::try_from(body)?);
     Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }
@@ -231,10 +231,9 @@ pub(crate) fn page_limit(limit: Option<i64>) -> Result<i64, Problem> {
     }
 }
 
-/// Renders a page under the name of its collection, with the cursor of the next one if there may be one.
-pub(crate) fn page<T: Serialize>(name: &str, limit: i64, found: Vec<(Id, T)>) -> Json<Value> {
+/// Splits a page into its rows and the cursor of the next one, if there may be one.
+pub(crate) fn page<T>(limit: i64, found: Vec<(Id, T)>) -> (Vec<T>, Option<Id>) {
     let full = i64::try_from(found.len()).is_ok_and(|count| count == limit);
     let next = found.last().filter(|_| full).map(|(id, _)| *id);
-    let rows: Vec<T> = found.into_iter().map(|(_, row)| row).collect();
-    Json(json!({name: rows, "next": next}))
+    (found.into_iter().map(|(_, row)| row).collect(), next)
 }

@@ -1,17 +1,19 @@
 //! Wires the gateway: database, idempotency, sagas, peers, routes.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::post;
 use http::request::Parts;
 use probity_idempotency::{Effects, IdempotencyLayer, Refusal, Scope};
-use saga_operations::Operations;
+use saga_operations::{Asked, Decided, Operations};
 use service_shell::{
-    Clock, Drain, Health, HttpTimeouts, Operator, Operators, Problem, Purging, Records, Role, Routes,
-    Settings, Shell, StartError, database, http_client,
+    Clock, Credential, Drain, Guarded, Health, HttpTimeouts, Operator, Operators, Problem, Purging, Records,
+    Role, Settings, StartError, api, database, http_client, shell,
 };
+use tower_layer::Identity;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::answers::{Gateway, checked, close_ended};
 use crate::auth::{Gatekeeper, Merchant, signed};
@@ -75,9 +77,7 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
     };
     let (paying, refunding) = (idempotent.payments.tasks(), idempotent.refunds.tasks());
     let sweeping = tokio::spawn(sweeps::run(gateway.clone(), tempo.payment_expiry, clock));
-    let sagas_of_operators = saga_operations::routes(&settings.operators).split_for_parts().0;
-    let router = routes(idempotent, gatekeeper, &settings.operators).into_router();
-    let router = router.merge(sagas_of_operators).with_state(gateway);
+    let routes = routes(idempotent, gatekeeper, &settings.operators).with_state(gateway);
     let health = records
         .watched_by(Health::named(settings.name))
         .database(&pool)
@@ -108,7 +108,7 @@ pub async fn start_at(settings: Settings, clock: Clock) -> Result<(Router, Drain
         })
         .then("sweeping", move || async move { sweeping.abort() })
         .close(&pool);
-    Ok((Shell::new(settings.name, health, crate::OPENAPI)?.wrap(router), drain))
+    Ok((shell(settings.name, health, routes)?, drain))
 }
 
 /// The layer around what moves money. Each route has a hook of its own that looks for what a lost attempt made; keys are
@@ -135,32 +135,35 @@ impl Idempotent {
 }
 
 /// All routes, each behind its own kind of caller.
-pub(crate) fn routes(
-    idempotent: Idempotent,
-    gatekeeper: Gatekeeper,
-    operators: &Operators,
-) -> Routes<Gateway> {
+fn routes(idempotent: Idempotent, gatekeeper: Gatekeeper, operators: &Operators) -> OpenApiRouter<Gateway> {
     // From the inside out: the handler, idempotency, the checks, the signature.
-    let pay =
-        post(payments::create).layer(idempotent.payments).layer(from_fn(checked::<PaymentBody, NewPayment>));
-    let refund =
-        post(refunds::create).layer(idempotent.refunds).layer(from_fn(checked::<RefundBody, NewRefund>));
-    let merchants = Routes::new()
-        .mount("POST", "/api/v1/payments", pay)
-        .get("/api/v1/payments", payments::list)
-        .get("/api/v1/payments/{payment_no}", payments::get)
-        .post("/api/v1/payments/{payment_no}/cancel", cancel::cancel)
-        .mount("POST", "/api/v1/refunds", refund)
-        .get("/api/v1/refunds", refunds::list)
-        .get("/api/v1/refunds/{refund_no}", refunds::get)
-        .get("/api/v1/notifications/secret", notifications::secret)
-        .map(|router| router.route_layer(from_fn_with_state(gatekeeper, signed)));
-    let deciding = Routes::new()
-        .post("/api/v1/saga/payments/{payment_no}/compensate", compensate)
-        .operators(operators, Role::Act);
-    // Each of these carries a signature of its own.
-    let channels = Routes::new().post("/api/v1/webhooks/{channel}", webhooks::receive);
-    merchants.merge(deciding).merge(channels)
+    let paying = OpenApiRouter::default()
+        .routes(routes!(payments::create))
+        .keyed(idempotent.payments)
+        .route_layer(from_fn::<_, (Request,)>(checked::<PaymentBody, NewPayment>));
+    let refunding = OpenApiRouter::default()
+        .routes(routes!(refunds::create))
+        .keyed(idempotent.refunds)
+        .route_layer(from_fn::<_, (Request,)>(checked::<RefundBody, NewRefund>));
+    let merchants = paying
+        .merge(refunding)
+        .routes(routes!(payments::list))
+        .routes(routes!(payments::get))
+        .routes(routes!(cancel::cancel))
+        .routes(routes!(refunds::list))
+        .routes(routes!(refunds::get))
+        .routes(routes!(notifications::secret))
+        .accepts(&[Credential::Signature], from_fn_with_state(gatekeeper, signed));
+    let deciding = OpenApiRouter::default().routes(routes!(compensate)).operators(operators, Role::Act);
+    // The handler checks it, over the body as it came.
+    let channels = OpenApiRouter::default()
+        .routes(routes!(webhooks::receive))
+        .accepts(&[Credential::Webhook], Identity::new());
+    api("Payments and refunds of merchants. Money is an integer of minor units.")
+        .merge(merchants)
+        .merge(deciding)
+        .merge(channels)
+        .merge(saga_operations::routes(operators))
 }
 
 /// Keys belong to the merchant whose signature was verified, and to the mode of the API key that signed.
@@ -169,31 +172,17 @@ fn merchant_scope(parts: &Parts) -> Result<Scope, Refusal> {
     Ok(Scope::new(format!("payment-gateway:merchant:{}:{}", merchant.id, merchant.mode))?)
 }
 
-/// `POST /api/v1/saga/payments/{payment_no}/compensate`: an operator turns the saga of a payment back.
+/// Turns the saga of a payment back.
+#[utoipa::path(post, path = "/api/v1/saga/payments/{payment_no}/compensate", responses(
+    (status = 200, description = "It turns back.", body = Decided),
+    (status = 202, description = "Another operator has to confirm it.", body = Asked),
+    (status = 404, description = "There is no such payment."),
+    (status = 409, description = "It cannot turn back."),
+))]
 async fn compensate(
     State(operations): State<Operations>,
     operator: Operator,
     Path(payment_no): Path<String>,
 ) -> Result<Response, Problem> {
     operations.compensate(&operator, PAYMENT, &payment_no, "ordered over HTTP").await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use probity_idempotency::MemoryStore;
-
-    use super::*;
-
-    #[test]
-    fn the_document_lists_exactly_the_routes() {
-        let layer = IdempotencyLayer::new(Arc::new(MemoryStore::new())).scope(merchant_scope);
-        let idempotent = Idempotent { payments: layer.clone(), refunds: layer };
-        let token = service_shell::ServiceToken::new("0123456789abcdef");
-        let client = http_client(HttpTimeouts::default()).unwrap();
-        let gatekeeper = Gatekeeper { client, merchant_service: String::new(), token };
-        let routes = routes(idempotent, gatekeeper, &Operators::for_this_machine());
-        assert_eq!(*routes.listed(), service_shell::operations(crate::OPENAPI));
-    }
 }

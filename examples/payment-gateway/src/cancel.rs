@@ -49,7 +49,14 @@ impl From<TurnError> for Problem {
     }
 }
 
-/// `POST /api/v1/payments/{payment_no}/cancel`: needs no key, because the second cancel changes nothing.
+/// Cancels a payment before its charge; the second cancel changes nothing, so it needs no key.
+#[utoipa::path(post, path = "/api/v1/payments/{payment_no}/cancel", responses(
+    (status = 200, description = "The payment has ended without a charge.", body = Payment),
+    (status = 202, description = "The payment is being undone.", body = Payment),
+    (status = 404, description = "The merchant has no such payment."),
+    (status = 409, description = "The money is taken, or a person has stopped the payment."),
+    (status = 503, description = "Its outcome cannot be told now: send it again."),
+))]
 pub(crate) async fn cancel(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,

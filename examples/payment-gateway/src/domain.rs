@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Money, Problem, text_enum};
+use utoipa::ToSchema;
 
 text_enum! {
     /// The state of a payment as merchants see it.
@@ -47,7 +48,7 @@ text_enum! {
 }
 
 /// One line of what is paid for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The name of the item.
@@ -59,7 +60,7 @@ pub struct Item {
 }
 
 /// `POST /api/v1/payments`, as it was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentBody {
     /// The merchant's own number, unique per merchant.
@@ -209,7 +210,7 @@ fn checked(items: Vec<Item>, money: Money) -> Result<Vec<Item>, Problem> {
 }
 
 /// A payment as it is stored and shown to its merchant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, ToSchema)]
 pub struct Payment {
     /// Our number for it: unique and unguessable.
     pub payment_no: String,

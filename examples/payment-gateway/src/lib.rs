@@ -42,5 +42,3 @@ pub use store::SCHEMA;
 pub const NAME: &str = "payment-gateway";
 /// The port it listens on unless `PORT` says otherwise.
 pub const PORT: u16 = 40003;
-/// The document behind `GET /openapi.json`.
-pub const OPENAPI: &str = include_str!("../openapi.json");

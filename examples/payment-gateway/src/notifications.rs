@@ -13,6 +13,7 @@ use http::header;
 use probity_saga::SagaError;
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::answers::Gateway;
 use crate::auth::Merchant;
@@ -74,11 +75,20 @@ fn owner(untold: &Untold) -> Merchant {
     Merchant { id: untold.merchant_id, mode: untold.mode.clone() }
 }
 
-/// `GET /api/v1/notifications/secret`: the secret with which the gateway signs what it sends to this merchant.
+/// The secret of a merchant's notifications, in one mode.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NotificationSecret {
+    secret: String,
+}
+
+/// Shows the secret with which the gateway signs what it sends to this merchant.
+#[utoipa::path(get, path = "/api/v1/notifications/secret", responses(
+    (status = 200, description = "The secret.", body = NotificationSecret),
+))]
 pub(crate) async fn secret(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
 ) -> Response {
     let secret = merchant_secret(&gateway.notification_secret, merchant.id, &merchant.mode);
-    ([(header::CACHE_CONTROL, "no-store")], Json(json!({"secret": secret}))).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], Json(NotificationSecret { secret })).into_response()
 }

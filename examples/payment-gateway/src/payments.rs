@@ -6,13 +6,13 @@ use axum::{Extension, Json};
 use probity_idempotency::Lease;
 use probity_saga::{SagaError, Started};
 use probity_txn::Effect;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use service_shell::{Id, Pool, Problem, public_number};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::answers::{Gateway, SagaRow, page, page_limit, released, undecided};
 use crate::auth::Merchant;
-use crate::domain::{NewPayment, Payment, Status};
+use crate::domain::{NewPayment, Payment, PaymentBody, Status};
 use crate::steps::{PAYMENT, PaymentRequest};
 use crate::store::{self, Inserted, Origin, Selection};
 
@@ -44,7 +44,12 @@ impl SagaRow for Payment {
     }
 }
 
-/// `POST /api/v1/payments`.
+/// Takes a payment, once per key.
+#[utoipa::path(post, path = "/api/v1/payments", request_body = PaymentBody, responses(
+    (status = 201, description = "The payment has its end; a declined one is `failed`.", body = Payment),
+    (status = 202, description = "The payment is `processing`.", body = Payment),
+    (status = 503, description = "Its outcome cannot be told now: send it again with the same key."),
+))]
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
@@ -110,7 +115,11 @@ enum CreateError {
     Saga(#[from] SagaError),
 }
 
-/// `GET /api/v1/payments/{payment_no}`: own payments only; another merchant's does not exist.
+/// Shows one of the own payments; another merchant's does not exist.
+#[utoipa::path(get, path = "/api/v1/payments/{payment_no}", responses(
+    (status = 200, description = "The payment.", body = Payment),
+    (status = 404, description = "The merchant has no such payment."),
+))]
 pub(crate) async fn get(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
@@ -121,24 +130,40 @@ pub(crate) async fn get(
 }
 
 /// The query of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
+    #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
+    /// The `next` of the page before.
     before: Option<Id>,
     order_no: Option<String>,
     status: Option<Status>,
     currency: Option<String>,
 }
 
-/// `GET /api/v1/payments`: newest first, by pages.
+/// One page of payments.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Payments {
+    payments: Vec<Payment>,
+    /// The `before` of the next page.
+    next: Option<Id>,
+}
+
+/// Lists payments, newest first, by pages.
+#[utoipa::path(get, path = "/api/v1/payments", params(Page), responses(
+    (status = 200, description = "One page.", body = Payments),
+    (status = 422, description = "The limit is out of bounds."),
+))]
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
     Query(query): Query<Page>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Payments>, Problem> {
     let limit = page_limit(query.limit)?;
     let Page { before, order_no, status, currency, .. } = query;
     let selection = Selection { order_no, status, currency, before, limit };
-    Ok(page("payments", limit, store::list(&gateway.pool, &merchant, &selection).await?))
+    let (payments, next) = page(limit, store::list(&gateway.pool, &merchant, &selection).await?);
+    Ok(Json(Payments { payments, next }))
 }

@@ -14,13 +14,13 @@ use axum::response::Response;
 use probity_idempotency::Lease;
 use probity_saga::{SagaError, Started};
 use probity_txn::{Effect, Error, Tx};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use service_shell::{Database, Id, Pool, Problem, public_number};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::answers::{Gateway, SagaRow, page, page_limit, released, undecided};
 use crate::auth::Merchant;
-use crate::refunds::domain::{NewRefund, Refund, RefundStatus};
+use crate::refunds::domain::{NewRefund, Refund, RefundBody, RefundStatus};
 use crate::refunds::steps::{REFUND, RefundRequest};
 use crate::refunds::store::Selection;
 use crate::store::Origin;
@@ -62,7 +62,13 @@ enum CreateError {
     Saga(#[from] SagaError),
 }
 
-/// `POST /api/v1/refunds`.
+/// Gives money of a payment back, once per key.
+#[utoipa::path(post, path = "/api/v1/refunds", request_body = RefundBody, responses(
+    (status = 201, description = "The refund has its end.", body = Refund),
+    (status = 202, description = "The refund is `processing`.", body = Refund),
+    (status = 404, description = "The merchant has no such payment."),
+    (status = 503, description = "Its outcome cannot be told now: send it again with the same key."),
+))]
 pub(crate) async fn create(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
@@ -117,7 +123,11 @@ impl Gateway {
     }
 }
 
-/// `GET /api/v1/refunds/{refund_no}`: own refunds only; another merchant's does not exist.
+/// Shows one of the own refunds; another merchant's does not exist.
+#[utoipa::path(get, path = "/api/v1/refunds/{refund_no}", responses(
+    (status = 200, description = "The refund.", body = Refund),
+    (status = 404, description = "The merchant has no such refund."),
+))]
 pub(crate) async fn get(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
@@ -128,23 +138,39 @@ pub(crate) async fn get(
 }
 
 /// The query of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
+    #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
+    /// The `next` of the page before.
     before: Option<Id>,
     payment_no: Option<String>,
     status: Option<RefundStatus>,
 }
 
-/// `GET /api/v1/refunds`: newest first, by pages.
+/// One page of refunds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Refunds {
+    refunds: Vec<Refund>,
+    /// The `before` of the next page.
+    next: Option<Id>,
+}
+
+/// Lists refunds, newest first, by pages.
+#[utoipa::path(get, path = "/api/v1/refunds", params(Page), responses(
+    (status = 200, description = "One page.", body = Refunds),
+    (status = 422, description = "The limit is out of bounds."),
+))]
 pub(crate) async fn list(
     State(gateway): State<Gateway>,
     Extension(merchant): Extension<Merchant>,
     Query(query): Query<Page>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Refunds>, Problem> {
     let limit = page_limit(query.limit)?;
     let Page { payment_no, status, before, .. } = query;
     let selection = Selection { payment_no, status, before, limit };
-    Ok(page("refunds", limit, store::list(&gateway.pool, &merchant, &selection).await?))
+    let (refunds, next) = page(limit, store::list(&gateway.pool, &merchant, &selection).await?);
+    Ok(Json(Refunds { refunds, next }))
 }

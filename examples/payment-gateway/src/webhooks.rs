@@ -11,8 +11,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use chrono::Utc;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 use service_shell::{Problem, verify_webhook};
+use utoipa::ToSchema;
 
 use crate::answers::Gateway;
 use crate::domain::CHANNEL;
@@ -33,17 +34,30 @@ pub(crate) fn describe_metrics() {
     metrics::counter!(CONTRADICTING).increment(0);
 }
 
-/// `POST /api/v1/webhooks/{channel}`: answers 200 once the event is stored, so that the channel stops sending it.
+/// The answer to an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Callback {
+    event_id: String,
+    status: Fate,
+}
+
+/// Takes an event of a channel; 200 once it is stored, so that the channel stops sending it.
+#[utoipa::path(post, path = "/api/v1/webhooks/{channel}", request_body = serde_json::Value, responses(
+    (status = 200, description = "It is stored.", body = Callback),
+    (status = 404, description = "There is no such channel."),
+    (status = 422, description = "It is stored, and is no event."),
+    (status = 503, description = "It is not stored: send it again."),
+))]
 pub(crate) async fn receive(
     State(gateway): State<Gateway>,
     Path(channel): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Callback>, Problem> {
+    verify_webhook(gateway.webhook_secret.text().as_bytes(), &headers, Utc::now().timestamp(), &body)?;
     if channel != CHANNEL {
         return Err(Problem::not_found("channel"));
     }
-    verify_webhook(gateway.webhook_secret.text().as_bytes(), &headers, Utc::now().timestamp(), &body)?;
     let event = Event::read(&body);
     let fate = probity_txn::on(&gateway.pool, "receive_webhook")
         .run(async |tx| store::receive(tx, &channel, &event, &body).await)
@@ -62,7 +76,7 @@ pub(crate) async fn receive(
             "the body is kept, and is no event: send id, type and data as the document says",
         ));
     }
-    Ok(Json(json!({"event_id": event.id, "status": fate})))
+    Ok(Json(Callback { event_id: event.id, status: fate }))
 }
 
 /// Tells people what they must look at.

@@ -98,7 +98,7 @@ pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
 
 /// The saga as it is after a decision.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Decided {
+pub struct Decided {
     #[serde(rename = "type")]
     saga_type: String,
     business_id: String,
@@ -110,7 +110,7 @@ pub(crate) struct Decided {
 
 /// The answer to a decision that waits for a second operator.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Asked {
+pub struct Asked {
     decision: Id,
     detail: &'static str,
     /// The path by which another operator confirms it.

@@ -29,7 +29,7 @@ use service_shell::{Guarded, Operators, Pool, Problem, Role, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use decide::{Decision, Outcome, Verb};
+pub use decide::{Asked, Decided, Decision, Outcome, Verb};
 pub use view::verbs_for;
 
 /// The table of decisions that wait for a second operator.

@@ -37,6 +37,8 @@ pub enum Credential {
     Operator,
     /// A merchant's signature.
     Signature,
+    /// A channel's signature.
+    Webhook,
 }
 
 impl Credential {
@@ -45,6 +47,7 @@ impl Credential {
             Credential::Service => "service",
             Credential::Operator => "operator",
             Credential::Signature => "signature",
+            Credential::Webhook => "webhook",
         }
     }
 
@@ -60,6 +63,11 @@ impl Credential {
                 "X-Signature",
                 "With X-API-Key, X-Timestamp and X-Nonce: lower-case hex HMAC-SHA256, with the key's secret, over \
                  method, path and query, timestamp, nonce and hex SHA-256 of the body, joined by line feeds.",
+            ))),
+            Credential::Webhook => SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+                "X-Webhook-Signature",
+                "Lower-case hex HMAC-SHA256, with CHANNEL_WEBHOOK_SECRET, over X-Webhook-Timestamp, a line feed and \
+                 the body.",
             ))),
         }
     }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service_shell::{Currency, Money, Problem, text_enum};
+use utoipa::ToSchema;
 
 use crate::domain::{NotifyStatus, Payment, Status, text};
 
@@ -21,7 +22,7 @@ text_enum! {
 }
 
 /// `POST /api/v1/refunds`, as it was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefundBody {
     /// The payment to give back from.
@@ -98,7 +99,7 @@ impl NewRefund {
 }
 
 /// A refund as it is stored and shown to its merchant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, ToSchema)]
 pub struct Refund {
     /// Our number for it: unique and unguessable.
     pub refund_no: String,

@@ -4,6 +4,7 @@
 
 mod cancels;
 mod clients;
+mod document;
 mod expiry;
 mod notifications;
 mod outages;
