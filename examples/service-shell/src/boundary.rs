@@ -28,42 +28,11 @@ use crate::{Health, Problem, StartError, health, metrics, openapi, trace};
 /// The largest request body, in bytes. No route needs more than a few kilobytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
-/// The layers and routes that [`Shell::wrap`] adds to a service's own routes.
-pub const SHELL_ROUTES: [&str; 5] =
-    ["GET /health", "GET /health/live", "GET /health/ready", "GET /metrics", "GET /openapi.json"];
-
 /// The bytes of a body that is too large which are read and thrown away, so that the sender gets to read the 413
 /// instead of a broken connection.
 const DISCARD_LIMIT: usize = 32 * 1024 * 1024;
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The routes every service has, and the layers around all of them.
-#[derive(Clone, Debug)]
-pub struct Shell {
-    service: &'static str,
-    health: Health,
-    openapi: &'static str,
-}
-
-impl Shell {
-    /// Checks that the OpenAPI document is JSON.
-    ///
-    /// # Errors
-    /// [`StartError::Other`] when it is not.
-    pub fn new(service: &'static str, health: Health, openapi: &'static str) -> Result<Shell, StartError> {
-        serde_json::from_str::<serde::de::IgnoredAny>(openapi)
-            .map_err(|error| StartError::other("openapi.json", error))?;
-        Ok(Shell { service, health, openapi })
-    }
-
-    /// `GET /health`, `/health/live`, `/health/ready`, `/metrics`, `/openapi.json` beside the service's own
-    /// routes, and the boundary around everything, axum's own 404 and 405 included.
-    pub fn wrap(self, routes: Router) -> Router {
-        let own = own_routes(self.health, self.openapi.into());
-        around(self.service, routes.merge(own))
-    }
-}
 
 /// Puts the boundary around the routes of a service, and health, metrics and the document of all of them beside.
 ///

@@ -1,7 +1,7 @@
 //! The shell that every example service wears, so that a service's own files hold nothing but its business.
 //!
 //! Reading order: [`run`] is the life of a process; [`Settings`] is everything the environment may say;
-//! [`database`] decides, in one type alias, which database a build serves; [`Shell`] is what stands between
+//! [`database`] decides, in one type alias, which database a build serves; [`shell()`] is what stands between
 //! the network and a handler (body limit, panics, problems, metrics, health).
 //!
 //! Invariant: whatever leaves a service as a 4xx or 5xx is `application/problem+json` with a `detail` that
@@ -30,7 +30,6 @@ mod process;
 mod public_number;
 mod purging;
 mod records;
-mod routes;
 mod saga_steps;
 mod schema;
 mod server;
@@ -45,17 +44,17 @@ mod trace;
 mod tx_error;
 mod webhook_signature;
 
-pub use boundary::{BODY_LIMIT, SHELL_ROUTES, Shell, shell};
+pub use boundary::{BODY_LIMIT, shell};
 pub use clock::Clock;
 pub use database::{Database, POSTGRES, Pool};
 pub use drain::Drain;
 pub use health::Health;
 pub use http_client::{HttpTimeouts, http_client};
 pub use id::Id;
-pub use json::{Json, Json as JsonBody};
+pub use json::Json;
 pub use merchant_header::{MERCHANT_HEADER, MODE_HEADER, MerchantId, Mode, World};
 pub use money::{Currency, Money, MoneyError};
-pub use openapi::{Credential, Guarded, api, operations};
+pub use openapi::{Credential, Guarded, api};
 pub use operators::{Operator, Operators, Role};
 pub use page::Page;
 pub use peer::{CallError, Peer, Reply};
@@ -64,7 +63,6 @@ pub use process::{run, run_with};
 pub use public_number::{public_number, random_text};
 pub use purging::Purging;
 pub use records::{REDIS, Records};
-pub use routes::Routes;
 pub use saga_steps::{only_effect, step_policy};
 pub use schema::Schema;
 pub use server::{bind, serve, shutdown_signal};

@@ -4,14 +4,12 @@
 //! shell does to every route: who may call it, its `Idempotency-Key`, and the form of its errors. Each of these stands
 //! in the router and in the document by the same call, so neither can be changed alone.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::Route;
-use serde_json::Value;
 use tower::{Layer, Service};
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -294,21 +292,4 @@ fn methods(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Oper
     let PathItem { get, put, post, delete, patch, .. } = item;
     let all = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)];
     all.into_iter().filter_map(|(method, operation)| operation.as_mut().map(|operation| (method, operation)))
-}
-
-/// Every operation of a document as `POST /api/v1/payments`, sorted.
-///
-/// # Panics
-/// When the text is not an OpenAPI document: the text is part of the build, so this is a bug, and its caller a test.
-#[must_use]
-pub fn operations(openapi: &str) -> BTreeSet<String> {
-    #[expect(clippy::expect_used, reason = "the document is part of the build; callers are tests")]
-    let document: Value = serde_json::from_str(openapi).expect("openapi.json is JSON");
-    let paths = document["paths"].as_object().into_iter().flatten();
-    paths
-        .flat_map(|(path, item)| {
-            let methods = item.as_object().into_iter().flatten().map(|(method, _)| method);
-            methods.map(move |method| format!("{} {path}", method.to_uppercase()))
-        })
-        .collect()
 }

@@ -32,7 +32,7 @@ text_enum! {
     }
 }
 
-/// An authenticated operator: the extractor of handlers behind [`Routes::operators`](crate::Routes::operators).
+/// An authenticated operator: the extractor of handlers behind [`Guarded::operators`](crate::Guarded::operators).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
     name: Arc<str>,

@@ -1,13 +1,18 @@
 //! The boundary of any service as a caller sees it, over real HTTP.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::Router;
+use axum::routing::{get, post};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_shell::{BODY_LIMIT, Health, HttpTimeouts, JsonBody, Routes, ServiceToken, Shell, StartError};
+use service_shell::{
+    BODY_LIMIT, Credential, Guarded, Health, HttpTimeouts, Json, ServiceToken, StartError, api, shell,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +20,7 @@ struct Echo {
     amount: i64,
 }
 
-async fn echo(JsonBody(body): JsonBody<Echo>) -> Json<Value> {
+async fn echo(Json(body): Json<Echo>) -> Json<Value> {
     Json(json!({"amount": body.amount}))
 }
 
@@ -26,19 +31,18 @@ async fn explode() -> &'static str {
 
 fn router() -> Router {
     let token = ServiceToken::new("0123456789abcdef");
-    let routes = Routes::new()
-        .get("/private", async || "private")
-        .require(&token)
-        .post("/echo", echo)
-        .get("/explode", explode)
-        .mount("POST", "/plain", post(async || (StatusCode::CONFLICT, "taken")));
-    assert_eq!(routes.listed().len(), 4);
+    let routes = api("Is tested.")
+        .route("/private", get(async || "private"))
+        .require(Credential::Service, &token)
+        .route("/echo", post(echo))
+        .route("/explode", get(explode))
+        .route("/plain", post(async || (StatusCode::CONFLICT, "taken")));
     let health = Health::named("test").depends("wanted", false, async || Err("gone".to_owned())).depends(
         "needed",
         true,
         async || Ok(()),
     );
-    Shell::new("test", health, r#"{"paths":{}}"#).unwrap().wrap(routes.into_router())
+    shell("test", health, routes).unwrap()
 }
 
 async fn start() -> String {
@@ -200,7 +204,7 @@ async fn a_request_in_flight_at_shutdown_is_answered() {
             "done"
         }
     };
-    let router = Routes::new().get("/slow", slow).into_router();
+    let router = Router::new().route("/slow", get(slow));
     let listener = service_shell::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -211,4 +215,46 @@ async fn a_request_in_flight_at_shutdown_is_answered() {
     release.send_replace(true);
     assert_eq!(call.await.unwrap().unwrap().text().await.unwrap(), "done");
     server.await.unwrap().unwrap();
+}
+
+/// A connection that sends half of a head.
+async fn half_open(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn connections_that_only_wait_keep_no_caller_out() {
+    let (base, client) = (start().await, client());
+    let address = base.strip_prefix("http://").unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..1200 {
+        waiting.push(half_open(address).await);
+    }
+    let echo = client.post(format!("{base}/echo")).json(&json!({"amount": 5})).send().await.unwrap();
+    assert_eq!(echo.status(), 200);
+    assert_eq!(client.get(format!("{base}/health/live")).send().await.unwrap().status(), 200);
+    // All but 512 of all connections are closed, the oldest first, and long before half a head is too late.
+    let closed = async {
+        for stream in &mut waiting[..600] {
+            assert!(matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), closed).await.unwrap();
+    let mut last = waiting.pop().unwrap();
+    last.write_all(b"ly\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_waited_for_ten_seconds() {
+    let base = start().await;
+    let started = tokio::time::Instant::now();
+    let mut stream = half_open(base.strip_prefix("http://").unwrap()).await;
+    let mut answer = Vec::new();
+    drop(tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await.unwrap());
+    assert!((10..=11).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
 }
