@@ -3,12 +3,14 @@
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use probity_saga::{Cancelled, Resolution, SagaError, SagaView, store::Document};
+use probity_saga::store::{Document, StepRow};
+use probity_saga::{Cancelled, Resolution, SagaError, SagaView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_shell::{Currency, Id, Json, Money, Operator, Problem, text_enum};
 use utoipa::ToSchema;
 
+use crate::view::is_open;
 use crate::{Operations, pending, refused, verbs_for};
 
 text_enum! {
@@ -225,6 +227,14 @@ impl Operations {
             }
             if view.instance.row_version != decision.row_version {
                 return Err(refused(SagaError::Stale));
+            }
+            let open = |step: &StepRow| Some(step.order) == decision.step && is_open(step);
+            if verb == Verb::Resolve
+                && decision.outcome != Some(Outcome::Compensated)
+                && !view.steps.iter().any(open)
+            {
+                let detail = "the outcome of this step is known: resolve settles one that is open";
+                return Err(Problem::conflict("saga-state", detail));
             }
             let id = pending::ask(&self.pool, view, verb, decision, operator.name()).await?;
             let confirm = format!("/api/v1/saga-decisions/{id}/confirm");

@@ -39,7 +39,7 @@ macro_rules! open_decisions {
     };
 }
 
-/// Stores a decision for a second operator.
+/// Stores a decision for a second operator; the same one of the same operator is stored once.
 pub(crate) async fn ask(
     pool: &Pool,
     view: &SagaView,
@@ -47,15 +47,37 @@ pub(crate) async fn ask(
     decision: &Decision,
     asked_by: &str,
 ) -> Result<Id, Problem> {
-    let id = Id::new();
+    let (saga_type, business_id) = (&view.instance.saga_type, &view.instance.business_id);
+    // What was asked about an older state is never carried out.
+    sqlx::query(
+        "DELETE FROM saga_decisions
+          WHERE business_type = $1 AND business_id = $2 AND row_version <> $3 AND confirmed_by IS NULL",
+    )
+    .bind(saga_type)
+    .bind(business_id)
+    .bind(decision.row_version)
+    .execute(pool)
+    .await?;
     let body = serde_json::to_string(decision).map_err(|error| Problem::internal(&error))?;
+    let before: Vec<Pending> =
+        sqlx::query_as(concat!(open_decisions!(), " AND business_type = $1 AND business_id = $2"))
+            .bind(saga_type)
+            .bind(business_id)
+            .fetch_all(pool)
+            .await?;
+    let same =
+        |asked: &&Pending| (asked.verb, &asked.body, asked.asked_by.as_str()) == (verb, &body, asked_by);
+    if let Some(asked) = before.iter().find(same) {
+        return Ok(asked.id);
+    }
+    let id = Id::new();
     sqlx::query(
         "INSERT INTO saga_decisions (id, business_type, business_id, row_version, verb, body, asked_by)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(id)
-    .bind(&view.instance.saga_type)
-    .bind(&view.instance.business_id)
+    .bind(saga_type)
+    .bind(business_id)
     .bind(decision.row_version)
     .bind(verb)
     .bind(body)
@@ -84,14 +106,20 @@ pub(crate) struct Decisions {
     decisions: Vec<Waiting>,
 }
 
-/// Lists the decisions that wait for a second operator; each waits for a day.
+/// Lists the decisions that wait for a second operator; each waits for a day, or until its saga moves.
 #[utoipa::path(get, path = "/api/v1/saga-decisions", responses(
     (status = 200, description = "At most 100 of them, oldest first.", body = Decisions),
 ))]
 pub(crate) async fn list(State(operations): State<Operations>) -> Result<Json<Decisions>, Problem> {
-    let open: Vec<Pending> = sqlx::query_as(concat!(open_decisions!(), " ORDER BY asked_at, id LIMIT 100"))
-        .fetch_all(&operations.pool)
-        .await?;
+    let open: Vec<Pending> = sqlx::query_as(concat!(
+        open_decisions!(),
+        " AND row_version = (SELECT si.row_version FROM saga_instances si
+                              WHERE si.business_type = saga_decisions.business_type
+                                AND si.business_id = saga_decisions.business_id)
+          ORDER BY asked_at, id LIMIT 100"
+    ))
+    .fetch_all(&operations.pool)
+    .await?;
     let own = open.into_iter().filter(|pending| operations.types.contains(&pending.business_type.as_str()));
     let decisions = own.map(|pending| {
         let decision = pending.decision()?;

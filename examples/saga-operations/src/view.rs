@@ -7,6 +7,7 @@ use probity_saga::{
     store::{Instance, StepRow},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service_shell::{Id, Json, Pool, Problem};
 use utoipa::{IntoParams, ToSchema};
 
@@ -68,6 +69,9 @@ struct Step {
     status: String,
     /// True if its effect, or its undo, is not known.
     open: bool,
+    /// The answer that the step returned, as `resolve` takes it from a person.
+    #[schema(value_type = Option<Object>)]
+    output: Option<Value>,
     error: Option<String>,
     evidence: Option<String>,
     retries: u32,
@@ -179,6 +183,7 @@ impl Step {
             name: step.name.clone().into_owned(),
             status: step.status.to_string(),
             open: is_open(step),
+            output: step.output.as_ref().and_then(|output| output.decode().ok()),
             error: step.error.clone(),
             evidence: step.evidence.clone(),
             retries: step.retries,
@@ -190,9 +195,9 @@ impl Step {
 }
 
 /// Returns true for a step whose effect, or whose undo, is not known.
-fn is_open(step: &StepRow) -> bool {
+pub(crate) fn is_open(step: &StepRow) -> bool {
     match step.status {
-        StepStatus::Executing => step.retry_in.is_none(),
+        StepStatus::Executing | StepStatus::Compensating => step.retry_in.is_none(),
         status => matches!(status, StepStatus::Unknown | StepStatus::CompensationFailed),
     }
 }

@@ -51,11 +51,19 @@ impl Schema {
             // The number is arbitrary; it only has to be the same in every service.
             sqlx::query("SELECT pg_advisory_xact_lock(7041776)").execute(&mut *tx).await?;
         }
-        sqlx::query(
-            "CREATE TABLE IF NOT EXISTS service_schema (service TEXT PRIMARY KEY, version BIGINT NOT NULL)",
-        )
-        .execute(&mut *tx)
+        // A role without the right to create tables may use those that exist.
+        let known: bool = sqlx::query_scalar(if POSTGRES {
+            "SELECT to_regclass('service_schema') IS NOT NULL"
+        } else {
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'service_schema')"
+        })
+        .fetch_one(&mut *tx)
         .await?;
+        if !known {
+            sqlx::query("CREATE TABLE service_schema (service TEXT PRIMARY KEY, version BIGINT NOT NULL)")
+                .execute(&mut *tx)
+                .await?;
+        }
         let found: i64 = sqlx::query_scalar("SELECT version FROM service_schema WHERE service = $1")
             .bind(self.service)
             .fetch_optional(&mut *tx)

@@ -69,11 +69,16 @@ pub(crate) fn routes(guards: &Guards) -> OpenApiRouter<App> {
         .routes(routes!(withdrawals::execute))
         .keyed(guards.operators_idempotency.clone())
         .operators(&guards.operators, Role::Act);
+    let seers = OpenApiRouter::default()
+        .routes(routes!(withdrawals::waiting))
+        .routes(routes!(withdrawals::show))
+        .operators(&guards.operators, Role::See);
     api("Merchants' bank accounts, balances and withdrawals. Money is an integer of minor units.")
         .merge(merchants)
         .merge(services)
         .merge(approvers)
         .merge(actors)
+        .merge(seers)
         .merge(saga_operations::routes(&guards.operators))
 }
 

@@ -13,7 +13,7 @@ pub(crate) use accounts::{accounts, add_account, set_default};
 pub(crate) use balances::{balances, book, cancel, confirm};
 pub(crate) use holds::{Connection, Frozen, close_ended, deduct, freeze, is_frozen, note_reason, release};
 pub(crate) use withdrawals::{
-    Change, approve, change, create, execute, find_of, in_doubt, list, without_saga,
+    Change, approve, change, create, execute, find, find_of, in_doubt, list, waiting, without_saga,
 };
 
 /// The tables of withdrawals.

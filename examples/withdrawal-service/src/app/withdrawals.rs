@@ -56,9 +56,36 @@ pub(super) async fn list(
 ) -> Result<Json<Withdrawals>, Problem> {
     let limit = page.limit()?;
     let withdrawals = store::list(&app.pool, world, page.after, limit).await?;
+    Ok(Json(paged(withdrawals, limit)))
+}
+
+/// Lists the withdrawals of all merchants that wait for a person: `pending` and `approved`, in the order of creation.
+#[utoipa::path(get, path = "/api/v1/operations/withdrawals", params(Page), responses(
+    (status = 200, description = "One page.", body = Withdrawals),
+    (status = 422, description = "The limit is out of bounds."),
+))]
+pub(super) async fn waiting(
+    State(app): State<App>,
+    Query(page): Query<Page>,
+) -> Result<Json<Withdrawals>, Problem> {
+    let limit = page.limit()?;
+    Ok(Json(paged(store::waiting(&app.pool, page.after, limit).await?, limit)))
+}
+
+/// Shows one withdrawal of any merchant to an operator.
+#[utoipa::path(get, path = "/api/v1/operations/withdrawals/{id}", params(("id" = Id, Path)), responses(
+    (status = 200, description = "The withdrawal.", body = Withdrawal),
+    (status = 404, description = "There is no such withdrawal."),
+))]
+pub(super) async fn show(State(app): State<App>, Path(id): Path<Id>) -> Result<Json<Withdrawal>, Problem> {
+    let found = store::find(&app.pool, id).await?;
+    found.map(Json).ok_or_else(|| Problem::not_found("withdrawal"))
+}
+
+fn paged(withdrawals: Vec<Withdrawal>, limit: i64) -> Withdrawals {
     let full = i64::try_from(withdrawals.len()).is_ok_and(|found| found == limit);
     let next = withdrawals.last().filter(|_| full).map(|last| last.id);
-    Ok(Json(Withdrawals { withdrawals, next }))
+    Withdrawals { withdrawals, next }
 }
 
 /// Takes a withdrawal back, as long as the money is not on its way.

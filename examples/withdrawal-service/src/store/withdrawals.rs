@@ -280,7 +280,7 @@ async fn unchanged(tx: &mut Tx<'_>, id: Id, wanted: &str) -> Result<Problem, sql
 }
 
 /// Any merchant's withdrawal.
-async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
+pub(crate) async fn find(pool: &Pool, id: Id) -> Result<Option<Withdrawal>, sqlx::Error> {
     sqlx::query_as(concat!("SELECT ", columns!(), " FROM withdrawals WHERE id = $1"))
         .bind(id)
         .fetch_optional(pool)
@@ -307,6 +307,23 @@ pub(crate) async fn list(
     ))
     .bind(world.merchant)
     .bind(world.mode)
+    .bind(after.unwrap_or(Id(uuid::Uuid::nil())))
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}
+
+/// Lists the withdrawals of all merchants that wait for a person, in the order of creation, after the given one.
+pub(crate) async fn waiting(
+    pool: &Pool,
+    after: Option<Id>,
+    limit: i64,
+) -> Result<Vec<Withdrawal>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM withdrawals WHERE status IN ('pending', 'approved') AND id > $1 ORDER BY id LIMIT $2"
+    ))
     .bind(after.unwrap_or(Id(uuid::Uuid::nil())))
     .bind(limit)
     .fetch_all(pool)

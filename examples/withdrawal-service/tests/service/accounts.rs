@@ -146,5 +146,17 @@ async fn the_document_says_which_routes_need_credentials_and_keys() {
             assert!(problem(keyless, 400).await["detail"].as_str().unwrap().contains("Idempotency-Key"));
         }
     }
-    assert_eq!((operations.len(), operations.iter().filter(|one| one.guarded).count()), (28, 23));
+    assert_eq!((operations.len(), operations.iter().filter(|one| one.guarded).count()), (30, 25));
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_role_that_may_create_nothing_serves_the_tables_that_exist() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let role = platform.restricted().await;
+    let base = platform.serve_with(&[("DATABASE_URL", role.url())]).await;
+    let accounts = platform.client.get(format!("{base}{ACCOUNTS}")).bearer_auth(SERVICE);
+    let accounts = accounts.header("x-merchant-id", merchant.to_string()).send().await.unwrap();
+    assert_eq!(accounts.json::<Value>().await.unwrap()["bank_accounts"].as_array().unwrap().len(), 1);
 }

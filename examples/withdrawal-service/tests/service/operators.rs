@@ -199,3 +199,43 @@ async fn the_saga_of_another_service_in_the_same_database_is_not_shown_and_not_d
     assert_eq!(answer["sagas"][0]["problem"]["status"], 404);
     assert_eq!(platform.number("SELECT COUNT(*) FROM saga_audit").await, 0);
 }
+
+#[tokio::test]
+async fn a_decision_that_is_asked_for_twice_waits_once_and_one_that_cannot_be_carried_out_does_not_wait() {
+    let platform = Platform::start().await;
+    let (_, withdrawal) = stuck(&platform).await;
+    let saga = platform.saga(&withdrawal).await;
+    assert_eq!(saga["steps"][0]["output"], "Yes", "an example of what resolve takes");
+    let seen = json!({"row_version": saga["row_version"], "reason": "close it"});
+    let abort = format!("{}/abort", saga_of(&withdrawal));
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        asked.push(send(&platform, "ada", &abort, &seen).await.json::<Value>().await.unwrap());
+    }
+    assert_eq!(asked[0], asked[1]);
+    let waiting =
+        async || read(&platform, "/api/v1/saga-decisions").await["decisions"].as_array().unwrap().len();
+    assert_eq!(waiting().await, 1);
+    let known = json!({
+        "row_version": saga["row_version"], "reason": "it was never frozen", "step": 1, "outcome": "not_applied",
+    });
+    problem(send(&platform, "ada", &format!("{}/resolve", saga_of(&withdrawal)), &known).await, 409).await;
+    assert_eq!(waiting().await, 1);
+    assert_eq!(platform.retry(&withdrawal).await.status(), 200);
+    assert_eq!(waiting().await, 0, "the saga has moved");
+}
+
+#[tokio::test]
+async fn an_operator_who_approves_sees_what_waits() {
+    let platform = Platform::start().await;
+    let merchant = platform.merchant().await;
+    let (one, other) = (platform.withdrawal(merchant, 10).await, platform.withdrawal(merchant, 20).await);
+    let path = "/api/v1/operations/withdrawals";
+    assert_eq!(read(&platform, path).await["withdrawals"], json!([one, other]));
+    let shown = read(&platform, &format!("{path}/{}", one["id"].as_str().unwrap())).await;
+    assert_eq!(shown, one);
+    let no = json!({"reason": "unknown account"});
+    assert_eq!(platform.decide(&one, "reject", &no).await.status(), 200);
+    assert_eq!(read(&platform, path).await["withdrawals"], json!([other]));
+    problem(platform.call(merchant, Method::GET, path).send().await.unwrap(), 401).await;
+}

@@ -103,6 +103,17 @@ impl Platform {
         Platform { base, client, pool, settings, ledger, to_bank, _place: place }
     }
 
+    /// A role that may use the tables and create none.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn restricted(&self) -> testkit::TestRole {
+        let role = self._place.database.role();
+        for what in ["ALL TABLES", "ALL SEQUENCES"] {
+            let grant = format!("GRANT ALL ON {what} IN SCHEMA public TO {}", role.name());
+            sqlx::query(sqlx::AssertSqlSafe(grant)).execute(&self.pool).await.unwrap();
+        }
+        role
+    }
+
     /// Serves the same database a second time, with more settings.
     pub(crate) async fn serve_with(&self, more: &[(&str, &str)]) -> String {
         serve(self._place.settings(&format!("http://{}", self.to_bank.address()), more)).await
