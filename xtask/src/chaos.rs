@@ -46,6 +46,12 @@ const RUNS: &[Run] = &[
         cargo: "test --locked -p payment-platform --features postgres --test outages -- --nocapture",
         longer: OUTAGES,
     },
+    Run {
+        name: "probes",
+        what: "requests that the documents of three services invite, with other choices than the tests make",
+        cargo: "test --locked -p order-service -p channel-adapter -p payment-gateway every_answer",
+        longer: &[],
+    },
 ];
 
 const OUTAGES: &[(&str, &str)] = &[
