@@ -150,8 +150,13 @@ async fn what_is_not_signed_by_the_channel_leaves_no_trace() {
     for answer in refused {
         assert_eq!((answer.status, kind(&answer)), (401, "authentication-failed".to_owned()));
     }
-    let elsewhere = merchant.http.post(format!("{}/api/v1/webhooks/nonsuch", merchant.base)).body(body);
-    assert_eq!(read(elsewhere).await.unwrap().status, 404);
+    // Who cannot sign does not learn which channels there are.
+    let elsewhere =
+        || merchant.http.post(format!("{}/api/v1/webhooks/nonsuch", merchant.base)).body(body.clone());
+    assert_eq!(read(elsewhere()).await.unwrap().status, 401);
+    let signed = sign_webhook(secret.text().as_bytes(), now, body.as_bytes());
+    let signed = signed.into_iter().fold(elsewhere(), |call, (name, value)| call.header(name, value));
+    assert_eq!(read(signed).await.unwrap().status, 404);
     assert_eq!(count(&platform.gateway, STORED).await, 0);
 }
 

@@ -191,11 +191,12 @@ impl Shop {
         Told::Withdrawal { id }
     }
 
-    /// A call of another service on behalf of the merchant, until it is answered.
+    /// A call of another service on behalf of the merchant, until it is answered. The payments are those of its test key.
     async fn internal(&self, url: &str, key: &str, body: &Value) -> (u16, Value) {
+        let mode = if url.starts_with(&self.withdrawals) { "production" } else { "test" };
         let call = || {
             let call = self.http.post(url).bearer_auth(SERVICE_TOKEN).header("idempotency-key", key);
-            call.header("x-merchant-id", &self.merchant).json(body)
+            call.header("x-merchant-id", &self.merchant).header("x-merchant-mode", mode).json(body)
         };
         self.until_answered(&[200, 201], call).await
     }
