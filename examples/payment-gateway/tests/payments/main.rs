@@ -383,9 +383,9 @@ async fn only_an_operator_turns_a_saga_back_and_only_while_it_can() {
 async fn age_input(platform: &Platform) {
     let pool = platform.gateway.open().await;
     let sql = if service_shell::POSTGRES {
-        "UPDATE saga_instances SET input = (input::jsonb - 'mode')::TEXT"
+        "UPDATE saga_heads SET input = (input::jsonb - 'mode')::TEXT"
     } else {
-        "UPDATE saga_instances SET input = json_remove(input, '$.mode')"
+        "UPDATE saga_heads SET input = json_remove(input, '$.mode')"
     };
     sqlx::query(sql).execute(&pool).await.unwrap();
     pool.close().await;
